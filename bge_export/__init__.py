@@ -1,0 +1,66 @@
+"""Exports sentence-embedding checkpoints and proves that every artifact gives the same embeddings.
+
+Everything public is named here and loaded when first used, so that importing the package loads no heavy library.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bge_export.checkpoint import open_checkpoint
+    from bge_export.commands import (
+        Exported,
+        Proof,
+        check_parity,
+        export_model,
+        judge_report,
+        write_reference,
+    )
+    from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target, TokenBatch
+    from bge_export.doctor import examine_machine
+    from bge_export.errors import BgeExportError
+    from bge_export.inspection import inspect_path
+    from bge_export.parity.gate import Verdict
+    from bge_export.parity.report import ParityReport
+    from bge_export.vectors import ReferenceVectors
+
+_OWNERS = {
+    "bge_export.checkpoint": ("open_checkpoint",),
+    "bge_export.commands": ("Exported", "Proof", "check_parity", "export_model", "judge_report", "write_reference"),
+    "bge_export.contracts": ("Artifact", "Checkpoint", "EmbeddingSpec", "Target", "TokenBatch"),
+    "bge_export.doctor": ("examine_machine",),
+    "bge_export.errors": ("BgeExportError",),
+    "bge_export.inspection": ("inspect_path",),
+    "bge_export.parity.gate": ("Verdict",),
+    "bge_export.parity.report": ("ParityReport",),
+    "bge_export.vectors": ("ReferenceVectors",),
+}
+_OWNER = {name: module for module, names in _OWNERS.items() for name in names}
+
+__all__ = [
+    "Artifact",
+    "BgeExportError",
+    "Checkpoint",
+    "EmbeddingSpec",
+    "Exported",
+    "ParityReport",
+    "Proof",
+    "ReferenceVectors",
+    "Target",
+    "TokenBatch",
+    "Verdict",
+    "check_parity",
+    "examine_machine",
+    "export_model",
+    "inspect_path",
+    "judge_report",
+    "open_checkpoint",
+    "write_reference",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module that owns it."""
+    if name not in _OWNER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_OWNER[name]), name)

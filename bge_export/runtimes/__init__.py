@@ -1,0 +1,19 @@
+"""Runtimes: one file each, found by its name. Listing them imports none."""
+
+from bge_export.contracts import Runtime
+from bge_export.plugins import find, names
+
+
+def runtime_names() -> tuple[str, ...]:
+    """Return the names of all runtimes."""
+    return names(__name__)
+
+
+def find_runtime(name: str) -> Runtime:
+    """Return the runtime of that name.
+
+    Raises:
+        UsageError: there is no such runtime.
+    """
+    runtime: Runtime = find(__name__, name, "RUNTIME")
+    return runtime
