@@ -1,0 +1,79 @@
+"""Texts to token ids: the one tokenizer that every Python runtime shares, read from `tokenizer.json`.
+
+The oracle tokenises through transformers instead, so that a tokenizer file that says something else is seen.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bge_export.contracts import TokenBatch
+from bge_export.errors import ArtifactError, MissingLibrary
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class TextTokenizer:
+    """The tokenizer of one model folder."""
+
+    def __init__(self, tokenizer: "Tokenizer", pad_id: int) -> None:
+        """Wrap a tokenizer that truncates and does not pad; `pad_id` fills the padding of batches."""
+        self._tokenizer = tokenizer
+        self._pad_id = pad_id
+
+    @classmethod
+    def load(cls, folder: Path, max_tokens: int) -> "TextTokenizer":
+        """Read `tokenizer.json` of a folder; texts are truncated to `max_tokens`, special tokens included.
+
+        Raises:
+            ArtifactError: the file is missing or no tokenizer, or names no padding token that it has.
+            MissingLibrary: `tokenizers` is not installed.
+        """
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise MissingLibrary("tokenizers", "onnxruntime", "tokenising") from error
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing. Export the folder again, or copy the tokenizer files into it.")
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise ArtifactError(f"{path} is no tokenizer: {error}. Export the folder again.") from error
+        padding = tokenizer.padding
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_tokens)
+        return cls(tokenizer, _pad_id(tokenizer, padding, folder))
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the ids of each text, special tokens included, truncated, unpadded."""
+        return [tuple(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
+        """Return [B, S] arrays padded on the right to the longest row, or to `length` where it is longer."""
+        width = max([length or 0, *(len(row) for row in rows)])
+        ids = np.full((len(rows), width), self._pad_id, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for position, row in enumerate(rows):
+            ids[position, : len(row)] = row
+            mask[position, : len(row)] = 1
+        return TokenBatch(ids, mask, np.zeros_like(ids))
+
+
+def _pad_id(tokenizer: "Tokenizer", padding: dict[str, object] | None, folder: Path) -> int:
+    """Return the id of the padding token: RoBERTa's position ids depend on it, so a guess would be wrong."""
+    import json
+
+    names: list[object] = [padding["pad_token"]] if padding else []
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / file).is_file():
+            declared = json.loads((folder / file).read_text("utf-8")).get("pad_token")
+            names.append(declared.get("content") if isinstance(declared, dict) else declared)
+    for name in (*names, "[PAD]", "<pad>"):
+        identifier = tokenizer.token_to_id(name) if isinstance(name, str) else None
+        if identifier is not None:
+            return int(identifier)
+    raise ArtifactError(f"{folder / 'tokenizer.json'} has no padding token. Name one in tokenizer_config.json.")
