@@ -1,0 +1,181 @@
+"""The folder of artifacts on disk: what is in it, the digests that pin it, and the names consumers look for."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target
+from bge_export.digest import combined_digest, file_sha256
+from bge_export.errors import ArtifactError
+
+MANIFEST = "bge_export.json"
+REPORT = "parity.json"
+
+MODEL_FILES: Mapping[str, str] = {
+    "onnx-fp32": "onnx/model.onnx",
+    "onnx-fp16": "onnx/model_fp16.onnx",
+}
+"""Target -> the file that Transformers.js, text-embeddings-inference and sentence-transformers look for (the Hub's
+names: `src/utils/dtypes.js` of Transformers.js 4)."""
+
+MODEL_SUFFIXES = frozenset({".onnx", ".onnx_data", ".xml", ".bin", ".pt", ".safetensors"})
+"""A file of these kinds that the manifest does not know would be published unproven."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Source(_Record):
+    """The checkpoint that the artifacts were made of."""
+
+    id: str
+    revision: str | None
+    digest: str
+    model_type: str
+
+
+class Spec(_Record):
+    """`contracts.EmbeddingSpec` on disk."""
+
+    dim: int
+    max_tokens: int
+    pooling: Literal["cls", "mean", "last"]
+    normalize: bool
+    query_prefix: str
+
+
+class Model(_Record):
+    """One exported model, and how it was made: the versions of the tools, the options of the exporter."""
+
+    target: str
+    files: list[str]
+    inputs: list[str]
+    outputs: list[str]
+    tools: dict[str, str]
+    options: dict[str, Any]
+
+
+class Manifest(_Record):
+    """`bge_export.json`. It holds no time, no user and no machine, so that the same input gives the same bytes.
+
+    Attributes:
+        source: the checkpoint.
+        spec: what it promises.
+        models: the exported models.
+        files: every file of the folder -> its sha256.
+        checked: whether the export ended with parity and gate; `--no-check` leaves them out.
+    """
+
+    schema_: Literal["bge_export.manifest/1"]
+    source: Source
+    spec: Spec
+    models: list[Model]
+    files: dict[str, str]
+    checked: bool
+
+
+SCHEMA: Literal["bge_export.manifest/1"] = "bge_export.manifest/1"
+
+
+def write_manifest(root: Path, checkpoint: Checkpoint, models: Sequence[Model], *, checked: bool) -> None:
+    """Record every file below `root` with its digest."""
+    spec = checkpoint.spec
+    manifest = Manifest(
+        schema_=SCHEMA,
+        source=Source(
+            id=checkpoint.source, revision=checkpoint.revision, digest=checkpoint.digest,
+            model_type=checkpoint.model_type,
+        ),
+        spec=Spec(
+            dim=spec.dim, max_tokens=spec.max_tokens, pooling=spec.pooling, normalize=spec.normalize,
+            query_prefix=spec.query_prefix,
+        ),
+        models=list(models),
+        files={name: file_sha256(root / name) for name in _files_below(root)},
+        checked=checked,
+    )  # fmt: skip
+    fields = manifest.model_dump()
+    text = json.dumps({"schema": fields.pop("schema_"), **fields}, indent=2, ensure_ascii=False)
+    (root / MANIFEST).write_text(text + "\n", "utf-8")
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read and validate `bge_export.json`.
+
+    Raises:
+        ArtifactError: the folder or the file is missing, or it is no manifest.
+    """
+    path = root / MANIFEST
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+        return Manifest(schema_=fields.pop("schema", None), **fields)
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{root} holds no {MANIFEST}: it is no folder that bge-export wrote. "
+            "Write one with: bge-export onnx MODEL -o FOLDER"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(f"{path}: {field}: {first['msg']}. Export the folder again.") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}. Export the folder again.") from error
+
+
+def read_bundle(root: Path) -> tuple[Manifest, tuple[Artifact, ...]]:
+    """Return the manifest and every artifact of a folder, each file's bytes checked against the manifest.
+
+    Raises:
+        ArtifactError: a file is missing, added, or not what the manifest says.
+    """
+    manifest = read_manifest(root)
+    _refuse_changed(root, manifest)
+    spec = EmbeddingSpec(**manifest.spec.model_dump())
+    own = {name for model in manifest.models for name in model.files}
+    shared = [name for name in manifest.files if name not in own]
+    artifacts = []
+    for model in manifest.models:
+        format_, _, precision = model.target.partition("-")
+        files = tuple(sorted({*model.files, *shared}))
+        artifacts.append(
+            Artifact(
+                target=Target(format_, precision), root=root, model=model.files[0], files=files,
+                digest=combined_digest({name: manifest.files[name] for name in files}), spec=spec,
+                inputs=tuple(model.inputs), outputs=tuple(model.outputs),
+            )
+        )  # fmt: skip
+    return manifest, tuple(artifacts)
+
+
+def _refuse_changed(root: Path, manifest: Manifest) -> None:
+    """Raise ArtifactError unless the folder's files are the manifest's, byte for byte."""
+    for name, digest in manifest.files.items():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ArtifactError(f"{root / MANIFEST} names {name!r}, which is outside the folder. Do not use it.")
+        if not (root / name).is_file():
+            raise ArtifactError(f"{root / name} is missing. Export the folder again.")
+        if file_sha256(root / name) != digest:
+            raise ArtifactError(
+                f"{root / name} is not the file that was exported: its bytes differ from {MANIFEST}. "
+                "Export the folder again."
+            )
+    listed = {*manifest.files, *(name for model in manifest.models for name in model.files)}
+    for name in _files_below(root):
+        if name not in listed and PurePosixPath(name).suffix in MODEL_SUFFIXES:
+            raise ArtifactError(
+                f"{root / name} is not in {MANIFEST}, so nothing is known of it. Remove it, or export the folder again."
+            )
+    if unknown := listed - set(manifest.files):
+        raise ArtifactError(f"{root / MANIFEST} gives no digest of {sorted(unknown)[0]!r}. Export the folder again.")
+
+
+def _files_below(root: Path) -> Iterator[str]:
+    """Yield the relative names of a folder's files, sorted; not the manifest and the report, which speak of them."""
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and name not in (MANIFEST, REPORT):
+            yield name

@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from bge_export.commands import Exported
+from bge_export.errors import ArtifactError
+from bge_export.manifest import MANIFEST, read_bundle
+
+
+def edit(bundle: Path, **changes: object) -> None:
+    path = bundle / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
+
+
+def test_a_folder_gives_its_artifacts(tiny_export: Exported) -> None:
+    manifest, artifacts = read_bundle(tiny_export.place)
+    assert [str(item.target) for item in artifacts] == ["onnx-fp32", "onnx-fp16"]
+    assert artifacts[0].inputs == ("input_ids", "attention_mask", "token_type_ids")
+    assert artifacts[0].outputs == ("last_hidden_state", "sentence_embedding")
+    assert artifacts[0].digest != artifacts[1].digest
+    assert "onnx/model.onnx" in artifacts[0].files
+    assert "onnx/model_fp16.onnx" not in artifacts[0].files
+    assert {"tokenizer.json", "1_Pooling/config.json"} <= set(artifacts[0].files)
+    assert manifest.source.id == "tiny"
+
+
+def test_the_manifest_names_no_machine(tiny_export: Exported, tiny: Path) -> None:
+    text = (tiny_export.place / MANIFEST).read_text("utf-8")
+    assert str(tiny.parent) not in text
+    assert str(Path.home()) not in text
+
+
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "tokenizer.json", "1_Pooling/config.json", "config.json"])
+def test_a_changed_file_is_named(bundle: Path, name: str) -> None:
+    data = bytearray((bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / name).write_bytes(data)
+    with pytest.raises(ArtifactError, match=f"{name} is not the file"):
+        read_bundle(bundle)
+
+
+def test_a_truncated_or_missing_file_is_named(bundle: Path) -> None:
+    path = bundle / "onnx/model.onnx"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ArtifactError, match=r"model\.onnx is not the file"):
+        read_bundle(bundle)
+    path.unlink()
+    with pytest.raises(ArtifactError, match=r"model\.onnx is missing"):
+        read_bundle(bundle)
+
+
+def test_a_model_that_the_manifest_does_not_know_is_named(bundle: Path) -> None:
+    (bundle / "onnx/model_quantized.onnx").write_bytes((bundle / "onnx/model.onnx").read_bytes())
+    with pytest.raises(ArtifactError, match=r"model_quantized\.onnx is not in"):
+        read_bundle(bundle)
+
+
+def test_a_readme_beside_the_models_is_no_fault(bundle: Path) -> None:
+    (bundle / "README.md").write_text("a card")
+    assert len(read_bundle(bundle)[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": "other/1"}, "schema"),
+        ({"models": "x"}, "models"),
+        ({"added": 1}, "added"),
+        ({"spec": {"dim": 64, "max_tokens": 512, "pooling": "max", "normalize": True, "query_prefix": ""}}, "pooling"),
+        ({"files": {"../outside": "0" * 64}}, "outside"),
+        ({"files": {}}, "digest"),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_named(bundle: Path, changes: dict[str, object], message: str) -> None:
+    edit(bundle, **changes)
+    with pytest.raises(ArtifactError, match=message):
+        read_bundle(bundle)
+
+
+def test_a_folder_without_a_manifest_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="bge-export onnx"):
+        read_bundle(tmp_path)
+    (tmp_path / MANIFEST).write_text("[1]")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_bundle(tmp_path)
