@@ -1,0 +1,215 @@
+"""Artifacts x runtimes x devices against one reference: a star, never a chain, so that drift cannot add up.
+
+An artifact that breaks its runtime is a fact (`failed`), and so is a device that is not there (`unavailable`): the
+gate judges both. Only a runtime that breaks the contract itself ends the measurement.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.contracts import Artifact, Runtime, Session, TokenBatch
+from bge_export.errors import DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
+from bge_export.parity.batches import plan_batches
+from bge_export.parity.corpus import Corpus
+from bge_export.parity.embedding import Checked, Embeddings, embed_texts, steps
+from bge_export.parity.environment import describe_environment
+from bge_export.parity.metrics import seen_pooling
+from bge_export.parity.report import (
+    SCHEMA,
+    CheckpointRecord,
+    Lane,
+    ParityReport,
+    ReferenceRecord,
+    RowParity,
+    SpecRecord,
+    TextsRecord,
+)
+from bge_export.parity.rows import row_facts
+from bge_export.tokens import TextTokenizer
+from bge_export.vectors import ReferenceVectors
+
+
+class Tokenizer(Protocol):
+    """What `tokens.TextTokenizer` does."""
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the ids of each text, unpadded."""
+
+    def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
+        """Return [B, S] arrays, padded to the longest row or beyond it to `length`."""
+
+
+LoadTokenizer = Callable[[Path, int], Tokenizer]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A runtime and a device to measure on; `requested` where the user named it."""
+
+    runtime: Runtime
+    device: str
+    requested: bool
+
+
+def measurement_steps(corpus: Corpus) -> int:
+    """Return how far one `measure` advances. One that cannot be finished stops where it breaks."""
+    return steps(len(corpus.texts))
+
+
+def compare(
+    artifacts: Sequence[Artifact],
+    places: Sequence[Place],
+    corpus: Corpus,
+    reference: ReferenceVectors,
+    *,
+    threads: int,
+    advance: Callable[[int], None] = lambda _: None,
+    load_tokenizer: LoadTokenizer = TextTokenizer.load,
+) -> ParityReport:
+    """Measure every artifact at every place whose runtime reads its format; return the sealed report.
+
+    Raises:
+        ReportError: the reference is about other texts or another kind of vector.
+        RuntimeContractError: a runtime returned something that is not one embedding a text.
+    """
+    _refuse_other_reference(corpus, reference)
+    lanes = [
+        lane
+        for artifact in artifacts
+        for place in places
+        if artifact.target.format in place.runtime.formats
+        for lane in measure(
+            artifact, place.runtime, place.device, threads, corpus, reference,
+            requested=place.requested, advance=advance, load_tokenizer=load_tokenizer,
+        )
+    ]  # fmt: skip
+    return ParityReport(
+        schema=SCHEMA,
+        checkpoint=CheckpointRecord(
+            source=reference.source, revision=reference.revision, digest=reference.checkpoint_digest
+        ),
+        spec=SpecRecord.of(reference.spec),
+        reference=ReferenceRecord(
+            kind=reference.kind, versions=dict(reference.versions), texts_digest=reference.texts_digest,
+            vectors_digest=_digest(reference.vectors[reference.spec.pooling]),
+        ),
+        texts=TextsRecord(name=corpus.name, digest=corpus.digest, count=len(corpus.texts)),
+        environment=describe_environment(place.runtime.library for place in places),
+        requested=tuple(f"{place.runtime.name}:{place.device}" for place in places if place.requested),
+        targets=tuple(sorted({str(artifact.target) for artifact in artifacts})),
+        lanes=tuple(lanes),
+        digest="",
+    ).sealed()  # fmt: skip
+
+
+def measure(
+    artifact: Artifact,
+    runtime: Runtime,
+    device: str,
+    threads: int,
+    corpus: Corpus,
+    reference: ReferenceVectors,
+    *,
+    requested: bool,
+    advance: Callable[[int], None] = lambda _: None,
+    load_tokenizer: LoadTokenizer = TextTokenizer.load,
+) -> list[Lane]:
+    """Return one lane for each output of the artifact's graph.
+
+    Args:
+        artifact: what to measure; its own tokenizer files are used.
+        runtime: what opens it.
+        device: where.
+        threads: how many the runtime may use.
+        corpus: N texts.
+        reference: the oracle's vectors of the same texts.
+        requested: whether the user asked for this runtime and device.
+        advance: called with shares of `measurement_steps(corpus)`.
+        load_tokenizer: folder and longest input -> tokenizer.
+
+    Raises:
+        ReportError: the reference is about other texts or another kind of vector.
+        RuntimeContractError: the runtime returned something that is not one embedding a text.
+    """
+    _refuse_other_reference(corpus, reference)
+    if artifact.spec.dim != reference.spec.dim:
+        raise ReportError(
+            f"{artifact.model} has {artifact.spec.dim} dimensions, the reference vectors of {reference.source} "
+            f"{reference.spec.dim}: they are of another checkpoint. Make them from the one that was exported."
+        )
+    lane = partial(_lane, artifact, runtime, device, threads, requested)
+    try:
+        tokenizer = load_tokenizer(artifact.root, artifact.spec.max_tokens)
+        session = runtime.open(artifact, device, threads)
+    except (DeviceUnavailable, MissingLibrary) as error:
+        return [lane(output, unavailable=str(error)) for output in artifact.outputs]
+    except Exception as error:  # noqa: BLE001 - libraries raise what they like; a broken file must be refused
+        return [lane(output, failed=_reason("cannot be opened", error)) for output in artifact.outputs]
+    try:
+        token_ids, embeddings, facts = _run(session, tokenizer, artifact, runtime, corpus, advance)
+    except RuntimeContractError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a crashed runtime must be a refusal, not a traceback
+        return [lane(output, failed=_reason("crashed", error)) for output in artifact.outputs]
+    return [
+        lane(
+            output, facts=facts, rows=row_facts(corpus, token_ids, embeddings[output], reference),
+            pooling_seen=seen_pooling(embeddings[output].alone, reference.vectors, reference.spec.pooling),
+        )
+        for output in artifact.outputs
+    ]  # fmt: skip
+
+
+def _run(
+    session: Session, tokenizer: Tokenizer, artifact: Artifact, runtime: Runtime, corpus: Corpus,
+    advance: Callable[[int], None],
+) -> tuple[list[tuple[int, ...]], dict[str, Embeddings], dict[str, str]]:  # fmt: skip
+    """Return the token ids, the embeddings by output and the session's facts; close the session whatever happens."""
+    try:
+        token_ids = tokenizer.encode([text.text for text in corpus.texts])
+        tags = [text.tag for text in corpus.texts]
+        batches = plan_batches([len(row) for row in token_ids], tags, artifact.spec.max_tokens)
+        embeddings = embed_texts(Checked(session, artifact, runtime.name), token_ids, batches, tokenizer.pad, advance)
+        return token_ids, embeddings, {str(name): str(value) for name, value in session.facts.items()}
+    finally:
+        session.close()
+
+
+def _lane(
+    artifact: Artifact, runtime: Runtime, device: str, threads: int, requested: bool, output: str, *,
+    unavailable: str | None = None, failed: str | None = None, facts: Mapping[str, str] | None = None,
+    pooling_seen: str | None = None, rows: tuple[RowParity, ...] = (),
+) -> Lane:  # fmt: skip
+    return Lane(
+        target=str(artifact.target), output=output, runtime=runtime.name, device=device, threads=threads,
+        model=artifact.model, artifact_digest=artifact.digest, spec=SpecRecord.of(artifact.spec),
+        facts=dict(facts or {}), requested=requested, unavailable=unavailable, failed=failed,
+        pooling_seen=pooling_seen, rows=rows,
+    )  # fmt: skip
+
+
+def _reason(what: str, error: Exception) -> str:
+    return f"failed: {what}: {type(error).__name__}: {error}"
+
+
+def _digest(rows: NDArray[np.float32]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows, dtype="<f4").tobytes()).hexdigest()
+
+
+def _refuse_other_reference(corpus: Corpus, reference: ReferenceVectors) -> None:
+    """Raise ReportError unless the reference is about these texts, row by row."""
+    vectors, advice = f"The reference vectors of {reference.source}", "Make them again, with these texts."
+    ids = tuple(text.id for text in corpus.texts)
+    if reference.texts_digest != corpus.digest or reference.ids != ids:
+        raise ReportError(f"{vectors} are of other texts than {corpus.name}. {advice}")
+    try:
+        reference.check()
+    except ValueError as error:
+        raise ReportError(f"{vectors} do not fit together: {error}. {advice}") from error

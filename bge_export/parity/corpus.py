@@ -1,0 +1,144 @@
+"""The texts that an artifact is measured on, with a digest that ties a report to them.
+
+A file keeps its texts as they are: white space, control characters and empty texts are cases to measure, not dirt.
+Only the end of a line (LF or CRLF) and a byte order mark at the start of the file are removed.
+
+    .txt     one text a line; an empty line is the empty text. The id is the line number.
+    .jsonl   one object a line with `text`, optional `id` (else the line number) and `tag`; other keys are ignored.
+             A line of nothing but white space holds no object and is skipped.
+    .tsv     the first line names the columns, the others hold texts; quotes mean nothing. The id is the line number.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bge_export.errors import TextsError
+from bge_export.fixtures import fixtures_folder
+
+BUILTIN = "texts.jsonl"
+EXAMPLE = '{"id": "greeting", "text": "Hello", "tag": "short"}'
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text: `id` names it in reports and refusals, `tag` says what kind of case it is ("" for none)."""
+
+    id: str
+    text: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """N texts in a fixed order."""
+
+    name: str
+    texts: tuple[Text, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """Return the sha256 of the ids and texts in their order."""
+        pairs = [[text.id, text.text] for text in self.texts]
+        return hashlib.sha256(json.dumps(pairs, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+
+
+def builtin_corpus() -> Corpus:
+    """Return the package's own texts.
+
+    Raises:
+        TextsError: the installation's file of texts is damaged.
+    """
+    return load_corpus(fixtures_folder() / BUILTIN)
+
+
+def load_corpus(path: Path, column: str | None = None) -> Corpus:
+    """Read a file of texts; its suffix says which of the three kinds it is.
+
+    Args:
+        path: a `.txt`, `.jsonl` or `.tsv` file in UTF-8.
+        column: the column that holds the texts; only for `.tsv`, and needed there when it has several.
+
+    Raises:
+        TextsError: the file is missing, not UTF-8, malformed, without texts, or names an id twice.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".txt", ".jsonl", ".tsv"):
+        raise TextsError(f"{path}: unknown kind of file {suffix!r}. Give a .txt, .jsonl or .tsv file.")
+    if column is not None and suffix != ".tsv":
+        raise TextsError(f"{path}: only a .tsv file has columns. Leave out the column {column!r}.")
+    lines = _lines(path)
+    if suffix == ".txt":
+        texts = tuple(Text(str(number), line, "") for number, line in enumerate(lines, 1))
+    elif suffix == ".jsonl":
+        texts = tuple(_json_texts(path, lines))
+    else:
+        texts = tuple(_tsv_texts(path, lines, column))
+    _refuse_unusable(path, texts)
+    return Corpus(path.name, texts)
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a file without their ends. Not `splitlines`: a text may hold U+2028 or a form feed."""
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise TextsError(f"{path} does not exist. Give the path of a file of texts.") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise TextsError(f"{path}, line {line}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
+    except OSError as error:
+        raise TextsError(f"{path} cannot be read: {error.strerror}.") from error
+    lines = content.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _json_texts(path: Path, lines: Sequence[str]) -> Iterator[Text]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise TextsError(f"{path}, line {number}: no JSON object: {error}. Write a line like {EXAMPLE}") from error
+        if not isinstance(record, dict) or "text" not in record:
+            raise TextsError(f'{path}, line {number}: no object with the key "text". Write a line like {EXAMPLE}')
+        fields = {"id": str(number), "tag": "", **record}
+        for key in ("id", "text", "tag"):
+            if not isinstance(fields[key], str):
+                raise TextsError(f'{path}, line {number}: "{key}" is no string. Write a line like {EXAMPLE}')
+        yield Text(fields["id"], fields["text"], fields["tag"])
+
+
+def _tsv_texts(path: Path, lines: Sequence[str], column: str | None) -> Iterator[Text]:
+    header = lines[0].split("\t") if lines else []
+    names = ", ".join(repr(name) for name in header)
+    if column is None and len(header) > 1:
+        raise TextsError(f"{path} has {len(header)} columns: {names}. Say which one holds the texts with --column.")
+    if column is not None and header.count(column) != 1:
+        raise TextsError(f"{path} has {header.count(column)} columns named {column!r}; its columns are: {names}.")
+    position = 0 if column is None else header.index(column)
+    for number, line in enumerate(lines[1:], 2):
+        cells = line.split("\t")
+        if len(cells) != len(header):
+            raise TextsError(f"{path}, line {number}: {len(cells)} cells, but {len(header)} columns. Correct the line.")
+        yield Text(str(number), cells[position], "")
+
+
+def _refuse_unusable(path: Path, texts: Sequence[Text]) -> None:
+    """Raise TextsError when there is nothing to measure, or a text that a report could not name."""
+    if not texts:
+        raise TextsError(f"{path} holds no texts, so nothing could be measured. Give a file with at least one text.")
+    seen: set[str] = set()
+    for text in texts:
+        if text.id in seen or not text.id:
+            problem = f"the id {text.id!r} appears twice" if text.id else "a text has an empty id"
+            raise TextsError(f"{path}: {problem}. Give every text an id of its own.")
+        seen.add(text.id)
+        if any("\ud800" <= character <= "\udfff" for character in text.id + text.text + text.tag):
+            raise TextsError(f"{path}: text {text.id!r} holds half of a surrogate pair, which is no text. Correct it.")

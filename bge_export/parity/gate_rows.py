@@ -1,0 +1,107 @@
+"""Every "no" about a single text. Comparisons are written so that a number that does not exist refuses."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from bge_export.parity.batches import EVERY_TEXT
+from bge_export.parity.figures import cosine_figure, difference_figure
+from bge_export.parity.policy import Limits
+from bge_export.parity.report import Lane, RowParity
+from bge_export.parity.verdict import Failure, failure
+
+ROUNDING = 1e-9
+"""By how much a cosine computed in float64 may leave [-1, 1]; a hundred times what rounding does."""
+
+UNIT = 1e-5
+"""By how much a float32 reference that was normalised may miss norm 1; a larger one would widen every limit."""
+
+
+def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
+    """Yield each refusal of one row."""
+    fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
+    for contradiction in _contradictions(row, lane):
+        yield fail("inconsistent", contradiction, "facts that fit together")
+    if not row.tokens_equal:
+        yield fail("token-ids", f"other token ids ({row.tokens} of them)", "the checkpoint's own")
+    if not row.finite:
+        yield fail("not-finite", "NaN or infinity in the embedding", "finite values")
+        return
+    if row.norm == 0:
+        yield fail("zero-norm", "norm 0", "an embedding that is not zero")
+        return
+    yield from _reference_failures(row, limits, fail)
+    yield from _batch_failures(row, limits, fail)
+
+
+def _reference_failures(row: RowParity, limits: Limits, fail: "partial[Failure]") -> Iterator[Failure]:
+    """Yield where the text alone is too far from the reference."""
+    if _below(row.cosine, limits.min_cosine):
+        yield fail(
+            "cosine", f"cosine {cosine_figure(row.cosine)}", f"at least {limits.min_cosine}",
+            would_pass=cosine_figure(row.cosine) if (row.cosine or 0) > 0 else None,
+        )  # fmt: skip
+        if row.nearest != row.id and not _below(row.nearest_cosine, limits.min_cosine):
+            yield fail("swapped-rows", f"the vector of text {row.nearest!r}", f"that of {row.id!r}")
+    relative = None if row.max_abs is None or not row.reference_norm > 0 else row.max_abs / row.reference_norm
+    if _above(relative, limits.max_abs):
+        figure = difference_figure(relative)
+        yield fail("max-abs", f"difference {figure}", f"at most {limits.max_abs}", would_pass=_wider(relative))
+    error = _norm_error(row.norm, row.reference_norm)
+    if _above(error, limits.max_norm_error):
+        got = f"norm {row.norm}, {difference_figure(error)} off the reference's {row.reference_norm}"
+        yield fail("norm", got, f"at most {limits.max_norm_error} off", would_pass=_wider(error))
+
+
+def _batch_failures(row: RowParity, limits: Limits, fail: "partial[Failure]") -> Iterator[Failure]:
+    """Yield where the text inside a batch is not the text alone."""
+    for shape, cosine in row.batch_cosine.items():
+        if _below(cosine, limits.min_batch_cosine):
+            yield fail(
+                "batch-cosine", f"cosine {cosine_figure(cosine)} in batches {shape!r}",
+                f"at least {limits.min_batch_cosine}",
+                would_pass=cosine_figure(cosine) if (cosine or 0) > 0 else None,
+            )  # fmt: skip
+    for shape, norm in row.batch_norm.items():
+        error = _norm_error(norm, row.reference_norm)
+        if _above(error, limits.max_norm_error):
+            got = f"norm {norm} in batches {shape!r}, {difference_figure(error)} off the reference's"
+            yield fail("batch-norm", got, f"at most {limits.max_norm_error} off", would_pass=_wider(error))
+
+
+def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:
+    """Yield facts that no measurement gives together."""
+    for value in (row.cosine, row.nearest_cosine, *row.batch_cosine.values()):
+        if value is not None and not abs(value) <= 1 + ROUNDING:
+            yield f"a cosine of {value}"
+    known = (row.cosine, row.max_abs, row.norm)
+    if not row.finite and any(value is not None for value in known):
+        yield "numbers of an embedding that is not finite"
+    if row.finite and (row.max_abs is None or row.norm is None):
+        yield "no norm or no difference of an embedding that is finite"
+    if any(value is not None and not value >= 0 for value in (row.max_abs, row.norm, *row.batch_norm.values())):
+        yield "a negative norm or difference"
+    if not row.reference_norm > 0:
+        yield f"a reference of norm {row.reference_norm}"
+    if lane.spec.normalize and not abs(row.reference_norm - 1) <= UNIT:
+        yield f"a reference of norm {row.reference_norm}, though the checkpoint normalises"
+    if not 1 <= row.tokens <= lane.spec.max_tokens:
+        yield f"{row.tokens} tokens where the longest input is {lane.spec.max_tokens}"
+    if not set(EVERY_TEXT) <= set(row.batch_cosine) or set(row.batch_norm) != set(row.batch_cosine):
+        yield f"batches {sorted(row.batch_cosine)} where every text is measured in {list(EVERY_TEXT)}"
+
+
+def _below(value: float | None, limit: float) -> bool:
+    return value is None or not value >= limit
+
+
+def _above(value: float | None, limit: float) -> bool:
+    return value is None or not value <= limit
+
+
+def _norm_error(norm: float | None, reference: float) -> float | None:
+    return None if norm is None or not reference > 0 else abs(norm - reference) / reference
+
+
+def _wider(value: float | None) -> str | None:
+    """Return the limit that would have let a difference pass, where a file of limits may hold it."""
+    return difference_figure(value) if value is not None and value < 0.99 else None

@@ -1,0 +1,121 @@
+"""What we accept, from one reviewed file: no limit has a default, so loosening one is a diff that somebody reads."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bge_export.errors import PolicyError
+
+_TARGET = r"[^@:\s]+-[^@:\s]+"
+_PLACE = r"[^@:\s]+:[^@\s]+"
+_REQUIREMENT = re.compile(rf"(?:(?P<target>{_TARGET})@)?(?P<place>{_PLACE})")
+_TABLE = re.compile(rf"{_TARGET}(?:@{_PLACE})?")
+
+
+class Limits(BaseModel):
+    """What one target must reach in every row. A limit that nothing could miss (max_abs 1 of a unit vector) is refused.
+
+    Attributes:
+        min_cosine: with the reference.
+        max_abs: the largest absolute difference in a vector, for a reference of norm 1.
+        max_norm_error: the difference of the norms, relative to the reference's.
+        min_batch_cosine: of a text alone with itself in a padded batch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    min_cosine: float = Field(gt=0, le=1)
+    max_abs: float = Field(ge=0, lt=1)
+    max_norm_error: float = Field(ge=0, lt=1)
+    min_batch_cosine: float = Field(gt=0, le=1)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A runtime and device without which nothing passes; for one target, or for all that the runtime reads."""
+
+    target: str | None
+    runtime: str
+    device: str
+
+    def __str__(self) -> str:
+        """Return the written form."""
+        place = f"{self.runtime}:{self.device}"
+        return place if self.target is None else f"{self.target}@{place}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Requirement":
+        """Read the written form.
+
+        Raises:
+            PolicyError: it is none.
+        """
+        match = _REQUIREMENT.fullmatch(text)
+        if match is None:
+            raise PolicyError(
+                f"{text!r} is no requirement. Write runtime:device, such as onnxruntime:cpu, "
+                "or target@runtime:device, such as onnx-fp32@onnxruntime:cpu."
+            )
+        runtime, _, device = match["place"].partition(":")
+        return cls(match["target"], runtime, device)
+
+
+@dataclass(frozen=True)
+class ThresholdPolicy:
+    """The limits by `target` or `target@runtime:device`, and what must have been measured."""
+
+    require: tuple[Requirement, ...]
+    tables: Mapping[str, Limits]
+
+    def limits_for(self, target: str, runtime: str, device: str) -> Limits | None:
+        """Return the limits of a lane, the more specific ones first; None where the file has none."""
+        specific = self.tables.get(f"{target}@{runtime}:{device}")
+        return specific if specific is not None else self.tables.get(target)
+
+    @classmethod
+    def read(cls, path: Path) -> "ThresholdPolicy":
+        """Read a file of limits.
+
+        Raises:
+            PolicyError: it is missing, no TOML, incomplete, or holds a value that is no sane limit.
+        """
+        fields = _toml(path)
+        if not isinstance(fields.get("require"), list):
+            raise PolicyError(f"{path}: the list 'require' is missing. Add at least: require = []")
+        try:
+            require = tuple(Requirement.parse(str(text)) for text in fields.pop("require"))
+        except PolicyError as error:
+            raise PolicyError(f"{path}: require: {error}") from error
+        if not fields:
+            raise PolicyError(f'{path} holds no limits. Add a table for each target, such as ["onnx-fp32"].')
+        return cls(require, {name: _limits(path, name, table) for name, table in fields.items()})
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError as error:
+        raise PolicyError(f"{path} does not exist. Give the path of a file of limits.") from error
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise PolicyError(f"{path} is no TOML in UTF-8: {error}. Correct the file.") from error
+
+
+def _limits(path: Path, name: str, table: object) -> Limits:
+    if _TABLE.fullmatch(name) is None or not isinstance(table, dict):
+        raise PolicyError(
+            f"{path}: {name!r} is no table of limits. "
+            'Name tables after a target, ["onnx-fp32"], or a lane, ["onnx-fp16@onnxruntime:cuda"].'
+        )
+    try:
+        return Limits.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise PolicyError(f'{path}: ["{name}"] {field}: {first["msg"]}. Every limit must be there.') from error

@@ -1,0 +1,136 @@
+"""Report and verdict for people (rich) and for machines (a dictionary). Nothing is judged here.
+
+Texts come from files that others wrote: they are shown on one line, control characters escaped, as `rich.text.Text`,
+which knows no markup. Figures are rounded away from passing.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bge_export.parity.figures import cosine_figure, difference_figure, escaped
+from bge_export.parity.report import Lane, ParityReport, RowParity
+from bge_export.parity.verdict import Failure, Verdict
+
+SHOWN = 10
+"""Refusals shown of one rule in one lane."""
+
+COLUMNS = ("target", "output", "runtime", "device", "texts", "smallest cosine", "of text", "largest difference",
+           "smallest in batch", "state")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The worst figures of a lane; None where a row has no such number, which is worse than any."""
+
+    cosine: float | None
+    row: RowParity
+    max_abs: float | None
+    batch_cosine: float | None
+
+
+def render(report: ParityReport, verdict: Verdict) -> RenderableType:
+    """Return the table of lanes, the refusals and the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column in ("texts",) else "left", overflow="fold")
+    for lane in report.lanes:
+        table.add_row(*(Text(escaped(cell)) for cell in _cells(lane, verdict)))
+    reference = report.reference.kind
+    head = (
+        f"{report.checkpoint.source} {report.checkpoint.digest[:12]}, reference from a {reference}, {report.texts.name}"
+    )
+    return Group(Text(escaped(head)), table, *_refusals(verdict.failures), _conclusion(report, verdict))
+
+
+def as_json(report: ParityReport, verdict: Verdict) -> dict[str, Any]:
+    """Return what `render` shows, and every failure, as JSON's types."""
+    return {
+        "passed": verdict.passed,
+        "exit_status": verdict.exit_status,
+        "checkpoint": report.checkpoint.model_dump(mode="json"),
+        "texts": report.texts.model_dump(mode="json"),
+        "report_digest": report.digest,
+        "lanes": [_lane_json(lane, verdict) for lane in report.lanes],
+        "failures": [{**asdict(failure), "advice": failure.advice} for failure in verdict.failures],
+    }
+
+
+def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
+    worst = _worst(lane.rows)
+    return {
+        "name": lane.name,
+        **lane.model_dump(mode="json", include={
+            "target", "output", "runtime", "device", "threads", "model", "artifact_digest", "facts", "requested",
+            "unavailable", "failed",
+        }),
+        "texts": len(lane.rows),
+        "smallest_cosine": worst.cosine if worst else None,
+        "smallest_cosine_text": worst.row.id if worst else None,
+        "largest_difference": worst.max_abs if worst else None,
+        "smallest_batch_cosine": worst.batch_cosine if worst else None,
+        "state": _state(lane, verdict),
+    }  # fmt: skip
+
+
+def _cells(lane: Lane, verdict: Verdict) -> Iterable[str]:
+    worst = _worst(lane.rows)
+    figures = ("", "", "", "")
+    if worst is not None:
+        figures = (
+            cosine_figure(worst.cosine), worst.row.id, difference_figure(worst.max_abs),
+            cosine_figure(worst.batch_cosine),
+        )  # fmt: skip
+    state = _state(lane, verdict)
+    reason = lane.unavailable or lane.failed
+    yield from (lane.target, lane.output, lane.runtime, lane.device, str(len(lane.rows)), *figures)
+    yield state if reason is None else f"{state}: {reason.partition(chr(10))[0]}"
+
+
+def _state(lane: Lane, verdict: Verdict) -> str:
+    count = sum(failure.lane == lane.name for failure in verdict.failures)
+    if count:
+        return f"refused ({count})"
+    return "within limits" if lane.measured else "not measured"
+
+
+def _worst(rows: Iterable[RowParity]) -> Worst | None:
+    """Return the worst figures of a lane, None for a lane without rows."""
+    kept = tuple(rows)
+    if not kept:
+        return None
+    row = min(kept, key=lambda row: -2.0 if row.cosine is None else row.cosine)
+    batched = [value for row in kept for value in row.batch_cosine.values()]
+    return Worst(row.cosine, row, _extreme([row.max_abs for row in kept], max), _extreme(batched, min))
+
+
+def _extreme(values: list[float | None], choose: Any) -> float | None:  # noqa: ANN401 - min or max
+    known = [value for value in values if value is not None]
+    return choose(known) if known and len(known) == len(values) else None
+
+
+def _refusals(failures: Iterable[Failure]) -> Iterable[RenderableType]:
+    """Yield the refusals, those of one rule in one lane together, with what to do next."""
+    groups: dict[tuple[str, str], list[Failure]] = defaultdict(list)
+    for failure in failures:
+        groups[failure.rule, failure.lane].append(failure)
+    for group in groups.values():
+        yield Text("")
+        for failure in group[:SHOWN]:
+            yield Text.assemble(("refused ", "bold red"), escaped(failure.message))
+        if len(group) > SHOWN:
+            yield Text(f"        … and {len(group) - SHOWN} more")
+        yield Text(f"        {group[0].advice}", style="dim")
+
+
+def _conclusion(report: ParityReport, verdict: Verdict) -> Text:
+    measured = sum(lane.measured for lane in report.lanes)
+    counts = f"{measured} of {len(report.lanes)} lanes measured on {report.texts.count} texts"
+    if verdict.passed:
+        return Text.assemble("\n", ("PASSED", "bold green"), f": {counts}, every row within its limits.")
+    return Text.assemble("\n", ("REFUSED", "bold red"), f": {counts}, {len(verdict.failures)} reasons above.")

@@ -1,0 +1,212 @@
+"""What was measured, as a file: facts only. Whether they are good enough is said nowhere but in `gate`.
+
+JSON knows no NaN, so `null` stands for every number that does not exist; the gate refuses each one it meets.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bge_export.contracts import EmbeddingSpec
+from bge_export.errors import ReportError
+
+SCHEMA: Literal["bge_export.parity/1"] = "bge_export.parity/1"
+
+
+class Record(BaseModel):
+    """A part of the report: unknown fields, other types and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
+
+
+class RowParity(Record):
+    """One text in one lane.
+
+    Attributes:
+        id: the text's id.
+        text: its first characters, as they are.
+        tokens: how many tokens the artifact's tokenizer made of it.
+        tokens_equal: whether they are the checkpoint's.
+        finite: whether every value of its embedding is.
+        cosine: with the reference; None where there is none (a non-finite or a zero row).
+        max_abs: the largest absolute difference from the reference.
+        norm: of its embedding.
+        reference_norm: of the reference's.
+        batch_cosine: shape of a batch -> cosine of the text alone with itself in such a batch.
+        batch_norm: shape of a batch -> norm of its embedding there (a cosine does not see a wrong length).
+        nearest: id of the text whose reference it is nearest to.
+        nearest_cosine: the cosine with that reference.
+    """
+
+    id: str
+    text: str
+    tokens: int
+    tokens_equal: bool
+    finite: bool
+    cosine: float | None
+    max_abs: float | None
+    norm: float | None
+    reference_norm: float
+    batch_cosine: dict[str, float | None]
+    batch_norm: dict[str, float | None]
+    nearest: str | None
+    nearest_cosine: float | None
+
+
+class SpecRecord(Record):
+    """`contracts.EmbeddingSpec` on disk."""
+
+    dim: int
+    max_tokens: int
+    pooling: Literal["cls", "mean", "last"]
+    normalize: bool
+    query_prefix: str
+
+    @classmethod
+    def of(cls, spec: EmbeddingSpec) -> "SpecRecord":
+        """Return the record of a spec."""
+        return cls(
+            dim=spec.dim, max_tokens=spec.max_tokens, pooling=spec.pooling, normalize=spec.normalize,
+            query_prefix=spec.query_prefix,
+        )  # fmt: skip
+
+
+class Lane(Record):
+    """One output of one artifact in one runtime on one device.
+
+    Attributes:
+        model: the file that was opened, relative to the bundle.
+        artifact_digest: of every file that decides the embeddings.
+        spec: what the artifact promises.
+        facts: what the runtime says of itself.
+        requested: whether the user asked for this runtime and device, rather than it being there.
+        unavailable: why this machine cannot run the lane, if so; there are no rows then.
+        failed: how the artifact or the runtime broke, if so; there are no rows then.
+        pooling_seen: the pooling whose reference the rows agree with best, if any.
+    """
+
+    target: str
+    output: str
+    runtime: str
+    device: str
+    threads: int
+    model: str
+    artifact_digest: str
+    spec: SpecRecord
+    facts: dict[str, str]
+    requested: bool
+    unavailable: str | None
+    failed: str | None
+    pooling_seen: str | None
+    rows: tuple[RowParity, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the lane as refusals write it: `onnx-fp32@onnxruntime:cpu last_hidden_state`."""
+        return f"{self.target}@{self.runtime}:{self.device} {self.output}"
+
+    @property
+    def measured(self) -> bool:
+        """Return whether there is anything to judge."""
+        return self.unavailable is None and self.failed is None and bool(self.rows)
+
+
+class CheckpointRecord(Record):
+    """The checkpoint that the oracle ran."""
+
+    source: str
+    revision: str | None
+    digest: str
+
+
+class ReferenceRecord(Record):
+    """Where the reference vectors came from, and a digest of the vectors themselves."""
+
+    kind: Literal["checkpoint", "file"]
+    versions: dict[str, str]
+    texts_digest: str
+    vectors_digest: str
+
+
+class TextsRecord(Record):
+    """The texts that were embedded."""
+
+    name: str
+    digest: str
+    count: int
+
+
+class ParityReport(Record):
+    """Everything measured of one bundle.
+
+    Attributes:
+        requested: each `runtime:device` that the user asked for; one that ran nothing is seen by that.
+        targets: every target found in the bundle, measured or not.
+        digest: sha256 of all the rest, so that an edited report is seen. It is no signature.
+    """
+
+    schema_: Literal["bge_export.parity/1"] = Field(alias="schema")
+    checkpoint: CheckpointRecord
+    spec: SpecRecord
+    reference: ReferenceRecord
+    texts: TextsRecord
+    environment: dict[str, str]
+    requested: tuple[str, ...]
+    targets: tuple[str, ...]
+    lanes: tuple[Lane, ...]
+    digest: str
+
+    @property
+    def computed_digest(self) -> str:
+        """Return the digest that belongs to the facts, whatever `digest` says."""
+        facts = self.model_dump(mode="json", exclude={"digest"})
+        canonical = json.dumps(facts, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def sealed(self) -> "ParityReport":
+        """Return the report with the digest of its facts."""
+        return self.model_copy(update={"digest": self.computed_digest})
+
+
+def write_report(report: ParityReport, path: Path) -> ParityReport:
+    """Seal a report, write it through a temporary sibling, and return it as written.
+
+    Raises:
+        ReportError: the file cannot be written.
+    """
+    sealed = report.sealed()
+    text = json.dumps(sealed.model_dump(mode="json"), ensure_ascii=False, indent=1, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text + "\n", "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ReportError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return sealed
+
+
+def read_report(path: Path) -> ParityReport:
+    """Read a report back. That its digest fits is not asked here: the gate refuses an edited report.
+
+    Raises:
+        ReportError: the file is missing, no JSON, of another schema, or a field is missing, unknown or no such value.
+    """
+    advice = "Measure again with: bge-export check FOLDER"
+    try:
+        return ParityReport.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ReportError(f"{path} does not exist. {advice}") from error
+    except OSError as error:
+        raise ReportError(f"{path} cannot be read: {error.strerror}. {advice}") from error
+    except ValidationError as error:
+        first = next((e for e in error.errors() if e["loc"] == ("schema",)), error.errors()[0])
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ReportError(f"{path} is no report of schema {SCHEMA}: {field}: {first['msg']}. {advice}") from error

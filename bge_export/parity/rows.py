@@ -1,0 +1,55 @@
+"""What the embeddings of one lane say of each text, as the report holds it."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from bge_export.parity.corpus import Corpus
+from bge_export.parity.embedding import Embeddings, InBatch
+from bge_export.parity.figures import excerpt
+from bge_export.parity.metrics import cosines, finite_rows, max_differences, nearest_rows, norms
+from bge_export.parity.report import RowParity
+from bge_export.vectors import ReferenceVectors
+
+
+def row_facts(
+    corpus: Corpus, token_ids: Sequence[Sequence[int]], embeddings: Embeddings, reference: ReferenceVectors
+) -> tuple[RowParity, ...]:
+    """Return the facts of N texts in one lane."""
+    rows, truth = embeddings.alone, reference.vectors[reference.spec.pooling]
+    finite, length, reference_length = finite_rows(rows), norms(rows), norms(truth)
+    cosine, largest, near = cosines(rows, truth), max_differences(rows, truth), nearest_rows(rows, truth)
+    return tuple(
+        RowParity(
+            id=text.id,
+            text=excerpt(text.text),
+            tokens=len(token_ids[n]),
+            tokens_equal=tuple(token_ids[n]) == tuple(reference.token_ids[n]),
+            finite=bool(finite[n]),
+            cosine=_number(cosine[n]),
+            max_abs=_number(largest[n]),
+            norm=_number(length[n]),
+            reference_norm=float(reference_length[n]),
+            batch_cosine={shape: _worst_cosine(seen) for shape, seen in embeddings.batched[n].items()},
+            batch_norm={shape: _worst_norm(seen, length[n]) for shape, seen in embeddings.batched[n].items()},
+            nearest=corpus.texts[near.index[n]].id if near.index[n] >= 0 else None,
+            nearest_cosine=_number(near.cosine[n]),
+        )
+        for n, text in enumerate(corpus.texts)
+    )
+
+
+def _worst_cosine(seen: Sequence[InBatch]) -> float | None:
+    """Return the smallest cosine, None as soon as one does not exist (`min` would drop a NaN)."""
+    return _number(np.min([one.cosine for one in seen]))
+
+
+def _worst_norm(seen: Sequence[InBatch], alone: float) -> float | None:
+    """Return the norm farthest from that of the text alone, None as soon as one does not exist."""
+    values = [one.norm for one in seen]
+    return _number(math.nan if any(map(math.isnan, values)) else max(values, key=lambda norm: abs(norm - alone)))
+
+
+def _number(value: float | np.floating) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,224 @@
+"""A runtime that is right, or wrong on demand, and the small world it lives in: no file, no library, no network.
+
+A token row decides its embedding (seeded by its ids), so the oracle's vectors are known without a model.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.contracts import (
+    LAST_HIDDEN_STATE,
+    SENTENCE_EMBEDDING,
+    Artifact,
+    EmbeddingSpec,
+    Session,
+    Target,
+    TokenBatch,
+)
+from bge_export.parity.compare import Place, compare
+from bge_export.parity.corpus import Corpus, Text
+from bge_export.parity.policy import Limits, Requirement, ThresholdPolicy
+from bge_export.parity.report import ParityReport
+from bge_export.vectors import ReferenceVectors
+
+Rows = NDArray[np.float32]
+Fault = Callable[[Rows, Sequence[tuple[int, ...]]], object]
+
+SPEC = EmbeddingSpec(dim=8, max_tokens=16, pooling="cls", normalize=True, query_prefix="")
+LIMITS = Limits(min_cosine=0.999999, max_abs=1e-5, max_norm_error=1e-5, min_batch_cosine=0.999999)
+POLICY = ThresholdPolicy((), {"onnx-fp32": LIMITS, "onnx-fp16": LIMITS})
+LANE = "onnx-fp32@fake:cpu last_hidden_state"
+
+
+def truth(ids: Sequence[int], pooling: str = "cls") -> Rows:
+    """Return the unit vector [D] of a token row: what this world's checkpoint says."""
+    pooled = {"cls": 1, "mean": 2, "last": 3}[pooling]
+    vector = np.random.default_rng([pooled, *ids]).standard_normal(SPEC.dim)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+class FakeTokenizer:
+    """Ids are 2, the characters' code points, 3; `shift` makes it another checkpoint's."""
+
+    def __init__(self, max_tokens: int, shift: int = 0) -> None:
+        self.max_tokens, self.shift = max_tokens, shift
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        return [(2, *(ord(c) + 10 + self.shift for c in text[: self.max_tokens - 2]), 3) for text in texts]
+
+    def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
+        width = max([length or 0, *map(len, rows)])
+        ids = np.zeros((len(rows), width), dtype=np.int64)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+        return TokenBatch(ids, (ids > 0).astype(np.int64), np.zeros_like(ids))
+
+
+def load_tokenizer(_folder: Path, max_tokens: int) -> FakeTokenizer:
+    return FakeTokenizer(max_tokens)
+
+
+def load_other_tokenizer(_folder: Path, max_tokens: int) -> FakeTokenizer:
+    return FakeTokenizer(max_tokens, shift=1)
+
+
+@dataclass
+class FakeSession:
+    runtime: "FakeRuntime"
+    artifact: Artifact
+    facts: Mapping[str, str] = field(default_factory=lambda: {"fake": "1"})
+    closed: bool = False
+
+    def embed(self, batch: TokenBatch) -> Mapping[str, Rows]:
+        self.runtime.shapes.append(batch.input_ids.shape)
+        kept = [tuple(row[: int(mask.sum())].tolist()) for row, mask in zip(*_arrays(batch), strict=True)]
+        rows = np.stack([truth(ids) for ids in kept])
+        wrong = self.runtime.fault(rows, kept)
+        if isinstance(wrong, Mapping):
+            return wrong
+        return dict.fromkeys(self.artifact.outputs, rows if wrong is None else wrong)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _arrays(batch: TokenBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return batch.input_ids, batch.attention_mask
+
+
+def right(rows: Rows, ids: Sequence[tuple[int, ...]]) -> None:
+    """Leave the rows as they should be."""
+
+
+@dataclass
+class FakeRuntime:
+    """A runtime whose `fault` may change, replace or refuse each batch of right rows; `opening` is raised by `open`."""
+
+    fault: Fault = right
+    opening: Exception | None = None
+    name: str = "fake"
+    formats: frozenset[str] = frozenset({"onnx"})
+    library: str = "numpy"
+    extra: str = "fake"
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    sessions: list[FakeSession] = field(default_factory=list)
+
+    def devices(self) -> Mapping[str, str | None]:
+        return {"cpu": None}
+
+    def open(self, artifact: Artifact, device: str, threads: int) -> Session:
+        if self.opening is not None:
+            raise self.opening
+        self.sessions.append(FakeSession(self, artifact))
+        return self.sessions[-1]
+
+
+def on_text(text: str, change: Callable[[Rows], object]) -> Fault:
+    """Return a fault that changes the row [D] of one text, wherever it is embedded."""
+    (wanted,) = FakeTokenizer(SPEC.max_tokens).encode([text])
+
+    def fault(rows: Rows, ids: Sequence[tuple[int, ...]]) -> None:
+        for row, own in zip(rows, ids, strict=True):
+            if own == wanted:
+                change(row)
+
+    return fault
+
+
+def setting(value: float | Rows) -> Callable[[Rows], None]:
+    """Return a change that sets a row."""
+
+    def change(row: Rows) -> None:
+        row[:] = value
+
+    return change
+
+
+def swapped(one: str, other: str) -> Fault:
+    """Return a fault that gives two texts each other's vector."""
+    a, b = FakeTokenizer(SPEC.max_tokens).encode([one, other])
+    first, second = on_text(one, setting(truth(b))), on_text(other, setting(truth(a)))
+
+    def fault(rows: Rows, ids: Sequence[tuple[int, ...]]) -> None:
+        first(rows, ids)
+        second(rows, ids)
+
+    return fault
+
+
+def mean_pooled(rows: Rows, ids: Sequence[tuple[int, ...]]) -> Rows:
+    return np.stack([truth(own, "mean") for own in ids])
+
+
+def unnormalised(rows: Rows, ids: Sequence[tuple[int, ...]]) -> Rows:
+    return rows * np.float32(3)
+
+
+def only_in_batches(change: Fault) -> Fault:
+    """Return a fault that shows only where a text is not alone."""
+
+    def fault(rows: Rows, ids: Sequence[tuple[int, ...]]) -> object:
+        return change(rows, ids) if len(rows) > 1 else None
+
+    return fault
+
+
+def drifting(rows: Rows, ids: Sequence[tuple[int, ...]]) -> None:
+    rows += np.linspace(-0.01, 0.01, rows.shape[1], dtype=np.float32)
+
+
+def crashing(rows: Rows, ids: Sequence[tuple[int, ...]]) -> None:
+    raise OSError("non-zero status code returned while running Add node")
+
+
+def small_corpus(count: int = 20) -> Corpus:
+    """Return texts of different lengths whose ids are `t0`, `t1`, …"""
+    return Corpus("small.txt", tuple(Text(f"t{n}", f"{n} {'x' * (n % 11)}", ("a", "b")[n % 2]) for n in range(count)))
+
+
+def reference_of(corpus: Corpus) -> ReferenceVectors:
+    token_ids = tuple(FakeTokenizer(SPEC.max_tokens).encode([text.text for text in corpus.texts]))
+    empty = np.zeros((0, SPEC.dim), dtype=np.float32)
+    return ReferenceVectors(
+        source="fake/checkpoint", revision="abc", checkpoint_digest="c" * 64, texts_digest=corpus.digest, spec=SPEC,
+        ids=tuple(text.id for text in corpus.texts), token_ids=token_ids,
+        vectors={
+            name: np.stack([truth(ids, name) for ids in token_ids]) if token_ids else empty
+            for name in ("cls", "mean", "last")
+        },
+        versions={"torch": "2"}, kind="checkpoint",
+    )  # fmt: skip
+
+
+def artifact_of(precision: str = "fp32", *, digest: str = "a" * 64, pooled: bool = False) -> Artifact:
+    outputs = (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING) if pooled else (LAST_HIDDEN_STATE,)
+    return Artifact(
+        target=Target("onnx", precision), root=Path("bundle"), model=f"onnx/model_{precision}.onnx", files=(),
+        digest=digest, spec=SPEC, inputs=("input_ids", "attention_mask"), outputs=outputs,
+    )  # fmt: skip
+
+
+def report_of(
+    fault: Fault = right,
+    corpus: Corpus | None = None,
+    *,
+    opening: Exception | None = None,
+    artifacts: Sequence[Artifact] | None = None,
+    requested: bool = True,
+    tokenizer: Callable[[Path, int], FakeTokenizer] = load_tokenizer,
+) -> ParityReport:
+    """Measure artifacts of this world in a runtime with a fault."""
+    texts = small_corpus() if corpus is None else corpus
+    place = Place(FakeRuntime(fault, opening), "cpu", requested)
+    return compare(
+        [artifact_of()] if artifacts is None else artifacts, [place], texts, reference_of(texts), threads=1,
+        load_tokenizer=tokenizer,
+    )  # fmt: skip
+
+
+def requiring(*names: str) -> ThresholdPolicy:
+    return ThresholdPolicy(tuple(map(Requirement.parse, names)), POLICY.tables)

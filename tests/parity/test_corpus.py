@@ -1,0 +1,130 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bge_export.errors import TextsError
+from bge_export.fixtures import fixtures_folder
+from bge_export.parity.corpus import Corpus, Text, builtin_corpus, load_corpus
+
+
+def written(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def texts(corpus):
+    return [text.text for text in corpus.texts]
+
+
+def test_the_package_brings_its_texts():
+    corpus = builtin_corpus()
+    assert len(corpus.texts) > 100
+    assert "" in texts(corpus)
+    assert len({text.id for text in corpus.texts}) == len(corpus.texts)
+    assert (fixtures_folder() / "thresholds.toml").is_file()
+
+
+def test_a_line_of_txt_is_a_text_as_it_is(tmp_path):
+    path = written(tmp_path, "a.txt", "\ufeff one \n\nthree\tx\r\n\u2028four\x0c\x1c")
+    assert texts(load_corpus(path)) == [" one ", "", "three\tx", "\u2028four\x0c\x1c"]
+    assert [text.id for text in load_corpus(path).texts] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("content", ["a\nb", "a\nb\n"])
+def test_the_last_newline_is_no_text(tmp_path, content):
+    assert texts(load_corpus(written(tmp_path, "a.txt", content))) == ["a", "b"]
+
+
+def test_jsonl_keeps_ids_and_tags(tmp_path):
+    lines = ['{"text": "x", "id": "i", "tag": "t", "other": 1}', "", '{"text": "\\u0000\\n"}']
+    corpus = load_corpus(written(tmp_path, "a.jsonl", "\n".join(lines)))
+    assert corpus.texts == (Text("i", "x", "t"), Text("3", "\x00\n", ""))
+
+
+def test_tsv_takes_the_named_column_and_quotes_mean_nothing(tmp_path):
+    path = written(tmp_path, "a.tsv", 'id\ttext\n1\t"a\n2\tb"c\n')
+    corpus = load_corpus(path, "text")
+    assert texts(corpus) == ['"a', 'b"c']
+    assert [text.id for text in corpus.texts] == ["2", "3"]
+
+
+def test_tsv_of_one_column_needs_no_name(tmp_path):
+    assert texts(load_corpus(written(tmp_path, "a.tsv", "text\na\n\n"))) == ["a", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "", "holds no texts"),
+        ("a.tsv", "text\n", "holds no texts"),
+        ("a.jsonl", "\n", "holds no texts"),
+        ("a.csv", "a", "unknown kind of file '.csv'"),
+        ("a.txt", b"fine\nbad \xff", "line 2: not UTF-8"),
+        ("a.jsonl", '{"text": "a"}\n{"text": ', "line 2: no JSON"),
+        ("a.jsonl", "[" * 100_000, "line 1: no JSON"),
+        ("a.jsonl", '{"txt": "a"}', 'line 1: no object with the key "text"'),
+        ("a.jsonl", '"text"', "line 1: no object"),
+        ("a.jsonl", '{"text": 1}', 'line 1: "text" is no string'),
+        ("a.jsonl", '{"text": "a", "id": 1}', 'line 1: "id" is no string'),
+        ("a.jsonl", '{"text": "a", "id": "x"}\n{"text": "b", "id": "x"}', "'x' appears twice"),
+        ("a.jsonl", '{"text": "a", "id": "2"}\n{"text": "b"}', "'2' appears twice"),
+        ("a.jsonl", '{"text": "a", "id": ""}', "empty id"),
+        ("a.jsonl", '{"text": "\\ud800", "id": "half"}', "'half' holds half of a surrogate pair"),
+        ("a.tsv", "a\tb\n1\t2\n", "2 columns: 'a', 'b'.*--column"),
+        ("a.tsv", "a\na\tb\n", "line 2: 2 cells, but 1 columns"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(tmp_path, name, content, message):
+    path = written(tmp_path, name, content)
+    with pytest.raises(TextsError, match=message) as caught:
+        load_corpus(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize(("header", "count"), [("a\tb", 0), ("text\ttext", 2)])
+def test_a_column_that_is_not_there_once(tmp_path, header, count):
+    with pytest.raises(TextsError, match=f"{count} columns named 'text'"):
+        load_corpus(written(tmp_path, "a.tsv", f"{header}\n1\t2\n"), "text")
+
+
+def test_a_column_of_a_file_without_columns(tmp_path):
+    with pytest.raises(TextsError, match=r"only a \.tsv file has columns"):
+        load_corpus(written(tmp_path, "a.txt", "a"), "text")
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(TextsError, match="does not exist"):
+        load_corpus(tmp_path / "no.txt")
+    (tmp_path / "folder.txt").mkdir()
+    with pytest.raises(TextsError, match="cannot be read"):
+        load_corpus(tmp_path / "folder.txt")
+
+
+some_texts = st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=4)
+
+
+@given(one=some_texts, other=some_texts)
+def test_the_digest_tells_any_two_corpora_apart(one, other):
+    digests = [Corpus("n", tuple(Text(a, b, "") for a, b in pairs)).digest for pairs in (one, other)]
+    assert (digests[0] == digests[1]) is (one == other)
+
+
+def test_the_digest_is_of_ids_and_texts_only():
+    assert Corpus("n", (Text("a", "b", "c"),)).digest == Corpus("m", (Text("a", "b", "d"),)).digest
+    assert (
+        Corpus("n", (Text("a", "b", ""),)).digest == "db8992cf941b185a1c5bbcfbdc3f43204fe09d42b1a57ff584f6ad2e5e6dfdbd"
+    )  # printf '[["a","b"]]' | sha256sum
+
+
+@given(content=st.lists(st.text(), min_size=1, max_size=5))
+@settings(max_examples=100)
+def test_jsonl_gives_back_any_text(content, tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts") / "a.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in content), "utf-8", newline=""
+    )
+    assert texts(load_corpus(path)) == content

@@ -1,0 +1,89 @@
+import pytest
+
+from bge_export.errors import PolicyError
+from bge_export.fixtures import fixtures_folder
+from bge_export.parity.policy import Requirement, ThresholdPolicy
+
+TABLE = "min_cosine = 0.9\nmax_abs = 0.1\nmax_norm_error = 0.2\nmin_batch_cosine = 0.8\n"
+GOOD = f'require = []\n["onnx-fp32"]\n{TABLE}'
+
+
+def read(tmp_path, content):
+    path = tmp_path / "limits.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return ThresholdPolicy.read(path)
+
+
+def test_the_package_brings_its_limits():
+    policy = ThresholdPolicy.read(fixtures_folder() / "thresholds.toml")
+    limits = policy.limits_for("onnx-fp32", "onnxruntime", "cpu")
+    assert limits is not None
+    assert limits.min_cosine >= 0.999999
+    assert policy.limits_for("onnx-fp16", "onnxruntime", "cpu") is not None
+    assert policy.limits_for("onnx-int3", "onnxruntime", "cpu") is None
+
+
+def test_the_more_specific_table_wins(tmp_path):
+    special = TABLE.replace("0.9", "0.5")
+    policy = read(tmp_path, f'{GOOD}["onnx-fp32@ort:cuda:0"]\n{special}["onnx-fp16@ort:cpu"]\n{TABLE}')
+    assert policy.limits_for("onnx-fp32", "ort", "cpu").min_cosine == 0.9
+    assert policy.limits_for("onnx-fp32", "ort", "cuda:0").min_cosine == 0.5
+    assert policy.limits_for("onnx-fp16", "ort", "cuda") is None
+
+
+def test_what_is_required(tmp_path):
+    policy = read(tmp_path, GOOD.replace("[]", '["ort:cpu", "onnx-fp32@ort:cuda:0"]', 1))
+    assert policy.require == (Requirement(None, "ort", "cpu"), Requirement("onnx-fp32", "ort", "cuda:0"))
+    assert [str(one) for one in policy.require] == ["ort:cpu", "onnx-fp32@ort:cuda:0"]
+
+
+@pytest.mark.parametrize("field", ["min_cosine", "max_abs", "max_norm_error", "min_batch_cosine"])
+def test_no_limit_has_a_default(tmp_path, field):
+    table = "".join(line for line in TABLE.splitlines(keepends=True) if not line.startswith(field))
+    with pytest.raises(PolicyError, match=rf'\["onnx-fp32"\] {field}'):
+        read(tmp_path, f'require = []\n["onnx-fp32"]\n{table}')
+
+
+@pytest.mark.parametrize("field", ["min_cosine", "max_abs", "max_norm_error", "min_batch_cosine"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-0.1", "1.5", "'0.9'", "true"])
+def test_a_limit_that_is_not_sane(tmp_path, field, value):
+    table = "".join(
+        f"{field} = {value}\n" if line.startswith(field) else line for line in TABLE.splitlines(keepends=True)
+    )
+    with pytest.raises(PolicyError, match=rf'\["onnx-fp32"\] {field}'):
+        read(tmp_path, f'require = []\n["onnx-fp32"]\n{table}')
+
+
+def test_a_cosine_of_zero_is_no_limit(tmp_path):
+    with pytest.raises(PolicyError, match="min_cosine"):
+        read(tmp_path, GOOD.replace("min_cosine = 0.9", "min_cosine = 0"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{GOOD}max_mean = 1.0\n", "max_mean"),
+        (GOOD.replace("require = []\n", ""), "'require' is missing"),
+        (GOOD.replace("[]", '"ort:cpu"', 1), "'require' is missing"),
+        (GOOD.replace("[]", '["ort"]', 1), "'ort' is no requirement"),
+        (GOOD.replace("[]", '["fp32@ort:cpu"]', 1), "no requirement"),
+        (GOOD.replace("[]", "[1]", 1), "no requirement"),
+        ("require = []\n", "holds no limits"),
+        ("require = []\nmin_cosine = 0.9\n", "'min_cosine' is no table"),
+        (f"require = []\n[fp32]\n{TABLE}", "'fp32' is no table"),
+        (f'require = []\n["onnx-fp32@ort"]\n{TABLE}', "'onnx-fp32@ort' is no table"),
+        (f"{GOOD}{GOOD}", "no TOML"),
+        ("require = [", "no TOML"),
+        (b"\xff", "no TOML"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(tmp_path, content, message):
+    with pytest.raises(PolicyError, match=message) as caught:
+        read(tmp_path, content)
+    assert "limits.toml" in str(caught.value)
+    assert caught.value.exit_status == 2
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(PolicyError, match="does not exist"):
+        ThresholdPolicy.read(tmp_path / "no.toml")

@@ -1,0 +1,590 @@
+"""The heart of the suite: each way an artifact or a report can be wrong is refused by name; a good one passes.
+
+Faults of an artifact go in through a runtime and come out as a refusal. Faults of a report are made by changing a good
+one, sealed again where the fault must not be found by the digest alone.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from fakes import (
+    LANE,
+    LIMITS,
+    POLICY,
+    SPEC,
+    artifact_of,
+    crashing,
+    drifting,
+    load_other_tokenizer,
+    mean_pooled,
+    on_text,
+    only_in_batches,
+    report_of,
+    requiring,
+    setting,
+    small_corpus,
+    swapped,
+    truth,
+    unnormalised,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, PolicyError
+from bge_export.parity.corpus import Corpus, Text
+from bge_export.parity.gate import Failure, Verdict, judge
+from bge_export.parity.policy import ThresholdPolicy
+from bge_export.parity.report import Lane, ParityReport, RowParity
+from bge_export.parity.verdict import RULES
+
+CORPUS = small_corpus()
+GOOD = report_of()
+BOTH = (artifact_of("fp32"), artifact_of("fp16", pooled=True))
+GOOD_BOTH = report_of(artifacts=BOTH)
+PAIRS = [(number, row) for number, lane in enumerate(GOOD_BOTH.lanes) for row in range(len(lane.rows))]
+
+
+def text_of(number: int) -> str:
+    return CORPUS.texts[number].text
+
+
+def refusal(verdict: Verdict, rule: str, row: str | None = None) -> Failure:
+    """Return the refusal by that rule (of that row), which must be there and say what it is about."""
+    assert not verdict.passed
+    assert verdict.exit_status == 1
+    found = [bad for bad in verdict.failures if bad.rule == rule and (row is None or bad.row == row)]
+    assert found, [bad.message for bad in verdict.failures]
+    assert rule in found[0].message
+    assert row is None or f"'{row}'" in found[0].message
+    return found[0]
+
+
+def rules(verdict: Verdict) -> set[str]:
+    return {bad.rule for bad in verdict.failures}
+
+
+def rows_refused(verdict: Verdict) -> set[str | None]:
+    return {bad.row for bad in verdict.failures}
+
+
+def with_lane(report: ParityReport, number: int = 0, **changes: object) -> ParityReport:
+    lanes = list(report.lanes)
+    lanes[number] = lanes[number].model_copy(update=changes)
+    return report.model_copy(update={"lanes": tuple(lanes)}).sealed()
+
+
+def with_row(report: ParityReport, row: int, lane: int = 0, **changes: object) -> ParityReport:
+    rows = list(report.lanes[lane].rows)
+    rows[row] = rows[row].model_copy(update=changes)
+    return with_lane(report, lane, rows=tuple(rows))
+
+
+# A good report passes, else none of what follows would mean anything.
+
+
+def test_a_good_report_passes():
+    assert judge(GOOD, POLICY, CORPUS) == Verdict(())
+    assert judge(GOOD, POLICY, CORPUS).exit_status == 0
+
+
+def test_a_good_report_passes_with_its_folder_and_its_requirements():
+    policy = requiring("fake:cpu", "onnx-fp16@fake:cpu")
+    assert judge(GOOD_BOTH, policy, CORPUS, require=["onnx-fp32@fake:cpu"], artifacts=BOTH) == Verdict(())
+
+
+def test_a_thousand_good_rows_pass():
+    corpus = small_corpus(1000)
+    assert judge(report_of(corpus=corpus), POLICY, corpus).passed
+
+
+def test_a_single_text_passes():
+    corpus = small_corpus(1)
+    assert judge(report_of(corpus=corpus), POLICY, corpus).passed
+
+
+# Wrong artifacts, through a runtime.
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("number", [0, 7, 19])
+def test_one_row_that_is_not_finite(value, number):
+    verdict = judge(report_of(on_text(text_of(number), setting(value))), POLICY, CORPUS)
+    refusal(verdict, "not-finite", f"t{number}")
+    assert rows_refused(verdict) == {f"t{number}"}
+
+
+def test_one_value_that_is_not_finite():
+    def spoil(row):
+        row[3] = np.nan
+
+    refusal(judge(report_of(on_text(text_of(4), spoil)), POLICY, CORPUS), "not-finite", "t4")
+
+
+def test_one_row_that_is_zero():
+    verdict = judge(report_of(on_text(text_of(5), setting(0))), POLICY, CORPUS)
+    refusal(verdict, "zero-norm", "t5")
+    assert rows_refused(verdict) == {"t5"}
+
+
+@pytest.mark.parametrize("number", [0, 500, 999])
+def test_one_bad_row_in_a_thousand(number):
+    corpus = small_corpus(1000)
+
+    def turn(row):
+        row[0] += np.float32(0.01)
+
+    verdict = judge(report_of(on_text(corpus.texts[number].text, turn), corpus), POLICY, corpus)
+    refusal(verdict, "cosine", f"t{number}")
+    assert rows_refused(verdict) == {f"t{number}"}
+
+
+def test_swapped_rows():
+    verdict = judge(report_of(swapped(text_of(2), text_of(9))), POLICY, CORPUS)
+    assert "t9" in refusal(verdict, "swapped-rows", "t2").message
+    assert "t2" in refusal(verdict, "swapped-rows", "t9").message
+    refusal(verdict, "cosine", "t2")
+
+
+def test_mean_pooling_instead_of_cls():
+    verdict = judge(report_of(mean_pooled), POLICY, CORPUS)
+    assert "mean" in refusal(verdict, "wrong-pooling").message
+    assert {f"t{n}" for n in range(20)} <= rows_refused(verdict)
+
+
+def test_vectors_that_are_not_normalised():
+    verdict = judge(report_of(unnormalised), POLICY, CORPUS)
+    assert rules(verdict) == {"norm", "max-abs", "batch-norm"}
+    refusal(verdict, "norm", "t0")
+
+
+def test_drift_only_in_batches():
+    verdict = judge(report_of(only_in_batches(drifting)), POLICY, CORPUS)
+    assert rules(verdict) == {"batch-cosine", "batch-norm"}
+    refusal(verdict, "batch-cosine", "t3")
+
+
+def test_another_length_only_in_batches():
+    verdict = judge(report_of(only_in_batches(unnormalised)), POLICY, CORPUS)
+    assert rules(verdict) == {"batch-norm"}
+    refusal(verdict, "batch-norm", "t0")
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_one_row_that_is_lost_only_in_batches(value):
+    fault = only_in_batches(on_text(text_of(6), setting(value)))
+    refusal(judge(report_of(fault), POLICY, CORPUS), "batch-cosine", "t6")
+
+
+def test_a_fault_of_the_longest_text_in_one_batch_of_many():
+    """The longest text is in many batches; the last good one must not hide a bad one."""
+    longest = max(CORPUS.texts, key=lambda text: len(text.text))
+    seen = []
+
+    def fault(rows, ids):
+        own = [n for n, row in enumerate(ids) if len(row) == len(longest.text) + 2]
+        if len(rows) == 8 and own and not seen:
+            seen.append(own)
+            rows[own] = np.nan
+
+    refusal(judge(report_of(fault), POLICY, CORPUS), "batch-cosine")
+    assert seen
+
+
+def test_a_reused_buffer_does_not_compare_with_itself():
+    """A runtime that returns the same memory each time, and other rows in batches, is still found."""
+    buffer = np.zeros((16, SPEC.dim), dtype=np.float32)
+
+    def fault(rows, ids):
+        drift = 0.01 if len(rows) > 1 else 0.0
+        buffer[: len(rows)] = rows + np.linspace(-drift, drift, SPEC.dim, dtype=np.float32)
+        return buffer[: len(rows)]
+
+    assert rules(judge(report_of(fault), POLICY, CORPUS)) == {"batch-cosine", "batch-norm"}
+
+
+def test_all_rows_one_vector():
+    verdict = judge(report_of(lambda rows, ids: np.stack([truth((1,))] * len(rows))), POLICY, CORPUS)
+    assert {f"t{n}" for n in range(20)} <= rows_refused(verdict)
+    assert "swapped-rows" not in rules(verdict)
+
+
+def test_token_ids_of_another_tokenizer():
+    verdict = judge(report_of(tokenizer=load_other_tokenizer), POLICY, CORPUS)
+    refusal(verdict, "token-ids", "t0")
+
+
+def test_token_ids_differ_though_the_vectors_agree():
+    refusal(judge(with_row(GOOD, 8, tokens_equal=False), POLICY, CORPUS), "token-ids", "t8")
+
+
+@pytest.mark.parametrize("requested", [True, False])
+def test_a_runtime_that_crashes(requested):
+    verdict = judge(report_of(crashing, requested=requested), POLICY, CORPUS)
+    assert "Add node" in refusal(verdict, "crashed").message
+
+
+@pytest.mark.parametrize("requested", [True, False])
+def test_an_artifact_that_cannot_be_opened(requested):
+    report = report_of(opening=ArtifactError("ONNX Runtime cannot load onnx/model.onnx"), requested=requested)
+    assert "cannot load" in refusal(judge(report, POLICY, CORPUS), "crashed").message
+
+
+def test_a_crash_is_refused_though_another_lane_measured_the_target():
+    lane = report_of(crashing, requested=False).lanes[0].model_copy(update={"device": "cuda"})
+    report = GOOD.model_copy(update={"lanes": (*GOOD.lanes, lane)}).sealed()
+    assert rules(judge(report, POLICY, CORPUS)) == {"crashed"}
+
+
+# Nothing measured is nothing proven.
+
+
+@pytest.mark.parametrize("reason", [DeviceUnavailable("no CUDA here"), MissingLibrary("ort", "onnxruntime", "running")])
+def test_a_requested_device_that_is_unavailable(reason):
+    verdict = judge(report_of(opening=reason), POLICY, CORPUS)
+    assert str(reason) in refusal(verdict, "unavailable").message
+    refusal(verdict, "not-measured")
+
+
+def test_a_device_that_was_not_requested_may_be_unavailable():
+    lane = report_of(opening=DeviceUnavailable("no CUDA"), requested=False).lanes[0]
+    report = GOOD.model_copy(update={"lanes": (*GOOD.lanes, lane.model_copy(update={"device": "cuda"}))}).sealed()
+    assert judge(report, POLICY, CORPUS).passed
+
+
+def test_a_target_whose_only_lane_is_unavailable():
+    report = report_of(opening=DeviceUnavailable("no CUDA here"), requested=False)
+    assert "onnx-fp32" in refusal(judge(report, POLICY, CORPUS), "not-measured").message
+
+
+def test_a_runtime_that_reads_no_artifact_though_it_was_asked_for():
+    report = GOOD.model_copy(update={"requested": ("fake:cpu", "openvino:cpu")}).sealed()
+    assert "openvino:cpu" in refusal(judge(report, POLICY, CORPUS), "required-missing").message
+
+
+@pytest.mark.parametrize("name", ["openvino:cpu", "fake:cuda", "onnx-fp32@openvino:cpu", "onnx-int8@fake:cpu"])
+def test_a_required_runtime_that_is_absent(name):
+    assert name in refusal(judge(GOOD, POLICY, CORPUS, require=[name]), "required-missing").message
+    refusal(judge(GOOD, requiring(name), CORPUS), "required-missing")
+
+
+def test_a_required_runtime_that_is_unavailable():
+    lane = report_of(opening=DeviceUnavailable("no CUDA"), requested=False).lanes[0]
+    report = GOOD.model_copy(update={"lanes": (*GOOD.lanes, lane.model_copy(update={"device": "cuda"}))}).sealed()
+    assert "no CUDA" in refusal(judge(report, requiring("fake:cuda"), CORPUS), "required-missing").message
+
+
+def test_one_precision_does_not_stand_in_for_another_that_is_required():
+    lanes = tuple(lane for lane in GOOD_BOTH.lanes if lane.target == "onnx-fp32")
+    elsewhere = tuple(lane.model_copy(update={"runtime": "other"}) for lane in GOOD_BOTH.lanes[1:])
+    report = GOOD_BOTH.model_copy(update={"lanes": (*lanes, *elsewhere)}).sealed()
+    assert "onnx-fp16" in refusal(judge(report, requiring("fake:cpu"), CORPUS), "required-missing").message
+
+
+def test_a_requirement_that_is_none():
+    with pytest.raises(PolicyError, match="onnxruntime"):
+        judge(GOOD, POLICY, CORPUS, require=["onnxruntime"])
+
+
+def test_an_empty_corpus():
+    empty = Corpus("empty.txt", ())
+    report = report_of(corpus=empty)
+    verdict = judge(report, POLICY, empty)
+    assert {"no-texts", "not-measured", "inconsistent"} <= rules(verdict)
+
+
+def test_a_report_with_no_lanes():
+    report = GOOD.model_copy(update={"lanes": (), "targets": (), "requested": ()}).sealed()
+    assert rules(judge(report, POLICY, CORPUS)) == {"no-lanes"}
+
+
+def test_a_folder_with_no_artifacts():
+    report = report_of(artifacts=())
+    assert {"no-lanes", "not-measured", "required-missing"} <= rules(judge(report, POLICY, CORPUS, artifacts=()))
+
+
+def test_a_lane_without_rows():
+    refusal(judge(with_lane(GOOD, rows=()), POLICY, CORPUS), "inconsistent")
+
+
+def test_rows_with_no_numbers():
+    rows = tuple(
+        row.model_copy(update={"cosine": None, "max_abs": None, "norm": None, "nearest_cosine": None})
+        for row in GOOD.lanes[0].rows
+    )
+    verdict = judge(with_lane(GOOD, rows=rows), POLICY, CORPUS)
+    for rule in ("cosine", "max-abs", "norm", "inconsistent"):
+        assert len([bad for bad in verdict.failures if bad.rule == rule]) == 20
+
+
+def test_a_missing_row():
+    verdict = judge(with_lane(GOOD, rows=GOOD.lanes[0].rows[:-1]), POLICY, CORPUS)
+    assert refusal(verdict, "missing-row", "t19").lane == LANE
+
+
+def test_an_extra_row():
+    extra = GOOD.lanes[0].rows[0].model_copy(update={"id": "stranger"})
+    refusal(judge(with_lane(GOOD, rows=(*GOOD.lanes[0].rows, extra)), POLICY, CORPUS), "extra-row", "stranger")
+
+
+def test_a_second_row_of_a_text():
+    rows = (*GOOD.lanes[0].rows, GOOD.lanes[0].rows[3])
+    refusal(judge(with_lane(GOOD, rows=rows), POLICY, CORPUS), "duplicate-row", "t3")
+
+
+def test_a_row_put_in_place_of_another():
+    rows = (*GOOD.lanes[0].rows[:-1], GOOD.lanes[0].rows[0])
+    verdict = judge(with_lane(GOOD, rows=rows), POLICY, CORPUS)
+    refusal(verdict, "missing-row", "t19")
+    refusal(verdict, "duplicate-row", "t0")
+
+
+def test_rows_in_another_order():
+    verdict = judge(with_lane(GOOD, rows=GOOD.lanes[0].rows[::-1]), POLICY, CORPUS)
+    assert rules(verdict) == {"row-order"}
+
+
+def test_a_row_about_another_text():
+    refusal(judge(with_row(GOOD, 2, text="something else"), POLICY, CORPUS), "other-texts", "t2")
+
+
+# Reports about something else.
+
+
+def test_a_report_about_other_bytes():
+    verdict = judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of(digest="b" * 64)])
+    assert "onnx/model_fp32.onnx" in refusal(verdict, "other-bytes").message
+
+
+def test_a_report_about_another_folder():
+    verdict = judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of("fp16")])
+    assert {"other-bytes", "not-measured"} <= rules(verdict)
+
+
+def test_a_target_of_the_folder_that_was_not_measured():
+    verdict = judge(GOOD, POLICY, CORPUS, artifacts=BOTH)
+    assert "fp16" in refusal(verdict, "not-measured").message
+
+
+def test_an_output_of_the_graph_that_was_not_measured():
+    lanes = tuple(lane for lane in GOOD_BOTH.lanes if lane.output != "sentence_embedding")
+    report = GOOD_BOTH.model_copy(update={"lanes": lanes}).sealed()
+    verdict = judge(report, POLICY, CORPUS, artifacts=BOTH)
+    assert "sentence_embedding" in refusal(verdict, "not-measured").message
+
+
+def test_an_artifact_that_promises_another_embedding():
+    spec = GOOD.spec.model_copy(update={"pooling": "mean"})
+    refusal(judge(with_lane(GOOD, spec=spec), POLICY, CORPUS), "inconsistent")
+    report = GOOD.model_copy(update={"spec": spec}).sealed()
+    refusal(judge(with_lane(report, spec=spec), POLICY, CORPUS, artifacts=[artifact_of()]), "inconsistent")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        (*CORPUS.texts[:-1], Text("t19", "other", "")),
+        (*CORPUS.texts[:-1], Text("other", CORPUS.texts[-1].text, "")),
+        CORPUS.texts[:-1],
+        CORPUS.texts[::-1],
+        (),
+    ],
+)
+def test_a_report_about_other_texts(texts):
+    refusal(judge(GOOD, POLICY, Corpus("other.txt", texts)), "other-texts")
+
+
+def test_a_reference_about_other_texts():
+    record = GOOD.reference.model_copy(update={"texts_digest": "f" * 64})
+    refusal(judge(GOOD.model_copy(update={"reference": record}).sealed(), POLICY, CORPUS), "other-texts")
+
+
+def test_an_edited_report():
+    bad = report_of(mean_pooled)
+    edited = bad.model_copy(update={"lanes": GOOD.lanes})
+    assert rules(judge(edited, POLICY, CORPUS)) == {"edited-report"}
+
+
+def test_a_report_that_was_never_sealed():
+    refusal(judge(GOOD.model_copy(update={"digest": ""}), POLICY, CORPUS), "edited-report")
+
+
+def test_an_unknown_precision():
+    report = report_of(artifacts=[artifact_of("int3")])
+    assert "onnx-int3" in refusal(judge(report, POLICY, CORPUS), "unknown-target").message
+
+
+def test_a_lane_of_a_target_the_folder_does_not_have():
+    refusal(judge(with_lane(GOOD_BOTH, target="onnx-other"), POLICY, CORPUS), "inconsistent")
+
+
+def test_a_good_lane_does_not_hide_a_bad_one_of_the_same_name():
+    bad = report_of(mean_pooled).lanes[0]
+    report = GOOD.model_copy(update={"lanes": (bad, *GOOD.lanes)}).sealed()
+    verdict = judge(report, POLICY, CORPUS)
+    assert "2 times" in refusal(verdict, "inconsistent").message
+    refusal(verdict, "wrong-pooling")
+
+
+# Facts that do not fit together.
+
+CONTRADICTIONS = {
+    "cosine above 1": {"cosine": 1.01},
+    "cosine below -1": {"cosine": -1.01},
+    "nearest cosine above 1": {"nearest_cosine": 1.01},
+    "batch cosine above 1": {"batch_cosine": {"4": 2.0, "16-sorted": 1.0}, "batch_norm": {"4": 1.0, "16-sorted": 1.0}},
+    "not finite, with a cosine": {"finite": False},
+    "negative norm": {"norm": -1.0},
+    "negative difference": {"max_abs": -1.0},
+    "reference of norm zero": {"reference_norm": 0.0},
+    "reference of negative norm": {"reference_norm": -1.0},
+    "reference that widens the limits": {"reference_norm": 1000.0},
+    "no batches": {"batch_cosine": {}, "batch_norm": {}},
+    "one batch": {"batch_cosine": {"4": 1.0}, "batch_norm": {"4": 1.0}},
+    "batches without norms": {"batch_norm": {}},
+    "no tokens": {"tokens": 0},
+    "more tokens than the model reads": {"tokens": 17},
+}
+
+
+@pytest.mark.parametrize("changes", CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
+def test_facts_that_no_measurement_gives(changes):
+    refusal(judge(with_row(GOOD, 11, **changes), POLICY, CORPUS), "inconsistent", "t11")
+
+
+@pytest.mark.parametrize("field", ["unavailable", "failed"])
+def test_rows_of_a_lane_that_could_not_run(field):
+    refusal(judge(with_lane(GOOD, **{field: "why not"}), POLICY, CORPUS), "inconsistent")
+
+
+# Limits.
+
+
+@pytest.mark.parametrize("field", ["min_cosine", "max_abs", "max_norm_error", "min_batch_cosine"])
+def test_a_file_of_limits_that_lacks_a_field(field, tmp_path):
+    kept = [f"{name} = {value}" for name, value in LIMITS.model_dump().items() if name != field]
+    path = tmp_path / "thresholds.toml"
+    path.write_text("\n".join(["require = []", '["onnx-fp32"]', *kept]), "utf-8")
+    with pytest.raises(PolicyError, match=rf"onnx-fp32.*{field}"):
+        ThresholdPolicy.read(path)
+
+
+def test_the_figure_that_would_pass_does_pass():
+    def turn(row):
+        row[0] += np.float32(0.01)
+
+    report = report_of(on_text(text_of(1), turn))
+    verdict = judge(report, POLICY, CORPUS)
+    loosened = {
+        "min_cosine": float(refusal(verdict, "cosine", "t1").would_pass or "nan"),
+        "max_abs": float(refusal(verdict, "max-abs", "t1").would_pass or "nan"),
+        "max_norm_error": float(refusal(verdict, "norm", "t1").would_pass or "nan"),
+    }
+    for limits, passes in ((loosened, True), ({"min_cosine": loosened["min_cosine"]}, False)):
+        policy = ThresholdPolicy((), {"onnx-fp32": LIMITS.model_copy(update=limits)})
+        assert judge(report, policy, CORPUS).passed is passes
+
+
+# Any row, any lane, any fault.
+
+nowhere = st.none()
+low = st.floats(-1.0, LIMITS.min_cosine, exclude_max=True) | nowhere
+wide = st.floats(1.00001e-5, 1e30) | nowhere  # the limit scales with the norm of the reference, 1 within rounding
+long = st.floats(1.00002, 1e30) | st.floats(0.0, 0.99998) | nowhere
+
+
+SHAPES = ("4", "16-sorted", "8-long")
+
+
+def batched(values: st.SearchStrategy[float | None], field: str) -> st.SearchStrategy[dict[str, object]]:
+    """Return the batches of a good row with one shape of `field` spoilt."""
+    good = {"batch_cosine": dict.fromkeys(SHAPES, 1.0), "batch_norm": dict.fromkeys(SHAPES, 1.0)}
+    return st.builds(
+        lambda shape, value: {**good, field: {**good[field], shape: value}}, st.sampled_from(SHAPES), values
+    )
+
+
+mutations = st.one_of(
+    st.fixed_dictionaries({"cosine": low}),
+    st.fixed_dictionaries({"max_abs": wide}),
+    st.fixed_dictionaries({"norm": long}),
+    batched(low, "batch_cosine"),
+    batched(long, "batch_norm"),
+    st.just({"tokens_equal": False}),
+    st.just({"finite": False, "cosine": None, "max_abs": None, "norm": None}),
+)
+
+
+@given(place=st.sampled_from(PAIRS), changes=mutations)
+@settings(max_examples=300, deadline=None)
+def test_any_single_row_beyond_a_limit_is_refused_by_its_name(place, changes):
+    lane, row = place
+    verdict = judge(with_row(GOOD_BOTH, row, lane, **changes), POLICY, CORPUS)
+    assert rows_refused(verdict) == {f"t{row}"}
+    assert {bad.lane for bad in verdict.failures} == {GOOD_BOTH.lanes[lane].name}
+
+
+@given(dropped=st.sets(st.sampled_from(range(20)), min_size=1))
+@settings(max_examples=50, deadline=None)
+def test_any_missing_rows_are_refused_by_their_names(dropped):
+    rows = tuple(row for n, row in enumerate(GOOD.lanes[0].rows) if n not in dropped)
+    verdict = judge(with_lane(GOOD, rows=rows), POLICY, CORPUS)
+    assert not verdict.passed
+    if rows:
+        assert rows_refused(verdict) == {f"t{n}" for n in dropped}
+
+
+# The list of rules is the list of refusals: every rule can refuse.
+
+WAYS: dict[str, Callable[[], Verdict]] = {
+    "edited-report": lambda: judge(GOOD.model_copy(update={"digest": ""}), POLICY, CORPUS),
+    "inconsistent": lambda: judge(with_lane(GOOD, rows=()), POLICY, CORPUS),
+    "no-texts": lambda: judge(report_of(corpus=Corpus("e", ())), POLICY, Corpus("e", ())),
+    "other-texts": lambda: judge(GOOD, POLICY, small_corpus(3)),
+    "no-lanes": lambda: judge(GOOD.model_copy(update={"lanes": ()}), POLICY, CORPUS),
+    "not-measured": lambda: judge(GOOD, POLICY, CORPUS, artifacts=BOTH),
+    "other-bytes": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of(digest="0")]),
+    "required-missing": lambda: judge(GOOD, POLICY, CORPUS, require=["a:b"]),
+    "unavailable": lambda: judge(report_of(opening=DeviceUnavailable("x")), POLICY, CORPUS),
+    "crashed": lambda: judge(report_of(crashing), POLICY, CORPUS),
+    "unknown-target": lambda: judge(report_of(artifacts=[artifact_of("int3")]), POLICY, CORPUS),
+    "missing-row": lambda: judge(with_lane(GOOD, rows=GOOD.lanes[0].rows[1:]), POLICY, CORPUS),
+    "extra-row": lambda: judge(with_row(GOOD, 0, id="x"), POLICY, CORPUS),
+    "duplicate-row": lambda: judge(with_row(GOOD, 0, id="t1"), POLICY, CORPUS),
+    "row-order": lambda: judge(with_lane(GOOD, rows=GOOD.lanes[0].rows[::-1]), POLICY, CORPUS),
+    "token-ids": lambda: judge(with_row(GOOD, 0, tokens_equal=False), POLICY, CORPUS),
+    "not-finite": lambda: judge(report_of(on_text(text_of(0), setting(np.nan))), POLICY, CORPUS),
+    "zero-norm": lambda: judge(report_of(on_text(text_of(0), setting(0))), POLICY, CORPUS),
+    "cosine": lambda: judge(report_of(mean_pooled), POLICY, CORPUS),
+    "max-abs": lambda: judge(report_of(unnormalised), POLICY, CORPUS),
+    "norm": lambda: judge(report_of(unnormalised), POLICY, CORPUS),
+    "batch-cosine": lambda: judge(report_of(only_in_batches(drifting)), POLICY, CORPUS),
+    "batch-norm": lambda: judge(report_of(only_in_batches(unnormalised)), POLICY, CORPUS),
+    "swapped-rows": lambda: judge(report_of(swapped(text_of(0), text_of(1))), POLICY, CORPUS),
+    "wrong-pooling": lambda: judge(report_of(mean_pooled), POLICY, CORPUS),
+}
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_can_refuse_and_says_what_to_do(rule):
+    assert refusal(WAYS[rule](), rule).advice
+
+
+def test_no_fact_of_a_report_is_unjudged():
+    """A new field of a row or lane must be judged, or named here as description."""
+    described = {"nearest", "nearest_cosine", "text", "tokens"}
+    judged = {
+        "id",
+        "tokens_equal",
+        "finite",
+        "cosine",
+        "max_abs",
+        "norm",
+        "reference_norm",
+        "batch_cosine",
+        "batch_norm",
+    }
+    assert set(RowParity.model_fields) == described | judged
+    described = {"facts", "threads", "model", "pooling_seen", "output", "runtime", "device"}
+    judged = {"target", "artifact_digest", "spec", "requested", "unavailable", "failed", "rows"}
+    assert set(Lane.model_fields) == described | judged
