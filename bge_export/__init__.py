@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Exported,
         Proof,
         check_parity,
+        evaluate_pairs,
         export_model,
         judge_report,
         write_reference,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target, TokenBatch
     from bge_export.doctor import examine_machine
     from bge_export.errors import BgeExportError
+    from bge_export.exporters import find_exporter
     from bge_export.inspection import inspect_path
     from bge_export.parity.gate import Verdict
     from bge_export.parity.report import ParityReport
@@ -26,10 +28,19 @@ if TYPE_CHECKING:
 
 _OWNERS = {
     "bge_export.checkpoint": ("open_checkpoint",),
-    "bge_export.commands": ("Exported", "Proof", "check_parity", "export_model", "judge_report", "write_reference"),
+    "bge_export.commands": (
+        "Exported",
+        "Proof",
+        "check_parity",
+        "evaluate_pairs",
+        "export_model",
+        "judge_report",
+        "write_reference",
+    ),
     "bge_export.contracts": ("Artifact", "Checkpoint", "EmbeddingSpec", "Target", "TokenBatch"),
     "bge_export.doctor": ("examine_machine",),
     "bge_export.errors": ("BgeExportError",),
+    "bge_export.exporters": ("find_exporter",),
     "bge_export.inspection": ("inspect_path",),
     "bge_export.parity.gate": ("Verdict",),
     "bge_export.parity.report": ("ParityReport",),
@@ -50,8 +61,10 @@ __all__ = [
     "TokenBatch",
     "Verdict",
     "check_parity",
+    "evaluate_pairs",
     "examine_machine",
     "export_model",
+    "find_exporter",
     "inspect_path",
     "judge_report",
     "open_checkpoint",

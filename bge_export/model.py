@@ -1,7 +1,6 @@
 """A checkpoint's torch module, with every weight accounted for. Sole owner of `AutoModel`."""
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
@@ -9,7 +8,7 @@ from bge_export.errors import CheckpointError, MissingLibrary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-POOLER = "pooler."
+POOLER = "pooler"
 """BERT's tanh head: no sentence embedding uses it, and published checkpoints may leave it out."""
 
 
@@ -33,6 +32,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
         model, report = AutoModel.from_pretrained(
             checkpoint.root, config=config, trust_remote_code=False, local_files_only=True, use_safetensors=True,
             dtype=torch.float32, attn_implementation="eager", output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and refused below with names and shapes
         )  # fmt: skip
     except (ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
         raise CheckpointError(_explain(checkpoint, error)) from error
@@ -54,19 +54,21 @@ def _explain(checkpoint: Checkpoint, error: Exception) -> str:
 
 def _refuse_incomplete(checkpoint: Checkpoint, report: dict[str, object]) -> None:
     """Refuse a model some of whose weights transformers would fill with random numbers."""
-    missing = sorted(k for k in _names(report.get("missing_keys")) if not k.split("model.")[-1].startswith(POOLER))
-    mismatched = sorted(json.dumps(item, default=str) for item in _names(report.get("mismatched_keys")))
+    needed = (name for name in _items(report.get("missing_keys")) if POOLER not in str(name).split("."))
+    missing = sorted(needed)
+    mismatched = sorted(_items(report.get("mismatched_keys")), key=str)
     if missing:
         raise CheckpointError(
             f"{checkpoint.source}: the weights lack {len(missing)} tensors that {checkpoint.model_type!r} needs, first "
             f"{missing[0]!r}. Fetch the checkpoint again, or correct config.json."
         )
     if mismatched:
+        name, stored, expected = mismatched[0]
         raise CheckpointError(
-            f"{checkpoint.source}: {len(mismatched)} tensors have the wrong shape, first {mismatched[0]}. "
-            "Correct the sizes in config.json."
+            f"{checkpoint.source}: {len(mismatched)} tensors have the wrong shape, first {name!r}: {list(stored)}, but "
+            f"config.json makes it {list(expected)}. Correct the sizes in config.json."
         )
 
 
-def _names(value: object) -> list[str]:
+def _items(value: object) -> list[Any]:
     return list(value) if isinstance(value, (list, set, tuple)) else []

@@ -40,15 +40,14 @@ def staged(out: Path, *, source: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def publish(staging: Path, place: Path) -> Path:
-    """Move a finished folder to `place`, in place of what stood there; return the place."""
+def publish(staging: Path, place: Path) -> None:
+    """Move a finished folder to `place`, in place of what stood there."""
     place = Path(os.path.abspath(place))
     old = _sibling(place, "old", os.getpid())
     if place.exists():
         place.rename(old)
     staging.rename(place)
     shutil.rmtree(old, ignore_errors=True)
-    return place
 
 
 def refused_place(out: Path) -> Path:

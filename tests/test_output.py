@@ -40,9 +40,13 @@ def test_an_empty_folder_is_filled(tmp_path: Path, source: Path) -> None:
 
 
 def test_nothing_is_left_when_the_work_fails(tmp_path: Path, source: Path) -> None:
-    with pytest.raises(RuntimeError), staged(tmp_path / "out", source=source, overwrite=False) as staging:
-        (staging / "half").touch()
-        raise RuntimeError
+    def fail_half_way() -> None:
+        with staged(tmp_path / "out", source=source, overwrite=False) as staging:
+            (staging / "half").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 

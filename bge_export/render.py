@@ -1,0 +1,76 @@
+"""What `inspect` and `doctor` print."""
+
+from collections.abc import Mapping
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from bge_export.doctor import MachineFacts
+from bge_export.inspection import FolderFacts, GraphFacts
+from bge_export.manifest import Manifest
+
+
+def render_folder(facts: FolderFacts) -> RenderableType:
+    """Return what a folder of artifacts is."""
+    parts: list[RenderableType] = [] if facts.manifest is None else [_manifest(facts.manifest)]
+    return Group(*parts, *(_graph(graph) for graph in facts.graphs))
+
+
+def render_machine(facts: MachineFacts) -> RenderableType:
+    """Return what a machine can run."""
+    machine = _pairs(
+        {
+            "system": facts.system,
+            "processor": f"{facts.processor}, {facts.cores} cores, {' '.join(facts.instructions) or 'nothing special'}",
+            "python": facts.python,
+        }
+    )
+    libraries = Table("library", "version", "to install it", title="Libraries", title_justify="left")
+    for library in facts.libraries:
+        missing = library.version is None
+        libraries.add_row(library.name, library.version or "missing", escape(library.install) if missing else "")
+    devices = Table("runtime", "device", "can run", title="Runtimes", title_justify="left")
+    for device in facts.devices:
+        devices.add_row(device.runtime, device.device, escape(device.unavailable or "yes"))
+    return Group(machine, libraries, devices)
+
+
+def _manifest(manifest: Manifest) -> RenderableType:
+    spec, source = manifest.spec, manifest.source
+    revision = f" at {source.revision}" if source.revision else ""
+    normalized = "normalised" if spec.normalize else "not normalised"
+    checked = "part of the export" if manifest.checked else "left out (--no-check)"
+    tools = dict(item for model in manifest.models for item in model.tools.items())
+    return _pairs(
+        {
+            "made of": f"{source.id}{revision}, {source.model_type}, digest {source.digest[:12]}",
+            "embedding": f"{spec.dim} dimensions, {spec.pooling} pooling, {normalized}, up to {spec.max_tokens} tokens",
+            "query prefix": repr(spec.query_prefix) if spec.query_prefix else "none declared",
+            "models": ", ".join(model.target for model in manifest.models),
+            "files": f"{len(manifest.files)}, every digest verified",
+            "made with": ", ".join(f"{name} {number}" for name, number in tools.items()),
+            "check": checked,
+        }
+    )
+
+
+def _graph(graph: GraphFacts) -> RenderableType:
+    return _pairs(
+        {
+            "file": f"{graph.path}, {graph.size_bytes / 1e6:.1f} MB" + (" and external data" * graph.external_data),
+            "opset": f"{graph.opset}, IR {graph.ir_version}, written by {graph.producer or 'an unnamed tool'}",
+            "inputs": "; ".join(graph.inputs),
+            "outputs": "; ".join(graph.outputs),
+            "weights": ", ".join(f"{kind} {size / 1e6:.1f} MB" for kind, size in graph.weights.items()),
+            "operators": ", ".join(f"{name} {count}" for name, count in graph.operators.items()),
+        }
+    )
+
+
+def _pairs(values: Mapping[str, str]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in values.items():
+        table.add_row(f"[bold]{name}[/]", escape(value))
+    table.add_row("")
+    return table

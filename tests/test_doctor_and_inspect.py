@@ -1,0 +1,57 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from bge_export import doctor
+from bge_export.cli import run
+from bge_export.commands import Exported
+from bge_export.errors import ArtifactError
+from bge_export.inspection import inspect_path
+
+
+def test_doctor_names_what_is_missing_and_the_command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    real = doctor.version
+
+    def without_torch(name: str) -> str:
+        if name == "torch":
+            raise doctor.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(doctor, "version", without_torch)
+    assert run(["doctor"]) == 0
+    line = next(line for line in capfd.readouterr().out.splitlines() if "torch" in line)
+    assert "missing" in line
+    assert "pip install 'bge-export[export]'" in line
+
+
+def test_doctor_speaks_json(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--json"]) == 0
+    facts = json.loads(capfd.readouterr().out)
+    devices = {(item["runtime"], item["device"]): item["unavailable"] for item in facts["devices"]}
+    assert devices["onnxruntime", "cpu"] is None
+
+
+def test_inspect_says_what_a_folder_is(tiny_export: Exported, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(tiny_export.place)]) == 0
+    printed = capfd.readouterr().out
+    for part in ("tiny, bert", "64 dimensions, cls pooling, normalised", "ai.onnx 17, IR 8", "LayerNormalization"):
+        assert part in printed
+
+
+def test_inspect_speaks_json_and_reads_a_single_file(tiny_export: Exported, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(tiny_export.place / "onnx/model_fp16.onnx"), "--json"]) == 0
+    (graph,) = json.loads(capfd.readouterr().out)["graphs"]
+    assert graph["opset"] == "ai.onnx 17"
+    assert graph["weights"]["float16"] > graph["weights"]["int64"]
+
+
+def test_inspect_refuses_what_is_damaged(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"\x08\x08 not a model")
+    with pytest.raises(ArtifactError, match="no valid ONNX file"):
+        inspect_path(tmp_path / "broken.onnx")
+    (bundle / "onnx/model.onnx").write_bytes(b"")
+    with pytest.raises(ArtifactError, match="not the file that was exported"):
+        inspect_path(bundle)
