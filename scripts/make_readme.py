@@ -1,0 +1,106 @@
+"""Writes what README.md shows: the real output of its commands, and the table of what runs where.
+
+    .venv/bin/python scripts/make_readme.py           rewrite README.md
+    .venv/bin/python scripts/make_readme.py --check   exit 1 where it says something else than the commands do
+
+A command stands in a comment before its block, `<!-- run: bge-export … -->`; the tables in `<!-- table: NAME -->`.
+`--check` compares words, not figures: digits of a cosine differ between processors.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+BLOCK = re.compile(r"<!-- run: (?P<command>[^\n]*?) -->\n```console\n.*?```\n", re.DOTALL)
+TABLE = re.compile(r"<!-- table: (?P<name>\w+) -->\n.*?\n<!-- end -->\n", re.DOTALL)
+
+
+def runs_where() -> str:
+    """Return the table of formats, precisions and runtimes, from the files that define them."""
+    from bge_export.exporters import find_exporter, format_names
+    from bge_export.runtimes import find_runtime, runtime_names
+
+    runtimes = [find_runtime(name) for name in runtime_names()]
+    lines = ["| format | precisions | runtimes that prove it | devices |", "|---|---|---|---|"]
+    for name in format_names():
+        exporter = find_exporter(name)
+        readers = [runtime for runtime in runtimes if name in runtime.formats]
+        devices = "; ".join(f"{runtime.name}: {', '.join(runtime.devices())}" for runtime in readers)
+        precisions = ", ".join(exporter.precisions)
+        lines.append(f"| {name} | {precisions} | {', '.join(r.name for r in readers)} | {devices} |")
+    return "\n".join(lines)
+
+
+def code_map() -> str:
+    """Return one line a module: the first sentence of its docstring."""
+    import ast
+
+    lines = ["```"]
+    for path in sorted((ROOT / "bge_export").rglob("*.py")):
+        name = path.relative_to(ROOT / "bge_export").as_posix()
+        doc = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        lines.append(f"{name:28} {doc.splitlines()[0] if doc else ''}".rstrip())
+    return "\n".join([*lines, "```"])
+
+
+TABLES = {"runs_where": runs_where, "code_map": code_map}
+
+
+def output(command: str, folder: Path) -> str:
+    """Return a console block: the command and what it prints on standard output, and its exit status if not 0."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "COLUMNS": "120"}
+    done = subprocess.run(
+        ["/bin/bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    lines = [f"$ {command}", *(line.rstrip() for line in done.stdout.splitlines())]
+    if done.returncode:
+        lines += [f"$ echo $?\n{done.returncode}"]
+    return "\n".join(lines)
+
+
+def written(text: str) -> str:
+    """Return the README with every block and table made again."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "parity_fixtures").symlink_to(ROOT / "parity_fixtures")
+
+        def block(match: re.Match[str]) -> str:
+            command = match["command"]
+            return f"<!-- run: {command} -->\n```console\n{output(command, folder)}\n```\n"
+
+        text = BLOCK.sub(block, text)
+    return TABLE.sub(lambda m: f"<!-- table: {m['name']} -->\n{TABLES[m['name']]()}\n<!-- end -->\n", text)
+
+
+def words(text: str) -> list[str]:
+    """Return what a reader compares: everything but figures, digests and the width of columns."""
+    return re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{12}\b|[0-9][0-9.e+-]*", "#", text).split()
+
+
+def main() -> int:
+    """Rewrite or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    check = parser.parse_args().check
+    old = README.read_text("utf-8")
+    new = written(old)
+    if not check:
+        README.write_text(new, "utf-8")
+        return 0
+    if words(old) == words(new):
+        return 0
+    pairs = zip(words(old), words(new), strict=False)
+    print("README.md differs from the commands, first at:", next((p for p in pairs if p[0] != p[1]), "its end"))
+    print("Run: .venv/bin/python scripts/make_readme.py")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
