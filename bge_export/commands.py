@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bge_export.checkpoint import open_checkpoint
-from bge_export.contracts import Artifact, Checkpoint, ExportedModel, Exporter, Pooling, Runtime
-from bge_export.errors import MeasurementError, MissingLibrary, UsageError
+from bge_export.contracts import Artifact, Checkpoint, ExportedModel, Exporter, Pooling
+from bge_export.errors import MeasurementError, UsageError
 from bge_export.evaluate import PairScore, read_pairs, score_pairs
+from bge_export.extension import Kept, kept_from
 from bge_export.fixtures import fixtures_folder
 from bge_export.layout import write_layout
 from bge_export.manifest import MANIFEST, REPORT, Model, read_bundle, write_manifest
@@ -78,11 +79,13 @@ def export_model(
     Args:
         exporter: a format with its options, such as `find_exporter("onnx")`.
         model: a Hub id or a local folder.
-        out: the folder to write; by default the model's own name, here.
+        out: the folder to write; by default the model's own name, here. One that bge-export wrote from the same
+            checkpoint is extended.
         revision: the Hub revision.
         pooling: the pooling, for a checkpoint that declares none.
         precisions: which of the exporter's precisions to write.
-        overwrite: whether a folder that bge-export wrote before may be replaced.
+        overwrite: whether what bge-export wrote there before may be replaced: the same targets, or the whole folder
+            where it was made of another checkpoint.
         check: whether parity and gate follow. Without, the manifest says that they were left out.
         thresholds: a file of limits in place of the package's own.
         threads: threads for the oracle and the runtimes.
@@ -97,23 +100,40 @@ def export_model(
     policy = read_policy(thresholds)
     checkpoint = open_checkpoint(model, revision=revision, pooling=pooling)
     out = out or Path(checkpoint.source.rpartition("/")[2])
-    with staged(out, source=checkpoint.root, overwrite=overwrite) as staging:
+    targets = [f"{exporter.format}-{precision}" for precision in precisions]
+    kept = kept_from(out, checkpoint, targets, overwrite=overwrite)
+    with staged(out, source=checkpoint.root) as staging:
         with track(f"exporting {checkpoint.source}", 1) as advance:
+            kept.carry_models(staging)
             write_layout(checkpoint, staging)
-            written = exporter.export(checkpoint, staging, precisions)
-            write_manifest(staging, checkpoint, _records(exporter, written), checked=check)
+            records = _records(exporter, exporter.export(checkpoint, staging, precisions))
+            write_manifest(staging, checkpoint, [*kept.models, *records], checked=check)
+            kept.carry_extras(staging)
             advance(1)
         if not check:
             publish(staging, out)
             return Exported(out, None)
-        corpus = builtin_corpus()
-        reference = _oracle(checkpoint, corpus, threads, track)
-        _, artifacts = read_bundle(staging)
-        report, verdict = _prove(artifacts, default_places(artifacts), corpus, reference, policy, (), threads, track)
+        report, verdict = _prove_export(staging, checkpoint, kept, policy, threads, track)
         write_report(report, staging / REPORT)
         place = out if verdict.passed else refused_place(out)
         publish(staging, place)
         return Exported(place, Proof(report, verdict, place / REPORT))
+
+
+def _prove_export(
+    staging: Path, checkpoint: Checkpoint, kept: Kept, policy: ThresholdPolicy, threads: int, track: Track
+) -> tuple[ParityReport, Verdict]:
+    """Measure what is new in a staged folder, add what is known of the rest, and judge the whole."""
+    corpus = builtin_corpus()
+    _, artifacts = read_bundle(staging)
+    earlier = kept.lanes(artifacts, corpus, checkpoint)
+    known = {(lane.target, lane.model) for lane in earlier}
+    new = [item for item in artifacts if (str(item.target), item.model) not in known]
+    reference = _oracle(checkpoint, corpus, threads, track)
+    report = _measure(new, default_places(new, all_devices=False), corpus, reference, threads, track)
+    targets = tuple(sorted({*report.targets, *(lane.target for lane in earlier)}))
+    report = report.model_copy(update={"lanes": (*earlier, *report.lanes), "targets": targets}).sealed()
+    return report, judge(report, policy, corpus, artifacts=artifacts)
 
 
 def check_parity(
@@ -138,7 +158,8 @@ def check_parity(
         revision: the reference's Hub revision.
         texts: a file of texts in place of the package's own.
         column: the column of a `.tsv` file that holds them.
-        lanes: `runtime:device`, each of which must run; by default every runtime that is installed, on the CPU.
+        lanes: `runtime:device`, each of which must run; by default all that this machine can run, and of the rest the
+            report says why not.
         require: further `runtime:device` or `target@runtime:device` without which the verdict is no.
         thresholds: a file of limits in place of the package's own.
         report_path: where to write the report; by default `parity.json` in the folder.
@@ -152,9 +173,10 @@ def check_parity(
     policy = read_policy(thresholds)
     corpus = read_texts(texts, column)
     _, artifacts = read_bundle(folder)
-    places = [_place(lane) for lane in lanes] or default_places(artifacts)
+    places = [_place(lane) for lane in lanes] or default_places(artifacts, all_devices=True)
     vectors = _reference_vectors(reference, revision, corpus, threads, track)
-    report, verdict = _prove(artifacts, places, corpus, vectors, policy, require, threads, track)
+    report = _measure(artifacts, places, corpus, vectors, threads, track)
+    verdict = judge(report, policy, corpus, require=require, artifacts=artifacts)
     place = report_path or folder / REPORT
     write_report(report, place)
     return Proof(report, verdict, place)
@@ -252,23 +274,22 @@ def read_texts(path: Path | None, column: str | None) -> Corpus:
     return builtin_corpus() if path is None else load_corpus(path, column)
 
 
-def default_places(artifacts: Sequence[Artifact]) -> list[Place]:
-    """Return every runtime that reads one of the artifacts and is installed, on the CPU; all of them must run."""
+def default_places(artifacts: Sequence[Artifact], *, all_devices: bool) -> list[Place]:
+    """Return where artifacts are measured when nobody says where: all that this machine has.
+
+    Args:
+        artifacts: what is to be measured; runtimes that read none of it are left out.
+        all_devices: whether devices that cannot be used are named too, so that the report says why not, and devices
+            other than the processor are used.
+    """
     formats = {artifact.target.format for artifact in artifacts}
-    runtimes = (_installed(name) for name in runtime_names())
+    runtimes = [runtime for runtime in map(find_runtime, runtime_names()) if runtime.formats & formats]
     return [
-        Place(runtime, "cpu", requested=True)
+        Place(runtime, device, requested=False)
         for runtime in runtimes
-        if runtime is not None and runtime.formats & formats
+        for device, unavailable in runtime.devices().items()
+        if all_devices or (unavailable is None and device == "cpu")
     ]
-
-
-def _installed(name: str) -> Runtime | None:
-    try:
-        runtime = find_runtime(name)
-    except MissingLibrary:
-        return None
-    return runtime if runtime.devices().get("cpu", "") is None else None
 
 
 def _place(name: str) -> Place:
@@ -297,20 +318,17 @@ def _reference_vectors(
     return vectors
 
 
-def _prove(
+def _measure(
     artifacts: Sequence[Artifact],
     places: Sequence[Place],
     corpus: Corpus,
     reference: ReferenceVectors,
-    policy: ThresholdPolicy,
-    require: Sequence[str],
     threads: int,
     track: Track,
-) -> tuple[ParityReport, Verdict]:
+) -> ParityReport:
     pairs = sum(item.target.format in place.runtime.formats for item in artifacts for place in places)
     with track("measuring", measurement_steps(corpus) * pairs) as advance:
-        report = compare(artifacts, places, corpus, reference, threads=threads, advance=advance)
-    return report, judge(report, policy, corpus, require=require, artifacts=artifacts)
+        return compare(artifacts, places, corpus, reference, threads=threads, advance=advance)
 
 
 def _records(exporter: Exporter, written: Sequence[ExportedModel]) -> list[Model]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -47,6 +48,11 @@ class Spec(_Record):
     normalize: bool
     query_prefix: str
 
+    @classmethod
+    def of(cls, spec: EmbeddingSpec) -> "Spec":
+        """Return the record of a spec."""
+        return cls(**asdict(spec))
+
 
 class Model(_Record):
     """One exported model, and how it was made: the versions of the tools, the options of the exporter."""
@@ -83,19 +89,15 @@ SCHEMA: Literal["bge_export.manifest/1"] = "bge_export.manifest/1"
 
 def write_manifest(root: Path, checkpoint: Checkpoint, models: Sequence[Model], *, checked: bool) -> None:
     """Record every file below `root` with its digest."""
-    spec = checkpoint.spec
     manifest = Manifest(
         schema_=SCHEMA,
         source=Source(
             id=checkpoint.source, revision=checkpoint.revision, digest=checkpoint.digest,
             model_type=checkpoint.model_type,
         ),
-        spec=Spec(
-            dim=spec.dim, max_tokens=spec.max_tokens, pooling=spec.pooling, normalize=spec.normalize,
-            query_prefix=spec.query_prefix,
-        ),
+        spec=Spec.of(checkpoint.spec),
         models=list(models),
-        files={name: file_sha256(root / name) for name in _files_below(root)},
+        files={name: file_sha256(root / name) for name in files_below(root)},
         checked=checked,
     )  # fmt: skip
     fields = manifest.model_dump()
@@ -169,7 +171,7 @@ def _refuse_changed(root: Path, manifest: Manifest) -> None:
                 "Export the folder again."
             )
     listed = {*manifest.files, *(name for model in manifest.models for name in model.files)}
-    for name in _files_below(root):
+    for name in files_below(root):
         if name not in listed and PurePosixPath(name).suffix in MODEL_SUFFIXES:
             raise ArtifactError(
                 f"{root / name} is not in {MANIFEST}, so nothing is known of it. Remove it, or export the folder again."
@@ -178,7 +180,7 @@ def _refuse_changed(root: Path, manifest: Manifest) -> None:
         raise ArtifactError(f"{root / MANIFEST} gives no digest of {sorted(unknown)[0]!r}. Export the folder again.")
 
 
-def _files_below(root: Path) -> Iterator[str]:
+def files_below(root: Path) -> Iterator[str]:
     """Yield the relative names of a folder's files, sorted; not the manifest and the report, which speak of them."""
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()

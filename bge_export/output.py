@@ -14,20 +14,19 @@ REFUSED = ".refused"
 
 
 @contextmanager
-def staged(out: Path, *, source: Path, overwrite: bool) -> Iterator[Path]:
+def staged(out: Path, *, source: Path) -> Iterator[Path]:
     """Yield an empty folder beside `out`; it is gone afterwards unless `publish` moved it.
 
     Args:
-        out: the folder that the user named.
+        out: the folder that the user named: none yet, an empty one, or one that bge-export wrote.
         source: a folder that must survive: the checkpoint.
-        overwrite: whether a folder that bge-export wrote before may be replaced.
 
     Raises:
         OutputError: `out` must not be written, or its parent cannot be.
     """
     out = Path(os.path.abspath(out))
     try:
-        _refuse(out, source.resolve(), overwrite=overwrite)
+        _refuse(out, source.resolve())
         out.parent.mkdir(parents=True, exist_ok=True)
         _sweep(out)
         staging = _sibling(out, "partial", os.getpid())
@@ -55,7 +54,7 @@ def refused_place(out: Path) -> Path:
     return out.with_name(out.name + REFUSED)
 
 
-def _refuse(out: Path, source: Path, *, overwrite: bool) -> None:
+def _refuse(out: Path, source: Path) -> None:
     real = out.resolve()
     if real == source or real in source.parents or source in real.parents:
         raise OutputError(
@@ -70,8 +69,6 @@ def _refuse(out: Path, source: Path, *, overwrite: bool) -> None:
         empty = not any(place.iterdir())
         if not empty and not ours:
             raise OutputError(f"{place} holds files that bge-export did not write. Choose another one with --output.")
-        if place == out and not empty and not overwrite:
-            raise OutputError(f"{out} exists. Replace it with --overwrite, or choose another folder with --output.")
 
 
 def _sibling(out: Path, kind: str, pid: int) -> Path:

@@ -152,6 +152,11 @@ def test_mean_pooling_instead_of_cls():
     assert {f"t{n}" for n in range(20)} <= rows_refused(verdict)
 
 
+def test_another_pooling_that_agrees_as_well_is_no_fault():
+    """Texts of one token pool alike: what was seen only explains rows that fail."""
+    assert judge(with_lane(GOOD, pooling_seen="mean"), POLICY, CORPUS).passed
+
+
 def test_vectors_that_are_not_normalised():
     verdict = judge(report_of(unnormalised), POLICY, CORPUS)
     assert rules(verdict) == {"norm", "max-abs", "batch-norm"}
@@ -291,6 +296,21 @@ def test_an_empty_corpus():
     report = report_of(corpus=empty)
     verdict = judge(report, POLICY, empty)
     assert {"no-texts", "not-measured", "inconsistent"} <= rules(verdict)
+
+
+@pytest.mark.parametrize(("count", "texts"), [(0, CORPUS), (20, Corpus("empty.txt", ()))])
+def test_no_texts_on_one_side_only(count, texts):
+    record = GOOD.texts.model_copy(update={"count": count})
+    refusal(judge(GOOD.model_copy(update={"texts": record}).sealed(), POLICY, texts), "no-texts")
+
+
+def test_another_number_of_texts_than_the_digest_is_of():
+    record = GOOD.texts.model_copy(update={"count": 21})
+    assert rules(judge(GOOD.model_copy(update={"texts": record}).sealed(), POLICY, CORPUS)) == {"other-texts"}
+
+
+def test_a_report_of_no_targets():
+    refusal(judge(GOOD.model_copy(update={"targets": ()}).sealed(), POLICY, CORPUS), "no-lanes")
 
 
 def test_a_report_with_no_lanes():

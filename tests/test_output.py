@@ -15,8 +15,8 @@ def ours(folder: Path) -> Path:
     return folder
 
 
-def write(out: Path, source: Path, *, overwrite: bool = False) -> None:
-    with staged(out, source=source, overwrite=overwrite) as staging:
+def write(out: Path, source: Path) -> None:
+    with staged(out, source=source) as staging:
         (staging / "new").touch()
         publish(staging, out)
 
@@ -41,7 +41,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path, source: Path) -> None:
 
 def test_nothing_is_left_when_the_work_fails(tmp_path: Path, source: Path) -> None:
     def fail_half_way() -> None:
-        with staged(tmp_path / "out", source=source, overwrite=False) as staging:
+        with staged(tmp_path / "out", source=source) as staging:
             (staging / "half").touch()
             raise RuntimeError
 
@@ -50,29 +50,27 @@ def test_nothing_is_left_when_the_work_fails(tmp_path: Path, source: Path) -> No
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
-def test_an_old_export_is_kept_without_overwrite_and_when_the_new_one_fails(tmp_path: Path, source: Path) -> None:
+def test_an_old_export_is_kept_when_the_new_one_fails(tmp_path: Path, source: Path) -> None:
     out = ours(tmp_path / "out")
-    with pytest.raises(OutputError, match="--overwrite"):
-        write(out, source)
-    with pytest.raises(RuntimeError), staged(out, source=source, overwrite=True):
+    with pytest.raises(RuntimeError), staged(out, source=source):
         raise RuntimeError
     assert (out / "old").exists()
 
 
-def test_overwrite_replaces_the_whole_folder(tmp_path: Path, source: Path) -> None:
-    write(ours(tmp_path / "out"), source, overwrite=True)
+def test_a_new_export_replaces_the_whole_folder(tmp_path: Path, source: Path) -> None:
+    write(ours(tmp_path / "out"), source)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["new"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "source"]
 
 
-def test_overwrite_never_touches_a_folder_of_others(tmp_path: Path, source: Path) -> None:
+def test_a_folder_of_others_is_never_touched(tmp_path: Path, source: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").touch()
     with pytest.raises(OutputError, match="did not write"):
-        write(tmp_path / "out", source, overwrite=True)
+        write(tmp_path / "out", source)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="not a folder"):
-        write(tmp_path / "file", source, overwrite=True)
+        write(tmp_path / "file", source)
 
 
 @pytest.mark.parametrize("out", ["source", "source/inside", "."])
@@ -80,13 +78,13 @@ def test_the_checkpoint_is_never_the_output(tmp_path: Path, source: Path, out: s
     ours(tmp_path / "source2")
     (source / MANIFEST).write_text("{}")
     with pytest.raises(OutputError, match="checkpoint itself"):
-        write(tmp_path / out, source, overwrite=True)
+        write(tmp_path / out, source)
 
 
 def test_a_link_to_the_checkpoint_is_the_checkpoint(tmp_path: Path, source: Path) -> None:
     (tmp_path / "out").symlink_to(source)
     with pytest.raises(OutputError):
-        write(tmp_path / "out", source, overwrite=True)
+        write(tmp_path / "out", source)
     assert source.is_dir()
 
 

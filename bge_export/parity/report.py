@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -70,10 +71,7 @@ class SpecRecord(Record):
     @classmethod
     def of(cls, spec: EmbeddingSpec) -> "SpecRecord":
         """Return the record of a spec."""
-        return cls(
-            dim=spec.dim, max_tokens=spec.max_tokens, pooling=spec.pooling, normalize=spec.normalize,
-            query_prefix=spec.query_prefix,
-        )  # fmt: skip
+        return cls(**asdict(spec))
 
 
 class Lane(Record):

@@ -1,0 +1,96 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bge_export.commands import Exported, export_model, judge_report
+from bge_export.errors import OutputError
+from bge_export.exporters.onnx import OnnxExporter
+from bge_export.manifest import MANIFEST, REPORT, read_bundle
+from bge_export.parity.report import read_report, write_report
+
+
+@pytest.fixture(scope="module")
+def only_fp32(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_model(OnnxExporter(), str(tiny), tmp_path_factory.mktemp("first") / "out")
+
+
+@pytest.fixture
+def out(only_fp32: Exported, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(only_fp32.place, tmp_path / "out"))
+
+
+def targets(out: Path) -> list[str]:
+    return sorted(str(artifact.target) for artifact in read_bundle(out)[1])
+
+
+def test_a_precision_is_added_and_the_other_keeps_its_bytes_and_measurements(out: Path, tiny: Path) -> None:
+    before = (out / "onnx/model.onnx").read_bytes()
+    lane = read_report(out / REPORT).lanes[0]
+    done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
+    assert done.place == out
+    assert targets(out) == ["onnx-fp16", "onnx-fp32"]
+    assert (out / "onnx/model.onnx").read_bytes() == before
+    assert lane in read_report(out / REPORT).lanes
+    assert judge_report(out / REPORT).verdict.passed
+
+
+def test_a_target_that_is_there_needs_overwrite_which_keeps_the_others(out: Path, tiny: Path) -> None:
+    export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
+    with pytest.raises(OutputError, match="onnx-fp32 already.*--overwrite"):
+        export_model(OnnxExporter(), str(tiny), out)
+    assert export_model(OnnxExporter(), str(tiny), out, overwrite=True).proof is not None
+    assert targets(out) == ["onnx-fp16", "onnx-fp32"]
+
+
+def test_what_others_added_stays(out: Path, tiny: Path) -> None:
+    (out / "README.md").write_text("a card")
+    export_model(OnnxExporter(), str(tiny), out, overwrite=True)
+    assert (out / "README.md").read_text() == "a card"
+    assert "README.md" not in (out / MANIFEST).read_text()
+
+
+def test_another_checkpoint_needs_overwrite_and_replaces_everything(out: Path, tiny: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text("utf-8"))
+    (other / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}), "utf-8")
+    with pytest.raises(OutputError, match="another checkpoint"):
+        export_model(OnnxExporter(), str(other), out, precisions=["fp16"], check=False)
+    export_model(OnnxExporter(), str(other), out, precisions=["fp16"], overwrite=True, check=False)
+    assert targets(out) == ["onnx-fp16"]
+
+
+def test_a_damaged_folder_is_not_extended(out: Path, tiny: Path) -> None:
+    (out / "tokenizer.json").write_text("{}")
+    with pytest.raises(OutputError, match=r"tokenizer\.json is not the file.*--overwrite"):
+        export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
+
+
+@pytest.mark.parametrize("fault", ["edited", "missing", "other texts"])
+def test_measurements_that_cannot_be_trusted_are_made_again(out: Path, tiny: Path, fault: str) -> None:
+    report = read_report(out / REPORT)
+    rows = tuple(row.model_copy(update={"cosine": 0.5}) for row in report.lanes[0].rows)
+    lanes = (report.lanes[0].model_copy(update={"rows": rows}),)
+    if fault == "edited":
+        (out / REPORT).write_text((out / REPORT).read_text("utf-8").replace('"cosine": 0.99', '"cosine": 0.59'), "utf-8")
+    elif fault == "missing":
+        (out / REPORT).unlink()
+    else:
+        texts = report.texts.model_copy(update={"digest": "0" * 64})
+        write_report(report.model_copy(update={"lanes": lanes, "texts": texts}).sealed(), out / REPORT)
+    done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
+    assert done.proof is not None
+    assert done.proof.verdict.passed
+    assert len(done.proof.report.lanes) == 2
+
+
+def test_a_refused_extension_leaves_the_folder_as_it_was(out: Path, tiny: Path, tmp_path: Path) -> None:
+    limits = tmp_path / "limits.toml"
+    table = "min_cosine = 0.999999\nmax_abs = {}\nmax_norm_error = 1e-5\nmin_batch_cosine = 0.999999\n"
+    limits.write_text(f'require = []\n["onnx-fp32"]\n{table.format(1e-5)}["onnx-fp16"]\n{table.format(1e-9)}')
+    before = (out / MANIFEST).read_bytes()
+    done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"], thresholds=limits)
+    assert done.place.name == "out.refused"
+    assert (out / MANIFEST).read_bytes() == before
+    assert targets(out) == ["onnx-fp32"]
