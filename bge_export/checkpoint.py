@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from bge_export import hub
-from bge_export.contracts import Checkpoint, EmbeddingSpec, Pooling
+from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Checkpoint, EmbeddingSpec, Pooling, Target
 from bge_export.digest import tree_digest
 from bge_export.errors import CheckpointError, MissingLibrary, UsageError
 from bge_export.json_files import positive_integer, read_object
@@ -207,3 +207,18 @@ def _max_tokens(root: Path, config: Mapping[str, object], sentence: SentenceFile
 
 def _shortened(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:100]}… ({len(text)} characters)"
+
+
+def as_artifacts(
+    checkpoint: Checkpoint, precisions: tuple[str, ...] = ("fp32", "fp16", "bf16")
+) -> tuple[Artifact, ...]:
+    """Return the checkpoint itself as artifacts, one a precision, for the runtime `torch`."""
+    inputs = ("input_ids", "attention_mask", *(("token_type_ids",) if checkpoint.token_types else ()))
+    return tuple(
+        Artifact(
+            target=Target("checkpoint", precision), root=checkpoint.root, model=checkpoint.weights[0],
+            files=checkpoint.weights, digest=checkpoint.digest, spec=checkpoint.spec, inputs=inputs,
+            outputs=(LAST_HIDDEN_STATE,),
+        )
+        for precision in precisions
+    )  # fmt: skip

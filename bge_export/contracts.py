@@ -114,6 +114,12 @@ class TokenBatch:
     attention_mask: NDArray[np.int64]
     token_type_ids: NDArray[np.int64]
 
+    @property
+    def position_ids(self) -> NDArray[np.int64]:
+        """Return the positions from 0, [B, S] int64, for graphs that ask for them."""
+        rows, length = self.input_ids.shape
+        return np.tile(np.arange(length, dtype=np.int64), (rows, 1))
+
     def feed(self, names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """Return the arrays that a graph's inputs ask for, by name."""
         return {name: getattr(self, name) for name in names}

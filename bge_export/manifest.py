@@ -18,9 +18,12 @@ REPORT = "parity.json"
 MODEL_FILES: Mapping[str, str] = {
     "onnx-fp32": "onnx/model.onnx",
     "onnx-fp16": "onnx/model_fp16.onnx",
+    "openvino-fp32": "openvino/openvino_model.xml",
+    "openvino-fp16": "openvino/openvino_model_fp16.xml",
 }
-"""Target -> the file that Transformers.js, text-embeddings-inference and sentence-transformers look for (the Hub's
-names: `src/utils/dtypes.js` of Transformers.js 4)."""
+"""Target -> the file that consumers look for: Transformers.js (`src/utils/dtypes.js` of version 4),
+text-embeddings-inference, sentence-transformers and optimum-intel. The last two take `openvino_model.xml` unasked and
+any other by its name."""
 
 MODEL_SUFFIXES = frozenset({".onnx", ".onnx_data", ".xml", ".bin", ".pt", ".safetensors"})
 """A file of these kinds that the manifest does not know would be published unproven."""

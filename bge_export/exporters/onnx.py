@@ -1,12 +1,9 @@
 """Checkpoint to ONNX: traced once in float32, cleaned, then written in each precision.
 
 Opset 17 and IR 8 are what ONNX Runtime from 1.13, onnxruntime-web 1.14 and WebGPU's float16 LayerNorm all take
-(docs/decisions/0002). Traced with torch's TorchScript exporter, which writes opset 17 itself (docs/decisions/0001).
+(docs/decisions/0002).
 """
 
-import gc
-import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +13,11 @@ import onnx
 import onnx_ir as ir
 
 from bge_export.contracts import Checkpoint, ExportedModel
-from bge_export.errors import ExportError, MissingLibrary
 from bge_export.manifest import MODEL_FILES
+from bge_export.onnx_trace import trace
+from bge_export.precision import fp16
 
-OPSET, IR_VERSION = 17, 8
+IR_VERSION = 8
 INLINE_LIMIT_BYTES = 2_000_000_000
 """A protobuf message ends at 2 GiB; above this the weights go into `<model>.onnx_data`, the name that JavaScript
 clients and text-embeddings-inference look for."""
@@ -51,13 +49,7 @@ class OnnxExporter:
             ExportError: the graph could not be traced.
             MissingLibrary: torch, transformers or onnxruntime is not installed.
         """
-        try:
-            from bge_export.graph.tidy import tidy
-            from bge_export.precision import fp16
-        except ImportError as error:
-            raise MissingLibrary("torch and onnxscript", "export", "exporting to ONNX") from error
-        model = tidy(trace(checkpoint, root, sentence_embedding=self.sentence_embedding))
-        gc.collect()  # graphs refer in circles to the weights they were read from
+        model = trace(checkpoint, root, sentence_embedding=self.sentence_embedding)
         written: list[ExportedModel] = []
         for precision, convert in (("fp32", None), ("fp16", fp16.convert)):
             if precision in precisions:
@@ -66,45 +58,6 @@ class OnnxExporter:
                 inputs, outputs = (tuple(v.name for v in ends) for ends in (model.graph.input, model.graph.output))
                 written.append(ExportedModel(precision, files, inputs, outputs))
         return written
-
-
-def trace(checkpoint: Checkpoint, scratch: Path, *, sentence_embedding: bool) -> onnx.ModelProto:
-    """Return the encoder as torch traces it, float32, any batch size and length.
-
-    Args:
-        checkpoint: the model.
-        scratch: a folder with room for the weights; nothing stays in it.
-        sentence_embedding: whether the pooled embedding is a second output.
-
-    Raises:
-        ExportError: torch cannot trace the architecture.
-    """
-    import torch
-
-    from bge_export import tracing
-
-    encoder = tracing.traced_encoder(checkpoint, sentence_embedding=sentence_embedding)
-    inputs = tracing.input_names(checkpoint)
-    outputs = tracing.output_names(sentence_embedding=sentence_embedding)
-    tokens = {0: "batch_size", 1: "sequence_length"}
-    axes = dict.fromkeys((*inputs, outputs[0]), tokens) | {name: {0: "batch_size"} for name in outputs[1:]}
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        path = Path(folder) / "traced.onnx"
-        try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the exporter's deprecation and its remarks on constant shapes
-                torch.onnx.export(
-                    encoder, tracing.trace_inputs(encoder.model, inputs), path, dynamo=False, opset_version=OPSET,
-                    input_names=list(inputs), output_names=list(outputs), dynamic_axes=axes,
-                )  # fmt: skip
-        except OSError:
-            raise
-        except Exception as error:
-            raise ExportError(
-                f"{checkpoint.source}: torch cannot trace {checkpoint.model_type!r}: {error}. "
-                "Please report the architecture."
-            ) from error
-        return onnx.load(path)
 
 
 def save(model: onnx.ModelProto, root: Path, name: str) -> tuple[str, ...]:

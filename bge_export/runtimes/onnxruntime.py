@@ -1,6 +1,11 @@
-"""ONNX Runtime. The execution provider is the one asked for, and verified after the session is made."""
+"""ONNX Runtime. The execution provider is the one asked for, and which nodes it really runs is looked up afterwards."""
 
+import json
+import tempfile
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,30 +14,37 @@ from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBat
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
 from bge_export.pooling import pool
 
-PROVIDERS = {"cpu": "CPUExecutionProvider"}
+if TYPE_CHECKING:
+    import onnxruntime
+
+CPU = "CPUExecutionProvider"
+PROVIDERS = {
+    "cpu": (CPU, "onnxruntime"),
+    "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
+    "tensorrt": ("TensorrtExecutionProvider", "onnxruntime-gpu"),
+    "rocm": ("MIGraphXExecutionProvider", "onnxruntime-migraphx"),
+    "coreml": ("CoreMLExecutionProvider", "onnxruntime on macOS"),
+    "directml": ("DmlExecutionProvider", "onnxruntime-directml"),
+    "openvino": ("OpenVINOExecutionProvider", "onnxruntime-openvino"),
+    "webgpu": ("WebGpuExecutionProvider", "onnxruntime-webgpu"),
+}
+"""Device -> execution provider, and the distribution whose build has it."""
+
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "cuda": {"use_tf32": "0"},  # TF32 rounds the inputs of float32 products to 11 bits without a word
+}
 
 
 class OnnxSession:
     """One ONNX file in ONNX Runtime."""
 
-    def __init__(self, artifact: Artifact, provider: str, threads: int) -> None:
-        """Load the file with `threads` threads; other settings are ONNX Runtime's defaults, as users run it."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            artifact.root / artifact.model, sess_options=options, providers=[provider]
-        )
+    def __init__(self, session: "onnxruntime.InferenceSession", artifact: Artifact, facts: Mapping[str, str]) -> None:
+        """Wrap a session."""
+        self._session = session
         self._spec = artifact.spec
-        self._inputs = [value.name for value in self._session.get_inputs()]
-        self._outputs = [value.name for value in self._session.get_outputs()]
-        self.facts: Mapping[str, str] = {
-            "onnxruntime": onnxruntime.__version__,
-            "provider": self._session.get_providers()[0],
-        }
+        self._inputs = [value.name for value in session.get_inputs()]
+        self._outputs = [value.name for value in session.get_outputs()]
+        self.facts = facts
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
         """Return the embeddings by output, [B, D] float32; token states are pooled as the artifact promises."""
@@ -60,35 +72,74 @@ class OnnxRuntime:
         try:
             import onnxruntime
         except ImportError:
-            return {device: str(MissingLibrary(self.library, self.extra, self.name)) for device in PROVIDERS}
+            return dict.fromkeys(PROVIDERS, str(MissingLibrary(self.library, self.extra, self.name)))
         present = onnxruntime.get_available_providers()
         return {
-            device: None if provider in present else f"this build of onnxruntime has no {provider}"
-            for device, provider in PROVIDERS.items()
+            device: None if provider in present else f"this build of onnxruntime has no {provider}; {build} has it"
+            for device, (provider, build) in PROVIDERS.items()
         }
 
     def open(self, artifact: Artifact, device: str, threads: int) -> Session:
-        """Load the artifact on `device`.
+        """Load the artifact on `device`, with ONNX Runtime's own settings but for the threads, as users run it.
 
         Raises:
-            DeviceUnavailable: the installed build lacks the provider, or another took its place.
             ArtifactError: ONNX Runtime cannot load the file.
+            DeviceUnavailable: the installed build lacks the provider, or the CPU took its place.
             MissingLibrary: onnxruntime is not installed.
         """
         try:
-            import onnxruntime  # noqa: F401 - only to tell a missing library from a broken file
+            import onnxruntime
         except ImportError as error:
             raise MissingLibrary(self.library, self.extra, "running ONNX artifacts") from error
         reason = self.devices().get(device, f"it knows no such device; it has {', '.join(PROVIDERS)}")
         if reason is not None:
             raise DeviceUnavailable(f"onnxruntime cannot run on {device!r}: {reason}")
+        provider = PROVIDERS[device][0]
         try:
-            session = OnnxSession(artifact, PROVIDERS[device], threads)
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            raise ArtifactError(f"ONNX Runtime cannot load {artifact.model}: {error}") from error
-        if session.facts["provider"] != PROVIDERS[device]:
-            raise DeviceUnavailable(f"asked for {PROVIDERS[device]}, but {session.facts['provider']} took its place")
-        return session
+            session = _session(artifact, device, threads)
+            if session.get_providers()[0] != provider:
+                raise DeviceUnavailable(f"{provider} was asked for, and {session.get_providers()[0]} took its place")
+            nodes = Counter({provider: 1}) if provider == CPU else _nodes_run(artifact, device, threads)
+        except DeviceUnavailable:
+            raise
+        except Exception as error:
+            first = str(error).partition("\n")[0]
+            raise ArtifactError(f"ONNX Runtime cannot load {artifact.model} on {device!r}: {first}") from error
+        share = nodes[provider] / max(1, nodes.total())
+        if share <= 0.5:  # what a provider leaves to the CPU are the few nodes that compute shapes
+            raise DeviceUnavailable(
+                f"{provider} was asked for and fell back to the CPU: it runs {share:.0%} of {artifact.model}'s nodes"
+            )
+        facts = {"onnxruntime": onnxruntime.__version__, "provider": provider, "share_of_nodes": f"{share:.4f}"}
+        return OnnxSession(session, artifact, {**facts, **OPTIONS.get(device, {})})
+
+
+def _session(
+    artifact: Artifact, device: str, threads: int, profile: Path | None = None
+) -> "onnxruntime.InferenceSession":
+    """Return a session of one provider; onnxruntime adds the CPU behind it for what it cannot run."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    provider = (PROVIDERS[device][0], dict(OPTIONS.get(device, {})))
+    return onnxruntime.InferenceSession(artifact.root / artifact.model, sess_options=options, providers=[provider])
+
+
+def _nodes_run(artifact: Artifact, device: str, threads: int) -> Counter[str]:
+    """Return how many nodes each provider ran in one small run, from the session's own profile."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(artifact, device, threads, Path(folder) / "profile")
+        ones = np.ones((1, 4), dtype=np.int64)
+        session.run(None, TokenBatch(ones, ones, ones * 0).feed([value.name for value in session.get_inputs()]))
+        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+    arguments = [event.get("args", {}) for event in events if event.get("name", "").endswith("_kernel_time")]
+    return Counter(one["provider"] for one in arguments if "provider" in one)
 
 
 RUNTIME = OnnxRuntime()

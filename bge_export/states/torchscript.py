@@ -1,5 +1,7 @@
 """Layer normalisations of a frozen TorchScript graph, made outputs and run in torch on the CPU."""
 
+import warnings
+
 import numpy as np
 import torch
 
@@ -10,7 +12,9 @@ from bge_export.states import States
 def read_states(artifact: Artifact, batch: TokenBatch) -> States:
     """Return the output of every `aten::layer_norm`, in order, each [S, D] float32."""
     path = str(artifact.root / artifact.model)
-    module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]  # torch.jit is untyped
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript's deprecation
+        module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]  # it has no types
     graph = module.graph.copy()
     norms = [node.output() for node in graph.nodes() if node.kind() == "aten::layer_norm"]
     while list(graph.outputs()):

@@ -1,0 +1,133 @@
+"""OpenVINO with its precision pinned to float32. It reads its own IR and ONNX."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
+from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
+from bge_export.pooling import pool
+
+DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
+
+
+class OpenVinoSession:
+    """One model in OpenVINO."""
+
+    def __init__(self, artifact: Artifact, device: str, threads: int, hint: str | None) -> None:
+        """Compile the model for exactly one device, with `hint` as its precision; nothing is cached on disk."""
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(artifact.root / artifact.model)
+        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if DEVICES[device] == "CPU":
+            config |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        if hint is not None:
+            config["INFERENCE_PRECISION_HINT"] = hint
+        compiled = core.compile_model(model, DEVICES[device], config)
+        self._spec = artifact.spec
+        self._inputs = [next(iter(port.get_names() & set(artifact.inputs))) for port in compiled.inputs]
+        self._outputs = list(artifact.outputs)
+        shape = model.inputs[0].get_partial_shape()
+        self._static = None if shape.is_dynamic else tuple(shape.to_shape())
+        self._request = compiled.create_infer_request()
+        self.facts: Mapping[str, str] = {
+            "openvino": openvino.__version__.partition("-")[0],
+            "execution_devices": " ".join(compiled.get_property("EXECUTION_DEVICES")),
+            "inference_precision": compiled.get_property("INFERENCE_PRECISION_HINT").to_string(),
+        }
+
+    def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return the embeddings by output, [B, D] float32; a model of one shape is run piece by piece, padded to it."""
+        pieces = [batch] if self._static is None else list(_pieces(batch, *self._static))
+        given = [self._run(piece) for piece in pieces]
+        return {name: np.concatenate([one[name] for one in given])[: len(batch.input_ids)] for name in self._outputs}
+
+    def _run(self, batch: TokenBatch) -> dict[str, NDArray[np.float32]]:
+        self._request.infer(batch.feed(self._inputs))
+        values = {name: np.array(self._request.get_tensor(name).data) for name in self._outputs}
+        return {
+            name: value if name == SENTENCE_EMBEDDING else pool(value, batch.attention_mask, self._spec)
+            for name, value in values.items()
+        }
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._request
+
+
+def _pieces(batch: TokenBatch, rows: int, length: int) -> Iterator[TokenBatch]:
+    """Yield the batch in pieces of one shape. Rows that fill the last piece have one token, and are dropped later."""
+    count, width = batch.input_ids.shape
+    for start in range(0, count, rows):
+        arrays = []
+        for name in ("input_ids", "attention_mask", "token_type_ids"):
+            full = np.zeros((rows, length), dtype=np.int64)
+            part = getattr(batch, name)[start : start + rows, :length]
+            full[: len(part), : min(width, length)] = part
+            arrays.append(full)
+        arrays[1][:, 0] = 1
+        yield TokenBatch(*arrays)
+
+
+@dataclass(frozen=True)
+class OpenVinoRuntime:
+    """Opens artifacts in OpenVINO.
+
+    Attributes:
+        name: the runtime's name.
+        formats: what it reads.
+        hint: the precision it is pinned to; None leaves the choice to OpenVINO.
+        known: the devices it has.
+    """
+
+    name: str = "openvino"
+    formats: frozenset[str] = frozenset({"openvino", "onnx"})
+    hint: str | None = "f32"
+    known: tuple[str, ...] = tuple(DEVICES)
+    library: str = "openvino"
+    extra: str = "openvino"
+
+    def devices(self) -> Mapping[str, str | None]:
+        """Return each device known here -> None, or why it cannot be used."""
+        try:
+            import openvino
+        except ImportError:
+            return dict.fromkeys(self.known, str(MissingLibrary(self.library, self.extra, self.name)))
+        present = {name.partition(".")[0] for name in openvino.Core().available_devices}
+        return {
+            device: None if DEVICES[device] in present else f"OpenVINO finds no {DEVICES[device]} here"
+            for device in self.known
+        }
+
+    def open(self, artifact: Artifact, device: str, threads: int) -> Session:
+        """Load the artifact on `device`.
+
+        Raises:
+            ArtifactError: OpenVINO cannot load the file.
+            DeviceUnavailable: the device is not there, or another took its place.
+            MissingLibrary: openvino is not installed.
+        """
+        try:
+            import openvino  # noqa: F401 - only to tell a missing library from a broken file
+        except ImportError as error:
+            raise MissingLibrary(self.library, self.extra, "running OpenVINO") from error
+        reason = self.devices().get(device, f"it knows no such device; it has {', '.join(self.known)}")
+        if reason is not None:
+            raise DeviceUnavailable(f"openvino cannot run on {device!r}: {reason}")
+        try:
+            session = OpenVinoSession(artifact, device, threads, self.hint)
+        except RuntimeError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise ArtifactError(f"OpenVINO cannot load {artifact.model}: {lines[-1]}. Export it again.") from error
+        used = session.facts["execution_devices"]
+        if not used.startswith(DEVICES[device]):
+            raise DeviceUnavailable(f"asked for {DEVICES[device]}, but {used} took its place")
+        return session
+
+
+RUNTIME = OpenVinoRuntime()

@@ -1,0 +1,85 @@
+"""The checkpoint itself, eager, on another device or in another precision than the oracle's.
+
+Its artifacts are no files that were exported: `checkpoint.as_artifacts` makes them.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.checkpoint import open_checkpoint
+from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Session, TokenBatch
+from bge_export.errors import ArtifactError, MissingLibrary
+from bge_export.model import load_model
+from bge_export.pooling import pool
+from bge_export.torch_devices import open_device, torch_devices
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+class EagerSession:
+    """The encoder on one device."""
+
+    def __init__(self, model: "PreTrainedModel", artifact: Artifact, device: str, facts: Mapping[str, str]) -> None:
+        """Wrap a loaded encoder."""
+        self._model = model
+        self._artifact = artifact
+        self._device = device
+        self.facts = facts
+
+    def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return the embeddings, [B, D] float32: states in the model's precision, pooled in float32."""
+        import torch
+
+        arrays = batch.feed(self._artifact.inputs)
+        feed = {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
+        with torch.inference_mode():
+            states = self._model(**feed).last_hidden_state.float().cpu().numpy()
+        return {LAST_HIDDEN_STATE: pool(states, batch.attention_mask, self._artifact.spec)}
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._model
+
+
+class EagerRuntime:
+    """Runs a checkpoint in torch."""
+
+    name = "torch"
+    formats = frozenset({"checkpoint"})
+    library = "torch"
+    extra = "export"
+
+    def devices(self) -> Mapping[str, str | None]:
+        """Return each of torch's devices known here -> None, or why it cannot be used."""
+        return torch_devices()
+
+    def open(self, artifact: Artifact, device: str, threads: int) -> Session:
+        """Load the checkpoint on `device` in the artifact's precision; float32 is kept whole.
+
+        Raises:
+            ArtifactError: the checkpoint's files are not those that the artifact was made of.
+            CheckpointError: it cannot be loaded.
+            DeviceUnavailable: the device is not there.
+            MissingLibrary: torch or transformers is not installed.
+        """
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingLibrary(self.library, self.extra, "running a PyTorch checkpoint") from error
+        facts = open_device(device, threads)
+        checkpoint = open_checkpoint(artifact.root, pooling=artifact.spec.pooling)
+        if checkpoint.digest != artifact.digest:
+            raise ArtifactError(f"{artifact.root} has changed since it was opened. Run the command again.")
+        dtype = DTYPES[artifact.target.precision]
+        model: PreTrainedModel = torch.nn.Module.to(load_model(checkpoint), device=device, dtype=getattr(torch, dtype))
+        facts = {**facts, "dtype": dtype, "threads": str(torch.get_num_threads())}
+        return EagerSession(model, artifact, device, facts)
+
+
+RUNTIME = EagerRuntime()

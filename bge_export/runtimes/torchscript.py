@@ -1,0 +1,88 @@
+"""TorchScript files in torch, which is all they need. Both layouts: inputs are given by position."""
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
+from bge_export.errors import ArtifactError, MissingLibrary
+from bge_export.pooling import pool
+from bge_export.torch_devices import open_device, torch_devices
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+class TorchScriptSession:
+    """One TorchScript file on one device."""
+
+    def __init__(self, module: "Module", artifact: Artifact, device: str, facts: Mapping[str, str]) -> None:
+        """Wrap a loaded file."""
+        self._module = module
+        self._artifact = artifact
+        self._device = device
+        self.facts = facts
+
+    def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return the embeddings by output, [B, D] float32; token states are pooled as the artifact promises."""
+        import torch
+
+        feed = batch.feed(self._artifact.inputs)
+        with torch.inference_mode():
+            given = self._module(*(torch.from_numpy(array).to(self._device) for array in feed.values()))
+        values = given if isinstance(given, tuple) else (given,)
+        arrays = {name: value.cpu().numpy() for name, value in zip(self._artifact.outputs, values, strict=True)}
+        return {
+            name: array if name == SENTENCE_EMBEDDING else pool(array, batch.attention_mask, self._artifact.spec)
+            for name, array in arrays.items()
+        }
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._module
+
+
+class TorchScriptRuntime:
+    """Opens TorchScript artifacts in torch."""
+
+    name = "torchscript"
+    formats = frozenset({"torchscript"})
+    library = "torch"
+    extra = "export"
+
+    def devices(self) -> Mapping[str, str | None]:
+        """Return each of torch's devices known here -> None, or why it cannot be used."""
+        return torch_devices()
+
+    def open(self, artifact: Artifact, device: str, threads: int) -> Session:
+        """Load the artifact on `device`, float32 kept whole.
+
+        Raises:
+            ArtifactError: torch cannot load the file.
+            DeviceUnavailable: the device is not there.
+            MissingLibrary: torch is not installed.
+        """
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingLibrary(self.library, self.extra, "running TorchScript") from error
+        facts = open_device(device, threads)
+        path = artifact.root / artifact.model
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing. Export the folder again.")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that TorchScript is deprecated is told in the docs
+                module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]  # untyped
+        except (RuntimeError, ValueError, OSError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise ArtifactError(
+                f"torch cannot load {artifact.model} on {device!r}: {first}. Export it again."
+            ) from error
+        return TorchScriptSession(module, artifact, device, {**facts, "threads": str(torch.get_num_threads())})
+
+
+RUNTIME = TorchScriptRuntime()

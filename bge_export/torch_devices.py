@@ -1,0 +1,42 @@
+"""torch's devices, as the runtimes that use torch ask for them."""
+
+from collections.abc import Mapping
+
+from bge_export.errors import DeviceUnavailable, MissingLibrary
+
+DEVICES = ("cpu", "cuda", "mps")
+
+
+def torch_devices() -> Mapping[str, str | None]:
+    """Return each device -> None, or why it cannot be used."""
+    try:
+        import torch
+    except ImportError:
+        return dict.fromkeys(DEVICES, str(MissingLibrary("torch", "export", "this runtime")))
+    cuda = None if torch.cuda.is_available() else "torch finds no CUDA device"
+    if torch.version.cuda is None and cuda:
+        cuda = "this build of torch has no CUDA"
+    return {
+        "cpu": None,
+        "cuda": cuda,
+        "mps": None if torch.backends.mps.is_available() else "torch finds no MPS device",
+    }
+
+
+def open_device(device: str, threads: int) -> Mapping[str, str]:
+    """Prepare torch for a device, float32 kept whole; return what is recorded of it.
+
+    Raises:
+        DeviceUnavailable: it is not there.
+    """
+    reason = torch_devices().get(device, f"torch has no device of that name here; it knows {', '.join(DEVICES)}")
+    if reason is not None:
+        raise DeviceUnavailable(f"torch cannot run on {device!r}: {reason}")
+    import torch
+
+    torch.set_num_threads(threads)
+    # TF32 rounds the inputs of float32 products to 11 bits without a word.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    return {"torch": torch.__version__, "device": name, "tf32": "off"}

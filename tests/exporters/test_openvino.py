@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import openvino
+import pytest
+from architectures import build
+
+from bge_export.cli import run
+from bge_export.commands import export_model
+from bge_export.exporters.openvino import OpenVinoExporter
+from bge_export.manifest import read_bundle
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling"),
+    [("bert", "last"), ("roberta", "mean"), ("xlm-roberta", "cls"), ("distilbert", "cls"), ("mpnet", "mean")],
+)
+def test_every_architecture_is_proven_in_both_precisions(kind: str, pooling: str, tmp_path: Path) -> None:
+    checkpoint = build(kind, tmp_path / kind, pooling)
+    exporter = OpenVinoExporter(sentence_embedding=True)
+    done = export_model(exporter, str(checkpoint), tmp_path / "out", precisions=["fp32", "fp16"])
+    assert done.proof is not None
+    assert [bad.message for bad in done.proof.verdict.failures] == []
+    assert len(done.proof.report.lanes) == 4
+
+
+def test_files_names_types_and_shapes_are_what_consumers_expect(tiny: Path, tmp_path: Path) -> None:
+    exporter = OpenVinoExporter(sentence_embedding=True)
+    out = export_model(exporter, str(tiny), tmp_path / "out", precisions=["fp32", "fp16"], check=False).place
+    names = sorted(path.name for path in (out / "openvino").iterdir())
+    assert names == [f"openvino_model{part}" for part in (".bin", ".xml", "_fp16.bin", "_fp16.xml")]
+    model = openvino.Core().read_model(out / "openvino/openvino_model.xml")
+    assert [next(iter(port.get_names())) for port in model.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert {port.get_element_type().get_type_name() for port in model.inputs} == {"i64"}
+    assert all(dim.is_dynamic for port in model.inputs for dim in port.get_partial_shape())
+    assert ["last_hidden_state" in model.outputs[0].get_names(), "sentence_embedding" in model.outputs[1].get_names()]
+    half, full = ((out / f"openvino/openvino_model{part}.bin").stat().st_size for part in ("_fp16", ""))
+    assert half < 0.52 * full
+
+
+def test_two_exports_give_the_same_bytes_and_name_no_machine(tiny: Path, tmp_path: Path) -> None:
+    folders = [
+        export_model(OpenVinoExporter(), str(tiny), tmp_path / name, precisions=["fp32", "fp16"], check=False).place
+        for name in ("a", "b")
+    ]
+    for name in sorted(path.relative_to(folders[0]) for path in folders[0].rglob("*") if path.is_file()):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+    text = (folders[0] / "openvino/openvino_model.xml").read_text("utf-8")
+    assert str(tmp_path) not in text
+    assert str(Path.home()) not in text
+
+
+@pytest.mark.parametrize("shape", ["512", "1x", "0x512", "axb"])
+def test_a_shape_that_is_none_is_said(shape: str, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["openvino", "x", "-o", str(tmp_path / "out"), "--static-shape", shape]) == 2
+    assert "such as 1x512" in capfd.readouterr().err
+
+
+def test_a_static_shape_is_baked_in_and_proven(tiny: Path, tmp_path: Path) -> None:
+    done = export_model(OpenVinoExporter(static_shape=(1, 512)), str(tiny), tmp_path / "out")
+    assert done.proof is not None
+    assert done.proof.verdict.passed
+    (artifact,) = read_bundle(done.place)[1]
+    model = openvino.Core().read_model(done.place / artifact.model)
+    assert [port.get_partial_shape().to_shape() for port in model.inputs] == [[1, 512]] * 3

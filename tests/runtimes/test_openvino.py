@@ -1,0 +1,124 @@
+"""OpenVINO: pinned precision, its own choice beside it, devices by name, static shapes."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bge_export.commands import Exported, export_model, judge_report, read_policy
+from bge_export.contracts import TokenBatch
+from bge_export.errors import ArtifactError, DeviceUnavailable
+from bge_export.exporters.openvino import OpenVinoExporter
+from bge_export.manifest import read_bundle
+from bge_export.parity.compare import Place, compare
+from bge_export.parity.corpus import Corpus, builtin_corpus
+from bge_export.parity.gate import judge
+from bge_export.parity.policy import ThresholdPolicy
+from bge_export.runtimes import find_runtime
+
+RUNTIME = find_runtime("openvino")
+DEFAULT = find_runtime("openvino_default_hint")
+
+
+@pytest.fixture(scope="module")
+def ir(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    out = tmp_path_factory.mktemp("ir") / "out"
+    return export_model(OpenVinoExporter(sentence_embedding=True), str(tiny), out, precisions=["fp32", "fp16"])
+
+
+def batch(rows: int, length: int) -> TokenBatch:
+    ids = np.random.default_rng(0).integers(5, 800, (rows, length))
+    return TokenBatch(ids, np.ones_like(ids), np.zeros_like(ids))
+
+
+def test_precision_is_pinned_and_recorded(ir: Exported) -> None:
+    artifact = read_bundle(ir.place)[1][0]
+    session = RUNTIME.open(artifact, "cpu", 1)
+    assert session.facts["inference_precision"] == "f32"
+    assert session.facts["execution_devices"] == "CPU"
+    session.close()
+
+
+def test_the_default_hint_is_a_row_of_its_own_and_refused_by_the_limits_of_fp32_where_it_is_bf16(
+    ir: Exported, tiny: Path, tmp_path: Path
+) -> None:
+    from bge_export.checkpoint import open_checkpoint
+    from bge_export.reference import embed_texts
+
+    corpus = Corpus("some", builtin_corpus().texts[:24])
+    reference = embed_texts(open_checkpoint(tiny), corpus, threads=1)
+    artifacts = [item for item in read_bundle(ir.place)[1] if item.target.precision == "fp32"]
+    report = compare(artifacts, [Place(DEFAULT, "cpu", True)], corpus, reference, threads=1)
+    limits = tmp_path / "limits.toml"
+    limits.write_text(
+        'require = []\n["openvino-fp32"]\nmin_cosine = 0.999999\nmax_abs = 1e-5\nmax_norm_error = 1e-5\n'
+        "min_batch_cosine = 0.999999\n"
+    )
+    verdict = judge(report, ThresholdPolicy.read(limits), corpus, artifacts=artifacts)
+    in_effect = {lane.facts["inference_precision"] for lane in report.lanes}
+    assert in_effect in ({"bf16"}, {"f32"}, {"f16"})
+    assert verdict.passed == (in_effect == {"f32"})
+    assert judge(report, read_policy(None), corpus, artifacts=artifacts).passed
+
+
+@pytest.mark.parametrize("device", ["gpu", "npu"])
+def test_a_device_that_is_not_here_says_so(ir: Exported, device: str) -> None:
+    reason = RUNTIME.devices()[device]
+    artifact = read_bundle(ir.place)[1][0]
+    if reason is None:
+        assert device.upper() in RUNTIME.open(artifact, device, 1).facts["execution_devices"]
+    else:
+        with pytest.raises(DeviceUnavailable, match=f"OpenVINO finds no {device.upper()} here"):
+            RUNTIME.open(artifact, device, 1)
+
+
+def test_an_unknown_device_says_which_there_are(ir: Exported) -> None:
+    with pytest.raises(DeviceUnavailable, match="cpu, gpu, npu"):
+        RUNTIME.open(read_bundle(ir.place)[1][0], "abacus", 1)
+
+
+def test_another_device_that_takes_the_place_is_refused(ir: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bge_export.runtimes import openvino as module
+
+    fallen_back = SimpleNamespace(facts={"execution_devices": "CPU"})
+    monkeypatch.setattr(module, "OpenVinoSession", lambda *_: fallen_back)
+    monkeypatch.setattr(type(RUNTIME), "devices", lambda _: {"gpu": None})
+    with pytest.raises(DeviceUnavailable, match="asked for GPU, but CPU took its place"):
+        RUNTIME.open(read_bundle(ir.place)[1][0], "gpu", 1)
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+def test_a_damaged_file_is_named(tiny: Path, tmp_path: Path, suffix: str) -> None:
+    out = export_model(OpenVinoExporter(), str(tiny), tmp_path / "out", check=False).place
+    artifact = read_bundle(out)[1][0]
+    path = (out / artifact.model).with_suffix(suffix)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ArtifactError, match=r"cannot load openvino/openvino_model\.xml"):
+        RUNTIME.open(artifact, "cpu", 1)
+
+
+def test_a_static_shape_gives_what_any_shape_gives(tiny: Path, ir: Exported, tmp_path: Path) -> None:
+    done = export_model(OpenVinoExporter(static_shape=(2, 512)), str(tiny), tmp_path / "out", check=False)
+    fixed = RUNTIME.open(read_bundle(done.place)[1][0], "cpu", 1)
+    free = RUNTIME.open(read_bundle(ir.place)[1][0], "cpu", 1)
+    for rows, length in ((1, 3), (2, 512), (5, 60)):
+        tokens = batch(rows, length)
+        given = fixed.embed(tokens)["last_hidden_state"]
+        assert given.shape == (rows, 64)
+        np.testing.assert_allclose(given, free.embed(tokens)["last_hidden_state"], atol=2e-6)
+
+
+def test_a_refused_row_names_the_default_hint(ir: Exported) -> None:
+    assert judge_report(ir.place / "parity.json").verdict.passed
+    refused = judge_report(ir.place / "parity.json", require=["openvino_default_hint:cpu"]).verdict
+    assert [bad.rule for bad in refused.failures] == ["required-missing"] * len(refused.failures)
+    assert not refused.passed
+
+
+def test_a_static_length_that_would_cut_texts_is_refused(tiny: Path, tmp_path: Path) -> None:
+    from bge_export.errors import UsageError
+
+    with pytest.raises(UsageError, match="--static-shape 1x512"):
+        export_model(OpenVinoExporter(static_shape=(1, 128)), str(tiny), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
