@@ -5,6 +5,7 @@ one, sealed again where the fault must not be found by the digest alone.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,6 +113,7 @@ def test_one_row_that_is_not_finite(value, number):
     verdict = judge(report_of(on_text(text_of(number), setting(value))), POLICY, CORPUS)
     refusal(verdict, "not-finite", f"t{number}")
     assert rows_refused(verdict) == {f"t{number}"}
+    assert rules(verdict) == {"not-finite"}
 
 
 def test_one_value_that_is_not_finite():
@@ -166,7 +168,8 @@ def test_vectors_that_are_not_normalised():
 def test_drift_only_in_batches():
     verdict = judge(report_of(only_in_batches(drifting)), POLICY, CORPUS)
     assert rules(verdict) == {"batch-cosine", "batch-norm"}
-    refusal(verdict, "batch-cosine", "t3")
+    drifted = refusal(verdict, "batch-cosine", "t3")
+    assert 0.9 < float(drifted.would_pass or "nan") < LIMITS.min_batch_cosine
 
 
 def test_another_length_only_in_batches():
@@ -259,12 +262,40 @@ def test_a_device_that_was_not_requested_may_be_unavailable():
 
 def test_a_target_whose_only_lane_is_unavailable():
     report = report_of(opening=DeviceUnavailable("no CUDA here"), requested=False)
-    assert "onnx-fp32" in refusal(judge(report, POLICY, CORPUS), "not-measured").message
+    message = refusal(judge(report, POLICY, CORPUS), "not-measured").message
+    assert "onnx-fp32" in message
+    assert "no CUDA here" in message
+    assert "Add node" in refusal(judge(report_of(crashing), POLICY, CORPUS), "not-measured").message
+    assert "Add node" in refusal(judge(report_of(crashing), requiring("fake:cpu"), CORPUS), "required-missing").message
 
 
 def test_a_runtime_that_reads_no_artifact_though_it_was_asked_for():
     report = GOOD.model_copy(update={"requested": ("fake:cpu", "openvino:cpu")}).sealed()
     assert "openvino:cpu" in refusal(judge(report, POLICY, CORPUS), "required-missing").message
+
+
+def test_a_request_is_not_met_by_a_lane_that_nobody_asked_for():
+    lane = (
+        report_of(opening=DeviceUnavailable("no CUDA"), requested=False).lanes[0].model_copy(update={"device": "gpu"})
+    )
+    changes = {"lanes": (*GOOD.lanes, lane), "requested": ("fake:cpu", "fake:gpu")}
+    verdict = judge(GOOD.model_copy(update=changes).sealed(), POLICY, CORPUS)
+    assert "fake:gpu" in refusal(verdict, "required-missing").message
+
+
+def test_an_artifact_without_outputs():
+    verdict = judge(GOOD, POLICY, CORPUS, artifacts=[replace(artifact_of(), outputs=())])
+    assert "any output" in refusal(verdict, "not-measured").message
+
+
+@pytest.mark.parametrize("norm", [0.0, -1.0])
+def test_a_reference_without_length_of_a_checkpoint_that_does_not_normalise(norm):
+    spec = GOOD.spec.model_copy(update={"normalize": False})
+    report = with_lane(GOOD.model_copy(update={"spec": spec}), spec=spec)
+    twice = dict.fromkeys(report.lanes[0].rows[1].batch_norm, 2.0)
+    longer = with_row(report, 1, norm=2.0, reference_norm=2.0, batch_norm=twice)
+    assert judge(longer, POLICY, CORPUS).passed
+    refusal(judge(with_row(report, 1, reference_norm=norm), POLICY, CORPUS), "inconsistent", "t1")
 
 
 @pytest.mark.parametrize("name", ["openvino:cpu", "fake:cuda", "onnx-fp32@openvino:cpu", "onnx-int8@fake:cpu"])
@@ -415,8 +446,14 @@ def test_a_report_about_other_texts(texts):
 
 
 def test_a_reference_about_other_texts():
-    record = GOOD.reference.model_copy(update={"texts_digest": "f" * 64})
-    refusal(judge(GOOD.model_copy(update={"reference": record}).sealed(), POLICY, CORPUS), "other-texts")
+    run = GOOD.runs[""]
+    other = run.model_copy(update={"reference": run.reference.model_copy(update={"texts_digest": "f" * 64})})
+    report = GOOD.model_copy(update={"runs": {"": run, "other": other}}).sealed()
+    assert "its reference are of" in refusal(judge(report, POLICY, CORPUS), "other-texts").got
+
+
+def test_a_lane_of_a_run_that_nobody_knows():
+    refusal(judge(GOOD.model_copy(update={"runs": {}}).sealed(), POLICY, CORPUS), "inconsistent")
 
 
 def test_an_edited_report():
@@ -454,6 +491,8 @@ CONTRADICTIONS = {
     "nearest cosine above 1": {"nearest_cosine": 1.01},
     "batch cosine above 1": {"batch_cosine": {"4": 2.0, "16-sorted": 1.0}, "batch_norm": {"4": 1.0, "16-sorted": 1.0}},
     "not finite, with a cosine": {"finite": False},
+    "finite, without a norm": {"norm": None},
+    "finite, without a difference": {"max_abs": None},
     "negative norm": {"norm": -1.0},
     "negative difference": {"max_abs": -1.0},
     "reference of norm zero": {"reference_norm": 0.0},
@@ -606,5 +645,5 @@ def test_no_fact_of_a_report_is_unjudged():
     }
     assert set(RowParity.model_fields) == described | judged
     described = {"facts", "threads", "model", "pooling_seen", "output", "runtime", "device"}
-    judged = {"target", "artifact_digest", "spec", "requested", "unavailable", "failed", "rows"}
+    judged = {"run", "target", "artifact_digest", "spec", "requested", "unavailable", "failed", "rows"}
     assert set(Lane.model_fields) == described | judged

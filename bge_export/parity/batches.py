@@ -7,8 +7,8 @@ is measured in at least two shapes, at changing positions, beside changing neigh
     16-sorted   every text, in the order of length, padded past the longest as `pad_to_multiple_of=8` does. All texts
                 but those of the greatest length have padding here, and it costs little.
     8-long      a sample beside the longest text, so padded nearly to the full length, where a leaking mask is worst.
-                A batch costs eight of the longest texts, so `LONG_TOKENS` bounds it: at 512 tokens 56 texts, about
-                8 seconds of a 33M-parameter BERT on two cores; shorter corpora are covered whole. The sample holds
+                A batch costs eight of the longest texts, so `LONG_TOKENS` bounds it: at 512 tokens 14 texts, about
+                2 seconds of a 33M-parameter BERT on two cores; shorter corpora are covered whole. The sample holds
                 the shortest text, the first text of each tag, then a seeded choice.
 
 No group is ever short: the last takes texts of the one before, and a corpus smaller than a batch is repeated. A batch
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SEED = 20240711
-LONG_TOKENS = 64 * 512
+LONG_TOKENS = 16 * 512
 EVERY_TEXT = ("4", "16-sorted")
 SHAPES = (*EVERY_TEXT, "8-long")
 

@@ -28,6 +28,7 @@ from bge_export.parity.report import (
     ParityReport,
     ReferenceRecord,
     RowParity,
+    RunRecord,
     SpecRecord,
     TextsRecord,
 )
@@ -90,18 +91,21 @@ def compare(
             requested=place.requested, advance=advance, load_tokenizer=load_tokenizer,
         )
     ]  # fmt: skip
+    run = RunRecord(
+        environment=describe_environment(place.runtime.library for place in places),
+        reference=ReferenceRecord(
+            kind=reference.kind, versions=dict(reference.versions), texts_digest=reference.texts_digest,
+            vectors_digest=_digest(reference.vectors[reference.spec.pooling]),
+        ),
+    )  # fmt: skip
     return ParityReport(
         schema=SCHEMA,
         checkpoint=CheckpointRecord(
             source=reference.source, revision=reference.revision, digest=reference.checkpoint_digest
         ),
         spec=SpecRecord.of(reference.spec),
-        reference=ReferenceRecord(
-            kind=reference.kind, versions=dict(reference.versions), texts_digest=reference.texts_digest,
-            vectors_digest=_digest(reference.vectors[reference.spec.pooling]),
-        ),
         texts=TextsRecord(name=corpus.name, digest=corpus.digest, count=len(corpus.texts)),
-        environment=describe_environment(place.runtime.library for place in places),
+        runs={"": run},
         requested=tuple(f"{place.runtime.name}:{place.device}" for place in places if place.requested),
         targets=tuple(sorted({str(artifact.target) for artifact in artifacts})),
         lanes=tuple(lanes),
@@ -188,7 +192,7 @@ def _lane(
     pooling_seen: str | None = None, rows: tuple[RowParity, ...] = (),
 ) -> Lane:  # fmt: skip
     return Lane(
-        target=str(artifact.target), output=output, runtime=runtime.name, device=device, threads=threads,
+        run="", target=str(artifact.target), output=output, runtime=runtime.name, device=device, threads=threads,
         model=artifact.model, artifact_digest=artifact.digest, spec=SpecRecord.of(artifact.spec),
         facts=dict(facts or {}), requested=requested, unavailable=unavailable, failed=failed,
         pooling_seen=pooling_seen, rows=rows,

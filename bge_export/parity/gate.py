@@ -15,6 +15,9 @@ from bge_export.parity.policy import Requirement, ThresholdPolicy
 from bge_export.parity.report import Lane, ParityReport, SpecRecord
 from bge_export.parity.verdict import Failure, Verdict, failure
 
+CHECKPOINT = "checkpoint-"
+"""Targets that are the checkpoint itself, run in torch on another device: no folder holds them."""
+
 __all__ = ["Failure", "Verdict", "judge"]
 
 
@@ -57,7 +60,8 @@ def _report_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
         yield failure("edited-report", f"its digest is {report.digest[:12]!r}", f"{report.computed_digest[:12]!r}")
     if not corpus.texts or report.texts.count == 0:
         yield failure("no-texts", f"{report.texts.count} texts measured, {len(corpus.texts)} given", "at least one")
-    for what, digest in (("texts", report.texts.digest), ("reference", report.reference.texts_digest)):
+    references = dict.fromkeys(("reference", run.reference.texts_digest) for run in report.runs.values())
+    for what, digest in (("texts", report.texts.digest), *references):
         if digest != corpus.digest:
             got = f"its {what} are of {report.texts.name} {digest[:12]}"
             yield failure("other-texts", got, f"{corpus.name} {corpus.digest[:12]}")
@@ -69,11 +73,13 @@ def _lane_set_failures(report: ParityReport) -> Iterator[Failure]:
     """Yield lanes that are missing altogether, named twice, or of a target the folder does not have."""
     if not report.lanes or not report.targets:
         yield failure("no-lanes", f"{len(report.lanes)} lanes, {len(report.targets)} targets", "at least one")
-    keys = Counter((x.target, x.model, x.output, x.runtime, x.device, x.threads) for x in report.lanes)
+    keys = Counter((x.run, x.target, x.model, x.output, x.runtime, x.device, x.threads) for x in report.lanes)
     for key, count in keys.items():
         if count > 1:
-            yield failure("inconsistent", f"the lane {' '.join(map(str, key))} appears {count} times", "once")
+            yield failure("inconsistent", f"the lane {' '.join(map(str, key)).strip()} appears {count} times", "once")
     for lane in report.lanes:
+        if lane.run not in report.runs:
+            yield failure("inconsistent", f"no record of the run {lane.run!r}", "one for every lane", lane=lane.name)
         if lane.target not in report.targets:
             needed = f"one of {', '.join(report.targets)}"
             yield failure("inconsistent", "a target that the folder does not have", needed, lane=lane.name)
@@ -83,9 +89,13 @@ def _unmeasured(report: ParityReport, target: str) -> Iterator[Failure]:
     """Yield the refusal of a target of the folder that no lane measured."""
     lanes = [lane for lane in report.lanes if lane.target == target]
     if not any(lane.measured for lane in lanes):
-        reasons = [lane.unavailable or lane.failed for lane in lanes if lane.unavailable or lane.failed]
-        got = f"{target} was measured nowhere" + (f" ({reasons[0]})" if reasons else "")
-        yield failure("not-measured", got, "at least one lane with rows")
+        yield failure("not-measured", f"{target} was measured nowhere{_reason(lanes)}", "at least one lane with rows")
+
+
+def _reason(lanes: Sequence[Lane]) -> str:
+    """Return why lanes have no rows, as far as the report knows."""
+    reasons = [reason for lane in lanes for reason in (lane.unavailable, lane.failed) if reason is not None]
+    return f" ({reasons[0]})" if reasons else ""
 
 
 def _requirement_failures(report: ParityReport, required: Requirement) -> Iterator[Failure]:
@@ -102,9 +112,7 @@ def _requirement_failures(report: ParityReport, required: Requirement) -> Iterat
     for target in targets:
         there = [lane for lane in lanes if lane.target == target and lane.device == required.device]
         if not any(lane.measured for lane in there):
-            reasons = [lane.unavailable or lane.failed for lane in there if lane.unavailable or lane.failed]
-            got = f"{target} was not measured there" + (f" ({reasons[0]})" if reasons else "")
-            yield failure("required-missing", got, str(required))
+            yield failure("required-missing", f"{target} was not measured there{_reason(there)}", str(required))
 
 
 def _request_failures(report: ParityReport, name: str) -> Iterator[Failure]:
@@ -118,6 +126,9 @@ def _request_failures(report: ParityReport, name: str) -> Iterator[Failure]:
 
 def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, corpus: Corpus) -> Iterator[Failure]:
     """Yield what refuses one lane, its rows included."""
+    if lane.target.startswith(CHECKPOINT) and lane.artifact_digest != report.checkpoint.digest:
+        got = f"another checkpoint, {lane.artifact_digest[:12]}"
+        yield failure("other-bytes", got, report.checkpoint.digest[:12], lane=lane.name)
     if lane.spec != report.spec:
         yield failure("inconsistent", "the artifact promises another embedding", "the checkpoint's", lane=lane.name)
     if lane.failed is not None:
@@ -158,7 +169,7 @@ def _row_set_failures(lane: Lane, corpus: Corpus) -> Iterator[Failure]:
             yield failure("other-texts", "a row with another text", excerpt(texts[row.id]), **about)
         if seen[row.id] > 1:
             yield failure("duplicate-row", f"{seen[row.id]} rows of one text", "one row a text", **about)
-    if not any(count > 1 for count in seen.values()) and set(seen) == set(texts) and list(seen) != list(texts):
+    if set(seen) == set(texts) and list(seen) != list(texts):
         yield failure("row-order", "rows in another order than the texts", "the order of the texts", lane=lane.name)
 
 
@@ -168,6 +179,8 @@ def _folder_failures(report: ParityReport, artifacts: Sequence[Artifact]) -> Ite
     if not artifacts:
         yield failure("not-measured", "the folder holds no artifacts", "at least one")
     for lane in report.lanes:
+        if lane.target.startswith(CHECKPOINT):
+            continue
         artifact = present.get((lane.target, lane.model))
         if artifact is None:
             yield failure("other-bytes", f"{lane.model} is not in the folder", "a lane of the folder", lane=lane.name)

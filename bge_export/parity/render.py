@@ -4,7 +4,7 @@ Texts come from files that others wrote: they are shown on one line, control cha
 which knows no markup. Figures are rounded away from passing.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -39,13 +39,23 @@ def render(report: ParityReport, verdict: Verdict) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in COLUMNS:
         table.add_column(column, justify="right" if column in ("texts",) else "left", overflow="fold")
+    seen = Counter((lane.target, lane.output, lane.runtime, lane.device) for lane in report.lanes)
     for lane in report.lanes:
-        table.add_row(*(Text(escaped(cell)) for cell in _cells(lane, verdict)))
-    reference = report.reference.kind
-    head = (
-        f"{report.checkpoint.source} {report.checkpoint.digest[:12]}, reference from a {reference}, {report.texts.name}"
-    )
-    return Group(Text(escaped(head)), table, *_refusals(verdict.failures), _conclusion(report, verdict))
+        if not _absent(lane):
+            alone = seen[lane.target, lane.output, lane.runtime, lane.device] == 1
+            table.add_row(*(Text(escaped(cell)) for cell in _cells(lane, verdict, name_run=not alone)))
+    kinds = " and a ".join(sorted({run.reference.kind for run in report.runs.values()}))
+    head = f"{report.checkpoint.source} {report.checkpoint.digest[:12]}, reference from a {kinds}, {report.texts.name}"
+    absent = dict.fromkeys(_absent(lane) for lane in report.lanes if _absent(lane))
+    notes = [Text(escaped(f"not here: {note}"), style="dim") for note in absent]
+    return Group(Text(escaped(head)), table, *notes, *_refusals(verdict.failures), _conclusion(report, verdict))
+
+
+def _absent(lane: Lane) -> str:
+    """Return where a lane could not run and why, on one line, if nobody asked for it; otherwise nothing."""
+    if lane.unavailable is None or lane.requested:
+        return ""
+    return f"{lane.runtime}:{lane.device}, {lane.unavailable.partition(chr(10))[0]}"
 
 
 def as_json(report: ParityReport, verdict: Verdict) -> dict[str, Any]:
@@ -66,7 +76,7 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
     return {
         "name": lane.name,
         **lane.model_dump(mode="json", include={
-            "target", "output", "runtime", "device", "threads", "model", "artifact_digest", "facts", "requested",
+            "run", "target", "output", "runtime", "device", "threads", "model", "artifact_digest", "facts", "requested",
             "unavailable", "failed",
         }),
         "texts": len(lane.rows),
@@ -78,7 +88,7 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _cells(lane: Lane, verdict: Verdict) -> Iterable[str]:
+def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> Iterable[str]:
     worst = _worst(lane.rows)
     figures = ("", "", "", "")
     if worst is not None:
@@ -88,7 +98,8 @@ def _cells(lane: Lane, verdict: Verdict) -> Iterable[str]:
         )  # fmt: skip
     state = _state(lane, verdict)
     reason = lane.unavailable or lane.failed
-    yield from (lane.target, lane.output, lane.runtime, lane.device, str(len(lane.rows)), *figures)
+    device = f"{lane.device} (run {lane.run[:12]})" if lane.run and name_run else lane.device
+    yield from (lane.target, lane.output, lane.runtime, device, str(len(lane.rows)), *figures)
     yield state if reason is None else f"{state}: {reason.partition(chr(10))[0]}"
 
 
@@ -130,7 +141,8 @@ def _refusals(failures: Iterable[Failure]) -> Iterable[RenderableType]:
 
 def _conclusion(report: ParityReport, verdict: Verdict) -> Text:
     measured = sum(lane.measured for lane in report.lanes)
-    counts = f"{measured} of {len(report.lanes)} lanes measured on {report.texts.count} texts"
+    expected = sum(not _absent(lane) for lane in report.lanes)
+    counts = f"{measured} of {expected} lanes measured on {report.texts.count} texts"
     if verdict.passed:
         return Text.assemble("\n", ("PASSED", "bold green"), f": {counts}, every row within its limits.")
     return Text.assemble("\n", ("REFUSED", "bold red"), f": {counts}, {len(verdict.failures)} reasons above.")

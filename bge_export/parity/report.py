@@ -78,6 +78,7 @@ class Lane(Record):
     """One output of one artifact in one runtime on one device.
 
     Attributes:
+        run: the key in `ParityReport.runs` of the run that measured it; "" for the report's own.
         model: the file that was opened, relative to the bundle.
         artifact_digest: of every file that decides the embeddings.
         spec: what the artifact promises.
@@ -88,6 +89,7 @@ class Lane(Record):
         pooling_seen: the pooling whose reference the rows agree with best, if any.
     """
 
+    run: str
     target: str
     output: str
     runtime: str
@@ -105,8 +107,9 @@ class Lane(Record):
 
     @property
     def name(self) -> str:
-        """Return the lane as refusals write it: `onnx-fp32@onnxruntime:cpu last_hidden_state`."""
-        return f"{self.target}@{self.runtime}:{self.device} {self.output}"
+        """Return the lane as refusals write it: `onnx-fp32@onnxruntime:cpu last_hidden_state`; if merged, its run."""
+        run = f" (run {self.run[:12]})" if self.run else ""
+        return f"{self.target}@{self.runtime}:{self.device} {self.output}{run}"
 
     @property
     def measured(self) -> bool:
@@ -131,6 +134,16 @@ class ReferenceRecord(Record):
     vectors_digest: str
 
 
+class RunRecord(Record):
+    """One run of the measurement: the machine, and the reference vectors that it had.
+
+    Machines that run the checkpoint themselves get vectors that differ in the last bits: each run keeps its own record.
+    """
+
+    environment: dict[str, str]
+    reference: ReferenceRecord
+
+
 class TextsRecord(Record):
     """The texts that were embedded."""
 
@@ -143,6 +156,8 @@ class ParityReport(Record):
     """Everything measured of one bundle.
 
     Attributes:
+        runs: where it was measured. A report has one run, whose key is ""; one that `merge` made has several, each
+            under the digest of the report that it came from.
         requested: each `runtime:device` that the user asked for; one that ran nothing is seen by that.
         targets: every target found in the bundle, measured or not.
         digest: sha256 of all the rest, so that an edited report is seen. It is no signature.
@@ -151,9 +166,8 @@ class ParityReport(Record):
     schema_: Literal["bge_export.parity/1"] = Field(alias="schema")
     checkpoint: CheckpointRecord
     spec: SpecRecord
-    reference: ReferenceRecord
     texts: TextsRecord
-    environment: dict[str, str]
+    runs: dict[str, RunRecord]
     requested: tuple[str, ...]
     targets: tuple[str, ...]
     lanes: tuple[Lane, ...]

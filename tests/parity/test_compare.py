@@ -181,6 +181,25 @@ def test_the_worst_of_a_text_in_several_batches_of_one_shape_is_kept():
     assert all(value is not None and abs(value - 1) > 0.001 for value in norms.values())
 
 
+@pytest.mark.parametrize("spoilt", [0, 1, 2])
+def test_a_lost_row_in_one_of_several_batches_leaves_no_number(spoilt):
+    longest = max(CORPUS.texts, key=lambda text: len(text.text))
+    seen = []
+
+    def lose(rows, ids):
+        own = [place for place, row in enumerate(ids) if len(row) == len(longest.text) + 2]
+        if len(rows) == 8:
+            if len(seen) == spoilt:
+                rows[own] = np.nan
+            seen.append(own)
+
+    (lane,) = measured(FakeRuntime(lose))
+    lost = [row for row in lane.rows if row.batch_norm["8-long"] is None]
+    assert len(seen) == 3
+    assert lost
+    assert all(row.batch_cosine["8-long"] is None for row in lost)
+
+
 def test_a_report_of_all():
     reads_nothing = FakeRuntime(name="other", formats=frozenset({"openvino"}))
     places = [Place(FakeRuntime(), "cpu", True), Place(FakeRuntime(), "gpu", False), Place(reads_nothing, "cpu", True)]
@@ -199,7 +218,7 @@ def test_a_report_of_all():
     assert report.requested == ("fake:cpu", "other:cpu")
     assert (report.texts.digest, report.texts.count) == (CORPUS.digest, 20)
     assert report.checkpoint.digest == reference.checkpoint_digest
-    assert report.environment["numpy"] == np.__version__
+    assert report.runs[""].environment["numpy"] == np.__version__
     assert report.digest == report.computed_digest
 
 

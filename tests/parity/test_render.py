@@ -68,7 +68,7 @@ def test_at_most_ten_refusals_of_a_rule_are_shown():
 
 def test_a_lane_that_did_not_run_says_why():
     assert "no CUDA here" in shown(report_of(opening=DeviceUnavailable("no CUDA here\nsecond line")))
-    assert "not measured: no CUDA here" in shown(report_of(opening=DeviceUnavailable("no CUDA here"), requested=False))
+    assert "cpu, no CUDA here" in shown(report_of(opening=DeviceUnavailable("no CUDA here"), requested=False))
     assert "Add node" in shown(report_of(crashing))
 
 

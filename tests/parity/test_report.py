@@ -9,6 +9,7 @@ from bge_export.errors import ReportError
 from bge_export.parity.report import SCHEMA, Lane, ParityReport, RowParity, read_report, write_report
 
 REPORT = report_of(artifacts=[artifact_of(), artifact_of("fp16", pooled=True)])
+RUN = REPORT.runs[""].model_copy(update={"environment": {"cpu": "\u202e<x>"}})
 
 texts = st.text(max_size=10)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -20,7 +21,7 @@ rows = st.builds(
     nearest=st.none() | texts, nearest_cosine=maybe,
 )  # fmt: skip
 lanes = st.builds(
-    Lane, target=texts, output=texts, runtime=texts, device=texts, threads=st.integers(0, 99), model=texts,
+    Lane, run=texts, target=texts, output=texts, runtime=texts, device=texts, threads=st.integers(0, 99), model=texts,
     artifact_digest=texts, spec=st.just(REPORT.spec), facts=st.dictionaries(texts, texts, max_size=2),
     requested=st.booleans(), unavailable=st.none() | texts, failed=st.none() | texts, pooling_seen=st.none() | texts,
     rows=st.lists(rows, max_size=3).map(tuple),
@@ -30,7 +31,7 @@ lanes = st.builds(
 @given(lanes=st.lists(lanes, max_size=2).map(tuple), name=texts)
 @settings(max_examples=100, deadline=None)
 def test_any_report_comes_back_as_it_was(lanes, name, tmp_path_factory):
-    report = REPORT.model_copy(update={"lanes": lanes, "environment": {"cpu": name}})
+    report = REPORT.model_copy(update={"lanes": lanes, "runs": {name: RUN}})
     path = tmp_path_factory.mktemp("report") / "parity.json"
     written = write_report(report, path)
     assert read_report(path) == written

@@ -1,0 +1,174 @@
+"""Report and verdict as one HTML file for people: no network, no script that runs, nothing judged.
+
+Texts come from files that others wrote. Every value that the template shows is put on one line with its control and
+direction characters escaped, then escaped for HTML; a content security policy keeps the page from loading anything.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from bge_export.parity import plots
+from bge_export.parity.batches import SHAPES
+from bge_export.parity.figures import cosine_figure, difference_figure, escaped
+from bge_export.parity.policy import Limits, ThresholdPolicy
+from bge_export.parity.render import as_json
+from bge_export.parity.report import Lane, ParityReport, RowParity
+from bge_export.parity.verdict import Failure, Verdict
+
+SHOWN = 5
+"""Refusals of one rule in one lane that stand open; the others unfold."""
+
+WORST = 8
+"""Texts in a lane's list of the worst."""
+
+SHAPE_NAMES = {
+    "4": "4 texts in a random order",
+    "16-sorted": "16 texts of like length, padded past the longest",
+    "8-long": "8 texts, one of them the longest of all",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Refusals by one rule in one lane."""
+
+    rule: str
+    lane: str
+    failures: Sequence[Failure]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """One shape of batch in a lane: how many texts were in it, and the one that changed most."""
+
+    name: str
+    texts: int
+    worst: str
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A lane as the page shows it; `facts` is what `--json` says of it."""
+
+    number: int
+    lane: Lane
+    facts: dict[str, Any]
+    processor: str
+    limits: Limits | None
+    refused: frozenset[str]
+    worst: Sequence[RowParity]
+    batches: Sequence[Batches]
+
+    @property
+    def reason(self) -> list[str]:
+        """Return why there are no rows, in lines."""
+        return (self.lane.unavailable or self.lane.failed or "").splitlines()
+
+    @property
+    def without_cosine(self) -> int:
+        """Return how many texts have no cosine."""
+        return sum(row.cosine is None for row in self.lane.rows)
+
+    @property
+    def at_floor(self) -> int:
+        """Return how many texts have a 1 - cosine of 0 or less, which no log axis has a place for."""
+        return sum(row.cosine is not None and plots.gap(row.cosine) <= 0 for row in self.lane.rows)
+
+
+def render_html(report: ParityReport, verdict: Verdict, limits: ThresholdPolicy | None = None) -> str:
+    """Return the page.
+
+    Args:
+        report: the facts.
+        verdict: what the gate said of them.
+        limits: the policy it judged by; its limits are drawn into the plots.
+    """
+    facts = as_json(report, verdict)
+    sections = [
+        _section(number, lane, own, report, verdict, limits)
+        for number, (lane, own) in enumerate(zip(report.lanes, facts["lanes"], strict=True), 1)
+    ]
+    # What ran first; what could not run, and nobody asked for, last.
+    sections.sort(key=lambda section: section.lane.unavailable is not None)
+    groups: dict[tuple[str, str], list[Failure]] = defaultdict(list)
+    for failure in verdict.failures:
+        groups[failure.rule, failure.lane].append(failure)
+    return _template().render(
+        report=report, verdict=verdict, sections=sections, axis=_axis(report, sections), shown=SHOWN,
+        groups=[Group(rule, lane, failures) for (rule, lane), failures in groups.items()],
+        measured=sum(lane.measured for lane in report.lanes),
+        absent=sum(lane.unavailable is not None and not lane.requested for lane in report.lanes),
+        merged=len(report.runs) > 1,
+        data=_data({"verdict": facts, "report": report.model_dump(mode="json")}),
+    )  # fmt: skip
+
+
+def _section(
+    number: int,
+    lane: Lane,
+    facts: dict[str, Any],
+    report: ParityReport,
+    verdict: Verdict,
+    policy: ThresholdPolicy | None,
+) -> Section:
+    run = report.runs.get(lane.run)
+    refused = {bad.row for bad in verdict.failures if bad.lane == lane.name and bad.row is not None}
+    return Section(
+        number=number, lane=lane, facts=facts, processor=run.environment.get("cpu", "unknown") if run else "unknown",
+        refused=frozenset(refused),
+        limits=policy.limits_for(lane.target, lane.runtime, lane.device) if policy else None,
+        worst=sorted(lane.rows, key=plots.badness, reverse=True)[:WORST],
+        batches=_batches(lane),
+    )  # fmt: skip
+
+
+def _batches(lane: Lane) -> list[Batches]:
+    shapes = dict.fromkeys([*SHAPES, *(shape for row in lane.rows for shape in row.batch_cosine)])
+    found = []
+    for shape in shapes:
+        values = [(row.batch_cosine[shape], row.id) for row in lane.rows if shape in row.batch_cosine]
+        if values:
+            cosine, worst = min(values, key=lambda pair: -2.0 if pair[0] is None else pair[0])
+            found.append(Batches(SHAPE_NAMES.get(shape, shape), len(values), worst, cosine))
+    return found
+
+
+def _axis(report: ParityReport, sections: Sequence[Section]) -> plots.LogAxis:
+    """Return one axis for all lanes, so that their plots can be compared."""
+    gaps = [plots.gap(row.cosine) for lane in report.lanes for row in lane.rows if row.cosine is not None]
+    lines = [plots.gap(one.limits.min_cosine) for one in sections if one.limits is not None and one.lane.rows]
+    return plots.LogAxis.over([*gaps, *lines])
+
+
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, finalize=_line, loader=PackageLoader("bge_export", "parity"), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters.update(cosine=cosine_figure, figure=difference_figure, gap=_gap)
+    environment.globals.update(plots=plots)
+    return environment.get_template("report.html.j2")
+
+
+def _line(value: object) -> object:
+    """Return a text on one line; what the template itself made stays as it is."""
+    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _gap(cosine: float | None) -> str:
+    """Return 1 - cosine as people read it."""
+    return difference_figure(None if cosine is None else plots.gap(cosine))
+
+
+def _data(value: object) -> Markup:
+    """Return JSON that can neither end its element nor start another one."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    safe = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return Markup(safe)  # noqa: S704 - ASCII without <, > and &

@@ -1,0 +1,142 @@
+"""Reports of several machines as one, so that the gate judges the whole: facts are joined, none is judged here.
+
+What must be the same: checkpoint, promise, texts, targets and the bytes of every artifact. What may differ: the
+machine, and the last bits of the reference vectors where each machine ran the checkpoint itself. Both stay, in a run
+of its own for each report, and every lane names its run. So the same lane measured on two machines is two lanes, each
+judged by itself: neither the worse nor the better one can hide the other.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from bge_export.errors import ReportError
+from bge_export.parity.figures import escaped
+from bge_export.parity.report import CheckpointRecord, Lane, ParityReport, TextsRecord
+
+_FIELDS = {
+    "checkpoint.digest": "Measure exports of one checkpoint, against that checkpoint, on every machine.",
+    "texts.digest": "Measure the same texts (--texts) on every machine.",
+    "texts.count": "Measure the same texts (--texts) on every machine.",
+    "reference.texts_digest": "Measure against vectors of the same texts on every machine.",
+    "targets": "Carry the whole folder to every machine: what one of them cannot run, its report says.",
+}
+_ITSELF = "checkpoint-"
+"""Targets that are no files of the folder: the checkpoint itself in torch, which only some machines can run."""
+
+_SPEC = "Export again with one version of bge-export and the same --pooling, and carry that folder to every machine."
+_BYTES = "Export once, carry that folder to every machine, and measure again."
+
+
+def merge(reports: Sequence[ParityReport], names: Sequence[str]) -> ParityReport:
+    """Join reports of the same artifacts and texts into one sealed report.
+
+    The order of the reports does not matter, nor does it whether some of them were merged before; a report given twice
+    counts once. A lane that one machine could not run, and that nobody asked it to, gives way to the same lane
+    measured on another machine.
+
+    Args:
+        reports: one or more.
+        names: the file of each, for messages.
+
+    Raises:
+        ReportError: there is none, one was edited, or they are not about the same checkpoint, texts and artifacts.
+    """
+    if not reports:
+        raise ReportError("There is no report to merge. Give the parity.json of each machine.")
+    for report, name in zip(reports, names, strict=True):
+        _refuse_edited(report, name)
+    _refuse_different(reports, names)
+    _refuse_other_bytes(reports, names)
+    return reports[0] if len({report.digest for report in reports}) == 1 else _joined(reports)
+
+
+def _refuse_edited(report: ParityReport, name: str) -> None:
+    """Raise ReportError unless a report's digest is that of its facts."""
+    said, found = report.digest[:12], report.computed_digest[:12]
+    if report.digest != report.computed_digest:
+        raise ReportError(
+            f"{escaped(name)}: its digest is {said!r}, that of its facts {found!r}: it was edited. "
+            "Measure again there with: bge-export parity FOLDER --reference MODEL"
+        )
+
+
+def _refuse_different(reports: Sequence[ParityReport], names: Sequence[str]) -> None:
+    """Raise ReportError where a report has another value than the first in a field that must be the same."""
+    first = dict(_facts(reports[0]))
+    for report, name in zip(reports[1:], names[1:], strict=True):
+        for field, value in _facts(report):
+            if value != first[field]:
+                _refuse(field, (names[0], first[field]), (name, value), _FIELDS.get(field, _SPEC))
+
+
+def _facts(report: ParityReport) -> Iterator[tuple[str, str]]:
+    """Yield each field that must be the same, with its value."""
+    yield "checkpoint.digest", report.checkpoint.digest
+    for field, value in report.spec:
+        yield f"spec.{field}", repr(value)
+    yield "texts.digest", report.texts.digest
+    yield "texts.count", str(report.texts.count)
+    yield "reference.texts_digest", ", ".join(sorted({run.reference.texts_digest for run in report.runs.values()}))
+    yield "targets", ", ".join(target for target in sorted(report.targets) if not target.startswith(_ITSELF))
+
+
+def _refuse_other_bytes(reports: Sequence[ParityReport], names: Sequence[str]) -> None:
+    """Raise ReportError where two reports measured other bytes under the same target and file name."""
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for report, name in zip(reports, names, strict=True):
+        for lane in report.lanes:
+            there, digest = seen.setdefault((lane.target, lane.model), (name, lane.artifact_digest))
+            if digest != lane.artifact_digest:
+                field = f"artifact_digest of {lane.target} {lane.model}"
+                _refuse(field, (there, digest), (name, lane.artifact_digest), _BYTES)
+
+
+def _refuse(field: str, one: tuple[str, str], other: tuple[str, str], advice: str) -> None:
+    raise ReportError(
+        escaped(f"{one[0]} and {other[0]} cannot be merged: {field} is {one[1]} in {one[0]}, {other[1]} in {other[0]}.")
+        + f" {advice}"
+    )
+
+
+def _joined(reports: Sequence[ParityReport]) -> ParityReport:
+    """Return the union. Everything in it is chosen by value, never by position, so that any order gives the same."""
+    lanes: list[Lane] = []
+    for report in reports:
+        named = (lane.model_copy(update={"run": lane.run or report.digest}) for lane in report.lanes)
+        lanes += [lane for lane in named if lane not in lanes]
+    return ParityReport(
+        schema=reports[0].schema_,
+        checkpoint=min((report.checkpoint for report in reports), key=_checkpoint_order),
+        spec=reports[0].spec,
+        texts=TextsRecord(
+            name=min(report.texts.name for report in reports), digest=reports[0].texts.digest,
+            count=reports[0].texts.count,
+        ),
+        runs={name or report.digest: run for report in reports for name, run in report.runs.items()},
+        requested=tuple(sorted({place for report in reports for place in report.requested})),
+        targets=tuple(sorted({target for report in reports for target in report.targets})),
+        lanes=tuple(sorted(_filled(lanes), key=_lane_order)),
+        digest="",
+    ).sealed()  # fmt: skip
+
+
+def _filled(lanes: Sequence[Lane]) -> Iterable[Lane]:
+    """Yield the lanes without those that could not run on one machine, unasked, and were measured on another."""
+    measured = {_place(lane) for lane in lanes if lane.measured}
+    for lane in lanes:
+        only_absent = lane.unavailable is not None and lane.failed is None and not lane.rows
+        if lane.requested or not only_absent or _place(lane) not in measured:
+            yield lane
+
+
+def _place(lane: Lane) -> tuple[str, ...]:
+    return lane.target, lane.model, lane.output, lane.runtime, lane.device
+
+
+def _lane_order(lane: Lane) -> tuple[str | int, ...]:
+    """Return what sorts lanes; the facts decide between lanes that nothing else tells apart."""
+    return *_place(lane), lane.threads, lane.run, lane.model_dump_json()
+
+
+def _checkpoint_order(checkpoint: CheckpointRecord) -> tuple[bool, str, str]:
+    """Return what sorts names of the same bytes: one with a Hub revision before a local folder's."""
+    return checkpoint.revision is None, checkpoint.revision or "", checkpoint.source
