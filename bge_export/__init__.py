@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from bge_export.commands import (
         Exported,
         Proof,
+        bisect_artifact,
         check_parity,
         evaluate_pairs,
         export_model,
         judge_report,
+        merge_reports,
         write_reference,
     )
     from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target, TokenBatch
@@ -31,10 +33,12 @@ _OWNERS = {
     "bge_export.commands": (
         "Exported",
         "Proof",
+        "bisect_artifact",
         "check_parity",
         "evaluate_pairs",
         "export_model",
         "judge_report",
+        "merge_reports",
         "write_reference",
     ),
     "bge_export.contracts": ("Artifact", "Checkpoint", "EmbeddingSpec", "Target", "TokenBatch"),
@@ -60,6 +64,7 @@ __all__ = [
     "Target",
     "TokenBatch",
     "Verdict",
+    "bisect_artifact",
     "check_parity",
     "evaluate_pairs",
     "examine_machine",
@@ -67,6 +72,7 @@ __all__ = [
     "find_exporter",
     "inspect_path",
     "judge_report",
+    "merge_reports",
     "open_checkpoint",
     "write_reference",
 ]

@@ -11,9 +11,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -25,6 +25,7 @@ from bge_export.errors import BgeExportError
 
 if TYPE_CHECKING:
     from bge_export.commands import Proof
+    from bge_export.contracts import Exporter
 
 PASSED, REFUSED, USAGE, NOT_MEASURED = 0, 1, 2, 3
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -44,11 +45,24 @@ err = Console(stderr=True)
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class OnnxPrecision(StrEnum):
-    """Precisions of the ONNX exporter."""
+class WeightPrecision(StrEnum):
+    """Precisions of the exporters."""
 
     fp32 = "fp32"
     fp16 = "fp16"
+
+
+@dataclass(frozen=True)
+class CommonOptions:
+    """What every export command takes."""
+
+    output: Path | None
+    revision: str | None
+    pooling: Literal["cls", "mean", "last"] | None
+    overwrite: bool
+    no_check: bool
+    thresholds: Path | None
+    threads: int
 
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id, or a local checkpoint folder.")]
@@ -56,6 +70,15 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the
 PoolingOption = Annotated[
     Literal["cls", "mean", "last"] | None, typer.Option(help="Pooling, for a checkpoint that declares none.")
 ]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder to write. [default: ./ and the model's own name]")
+]
+SentenceEmbedding = Annotated[
+    bool, typer.Option("--sentence-embedding", help="Add the pooled, normalised embedding as second output.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what bge-export wrote there before.")]
+NoCheck = Annotated[bool, typer.Option("--no-check", help="Leave parity and gate out; the manifest says so.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Also write the report as a page for people.")]
 Texts = Annotated[
     Path | None, typer.Option(help="Your own texts: .txt, .jsonl or .tsv. [default: the package's fixture texts]")
 ]
@@ -72,21 +95,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for ma
 @app.command()
 def onnx(
     model: ModelArgument = "BAAI/bge-small-en",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write. [default: ./ and the model's own name]")
-    ] = None,
-    precision: Annotated[list[OnnxPrecision] | None, typer.Option(help="Repeatable. [default: fp32]")] = None,
-    sentence_embedding: Annotated[
-        bool, typer.Option("--sentence-embedding", help="Add the pooled, normalised embedding as second output.")
-    ] = False,
+    output: Output = None,
+    precision: Annotated[list[WeightPrecision] | None, typer.Option(help="Repeatable. [default: fp32]")] = None,
+    sentence_embedding: SentenceEmbedding = False,
     revision: Revision = None,
     pooling: PoolingOption = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a folder that bge-export wrote before.")
-    ] = False,
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="Leave parity and gate out; the manifest says so.")
-    ] = False,
+    overwrite: Overwrite = False,
+    no_check: NoCheck = False,
     thresholds: Thresholds = None,
     threads: Threads = CORES,
     as_json: Json = False,
@@ -95,24 +110,69 @@ def onnx(
 
     The folder appears only if it passes the gate; otherwise it is left as OUTPUT.refused, with its report.
     """
-    from bge_export.commands import export_model
     from bge_export.exporters import find_exporter
 
     exporter = find_exporter("onnx", sentence_embedding=sentence_embedding)
-    exported = export_model(
-        exporter, model, output, revision=revision, pooling=pooling, precisions=precision or [OnnxPrecision.fp32],
-        overwrite=overwrite, check=not no_check, thresholds=thresholds, threads=threads, track=_track,
-    )  # fmt: skip
-    if exported.proof is None:
-        if as_json:
-            _print_json({"place": str(exported.place), "checked": False})
-        else:
-            print(f"{exported.place}: written, not checked (--no-check).")
-        return PASSED
-    status = _show(exported.proof, as_json)
-    if not as_json:
-        print(f"{exported.place}: {'proven' if status == PASSED else 'refused; the folder is left here to look at'}.")
-    return status
+    common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
+    return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
+
+
+@app.command()
+def torchscript(
+    model: ModelArgument = "BAAI/bge-small-en",
+    output: Output = None,
+    layout: Annotated[
+        Literal["plain", "eland"],
+        typer.Option(help="plain: inputs and outputs as for ONNX. eland: the form Elasticsearch's importer expects."),
+    ] = "plain",
+    sentence_embedding: SentenceEmbedding = False,
+    revision: Revision = None,
+    pooling: PoolingOption = None,
+    overwrite: Overwrite = False,
+    no_check: NoCheck = False,
+    thresholds: Thresholds = None,
+    threads: Threads = CORES,
+    as_json: Json = False,
+) -> int:
+    """Export a checkpoint to TorchScript (fp32), and prove what was written."""
+    from bge_export.exporters import find_exporter
+
+    exporter = find_exporter("torchscript", layout=layout, sentence_embedding=sentence_embedding)
+    common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
+    return _export(exporter, model, [WeightPrecision.fp32], common, as_json)
+
+
+@app.command()
+def openvino(
+    model: ModelArgument = "BAAI/bge-small-en",
+    output: Output = None,
+    precision: Annotated[
+        list[WeightPrecision] | None, typer.Option(help="Precision of the weights. Repeatable. [default: fp32]")
+    ] = None,
+    static_shape: Annotated[
+        str | None, typer.Option(metavar="BxS", help="Bake in batch size and length, as NPUs need: 1x512.")
+    ] = None,
+    sentence_embedding: SentenceEmbedding = False,
+    revision: Revision = None,
+    pooling: PoolingOption = None,
+    overwrite: Overwrite = False,
+    no_check: NoCheck = False,
+    thresholds: Thresholds = None,
+    threads: Threads = CORES,
+    as_json: Json = False,
+) -> int:
+    """Export a checkpoint to OpenVINO, and prove what was written."""
+    from bge_export.exporters import find_exporter
+
+    shape = None
+    if static_shape is not None:
+        rows, x, length = static_shape.partition("x")
+        if not (x and rows.isdigit() and length.isdigit() and int(rows) and int(length)):
+            raise typer.BadParameter(f"--static-shape is {static_shape!r}, not a batch size and a length such as 1x512")
+        shape = (int(rows), int(length))
+    exporter = find_exporter("openvino", sentence_embedding=sentence_embedding, static_shape=shape)
+    common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
+    return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
 
 
 @app.command()
@@ -133,10 +193,15 @@ def parity(
     report: Annotated[
         Path | None, typer.Option(help="Where to write the report. [default: parity.json in the folder]")
     ] = None,
+    html: Html = None,
     threads: Threads = CORES,
     as_json: Json = False,
 ) -> int:
-    """Measure every artifact of a folder against the reference, and judge it."""
+    """Measure every artifact of a folder against the reference, and judge it.
+
+    Without --runtime all that this machine can run is measured, and of the rest the table says why not. The runtime
+    'torch' is the checkpoint itself on another device, and in half precisions.
+    """
     from bge_export.commands import check_parity
 
     if device and not runtime:
@@ -146,7 +211,7 @@ def parity(
         folder, reference, revision=revision, texts=texts, column=column, lanes=lanes, require=require or (),
         thresholds=thresholds, report_path=report, threads=threads, track=_track,
     )  # fmt: skip
-    return _show(proof, as_json)
+    return _show(proof, as_json, html, thresholds)
 
 
 @app.command()
@@ -188,6 +253,7 @@ def gate(
     bundle: Annotated[
         Path | None, typer.Option(help="Folder it must be about. [default: the one the report lies in, if it is one]")
     ] = None,
+    html: Html = None,
     as_json: Json = False,
 ) -> int:
     """Judge a report again, from its facts alone: on another machine, in another job."""
@@ -196,7 +262,54 @@ def gate(
     proof = judge_report(
         report, texts=texts, column=column, require=require or (), thresholds=thresholds, bundle=bundle
     )
-    return _show(proof, as_json)
+    return _show(proof, as_json, html, thresholds)
+
+
+@app.command()
+def merge(
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT…", help="The parity.json of each machine.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The report to write.")],
+    texts: Texts = None,
+    column: Column = None,
+    require: Require = None,
+    thresholds: Thresholds = None,
+    html: Html = None,
+    as_json: Json = False,
+) -> int:
+    """Join the reports of several machines into one, and judge the whole.
+
+    Only reports of the same checkpoint, artifacts and texts, byte for byte, can be joined.
+    """
+    from bge_export.commands import merge_reports
+
+    proof = merge_reports(reports, output, texts=texts, column=column, require=require or (), thresholds=thresholds)
+    return _show(proof, as_json, html, thresholds)
+
+
+@app.command()
+def bisect(
+    path: Annotated[Path, typer.Argument(metavar="MODEL_FILE", help="For example out/onnx/model.onnx.")],
+    reference: Annotated[str, typer.Option(help="The checkpoint it was made of: a Hub id or a folder.")],
+    text: Annotated[str, typer.Option(help="The text on which it drifts.")],
+    limit: Annotated[
+        float | None, typer.Option(help="Smallest cosine of a token's state. [default: the target's min_cosine]")
+    ] = None,
+    revision: Revision = None,
+    thresholds: Thresholds = None,
+    as_json: Json = False,
+) -> int:
+    """Find the layer where an artifact drifts from its checkpoint. Exit status 1 if one leaves the limit."""
+    from bge_export.commands import bisect_artifact
+    from bge_export.render import render_drift
+
+    drift = bisect_artifact(path, reference, text, revision=revision, limit=limit, thresholds=thresholds)
+    if as_json:
+        first = drift.first.layer if drift.first else None
+        layers = [{**asdict(one), "cosine": one.cosine if one.cosine == one.cosine else None} for one in drift.layers]
+        _print_json({"target": drift.target, "limit": drift.limit, "first": first, "layers": layers})
+    else:
+        _out().print(render_drift(drift))
+    return REFUSED if drift.first else PASSED
 
 
 @app.command()
@@ -251,10 +364,37 @@ def doctor(as_json: Json = False) -> int:
     return PASSED
 
 
-def _show(proof: "Proof", as_json: bool) -> int:
+def _export(exporter: "Exporter", model: str, precisions: Sequence[str], common: CommonOptions, as_json: bool) -> int:
+    """Run one export command; return its exit status."""
+    from bge_export.commands import export_model
+
+    exported = export_model(
+        exporter, model, common.output, revision=common.revision, pooling=common.pooling, precisions=precisions,
+        overwrite=common.overwrite, check=not common.no_check, thresholds=common.thresholds, threads=common.threads,
+        track=_track,
+    )  # fmt: skip
+    if exported.proof is None:
+        if as_json:
+            _print_json({"place": str(exported.place), "checked": False})
+        else:
+            print(f"{exported.place}: written, not checked (--no-check).")
+        return PASSED
+    status = _show(exported.proof, as_json)
+    if not as_json:
+        print(f"{exported.place}: {'proven' if status == PASSED else 'refused; the folder is left here to look at'}.")
+    return status
+
+
+def _show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Path | None = None) -> int:
     """Print a report with its verdict; return the exit status that the verdict is."""
     from bge_export.parity.render import as_json as to_json
     from bge_export.parity.render import render
+
+    if html is not None:
+        from bge_export.commands import read_policy
+        from bge_export.parity.html import render_html
+
+        html.write_text(render_html(proof.report, proof.verdict, read_policy(thresholds)), "utf-8")
 
     if as_json:
         _print_json(to_json(proof.report, proof.verdict))

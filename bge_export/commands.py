@@ -13,7 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bge_export.checkpoint import open_checkpoint
+from bge_export.bisect import Drift, artifact_at, find_drift
+from bge_export.checkpoint import as_artifacts, open_checkpoint
 from bge_export.contracts import Artifact, Checkpoint, ExportedModel, Exporter, Pooling
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.evaluate import PairScore, read_pairs, score_pairs
@@ -25,6 +26,7 @@ from bge_export.output import publish, refused_place, staged
 from bge_export.parity.compare import Place, compare, measurement_steps
 from bge_export.parity.corpus import Corpus, builtin_corpus, load_corpus
 from bge_export.parity.gate import Verdict, judge
+from bge_export.parity.merge import merge
 from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import ParityReport, read_report, write_report
 from bge_export.reference import embed_texts
@@ -32,6 +34,9 @@ from bge_export.runtimes import find_runtime, runtime_names
 from bge_export.vectors import ReferenceVectors
 
 DEFAULT_MODEL = "BAAI/bge-small-en"
+
+OWN_RUNTIMES = ("onnxruntime", "openvino", "torchscript")
+"""What an export is proven in, where it is installed: `parity` measures the rest."""
 
 Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a stage of known length: `with track("embedding", 120) as advance: advance(1)`."""
@@ -131,8 +136,10 @@ def _prove_export(
     new = [item for item in artifacts if (str(item.target), item.model) not in known]
     reference = _oracle(checkpoint, corpus, threads, track)
     report = _measure(new, default_places(new, all_devices=False), corpus, reference, threads, track)
-    targets = tuple(sorted({*report.targets, *(lane.target for lane in earlier)}))
-    report = report.model_copy(update={"lanes": (*earlier, *report.lanes), "targets": targets}).sealed()
+    if kept.report is not None and earlier:
+        targets = {"targets": tuple(sorted({str(item.target) for item in artifacts}))}
+        known_report = kept.report.model_copy(update={"lanes": earlier, "requested": (), **targets}).sealed()
+        report = merge([known_report, report.model_copy(update=targets).sealed()], ["the earlier report", "the new"])
     return report, judge(report, policy, corpus, artifacts=artifacts)
 
 
@@ -175,7 +182,8 @@ def check_parity(
     _, artifacts = read_bundle(folder)
     places = [_place(lane) for lane in lanes] or default_places(artifacts, all_devices=True)
     vectors = _reference_vectors(reference, revision, corpus, threads, track)
-    report = _measure(artifacts, places, corpus, vectors, threads, track)
+    eager = _eager(reference, revision) if any("checkpoint" in place.runtime.formats for place in places) else ()
+    report = _measure((*artifacts, *eager), places, corpus, vectors, threads, track)
     verdict = judge(report, policy, corpus, require=require, artifacts=artifacts)
     place = report_path or folder / REPORT
     write_report(report, place)
@@ -238,6 +246,66 @@ def judge_report(
     return Proof(report, verdict, report_path)
 
 
+def merge_reports(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    texts: Path | None = None,
+    column: str | None = None,
+    require: Sequence[str] = (),
+    thresholds: Path | None = None,
+) -> Proof:
+    """Join the reports of several machines into one file and judge the whole.
+
+    Args:
+        paths: two reports or more.
+        out: the file to write.
+        texts: the file of texts they must be about, if not the package's own.
+        column: the column of a `.tsv` file that holds them.
+        require: `runtime:device` or `target@runtime:device` without which the verdict is no.
+        thresholds: a file of limits in place of the package's own.
+
+    Raises:
+        UsageError: an argument cannot be used.
+        ReportError: a report cannot be read, was edited, or is about something else than the others.
+    """
+    report = merge([read_report(path) for path in paths], [str(path) for path in paths])
+    write_report(report, out)
+    return Proof(report, judge(report, read_policy(thresholds), read_texts(texts, column), require=require), out)
+
+
+def bisect_artifact(
+    path: Path,
+    reference: str,
+    text: str,
+    *,
+    revision: str | None = None,
+    limit: float | None = None,
+    thresholds: Path | None = None,
+) -> Drift:
+    """Compare an artifact with its checkpoint layer by layer, on one text.
+
+    Args:
+        path: the artifact's model file.
+        reference: the checkpoint, a Hub id or a folder.
+        text: the text on which the artifact drifts.
+        revision: the checkpoint's Hub revision.
+        limit: the smallest cosine of a token's state; by default the target's `min_cosine`.
+        thresholds: a file of limits in place of the package's own.
+
+    Raises:
+        UsageError: an argument cannot be used.
+        MeasurementError: the artifact's insides cannot be read.
+    """
+    artifact = artifact_at(path)
+    if limit is None:
+        limits = read_policy(thresholds).limits_for(str(artifact.target), "", "")
+        if limits is None:
+            raise UsageError(f"There are no limits for {artifact.target}. Give one with --limit.")
+        limit = limits.min_cosine
+    return find_drift(artifact, open_checkpoint(reference, revision=revision), text, limit)
+
+
 def evaluate_pairs(
     folder: Path,
     pairs: Path,
@@ -280,10 +348,13 @@ def default_places(artifacts: Sequence[Artifact], *, all_devices: bool) -> list[
     Args:
         artifacts: what is to be measured; runtimes that read none of it are left out.
         all_devices: whether devices that cannot be used are named too, so that the report says why not, and devices
-            other than the processor are used.
+            other than the processor are used. Without, each format's own runtime on the processor: what an export
+            proves before it publishes.
     """
     formats = {artifact.target.format for artifact in artifacts}
     runtimes = [runtime for runtime in map(find_runtime, runtime_names()) if runtime.formats & formats]
+    if not all_devices:
+        runtimes = [runtime for runtime in runtimes if runtime.name in OWN_RUNTIMES]
     return [
         Place(runtime, device, requested=False)
         for runtime in runtimes
@@ -297,6 +368,13 @@ def _place(name: str) -> Place:
     if not colon or not device:
         raise UsageError(f"{name!r} is no lane. Write it as runtime:device, for example onnxruntime:cpu")
     return Place(find_runtime(runtime), device, requested=True)
+
+
+def _eager(reference: str, revision: str | None) -> tuple[Artifact, ...]:
+    """Return the checkpoint as artifacts of its own, for torch on other devices and in other precisions."""
+    if reference.endswith(".npz"):
+        raise UsageError("--runtime torch runs the checkpoint itself. Give it as --reference, not its vectors.")
+    return as_artifacts(open_checkpoint(reference, revision=revision))
 
 
 def _oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int, track: Track) -> ReferenceVectors:

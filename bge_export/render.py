@@ -6,9 +6,11 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from bge_export.bisect import Drift
 from bge_export.doctor import MachineFacts
 from bge_export.inspection import FolderFacts, GraphFacts
 from bge_export.manifest import Manifest
+from bge_export.parity.figures import cosine_figure, difference_figure
 
 
 def render_folder(facts: FolderFacts) -> RenderableType:
@@ -34,6 +36,19 @@ def render_machine(facts: MachineFacts) -> RenderableType:
     for device in facts.devices:
         devices.add_row(device.runtime, device.device, escape(device.unavailable or "yes"))
     return Group(machine, libraries, devices)
+
+
+def render_drift(drift: Drift) -> RenderableType:
+    """Return the table of layers, and the first outside the limit."""
+    table = Table("layer", "smallest cosine", "at token", "largest difference", box=None, pad_edge=False)
+    for layer in drift.layers:
+        mark = "" if layer.within else "  outside the limit"
+        table.add_row(
+            layer.layer + mark, cosine_figure(layer.cosine), str(layer.position), difference_figure(layer.max_abs)
+        )
+    first = drift.first
+    verdict = f"every layer is within {drift.limit}" if first is None else f"drifts first at {first.layer}"
+    return Group(table, f"{drift.target}, {drift.tokens} tokens: {verdict}.")
 
 
 def _manifest(manifest: Manifest) -> RenderableType:

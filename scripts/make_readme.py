@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BLOCK = re.compile(r"<!-- run: (?P<command>[^\n]*?) -->\n```console\n.*?```\n", re.DOTALL)
-TABLE = re.compile(r"<!-- table: (?P<name>\w+) -->\n.*?\n<!-- end -->\n", re.DOTALL)
+TABLE = re.compile(r"<!-- table: (?P<name>\w+) -->\n.*?<!-- end -->\n", re.DOTALL)
 
 
 def runs_where() -> str:

@@ -38,7 +38,7 @@ def test_a_precision_is_added_and_the_other_keeps_its_bytes_and_measurements(out
 
 def test_a_target_that_is_there_needs_overwrite_which_keeps_the_others(out: Path, tiny: Path) -> None:
     export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
-    with pytest.raises(OutputError, match="onnx-fp32 already.*--overwrite"):
+    with pytest.raises(OutputError, match=r"onnx-fp32 already.*--overwrite"):
         export_model(OnnxExporter(), str(tiny), out)
     assert export_model(OnnxExporter(), str(tiny), out, overwrite=True).proof is not None
     assert targets(out) == ["onnx-fp16", "onnx-fp32"]
@@ -73,7 +73,9 @@ def test_measurements_that_cannot_be_trusted_are_made_again(out: Path, tiny: Pat
     rows = tuple(row.model_copy(update={"cosine": 0.5}) for row in report.lanes[0].rows)
     lanes = (report.lanes[0].model_copy(update={"rows": rows}),)
     if fault == "edited":
-        (out / REPORT).write_text((out / REPORT).read_text("utf-8").replace('"cosine": 0.99', '"cosine": 0.59'), "utf-8")
+        (out / REPORT).write_text(
+            (out / REPORT).read_text("utf-8").replace('"cosine": 0.99', '"cosine": 0.59'), "utf-8"
+        )
     elif fault == "missing":
         (out / REPORT).unlink()
     else:

@@ -1,0 +1,131 @@
+"""Every exporter x precision x runtime, found by file name: a new file is tested by being there."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bge_export.commands import check_parity, export_model, judge_report, read_policy
+from bge_export.contracts import Target
+from bge_export.exporters import find_exporter, format_names
+from bge_export.manifest import read_bundle
+from bge_export.parity.compare import Place, compare
+from bge_export.parity.corpus import builtin_corpus
+from bge_export.parity.gate import judge
+from bge_export.runtimes import find_runtime, runtime_names
+from bge_export.vectors import ReferenceVectors
+
+TARGETS = [Target(name, precision) for name in format_names() for precision in find_exporter(name).precisions]
+UNSUPPORTED = {
+    ("onnx", "openvino_default_hint"),
+    ("onnx", "torch"),
+    ("onnx", "torchscript"),
+    ("openvino", "onnxruntime"),
+    ("openvino", "torch"),
+    ("openvino", "torchscript"),
+    ("torchscript", "onnxruntime"),
+    ("torchscript", "openvino"),
+    ("torchscript", "openvino_default_hint"),
+    ("torchscript", "torch"),
+}
+"""Format and runtime that does not read it. Every other pair is measured."""
+
+PAIRS = [(target, name) for target in TARGETS for name in runtime_names() if (target.format, name) not in UNSUPPORTED]
+
+
+@pytest.fixture(scope="session")
+def everything(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder with every format in every precision, unchecked."""
+    out = tmp_path_factory.mktemp("everything") / "out"
+    for name in format_names():
+        exporter = find_exporter(name, sentence_embedding=True)
+        export_model(exporter, str(tiny), out, precisions=exporter.precisions, check=False)
+    return out
+
+
+@pytest.fixture(scope="session")
+def reference(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from bge_export.commands import write_reference
+
+    path = tmp_path_factory.mktemp("reference") / "reference.npz"
+    write_reference(str(tiny), path)
+    return path
+
+
+@pytest.mark.parametrize(("target", "runtime"), PAIRS, ids=lambda part: str(part))
+def test_a_pair_is_proven(everything: Path, reference: Path, target: Target, runtime: str) -> None:
+    corpus = builtin_corpus()
+    artifacts = [item for item in read_bundle(everything)[1] if item.target == target]
+    vectors = ReferenceVectors.read(reference)
+    report = compare(artifacts, [Place(find_runtime(runtime), "cpu", True)], corpus, vectors, threads=1)
+    verdict = judge(report, read_policy(None), corpus, artifacts=artifacts)
+    assert [bad.message for bad in verdict.failures] == []
+    assert {lane.output for lane in report.lanes} == {"last_hidden_state", "sentence_embedding"}
+
+
+def test_the_list_of_unsupported_pairs_is_what_the_runtimes_say() -> None:
+    readers = {(target.format, name) for target in TARGETS for name in runtime_names()}
+    assert {(f, name) for f, name in readers if f not in find_runtime(name).formats} == UNSUPPORTED
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_every_cell_can_fail(everything: Path, reference: Path, target: Target) -> None:
+    corpus = builtin_corpus()
+    artifacts = [item for item in read_bundle(everything)[1] if item.target == target]
+    vectors = ReferenceVectors.read(reference)
+    for name in runtime_names():
+        real = find_runtime(name)
+        if target.format in real.formats:
+            wrong = Wrong(real, corpus, vectors)
+            report = compare(artifacts, [Place(wrong, "cpu", True)], corpus, vectors, threads=1)
+            verdict = judge(report, read_policy(None), corpus, artifacts=artifacts)
+            lanes = {bad.lane for bad in verdict.failures if bad.row == corpus.texts[7].id}
+            assert lanes == {lane.name for lane in report.lanes}, name
+
+
+def test_without_a_runtime_named_everything_here_is_measured_and_the_rest_says_why(
+    everything: Path, tiny: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(everything, tmp_path / "out"))
+    proof = check_parity(folder, str(tiny))
+    assert proof.verdict.passed
+    measured = {(lane.target, lane.runtime) for lane in proof.report.lanes if lane.measured}
+    assert measured == {(str(target), name) for target, name in PAIRS}
+    for lane in proof.report.lanes:
+        assert lane.measured or lane.unavailable, lane.name
+    assert judge_report(folder / "parity.json").verdict.passed
+    refused = judge_report(folder / "parity.json", require=["onnxruntime:directml"])
+    assert refused.verdict.exit_status == 1
+
+
+class Wrong:
+    """A runtime that says what the oracle says, but for the eighth text."""
+
+    def __init__(self, real, corpus, vectors) -> None:
+        self.real, self.corpus, self.vectors = real, corpus, vectors
+        self.name, self.formats, self.library, self.extra = real.name, real.formats, real.library, real.extra
+
+    def devices(self):
+        return {"cpu": None}
+
+    def open(self, artifact, device, threads):
+        return WrongSession(artifact, self.vectors)
+
+
+class WrongSession:
+    def __init__(self, artifact, vectors) -> None:
+        self.facts = {}
+        rows = vectors.vectors[vectors.spec.pooling].copy()
+        rows[7] = rows[7][::-1]
+        self.by_ids = dict(zip(vectors.token_ids, rows, strict=True))
+        self.outputs = artifact.outputs
+
+    def embed(self, batch):
+        import numpy as np
+
+        counts = batch.attention_mask.sum(axis=1)
+        texts = [tuple(ids[:count].tolist()) for ids, count in zip(batch.input_ids, counts, strict=True)]
+        return {output: np.stack([self.by_ids[ids] for ids in texts]) for output in self.outputs}
+
+    def close(self) -> None:
+        pass
