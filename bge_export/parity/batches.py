@@ -9,7 +9,7 @@ is measured in at least two shapes, at changing positions, beside changing neigh
     8-long      a sample beside the longest text, so padded nearly to the full length, where a leaking mask is worst.
                 A batch costs eight of the longest texts, so `LONG_TOKENS` bounds it: at 512 tokens 14 texts, about
                 2 seconds of a 33M-parameter BERT on two cores; shorter corpora are covered whole. The sample holds
-                the shortest text, the first text of each tag, then a seeded choice.
+                the shortest text, the first text of as many tags as there is room for, then a seeded choice.
 
 No group is ever short: the last takes texts of the one before, and a corpus smaller than a batch is repeated. A batch
 of one text would compare the text with itself.

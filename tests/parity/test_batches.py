@@ -51,7 +51,7 @@ def test_the_cost_beside_the_longest_text_is_bounded():
     assert tokens <= LONG_TOKENS
     beside = {text for batch in batches if batch.shape == "8-long" for text in batch.texts}
     assert min(range(1000), key=lengths.__getitem__) in beside
-    assert {f"tag{text % 40}" for text in beside} == {f"tag{n}" for n in range(40)}
+    assert len({text % 40 for text in beside}) >= len(beside) - 2  # of as many tags as there is room for
 
 
 def test_short_texts_are_all_measured_beside_the_longest():
