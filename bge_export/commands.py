@@ -16,6 +16,7 @@ from typing import Any
 from bge_export.bisect import Drift, artifact_at, find_drift
 from bge_export.checkpoint import as_artifacts, open_checkpoint
 from bge_export.contracts import Artifact, Checkpoint, ExportedModel, Exporter, Pooling
+from bge_export.corpus import Corpus, builtin_corpus, load_corpus
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.evaluate import PairScore, read_pairs, score_pairs
 from bge_export.extension import Kept, kept_from
@@ -24,7 +25,6 @@ from bge_export.layout import write_layout
 from bge_export.manifest import MANIFEST, REPORT, Model, read_bundle, write_manifest
 from bge_export.output import publish, refused_place, staged
 from bge_export.parity.compare import Place, compare, measurement_steps
-from bge_export.parity.corpus import Corpus, builtin_corpus, load_corpus
 from bge_export.parity.gate import Verdict, judge
 from bge_export.parity.merge import merge
 from bge_export.parity.policy import ThresholdPolicy

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bge_export.contracts import Artifact, Checkpoint
+from bge_export.corpus import Corpus
 from bge_export.errors import ArtifactError, OutputError, ReportError
 from bge_export.manifest import MANIFEST, REPORT, Model, Spec, files_below, read_bundle
-from bge_export.parity.corpus import Corpus
 from bge_export.parity.report import Lane, ParityReport, read_report
 
 

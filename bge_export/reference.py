@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.contracts import Checkpoint
+from bge_export.corpus import Corpus
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.model import load_model
-from bge_export.parity.corpus import Corpus
 from bge_export.vectors import ReferenceVectors
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")

@@ -19,8 +19,8 @@ from bge_export.contracts import (
     Target,
     TokenBatch,
 )
+from bge_export.corpus import Corpus, Text
 from bge_export.parity.compare import Place, compare
-from bge_export.parity.corpus import Corpus, Text
 from bge_export.parity.policy import Limits, Requirement, ThresholdPolicy
 from bge_export.parity.report import ParityReport
 from bge_export.vectors import ReferenceVectors

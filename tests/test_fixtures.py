@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModel, AutoTokenizer
 
 from bge_export.checkpoint import open_checkpoint
-from bge_export.parity.corpus import builtin_corpus
+from bge_export.corpus import builtin_corpus
 from scripts import make_fixtures
 
 FIXTURES = Path(__file__).resolve().parent.parent / "parity_fixtures"

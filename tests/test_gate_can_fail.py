@@ -32,8 +32,8 @@ from fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bge_export.corpus import Corpus, Text
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, PolicyError
-from bge_export.parity.corpus import Corpus, Text
 from bge_export.parity.gate import Failure, Verdict, judge
 from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import Lane, ParityReport, RowParity

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.contracts import Artifact, Runtime, Session, TokenBatch
+from bge_export.corpus import Corpus
 from bge_export.errors import DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
 from bge_export.parity.batches import plan_batches
-from bge_export.parity.corpus import Corpus
 from bge_export.parity.embedding import Checked, Embeddings, embed_texts, steps
 from bge_export.parity.environment import describe_environment
 from bge_export.parity.metrics import seen_pooling

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bge_export.contracts import Artifact
-from bge_export.parity.corpus import Corpus
+from bge_export.corpus import Corpus
 from bge_export.parity.figures import excerpt
 from bge_export.parity.gate_rows import judge_row
 from bge_export.parity.policy import Requirement, ThresholdPolicy

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bge_export.parity.corpus import Corpus
+from bge_export.corpus import Corpus
 from bge_export.parity.embedding import Embeddings, InBatch
 from bge_export.parity.figures import excerpt
 from bge_export.parity.metrics import cosines, finite_rows, max_differences, nearest_rows, norms

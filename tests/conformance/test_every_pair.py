@@ -7,10 +7,10 @@ import pytest
 
 from bge_export.commands import check_parity, export_model, judge_report, read_policy
 from bge_export.contracts import Target
+from bge_export.corpus import builtin_corpus
 from bge_export.exporters import find_exporter, format_names
 from bge_export.manifest import read_bundle
 from bge_export.parity.compare import Place, compare
-from bge_export.parity.corpus import builtin_corpus
 from bge_export.parity.gate import judge
 from bge_export.runtimes import find_runtime, runtime_names
 from bge_export.vectors import ReferenceVectors

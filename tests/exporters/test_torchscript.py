@@ -17,12 +17,12 @@ from packaging.requirements import Requirement
 from bge_export import tracing
 from bge_export.checkpoint import open_checkpoint
 from bge_export.commands import Exported, export_model
+from bge_export.corpus import builtin_corpus
 from bge_export.errors import ExportError
 from bge_export.exporters.torchscript import ELAND_FILE, ELAND_INPUTS, NAMES, PLAIN_FILE, TorchScriptExporter
 from bge_export.exporters.torchscript import eland_inputs as inputs_of
 from bge_export.manifest import read_bundle
 from bge_export.model import load_model
-from bge_export.parity.corpus import builtin_corpus
 from bge_export.reference import embed_texts
 from bge_export.tokens import TextTokenizer
 

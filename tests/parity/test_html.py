@@ -21,9 +21,9 @@ from fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bge_export.corpus import Corpus, Text
 from bge_export.errors import DeviceUnavailable
 from bge_export.parity import plots
-from bge_export.parity.corpus import Corpus, Text
 from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.parity.gate import judge
 from bge_export.parity.html import render_html

@@ -14,8 +14,8 @@ from fakes import (
 )
 from rich.console import Console
 
+from bge_export.corpus import Corpus, Text
 from bge_export.errors import DeviceUnavailable
-from bge_export.parity.corpus import Corpus, Text
 from bge_export.parity.gate import judge
 from bge_export.parity.render import as_json, render
 

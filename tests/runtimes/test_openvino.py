@@ -8,11 +8,11 @@ import pytest
 
 from bge_export.commands import Exported, export_model, judge_report, read_policy
 from bge_export.contracts import TokenBatch
+from bge_export.corpus import Corpus, builtin_corpus
 from bge_export.errors import ArtifactError, DeviceUnavailable
 from bge_export.exporters.openvino import OpenVinoExporter
 from bge_export.manifest import read_bundle
 from bge_export.parity.compare import Place, compare
-from bge_export.parity.corpus import Corpus, builtin_corpus
 from bge_export.parity.gate import judge
 from bge_export.parity.policy import ThresholdPolicy
 from bge_export.runtimes import find_runtime

@@ -10,9 +10,9 @@ from architectures import KINDS, build
 
 from bge_export.checkpoint import as_artifacts, open_checkpoint
 from bge_export.contracts import Artifact
+from bge_export.corpus import builtin_corpus
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
 from bge_export.parity.compare import Place, compare
-from bge_export.parity.corpus import builtin_corpus
 from bge_export.reference import embed_texts
 from bge_export.runtimes import find_runtime, runtime_names
 from bge_export.vectors import ReferenceVectors
