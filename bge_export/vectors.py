@@ -74,7 +74,8 @@ class ReferenceVectors:
             ReportError: the file is missing, damaged, of another schema, or its parts do not fit together.
         """
         try:
-            with np.load(path, allow_pickle=False) as data:
+            # Opened here: numpy leaves the file open where it is no archive.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 arrays = {name: data[name] for name in data.files}
             facts = json.loads(arrays["facts"].tobytes())
             if facts.get("schema") != SCHEMA:
