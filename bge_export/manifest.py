@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target
 from bge_export.digest import combined_digest, file_sha256
-from bge_export.errors import ArtifactError
+from bge_export.errors import ArtifactError, CheckpointError
+from bge_export.pooling_files import read_sentence_files
 
 MANIFEST = "bge_export.json"
 REPORT = "parity.json"
@@ -144,6 +145,7 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
     manifest = read_manifest(root)
     if verify:
         _refuse_changed(root, manifest)
+        _refuse_other_promise(root, manifest.spec)
     spec = EmbeddingSpec(**manifest.spec.model_dump())
     own = {name for model in manifest.models for name in model.files}
     shared = [name for name in manifest.files if name not in own]
@@ -181,6 +183,26 @@ def _refuse_changed(root: Path, manifest: Manifest) -> None:
             )
     if unknown := listed - set(manifest.files):
         raise ArtifactError(f"{root / MANIFEST} gives no digest of {sorted(unknown)[0]!r}. Export the folder again.")
+
+
+def _refuse_other_promise(root: Path, spec: Spec) -> None:
+    """Raise ArtifactError unless the pooling files, which consumers read, say what the manifest says."""
+    try:
+        declared = read_sentence_files(root)
+    except CheckpointError as error:
+        raise ArtifactError(f"{error} Export the folder again.") from error
+    pairs = {
+        "pooling": (declared.pooling, spec.pooling),
+        "normalisation": (declared.normalize, spec.normalize),
+        "longest input": (declared.max_seq_length, spec.max_tokens),
+        "width": (declared.width, spec.dim),
+    }
+    for what, (given, promised) in pairs.items():
+        if given != promised:
+            raise ArtifactError(
+                f"{root}: its pooling files declare the {what} {given!r}, but {MANIFEST} promises {promised!r}: "
+                "consumers would compute another embedding. Export the folder again."
+            )
 
 
 def files_below(root: Path) -> Iterator[str]:

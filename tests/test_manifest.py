@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from bge_export.commands import Exported
+from bge_export.digest import file_sha256
 from bge_export.errors import ArtifactError
 from bge_export.manifest import MANIFEST, read_bundle
 
@@ -84,3 +85,30 @@ def test_a_folder_without_a_manifest_says_how_to_make_one(tmp_path: Path) -> Non
     (tmp_path / MANIFEST).write_text("[1]")
     with pytest.raises(ArtifactError, match="cannot be read"):
         read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "what"),
+    [
+        (
+            "1_Pooling/config.json",
+            lambda old: {
+                **old,
+                "pooling_mode_cls_token": False,
+                "pooling_mode_mean_tokens": True,
+                "pooling_mode": "mean",
+            },
+            "pooling",
+        ),
+        ("modules.json", lambda old: old[:2], "normalisation"),
+        ("sentence_bert_config.json", lambda old: {**old, "max_seq_length": 128}, "longest input"),
+    ],
+)
+def test_pooling_files_that_promise_something_else_are_refused_even_where_the_digests_agree(
+    bundle: Path, name: str, change, what: str
+) -> None:
+    (bundle / name).write_text(json.dumps(change(json.loads((bundle / name).read_text("utf-8")))), "utf-8")
+    files = json.loads((bundle / MANIFEST).read_text("utf-8"))["files"]
+    edit(bundle, files=files | {name: file_sha256(bundle / name)})
+    with pytest.raises(ArtifactError, match=f"declare the {what}"):
+        read_bundle(bundle)
