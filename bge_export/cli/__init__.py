@@ -1,0 +1,94 @@
+"""The command line: parse, one call into `commands`, render, exit status.
+
+This folder is the sole user of print, environment and exit.
+
+Exit status: 0 passed, 1 refused, 2 usage, 3 could not measure. Anything unforeseen is a 3, never a 0 or a 1.
+Results go to standard output, progress and errors to standard error.
+"""
+
+import errno
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+
+from bge_export.cli import checks, exports, looks
+from bge_export.cli.options import NOT_MEASURED, USAGE
+from bge_export.cli.output import err
+from bge_export.errors import BgeExportError
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DEBUG = "BGE_EXPORT_DEBUG"
+UsageProblem: type[Exception] = typer.BadParameter.__bases__[0]
+"""click's UsageError, which typer keeps to itself."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Exports sentence-embedding checkpoints and proves that every artifact gives the same embeddings.",
+    epilog="Exit status: 0 passed, 1 refused, 2 usage, 3 could not measure.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    exports.onnx, exports.torchscript, exports.openvino, checks.parity, checks.reference, checks.gate, checks.merge,
+    looks.bisect, looks.evaluate, looks.inspect, looks.doctor,
+):  # fmt: skip
+    app.command()(command)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its status."""
+    # Importing torch and transformers makes a million objects and no garbage: looking for some costs 10 % of an export.
+    # What does make large circles (graphs) collects by itself.
+    gc.disable()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stopped job cleans up as Ctrl-C does
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; return its exit status whatever happens."""
+    try:
+        status = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
+    except UsageProblem as error:
+        describe: Callable[[], str] = getattr(error, "format_message", error.__str__)
+        return _complain(describe(), USAGE, "Try --help.")
+    except typer.Abort:
+        return _interrupted()
+    except BgeExportError as error:
+        _traceback()
+        return _complain(str(error), error.exit_status)
+    except (KeyboardInterrupt, SystemExit):
+        return _interrupted()
+    except OSError as error:
+        _traceback()
+        if error.errno in NO_SPACE:
+            return _complain(f"No space left: {error}. Nothing was left behind.", NOT_MEASURED, "Free some space.")
+        return _complain(f"{error}. Nothing was left behind.", NOT_MEASURED)
+    except Exception as error:  # noqa: BLE001 - a traceback's status is 1, which would read as a verdict
+        _traceback()
+        return _complain(f"unexpected {type(error).__name__}: {error}", NOT_MEASURED, f"Set {DEBUG}=1 for a traceback.")
+    return _interrupted() if status == 128 + signal.SIGINT else int(status or 0)
+
+
+def _interrupted() -> int:
+    return _complain("interrupted. Nothing was left behind.", NOT_MEASURED)
+
+
+def _complain(message: str, status: int, hint: str = "") -> int:
+    """Print an error; return its status."""
+    text = f"{message} {hint}".strip()
+    err.print("[bold red]error:[/] ", end="")
+    err.print(text, highlight=False, markup=False, soft_wrap=True)
+    return status
+
+
+def _traceback() -> None:
+    if os.environ.get(DEBUG):
+        traceback.print_exc()

@@ -1,0 +1,132 @@
+"""The commands that measure and judge."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bge_export.cli.options import (
+    CORES,
+    PASSED,
+    Column,
+    Html,
+    Json,
+    ModelArgument,
+    PoolingOption,
+    Require,
+    Revision,
+    Texts,
+    Threads,
+    Thresholds,
+)
+from bge_export.cli.output import print_json, show, track
+
+if TYPE_CHECKING:
+    pass
+
+
+def parity(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that bge-export wrote.")],
+    reference: Annotated[
+        str, typer.Option(help="The checkpoint (Hub id or folder), or a .npz file of 'bge-export reference'.")
+    ],
+    texts: Texts = None,
+    column: Column = None,
+    runtime: Annotated[
+        list[str] | None, typer.Option(help="Runtime that must run. Repeatable. [default: all that are installed]")
+    ] = None,
+    device: Annotated[list[str] | None, typer.Option(help="Device for --runtime. Repeatable. [default: cpu]")] = None,
+    require: Require = None,
+    revision: Revision = None,
+    thresholds: Thresholds = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Where to write the report. [default: parity.json in the folder]")
+    ] = None,
+    html: Html = None,
+    threads: Threads = CORES,
+    as_json: Json = False,
+) -> int:
+    """Measure every artifact of a folder against the reference, and judge it.
+
+    Without --runtime all that this machine can run is measured, and of the rest the table says why not. The runtime
+    'torch' is the checkpoint itself on another device, and in half precisions.
+    """
+    from bge_export.commands import check_parity
+
+    if device and not runtime:
+        raise typer.BadParameter("--device needs --runtime")
+    lanes = [f"{name}:{place}" for name in runtime or [] for place in device or ["cpu"]]
+    proof = check_parity(
+        folder, reference, revision=revision, texts=texts, column=column, lanes=lanes, require=require or (),
+        thresholds=thresholds, report_path=report, threads=threads, track=track,
+    )  # fmt: skip
+    return show(proof, as_json, html, thresholds)
+
+
+def reference(
+    model: ModelArgument = "BAAI/bge-small-en",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")] = Path("reference.npz"),
+    texts: Texts = None,
+    column: Column = None,
+    revision: Revision = None,
+    pooling: PoolingOption = None,
+    threads: Threads = CORES,
+    as_json: Json = False,
+) -> int:
+    """Write the oracle's vectors to a file: other machines check with it, without torch or the checkpoint."""
+    from bge_export.commands import write_reference
+
+    vectors = write_reference(
+        model, output, revision=revision, pooling=pooling, texts=texts, column=column,
+        threads=threads, track=track,
+    )  # fmt: skip
+    facts = {
+        "place": str(output), "texts": len(vectors.ids), "source": vectors.source,
+        "checkpoint_digest": vectors.checkpoint_digest, "texts_digest": vectors.texts_digest,
+    }  # fmt: skip
+    if as_json:
+        print_json(facts)
+    else:
+        print(f"{output}: {len(vectors.ids)} vectors of {vectors.source} ({vectors.checkpoint_digest[:12]}).")
+    return PASSED
+
+
+def gate(
+    report: Annotated[Path, typer.Argument(metavar="REPORT", help="A parity.json.")],
+    texts: Texts = None,
+    column: Column = None,
+    require: Require = None,
+    thresholds: Thresholds = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Folder it must be about. [default: the one the report lies in, if it is one]")
+    ] = None,
+    html: Html = None,
+    as_json: Json = False,
+) -> int:
+    """Judge a report again, from its facts alone: on another machine, in another job."""
+    from bge_export.commands import judge_report
+
+    proof = judge_report(
+        report, texts=texts, column=column, require=require or (), thresholds=thresholds, bundle=bundle
+    )
+    return show(proof, as_json, html, thresholds)
+
+
+def merge(
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT…", help="The parity.json of each machine.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The report to write.")],
+    texts: Texts = None,
+    column: Column = None,
+    require: Require = None,
+    thresholds: Thresholds = None,
+    html: Html = None,
+    as_json: Json = False,
+) -> int:
+    """Join the reports of several machines into one, and judge the whole.
+
+    Only reports of the same checkpoint, artifacts and texts, byte for byte, can be joined.
+    """
+    from bge_export.commands import merge_reports
+
+    proof = merge_reports(reports, output, texts=texts, column=column, require=require or (), thresholds=thresholds)
+    return show(proof, as_json, html, thresholds)

@@ -1,0 +1,128 @@
+"""The export commands."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from bge_export.cli.options import (
+    CORES,
+    PASSED,
+    CommonOptions,
+    Json,
+    ModelArgument,
+    NoCheck,
+    Output,
+    Overwrite,
+    PoolingOption,
+    Revision,
+    SentenceEmbedding,
+    Threads,
+    Thresholds,
+    WeightPrecision,
+)
+from bge_export.cli.output import print_json, show, track
+
+if TYPE_CHECKING:
+    from bge_export.contracts import Exporter
+
+
+def onnx(
+    model: ModelArgument = "BAAI/bge-small-en",
+    output: Output = None,
+    precision: Annotated[list[WeightPrecision] | None, typer.Option(help="Repeatable. [default: fp32]")] = None,
+    sentence_embedding: SentenceEmbedding = False,
+    revision: Revision = None,
+    pooling: PoolingOption = None,
+    overwrite: Overwrite = False,
+    no_check: NoCheck = False,
+    thresholds: Thresholds = None,
+    threads: Threads = CORES,
+    as_json: Json = False,
+) -> int:
+    """Export a checkpoint to ONNX, and prove what was written.
+
+    The folder appears only if it passes the gate; otherwise it is left as OUTPUT.refused, with its report.
+    """
+    from bge_export.exporters import find_exporter
+
+    exporter = find_exporter("onnx", sentence_embedding=sentence_embedding)
+    common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
+    return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
+
+
+def torchscript(
+    model: ModelArgument = "BAAI/bge-small-en",
+    output: Output = None,
+    layout: Annotated[
+        Literal["plain", "eland"],
+        typer.Option(help="plain: inputs and outputs as for ONNX. eland: the form Elasticsearch's importer expects."),
+    ] = "plain",
+    sentence_embedding: SentenceEmbedding = False,
+    revision: Revision = None,
+    pooling: PoolingOption = None,
+    overwrite: Overwrite = False,
+    no_check: NoCheck = False,
+    thresholds: Thresholds = None,
+    threads: Threads = CORES,
+    as_json: Json = False,
+) -> int:
+    """Export a checkpoint to TorchScript (fp32), and prove what was written."""
+    from bge_export.exporters import find_exporter
+
+    exporter = find_exporter("torchscript", layout=layout, sentence_embedding=sentence_embedding)
+    common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
+    return _export(exporter, model, [WeightPrecision.fp32], common, as_json)
+
+
+def openvino(
+    model: ModelArgument = "BAAI/bge-small-en",
+    output: Output = None,
+    precision: Annotated[
+        list[WeightPrecision] | None, typer.Option(help="Precision of the weights. Repeatable. [default: fp32]")
+    ] = None,
+    static_shape: Annotated[
+        str | None, typer.Option(metavar="BxS", help="Bake in batch size and length, as NPUs need: 1x512.")
+    ] = None,
+    sentence_embedding: SentenceEmbedding = False,
+    revision: Revision = None,
+    pooling: PoolingOption = None,
+    overwrite: Overwrite = False,
+    no_check: NoCheck = False,
+    thresholds: Thresholds = None,
+    threads: Threads = CORES,
+    as_json: Json = False,
+) -> int:
+    """Export a checkpoint to OpenVINO, and prove what was written."""
+    from bge_export.exporters import find_exporter
+
+    shape = None
+    if static_shape is not None:
+        rows, x, length = static_shape.partition("x")
+        if not (x and rows.isdigit() and length.isdigit() and int(rows) and int(length)):
+            raise typer.BadParameter(f"--static-shape is {static_shape!r}, not a batch size and a length such as 1x512")
+        shape = (int(rows), int(length))
+    exporter = find_exporter("openvino", sentence_embedding=sentence_embedding, static_shape=shape)
+    common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
+    return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
+
+
+def _export(exporter: "Exporter", model: str, precisions: Sequence[str], common: CommonOptions, as_json: bool) -> int:
+    """Run one export command; return its exit status."""
+    from bge_export.commands import export_model
+
+    exported = export_model(
+        exporter, model, common.output, revision=common.revision, pooling=common.pooling, precisions=precisions,
+        overwrite=common.overwrite, check=not common.no_check, thresholds=common.thresholds, threads=common.threads,
+        track=track,
+    )  # fmt: skip
+    if exported.proof is None:
+        if as_json:
+            print_json({"place": str(exported.place), "checked": False})
+        else:
+            print(f"{exported.place}: written, not checked (--no-check).")
+        return PASSED
+    status = show(exported.proof, as_json)
+    if not as_json:
+        print(f"{exported.place}: {'proven' if status == PASSED else 'refused; the folder is left here to look at'}.")
+    return status

@@ -1,0 +1,59 @@
+"""The options that several commands share."""
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+PASSED, REFUSED, USAGE, NOT_MEASURED = 0, 1, 2, 3
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class WeightPrecision(StrEnum):
+    """Precisions of the exporters."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+@dataclass(frozen=True)
+class CommonOptions:
+    """What every export command takes."""
+
+    output: Path | None
+    revision: str | None
+    pooling: Literal["cls", "mean", "last"] | None
+    overwrite: bool
+    no_check: bool
+    thresholds: Path | None
+    threads: int
+
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id, or a local checkpoint folder.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub id.")]
+PoolingOption = Annotated[
+    Literal["cls", "mean", "last"] | None, typer.Option(help="Pooling, for a checkpoint that declares none.")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder to write. [default: ./ and the model's own name]")
+]
+SentenceEmbedding = Annotated[
+    bool, typer.Option("--sentence-embedding", help="Add the pooled, normalised embedding as second output.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what bge-export wrote there before.")]
+NoCheck = Annotated[bool, typer.Option("--no-check", help="Leave parity and gate out; the manifest says so.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Also write the report as a page for people.")]
+Texts = Annotated[
+    Path | None, typer.Option(help="Your own texts: .txt, .jsonl or .tsv. [default: the package's fixture texts]")
+]
+Column = Annotated[str | None, typer.Option(help="The column of a .tsv file that holds the texts.")]
+Thresholds = Annotated[Path | None, typer.Option(help="Your own limits. [default: the package's thresholds.toml]")]
+Require = Annotated[
+    list[str] | None,
+    typer.Option(help="Refuse unless this was measured: runtime:device or target@runtime:device. Repeatable."),
+]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of the oracle and the runtimes.", show_default="all cores")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]

@@ -1,0 +1,56 @@
+"""What commands print: results on standard output, progress on standard error."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from bge_export.commands import Proof
+
+err = Console(stderr=True)
+
+
+def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Path | None = None) -> int:
+    """Print a report with its verdict; return the exit status that the verdict is."""
+    from bge_export.parity.render import as_json as to_json
+    from bge_export.parity.render import render
+
+    if html is not None:
+        from bge_export.commands import read_policy
+        from bge_export.parity.html import render_html
+
+        html.write_text(render_html(proof.report, proof.verdict, read_policy(thresholds)), "utf-8")
+
+    if as_json:
+        print_json(to_json(proof.report, proof.verdict))
+    else:
+        out().print(render(proof.report, proof.verdict))
+    return proof.verdict.exit_status
+
+
+def out() -> Console:
+    """Return the console of standard output; a pipe or file gets wide lines rather than folded ones."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def track(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a stage on standard error: a bar on a terminal, a line otherwise."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    if not err.is_terminal:
+        err.print(f"{name} …", highlight=False, markup=False, soft_wrap=True)
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,29 @@
+"""What each command of the command line does, as a Python function: stages composed, nothing printed.
+
+export_model     checkpoint -> layout + models + manifest, staged -> parity -> gate -> OUT, or OUT.refused
+check_parity     folder x reference x texts x lanes -> report -> verdict
+write_reference  checkpoint x texts -> vectors
+judge_report     report -> verdict
+merge_reports    reports of several machines -> one report -> verdict
+bisect_artifact  model file x checkpoint x text -> the layer where it drifts
+evaluate_pairs   folder x scored pairs -> task scores
+"""
+
+from bge_export.commands.analysis import bisect_artifact, evaluate_pairs
+from bge_export.commands.checks import check_parity, judge_report, merge_reports, write_reference
+from bge_export.commands.exports import DEFAULT_MODEL, Exported, export_model
+from bge_export.commands.steps import Proof, read_policy
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "Exported",
+    "Proof",
+    "bisect_artifact",
+    "check_parity",
+    "evaluate_pairs",
+    "export_model",
+    "judge_report",
+    "merge_reports",
+    "read_policy",
+    "write_reference",
+]

@@ -1,0 +1,69 @@
+"""Looking closer: where an artifact drifts, and what it scores."""
+
+from pathlib import Path
+
+from bge_export.bisect import Drift, artifact_at, find_drift
+from bge_export.checkpoint import open_checkpoint
+from bge_export.commands.steps import Track, read_policy, untracked
+from bge_export.errors import UsageError
+from bge_export.evaluate import PairScore, read_pairs, score_pairs
+from bge_export.manifest import read_bundle
+from bge_export.runtimes import find_runtime
+
+
+def bisect_artifact(
+    path: Path,
+    reference: str,
+    text: str,
+    *,
+    revision: str | None = None,
+    limit: float | None = None,
+    thresholds: Path | None = None,
+) -> Drift:
+    """Compare an artifact with its checkpoint layer by layer, on one text.
+
+    Args:
+        path: the artifact's model file.
+        reference: the checkpoint, a Hub id or a folder.
+        text: the text on which the artifact drifts.
+        revision: the checkpoint's Hub revision.
+        limit: the smallest cosine of a token's state; by default the target's `min_cosine`.
+        thresholds: a file of limits in place of the package's own.
+
+    Raises:
+        UsageError: an argument cannot be used.
+        MeasurementError: the artifact's insides cannot be read.
+    """
+    artifact = artifact_at(path)
+    if limit is None:
+        limits = read_policy(thresholds).limits_for(str(artifact.target), "", "")
+        if limits is None:
+            raise UsageError(f"There are no limits for {artifact.target}. Give one with --limit.")
+        limit = limits.min_cosine
+    return find_drift(artifact, open_checkpoint(reference, revision=revision), text, limit)
+
+
+def evaluate_pairs(
+    folder: Path,
+    pairs: Path,
+    *,
+    runtime: str = "onnxruntime",
+    device: str = "cpu",
+    threads: int = 1,
+    track: Track = untracked,
+) -> list[PairScore]:
+    """Score every artifact of a folder that `runtime` reads on a file of scored sentence pairs.
+
+    Raises:
+        UsageError: an argument cannot be used, or the runtime reads none of the artifacts.
+        MeasurementError: an artifact could not be run.
+    """
+    reader = find_runtime(runtime)
+    task = read_pairs(pairs)
+    artifacts = [item for item in read_bundle(folder)[1] if item.target.format in reader.formats]
+    if not artifacts:
+        raise UsageError(f"{folder} holds nothing that {runtime} reads ({', '.join(sorted(reader.formats))}).")
+    with track(f"scoring on {task.name}", 2 * len(task.scores) * len(artifacts)) as advance:
+        return [
+            score for artifact in artifacts for score in score_pairs(artifact, reader, device, threads, task, advance)
+        ]

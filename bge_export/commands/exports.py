@@ -1,0 +1,120 @@
+"""The export commands: a folder that appears only proven."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from bge_export.checkpoint import open_checkpoint
+from bge_export.commands.steps import Proof, Track, default_places, measure_places, read_policy, run_oracle, untracked
+from bge_export.contracts import Checkpoint, ExportedModel, Exporter, Pooling
+from bge_export.corpus import builtin_corpus
+from bge_export.errors import UsageError
+from bge_export.extension import Kept, kept_from
+from bge_export.layout import write_layout
+from bge_export.manifest import REPORT, Model, read_bundle, write_manifest
+from bge_export.output import publish, refused_place, staged
+from bge_export.parity.gate import Verdict, judge
+from bge_export.parity.merge import merge
+from bge_export.parity.policy import ThresholdPolicy
+from bge_export.parity.report import ParityReport, write_report
+
+DEFAULT_MODEL = "BAAI/bge-small-en"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Where an export was left, and its proof; None where the check was left out."""
+
+    place: Path
+    proof: Proof | None
+
+
+def export_model(
+    exporter: Exporter,
+    model: str = DEFAULT_MODEL,
+    out: Path | None = None,
+    *,
+    revision: str | None = None,
+    pooling: Pooling | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    overwrite: bool = False,
+    check: bool = True,
+    thresholds: Path | None = None,
+    threads: int = 1,
+    track: Track = untracked,
+) -> Exported:
+    """Export a checkpoint and prove what was written; nothing stands at `out` unless it is proven.
+
+    Args:
+        exporter: a format with its options, such as `find_exporter("onnx")`.
+        model: a Hub id or a local folder.
+        out: the folder to write; by default the model's own name, here. One that bge-export wrote from the same
+            checkpoint is extended.
+        revision: the Hub revision.
+        pooling: the pooling, for a checkpoint that declares none.
+        precisions: which of the exporter's precisions to write.
+        overwrite: whether what bge-export wrote there before may be replaced: the same targets, or the whole folder
+            where it was made of another checkpoint.
+        check: whether parity and gate follow. Without, the manifest says that they were left out.
+        thresholds: a file of limits in place of the package's own.
+        threads: threads for the oracle and the runtimes.
+        track: shows progress.
+
+    Raises:
+        UsageError: checkpoint, options or output folder cannot be used.
+        MeasurementError: the Hub, the exporter or a runtime failed.
+    """
+    if unknown := [precision for precision in precisions if precision not in exporter.precisions]:
+        raise UsageError(f"{exporter.format} has no precision {unknown[0]!r}: {', '.join(exporter.precisions)}")
+    policy = read_policy(thresholds)
+    checkpoint = open_checkpoint(model, revision=revision, pooling=pooling)
+    out = out or Path(checkpoint.source.rpartition("/")[2])
+    targets = [f"{exporter.format}-{precision}" for precision in precisions]
+    kept = kept_from(out, checkpoint, targets, overwrite=overwrite)
+    with staged(out, source=checkpoint.root) as staging:
+        with track(f"exporting {checkpoint.source}", 1) as advance:
+            kept.carry_models(staging)
+            write_layout(checkpoint, staging)
+            records = _records(exporter, exporter.export(checkpoint, staging, precisions))
+            write_manifest(staging, checkpoint, [*kept.models, *records], checked=check)
+            kept.carry_extras(staging)
+            advance(1)
+        if not check:
+            publish(staging, out)
+            return Exported(out, None)
+        report, verdict = _prove_export(staging, checkpoint, kept, policy, threads, track)
+        write_report(report, staging / REPORT)
+        place = out if verdict.passed else refused_place(out)
+        publish(staging, place)
+        return Exported(place, Proof(report, verdict, place / REPORT))
+
+
+def _prove_export(
+    staging: Path, checkpoint: Checkpoint, kept: Kept, policy: ThresholdPolicy, threads: int, track: Track
+) -> tuple[ParityReport, Verdict]:
+    """Measure what is new in a staged folder, add what is known of the rest, and judge the whole."""
+    corpus = builtin_corpus()
+    _, artifacts = read_bundle(staging)
+    earlier = kept.lanes(artifacts, corpus, checkpoint)
+    known = {(lane.target, lane.model) for lane in earlier}
+    new = [item for item in artifacts if (str(item.target), item.model) not in known]
+    reference = run_oracle(checkpoint, corpus, threads, track)
+    report = measure_places(new, default_places(new, all_devices=False), corpus, reference, threads, track)
+    if kept.report is not None and earlier:
+        targets = {"targets": tuple(sorted({str(item.target) for item in artifacts}))}
+        known_report = kept.report.model_copy(update={"lanes": earlier, "requested": (), **targets}).sealed()
+        report = merge([known_report, report.model_copy(update=targets).sealed()], ["the earlier report", "the new"])
+    return report, judge(report, policy, corpus, artifacts=artifacts)
+
+
+def _records(exporter: Exporter, written: Sequence[ExportedModel]) -> list[Model]:
+    """Return the manifest's records of what an exporter wrote."""
+    tools = {name: version(name) for name in sorted(("bge-export", *exporter.tools))}
+    return [
+        Model(
+            target=f"{exporter.format}-{model.precision}", files=list(model.files), inputs=list(model.inputs),
+            outputs=list(model.outputs), tools=tools, options=dict(exporter.options),
+        )
+        for model in written
+    ]  # fmt: skip

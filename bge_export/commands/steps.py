@@ -1,0 +1,111 @@
+"""What several commands share: progress, inputs, the oracle, and measuring."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bge_export.checkpoint import open_checkpoint
+from bge_export.contracts import Artifact, Checkpoint
+from bge_export.corpus import Corpus, builtin_corpus, load_corpus
+from bge_export.errors import MeasurementError
+from bge_export.fixtures import fixtures_folder
+from bge_export.parity.compare import Place, compare, measurement_steps
+from bge_export.parity.gate import Verdict
+from bge_export.parity.policy import ThresholdPolicy
+from bge_export.parity.report import ParityReport
+from bge_export.reference import embed_texts
+from bge_export.runtimes import find_runtime, runtime_names
+from bge_export.vectors import ReferenceVectors
+
+OWN_RUNTIMES = ("onnxruntime", "openvino", "torchscript")
+"""What an export is proven in, where it is installed: `parity` measures the rest."""
+
+Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Opens a stage of known length: `with track("embedding", 120) as advance: advance(1)`."""
+
+
+@contextmanager
+def untracked(_name: str, _total: int) -> Any:  # noqa: ANN401 - a generator behind the decorator
+    """Show no progress."""
+    yield lambda _count: None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A report, the verdict on it, and the folder or file it was written to."""
+
+    report: ParityReport
+    verdict: Verdict
+    place: Path
+
+
+def read_policy(path: Path | None) -> ThresholdPolicy:
+    """Read a file of limits, the package's own by default."""
+    return ThresholdPolicy.read(path or fixtures_folder() / "thresholds.toml")
+
+
+def read_texts(path: Path | None, column: str | None) -> Corpus:
+    """Read a file of texts, the package's own by default."""
+    return builtin_corpus() if path is None else load_corpus(path, column)
+
+
+def default_places(artifacts: Sequence[Artifact], *, all_devices: bool) -> list[Place]:
+    """Return where artifacts are measured when nobody says where: all that this machine has.
+
+    Args:
+        artifacts: what is to be measured; runtimes that read none of it are left out.
+        all_devices: whether devices that cannot be used are named too, so that the report says why not, and devices
+            other than the processor are used. Without, each format's own runtime on the processor: what an export
+            proves before it publishes.
+    """
+    formats = {artifact.target.format for artifact in artifacts}
+    runtimes = [runtime for runtime in map(find_runtime, runtime_names()) if runtime.formats & formats]
+    if not all_devices:
+        runtimes = [runtime for runtime in runtimes if runtime.name in OWN_RUNTIMES]
+    return [
+        Place(runtime, device, requested=False)
+        for runtime in runtimes
+        for device, unavailable in runtime.devices().items()
+        if all_devices or (unavailable is None and device == "cpu")
+    ]
+
+
+def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int, track: Track) -> ReferenceVectors:
+    """Run the checkpoint itself over the texts."""
+    with track(f"reference: {checkpoint.source}", len(corpus.texts)) as advance:
+        return embed_texts(checkpoint, corpus, threads=threads, advance=advance)
+
+
+def reference_vectors(
+    reference: str, revision: str | None, corpus: Corpus, threads: int, track: Track
+) -> ReferenceVectors:
+    """Return the vectors of a checkpoint, or those of a `.npz` file.
+
+    Raises:
+        MeasurementError: the file is of other texts.
+    """
+    if not reference.endswith(".npz"):
+        return run_oracle(open_checkpoint(reference, revision=revision), corpus, threads, track)
+    vectors = ReferenceVectors.read(Path(reference))
+    if vectors.texts_digest != corpus.digest:
+        raise MeasurementError(
+            f"{reference} holds vectors of other texts than {corpus.name}. "
+            "Write it again with the same --texts, or give the texts it was written for."
+        )
+    return vectors
+
+
+def measure_places(
+    artifacts: Sequence[Artifact],
+    places: Sequence[Place],
+    corpus: Corpus,
+    reference: ReferenceVectors,
+    threads: int,
+    track: Track,
+) -> ParityReport:
+    """Measure every artifact at every place that reads it; return the facts."""
+    pairs = sum(item.target.format in place.runtime.formats for item in artifacts for place in places)
+    with track("measuring", measurement_steps(corpus) * pairs) as advance:
+        return compare(artifacts, places, corpus, reference, threads=threads, advance=advance)
