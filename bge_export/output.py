@@ -51,7 +51,8 @@ def publish(staging: Path, place: Path) -> None:
 
 def refused_place(out: Path) -> Path:
     """Return where a refused export is left."""
-    return out.with_name(out.name + REFUSED)
+    named = out if out.name not in ("", "..") else Path(os.path.abspath(out))
+    return named.with_name(named.name + REFUSED)
 
 
 def _refuse(out: Path, source: Path) -> None:

@@ -109,3 +109,13 @@ def test_what_killed_processes_left_is_swept_and_what_live_ones_have_is_kept(tmp
     write(tmp_path / "out", source)
     assert not dead.exists()
     assert live.exists()
+
+
+def test_a_refused_export_has_a_place_whatever_the_folder_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert refused_place(Path("out")) == Path("out.refused")
+    assert refused_place(Path()) == tmp_path / "here.refused"
+    assert refused_place(Path("..")) == tmp_path.with_name(tmp_path.name + ".refused")
