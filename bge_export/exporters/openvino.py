@@ -27,6 +27,11 @@ CONVERSION = re.compile(r"\n\t*<conversion_parameters>.*?</conversion_parameters
 class OpenVinoExporter:
     """Writes `openvino/openvino_model.xml` and `.bin`; fp16 keeps float16 weights under `openvino_model_fp16`.
 
+    fp16 keeps that name where it is written alone: a target has one name in every folder, so that a folder can be
+    extended (docs/decisions/0012), and consumers that take `openvino_model.xml` unasked never get another precision.
+    Only the weights are rounded: OpenVINO leaves scalars that float16 does not hold as they are, so that arithmetic
+    whose result becomes an index (MPNet's buckets of distances) gives the same indices; a test counts them.
+
     Attributes:
         sentence_embedding: whether the graph also returns the pooled embedding.
         static_shape: batch size and length baked in, as NPUs need; None for any.

@@ -32,7 +32,16 @@ PROVIDERS = {
 
 OPTIONS: Mapping[str, Mapping[str, str]] = {
     "cuda": {"use_tf32": "0"},  # TF32 rounds the inputs of float32 products to 11 bits without a word
+    "openvino": {"device_type": "CPU", "precision": "FP32"},  # it could run on another device, and in another precision
 }
+
+WORK = ("MatMul", "Gemm", "Attention", "LayerNorm", "Softmax", "Gelu", "Erf")
+"""Parts of the names of operators that do a model's work, fused ones too. Beside another provider the CPU may compute
+shapes and indices, and none of this. A share of nodes cannot tell: some providers (OpenVINO, TensorRT, CoreML) run a
+whole graph as one node. Nor can `session.disable_cpu_ep_fallback`: it refuses the nodes that compute shapes too."""
+
+Nodes = Counter[tuple[str, str]]
+"""Provider and operator -> how many nodes of it that provider ran."""
 
 
 class OnnxSession:
@@ -96,22 +105,60 @@ class OnnxRuntime:
             raise DeviceUnavailable(f"onnxruntime cannot run on {device!r}: {reason}")
         provider = PROVIDERS[device][0]
         try:
-            session = _session(artifact, device, threads)
-            if session.get_providers()[0] != provider:
-                raise DeviceUnavailable(f"{provider} was asked for, and {session.get_providers()[0]} took its place")
-            nodes = Counter({provider: 1}) if provider == CPU else _nodes_run(artifact, device, threads)
-        except DeviceUnavailable:
-            raise
+            session, nodes = _opened(artifact, device, threads)
         except Exception as error:
             first = str(error).partition("\n")[0]
             raise ArtifactError(f"ONNX Runtime cannot load {artifact.model} on {device!r}: {first}") from error
-        share = nodes[provider] / max(1, nodes.total())
-        if share <= 0.5:  # what a provider leaves to the CPU are the few nodes that compute shapes
-            raise DeviceUnavailable(
-                f"{provider} was asked for and fell back to the CPU: it runs {share:.0%} of {artifact.model}'s nodes"
-            )
-        facts = {"onnxruntime": onnxruntime.__version__, "provider": provider, "share_of_nodes": f"{share:.4f}"}
-        return OnnxSession(session, artifact, {**facts, **OPTIONS.get(device, {})})
+        _refuse_fall_back(artifact, provider, session.get_providers()[0], nodes)
+        facts = {"onnxruntime": onnxruntime.__version__, "provider": provider, **_shares(provider, nodes)}
+        return OnnxSession(session, artifact, {**facts, **_options(device, threads)})
+
+
+def _opened(artifact: Artifact, device: str, threads: int) -> tuple["onnxruntime.InferenceSession", Nodes]:
+    """Return a session and the nodes that each provider ran in one small run of it; none for the CPU, which is alone.
+
+    The nodes come from the session's own profile, which ends, and is removed, with that run.
+    """
+    if PROVIDERS[device][0] == CPU:
+        return _session(artifact, device, threads), Counter()
+    # Windows holds the profile open until the session is gone.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        session = _session(artifact, device, threads, Path(folder) / "profile")
+        ones = np.ones((1, 4), dtype=np.int64)
+        session.run(None, TokenBatch(ones, ones, ones * 0).feed([value.name for value in session.get_inputs()]))
+        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+    arguments = [event.get("args", {}) for event in events if event.get("name", "").endswith("_kernel_time")]
+    return session, Counter((one["provider"], one.get("op_name", "")) for one in arguments if "provider" in one)
+
+
+def _refuse_fall_back(artifact: Artifact, provider: str, first: str, nodes: Nodes) -> None:
+    """Raise DeviceUnavailable unless `provider` comes first and leaves no work to another."""
+    if first != provider:
+        raise DeviceUnavailable(f"{provider} was asked for, and {first} took its place")
+    if provider == CPU:
+        return
+    left = {
+        name: count for (who, name), count in nodes.items() if who != provider and any(part in name for part in WORK)
+    }
+    if left or not any(who == provider for who, _ in nodes):
+        what = ", ".join(f"{count} {name}" for name, count in sorted(left.items())) or "every node"
+        raise DeviceUnavailable(
+            f"{provider} was asked for and fell back to the CPU, which runs {what} of {artifact.model}"
+        )
+
+
+def _shares(provider: str, nodes: Nodes) -> dict[str, str]:
+    """Return the share of nodes that `provider` ran, and where others ran some, how many each."""
+    by_provider: Counter[str] = Counter()
+    for (who, _), count in nodes.items():
+        by_provider[who] += count
+    share = {"share_of_nodes": f"{by_provider[provider] / by_provider.total() if nodes else 1:.4f}"}
+    return share | {f"nodes_{who}": str(count) for who, count in sorted(by_provider.items())}
+
+
+def _options(device: str, threads: int) -> dict[str, str]:
+    """Return the provider's options; OpenVINO's takes no notice of the session's threads."""
+    return {**OPTIONS.get(device, {}), **({"num_of_threads": str(threads)} if device == "openvino" else {})}
 
 
 def _session(
@@ -127,19 +174,8 @@ def _session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    provider = (PROVIDERS[device][0], dict(OPTIONS.get(device, {})))
+    provider = (PROVIDERS[device][0], _options(device, threads))
     return onnxruntime.InferenceSession(artifact.root / artifact.model, sess_options=options, providers=[provider])
-
-
-def _nodes_run(artifact: Artifact, device: str, threads: int) -> Counter[str]:
-    """Return how many nodes each provider ran in one small run, from the session's own profile."""
-    with tempfile.TemporaryDirectory() as folder:
-        session = _session(artifact, device, threads, Path(folder) / "profile")
-        ones = np.ones((1, 4), dtype=np.int64)
-        session.run(None, TokenBatch(ones, ones, ones * 0).feed([value.name for value in session.get_inputs()]))
-        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-    arguments = [event.get("args", {}) for event in events if event.get("name", "").endswith("_kernel_time")]
-    return Counter(one["provider"] for one in arguments if "provider" in one)
 
 
 RUNTIME = OnnxRuntime()

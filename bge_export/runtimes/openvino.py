@@ -1,6 +1,6 @@
-"""OpenVINO with its precision pinned to float32. It reads its own IR and ONNX."""
+"""OpenVINO with its precision pinned to float32, except on NPUs, which have none. It reads its own IR and ONNX."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,19 +26,25 @@ class OpenVinoSession:
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if DEVICES[device] == "CPU":
             config |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-        if hint is not None:
+        if hint is not None and device != "npu":  # an NPU computes in float16, whatever it is asked for
             config["INFERENCE_PRECISION_HINT"] = hint
+        shape = model.inputs[0].get_partial_shape()
+        if device == "npu" and shape.is_dynamic:
+            raise DeviceUnavailable(
+                f"an NPU runs models of one shape, and {artifact.model} takes any. Export one with --static-shape "
+                f"1x{artifact.spec.max_tokens}"
+            )
         compiled = core.compile_model(model, DEVICES[device], config)
         self._spec = artifact.spec
-        self._inputs = [next(iter(port.get_names() & set(artifact.inputs))) for port in compiled.inputs]
-        self._outputs = list(artifact.outputs)
-        shape = model.inputs[0].get_partial_shape()
+        self._inputs = _names(compiled.inputs, artifact.inputs, artifact.model)
+        self._outputs = _names(compiled.outputs, artifact.outputs, artifact.model)
         self._static = None if shape.is_dynamic else tuple(shape.to_shape())
         self._request = compiled.create_infer_request()
         self.facts: Mapping[str, str] = {
             "openvino": openvino.__version__.partition("-")[0],
             "execution_devices": " ".join(compiled.get_property("EXECUTION_DEVICES")),
             "inference_precision": compiled.get_property("INFERENCE_PRECISION_HINT").to_string(),
+            **({"threads": str(compiled.get_property("INFERENCE_NUM_THREADS"))} if DEVICES[device] == "CPU" else {}),
         }
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
@@ -60,9 +66,27 @@ class OpenVinoSession:
         del self._request
 
 
+def _names(ports: Iterable[Any], names: tuple[str, ...], model: str) -> list[str]:
+    """Return the name of each input or output among `names`; OpenVINO gives some of them others besides.
+
+    Raises:
+        ArtifactError: the graph has others, or not all of them.
+    """
+    found = [next(iter(port.get_names() & set(names)), "") for port in ports]
+    if sorted(found) != sorted(names):
+        raise ArtifactError(f"{model} does not have the ends {', '.join(names)}, and no others. Export it again.")
+    return found
+
+
 def _pieces(batch: TokenBatch, rows: int, length: int) -> Iterator[TokenBatch]:
-    """Yield the batch in pieces of one shape. Rows that fill the last piece have one token, and are dropped later."""
+    """Yield the batch in pieces of one shape. Rows that fill the last piece have one token, and are dropped later.
+
+    Raises:
+        ArtifactError: a text has more tokens than the shape; cutting it would give another text's embedding.
+    """
     count, width = batch.input_ids.shape
+    if batch.attention_mask[:, length:].any():
+        raise ArtifactError(f"the model takes {length} tokens, and a text has more. Export it with a longer shape.")
     for start in range(0, count, rows):
         arrays = []
         for name in ("input_ids", "attention_mask", "token_type_ids"):
@@ -123,10 +147,16 @@ class OpenVinoRuntime:
             session = OpenVinoSession(artifact, device, threads, self.hint)
         except RuntimeError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
-            raise ArtifactError(f"OpenVINO cannot load {artifact.model}: {lines[-1]}. Export it again.") from error
+            raise ArtifactError(
+                f"OpenVINO cannot load {artifact.model}: {lines[-1].rstrip(' .!')}. Export it again."
+            ) from error
         used = session.facts["execution_devices"]
-        if not used.startswith(DEVICES[device]):
+        if any(name.partition(".")[0] != DEVICES[device] for name in used.split()):
             raise DeviceUnavailable(f"asked for {DEVICES[device]}, but {used} took its place")
+        if self.hint and device != "npu" and session.facts["inference_precision"] != self.hint:
+            raise DeviceUnavailable(
+                f"asked for {self.hint} on {DEVICES[device]}, but {session.facts['inference_precision']} took its place"
+            )
         return session
 
 

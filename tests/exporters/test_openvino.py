@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import openvino
 import pytest
 from architectures import build
@@ -12,7 +13,10 @@ from bge_export.manifest import read_bundle
 
 @pytest.mark.parametrize(
     ("kind", "pooling"),
-    [("bert", "last"), ("roberta", "mean"), ("xlm-roberta", "cls"), ("distilbert", "cls"), ("mpnet", "mean")],
+    [
+        *[("bert", "last"), ("bert", "mean"), ("roberta", "mean"), ("xlm-roberta", "cls"), ("distilbert", "cls")],
+        *[("mpnet", "cls"), ("mpnet", "mean"), ("mpnet", "last")],
+    ],
 )
 def test_every_architecture_is_proven_in_both_precisions(kind: str, pooling: str, tmp_path: Path) -> None:
     checkpoint = build(kind, tmp_path / kind, pooling)
@@ -47,6 +51,47 @@ def test_two_exports_give_the_same_bytes_and_name_no_machine(tiny: Path, tmp_pat
     text = (folders[0] / "openvino/openvino_model.xml").read_text("utf-8")
     assert str(tmp_path) not in text
     assert str(Path.home()) not in text
+
+
+def mpnet_buckets(path: Path) -> np.ndarray:
+    """Return MPNet's bucket of every distance, [512, 512]: the graph's one cast of a float to an integer."""
+    core = openvino.Core()
+    model = core.read_model(path)
+    (cast,) = (
+        node
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "Convert"
+        and node.get_input_element_type(0).is_real()
+        and node.get_output_element_type(0).is_integral()
+    )
+    cast.output(0).get_tensor().set_names({"buckets"})
+    model.add_outputs([cast.output(0)])
+    request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    ids = np.full((1, 512), 7, dtype=np.int64)
+    request.infer({"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    return np.array(request.get_tensor("buckets").data)
+
+
+def test_float16_weights_move_no_bucket_of_mpnet(tmp_path: Path) -> None:
+    checkpoint = build("mpnet", tmp_path / "mpnet", "mean")
+    precisions = ["fp32", "fp16"]
+    out = export_model(OpenVinoExporter(), str(checkpoint), tmp_path / "out", precisions=precisions, check=False).place
+    full, half = (mpnet_buckets(out / f"openvino/openvino_model{part}.xml") for part in ("", "_fp16"))
+    assert full.shape == (512, 512)
+    assert len(np.unique(full)) > 8
+    np.testing.assert_array_equal(half, full)
+
+
+def test_the_order_of_precisions_does_not_change_the_files(tiny: Path, tmp_path: Path) -> None:
+    orders = (["fp32", "fp16"], ["fp16", "fp32"], ["fp16"])
+    folders = [
+        export_model(OpenVinoExporter(), str(tiny), tmp_path / "-".join(order), precisions=order, check=False).place
+        for order in orders
+    ]
+    for folder in folders[1:]:
+        for path in sorted((folder / "openvino").iterdir()):
+            assert path.read_bytes() == (folders[0] / "openvino" / path.name).read_bytes(), path.name
+    assert not (folders[2] / "openvino/openvino_model.xml").exists()
 
 
 @pytest.mark.parametrize("shape", ["512", "1x", "0x512", "axb"])

@@ -1,5 +1,6 @@
 """OpenVINO: pinned precision, its own choice beside it, devices by name, static shapes."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +38,7 @@ def test_precision_is_pinned_and_recorded(ir: Exported) -> None:
     session = RUNTIME.open(artifact, "cpu", 1)
     assert session.facts["inference_precision"] == "f32"
     assert session.facts["execution_devices"] == "CPU"
+    assert session.facts["threads"] == "1"
     session.close()
 
 
@@ -78,14 +80,59 @@ def test_an_unknown_device_says_which_there_are(ir: Exported) -> None:
         RUNTIME.open(read_bundle(ir.place)[1][0], "abacus", 1)
 
 
-def test_another_device_that_takes_the_place_is_refused(ir: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("used", "precision", "said"),
+    [
+        ("CPU", "f32", "asked for GPU, but CPU took its place"),
+        ("GPU.0 CPU", "f32", "asked for GPU, but GPU.0 CPU took its place"),
+        ("GPU.0", "f16", "asked for f32 on GPU, but f16 took its place"),
+    ],
+)
+def test_what_takes_the_place_of_a_device_or_a_precision_is_refused(
+    ir: Exported, monkeypatch: pytest.MonkeyPatch, used: str, precision: str, said: str
+) -> None:
     from bge_export.runtimes import openvino as module
 
-    fallen_back = SimpleNamespace(facts={"execution_devices": "CPU"})
-    monkeypatch.setattr(module, "OpenVinoSession", lambda *_: fallen_back)
+    given = SimpleNamespace(facts={"execution_devices": used, "inference_precision": precision}, close=lambda: None)
+    monkeypatch.setattr(module, "OpenVinoSession", lambda *_: given)
     monkeypatch.setattr(type(RUNTIME), "devices", lambda _: {"gpu": None})
-    with pytest.raises(DeviceUnavailable, match="asked for GPU, but CPU took its place"):
+    with pytest.raises(DeviceUnavailable, match=f"{said}$"):
         RUNTIME.open(read_bundle(ir.place)[1][0], "gpu", 1)
+
+
+def test_a_model_of_any_shape_is_not_for_an_npu(ir: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(RUNTIME), "devices", lambda _: {"npu": None})
+    with pytest.raises(DeviceUnavailable, match="--static-shape 1x512"):
+        RUNTIME.open(read_bundle(ir.place)[1][0], "npu", 1)
+
+
+@pytest.mark.parametrize("field", ["inputs", "outputs"])
+def test_a_graph_with_other_ends_than_the_manifest_says_is_named(ir: Exported, field: str) -> None:
+    artifact = read_bundle(ir.place)[1][0]
+    with pytest.raises(
+        ArtifactError, match=rf"openvino_model\.xml does not have the ends {getattr(artifact, field)[0]}"
+    ):
+        RUNTIME.open(replace(artifact, **{field: getattr(artifact, field)[:1]}), "cpu", 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_onnx_artifacts_are_read_too(tiny_export: Exported, precision: str) -> None:
+    (artifact,) = (item for item in read_bundle(tiny_export.place)[1] if item.target.precision == precision)
+    tokens = batch(3, 40)
+    there, here = (find_runtime(name).open(artifact, "cpu", 1).embed(tokens) for name in ("onnxruntime", "openvino"))
+    assert here.keys() == there.keys() == {"last_hidden_state", "sentence_embedding"}
+    for name, given in here.items():
+        np.testing.assert_allclose(given, there[name], atol={"fp32": 2e-6, "fp16": 2e-3}[precision])
+
+
+def test_what_was_returned_stays_when_the_session_runs_again_and_closes(ir: Exported) -> None:
+    session = RUNTIME.open(read_bundle(ir.place)[1][0], "cpu", 1)
+    given = session.embed(batch(2, 8))
+    kept = {name: value.copy() for name, value in given.items()}
+    session.embed(batch(2, 9))
+    session.close()
+    for name, value in given.items():
+        np.testing.assert_array_equal(value, kept[name])
 
 
 @pytest.mark.parametrize("suffix", [".xml", ".bin"])
@@ -107,6 +154,13 @@ def test_a_static_shape_gives_what_any_shape_gives(tiny: Path, ir: Exported, tmp
         given = fixed.embed(tokens)["last_hidden_state"]
         assert given.shape == (rows, 64)
         np.testing.assert_allclose(given, free.embed(tokens)["last_hidden_state"], atol=2e-6)
+
+
+def test_a_text_longer_than_the_static_shape_is_not_cut(tiny: Path, tmp_path: Path) -> None:
+    done = export_model(OpenVinoExporter(static_shape=(1, 512)), str(tiny), tmp_path / "out", check=False)
+    session = RUNTIME.open(read_bundle(done.place)[1][0], "cpu", 1)
+    with pytest.raises(ArtifactError, match="takes 512 tokens, and a text has more"):
+        session.embed(batch(1, 513))
 
 
 def test_a_refused_row_names_the_default_hint(ir: Exported) -> None:
