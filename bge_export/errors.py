@@ -4,7 +4,7 @@
     ├── UsageError                  2   the command or its input is wrong; nothing was started
     │   ├── CheckpointError         2   a checkpoint that cannot be used: missing, corrupt, pickle, unknown
     │   ├── TextsError              2   a file of texts that cannot be read
-    │   ├── OutputError             2   an output folder that must not be written
+    │   ├── OutputError             2   an output that must not be written, or replaced
     │   └── PolicyError             2   a file of limits that cannot be read
     └── MeasurementError            3   the work could not be done or finished
         ├── HubError                3   the Hub could not be reached or gave something else
@@ -42,7 +42,7 @@ class TextsError(UsageError):
 
 
 class OutputError(UsageError):
-    """An output folder that exists, cannot be made, or must not be overwritten."""
+    """An output folder or file that cannot be made, or whose place holds what must not be replaced."""
 
 
 class PolicyError(UsageError):

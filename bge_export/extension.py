@@ -1,10 +1,9 @@
 """Adding a format or a precision to a folder that holds others of the same checkpoint.
 
-The folder is made again beside its place: what stays is linked, not copied, and keeps its measurements where the bytes
-that decide its embeddings are still the same.
+The folder is made again beside its place: what stays is copied, so that a refused folder shares no file with the one
+that it did not replace, and keeps its measurements where the bytes that decide its embeddings are still the same.
 """
 
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.corpus import Corpus
 from bge_export.errors import ArtifactError, OutputError, ReportError
-from bge_export.manifest import MANIFEST, REPORT, Model, Spec, files_below, read_bundle
+from bge_export.manifest import MANIFEST, REPORT, Model, Spec, read_bundle
 from bge_export.parity.report import Lane, ParityReport, read_report
 
 
@@ -23,25 +22,14 @@ class Kept:
 
     root: Path
     models: tuple[Model, ...] = ()
-    extras: tuple[str, ...] = ()
     report: ParityReport | None = None
 
     def carry_models(self, staging: Path) -> None:
-        """Put the kept models into the new folder."""
-        self._carry(staging, (name for model in self.models for name in model.files))
-
-    def carry_extras(self, staging: Path) -> None:
-        """Put what others added to the folder (a README, say) into the new one; the manifest does not list it."""
-        self._carry(staging, self.extras)
-
-    def _carry(self, staging: Path, names: Iterable[str]) -> None:
-        for name in names:
+        """Copy the kept models into the new folder."""
+        for name in (name for model in self.models for name in model.files):
             place = staging / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(self.root / name, place)
-            except OSError:  # a file system without links
-                shutil.copyfile(self.root / name, place)
+            shutil.copyfile(self.root / name, place)
 
     def lanes(self, artifacts: Iterable[Artifact], corpus: Corpus, checkpoint: Checkpoint) -> tuple[Lane, ...]:
         """Return the earlier measurements that still speak of the artifacts at hand and of these texts."""
@@ -67,7 +55,7 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
     except ArtifactError as error:
         if overwrite:
             return Kept(out)
-        raise OutputError(f"{error} Replace the whole folder with --overwrite.") from error
+        raise OutputError(f"{error} Replace all that bge-export wrote there with --overwrite.") from error
     same = manifest.source.digest == checkpoint.digest and manifest.spec == Spec.of(checkpoint.spec)
     present = sorted({model.target for model in manifest.models} & set(targets))
     if not overwrite and (present or not same):
@@ -76,8 +64,7 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
     if not same:
         return Kept(out)
     models = tuple(model for model in manifest.models if model.target not in targets)
-    extras = tuple(name for name in files_below(out) if name not in manifest.files)
-    return Kept(out, models, extras, _report(out / REPORT))
+    return Kept(out, models, _report(out / REPORT))
 
 
 def _report(path: Path) -> ParityReport | None:

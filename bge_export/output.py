@@ -1,13 +1,21 @@
-"""Output folders that appear whole or not at all: written beside their place, then renamed into it."""
+"""Output folders that appear whole or not at all: written beside their place, then renamed into it.
 
+While an export runs it holds `.OUT.bge-export.lock`; `.OUT.bge-export.partial` is what it writes, and what stood at OUT
+is `.OUT.bge-export.old` from the moment it makes way until the new folder stands there. A killed export leaves these,
+and the next one into the same place puts the old folder back or removes them.
+"""
+
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from bge_export.errors import OutputError
-from bge_export.manifest import MANIFEST
+from bge_export.others import carry, others_in
 
 REFUSED = ".refused"
 """An export that the gate refused is left as `OUT.refused`, never as `OUT`."""
@@ -17,79 +25,119 @@ REFUSED = ".refused"
 def staged(out: Path, *, source: Path) -> Iterator[Path]:
     """Yield an empty folder beside `out`; it is gone afterwards unless `publish` moved it.
 
+    Nobody else exports into `out` until then.
+
     Args:
         out: the folder that the user named: none yet, an empty one, or one that bge-export wrote.
         source: a folder that must survive: the checkpoint.
 
     Raises:
-        OutputError: `out` must not be written, or its parent cannot be.
+        OutputError: `out` must not be written, its parent cannot be, or another export writes there.
     """
     out = Path(os.path.abspath(out))
-    try:
-        _refuse(out, source.resolve())
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-        staging = _sibling(out, "partial", os.getpid())
-        staging.mkdir()
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror}. Choose another folder with --output.") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            _refuse_place(out, source.resolve())
+            out.parent.mkdir(parents=True, exist_ok=True)
+            for place in (out, refused_place(out)):
+                stack.enter_context(_locked(place))
+            _recover(out)
+            for place in (out, refused_place(out)):
+                others_in(place)
+            stack.callback(_tidy, out)
+            staging = _sibling(out, "partial")
+            staging.mkdir()
+        except OSError as error:
+            raise OutputError(
+                f"{error.filename or out} cannot be written: {error.strerror}. Choose another folder with --output."
+            ) from error
         yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def publish(staging: Path, place: Path) -> None:
-    """Move a finished folder to `place`, in place of what stood there."""
+    """Move a finished folder to `place`, in place of what stood there; what others put there stays there.
+
+    Whatever stops this half way, `staged` puts the old folder back.
+    """
     place = Path(os.path.abspath(place))
-    old = _sibling(place, "old", os.getpid())
+    carry(others_in(place), place, staging)
     if place.exists():
-        place.rename(old)
+        place.rename(_sibling(place, "old"))
     staging.rename(place)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def refused_place(out: Path) -> Path:
     """Return where a refused export is left."""
-    named = out if out.name not in ("", "..") else Path(os.path.abspath(out))
-    return named.with_name(named.name + REFUSED)
+    return out.with_name(out.name + REFUSED)
 
 
-def _refuse(out: Path, source: Path) -> None:
-    real = out.resolve()
+def _refuse_place(out: Path, source: Path) -> None:
+    """Raise OutputError where no folder of ours may come to stand, whatever is there now."""
+    real, here = out.resolve(), Path.cwd()
     if real == source or real in source.parents or source in real.parents:
         raise OutputError(
             f"{out} is the checkpoint itself, inside it or around it. Choose another folder with --output."
         )
-    for place in (out, refused_place(out)):
-        if not place.exists() and not place.is_symlink():
-            continue
-        if not place.is_dir() or place.is_symlink():
-            raise OutputError(f"{place} is not a folder. Choose another one with --output.")
-        ours = (place / MANIFEST).is_file()
-        empty = not any(place.iterdir())
-        if not empty and not ours:
-            raise OutputError(f"{place} holds files that bge-export did not write. Choose another one with --output.")
+    if real == here or real in here.parents:
+        raise OutputError(
+            f"{out} is the folder you are in, or around it: a new folder would take its place under your feet. "
+            "Go elsewhere, or choose another folder with --output."
+        )
+    if os.path.ismount(out):
+        raise OutputError(f"{out} is a mount point, which cannot be replaced. Choose a folder in it with --output.")
+    above = next(parent for parent in out.parents if os.path.lexists(parent))
+    if not above.is_dir():
+        raise OutputError(f"{above} is not a folder, so {out} cannot be in it. Choose another place with --output.")
 
 
-def _sibling(out: Path, kind: str, pid: int) -> Path:
-    return out.with_name(f".{out.name}.{pid}.{kind}")
-
-
-def _sweep(out: Path) -> None:
-    """Remove what a killed process left beside `out`: folders of processes that are no more."""
-    for kind in ("partial", "old"):
-        for path in out.parent.glob(f".{out.name}.*.{kind}"):
-            pid = path.name.split(".")[-2]
-            if pid.isdigit() and not _alive(int(pid)):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    path = _sibling(place, "lock")
+    lock = FileLock(path)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise OutputError(
+            f"Another export writes {place} at this moment. Wait until it is done, or choose another folder "
+            "with --output."
+        ) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes it itself
+            path.unlink()  # while it is held: `FileLock` takes no lock on a file without a name
+        lock.release()
+
+
+def _recover(out: Path) -> None:
+    """Put back what an export that did not end set aside, and remove what it left. The lock must be held.
+
+    Raises:
+        OutputError: something else stands where the old folder was.
+    """
+    staging = _sibling(out, "partial")
+    for place in (out, refused_place(out)):
+        old = _sibling(place, "old")
+        if not old.exists():
+            continue
+        if place.exists() and not staging.exists():  # the new folder came to stand
+            shutil.rmtree(old)
+            continue
+        try:
+            old.rename(place)
+        except OSError as error:
+            raise OutputError(
+                f"{old} is what stood at {place} before an export that was killed, and something else stands there "
+                "now. Move one of them away."
+            ) from error
+    if staging.exists():
+        shutil.rmtree(staging)
+
+
+def _tidy(out: Path) -> None:
+    with contextlib.suppress(OSError):  # the next export says what cannot be removed
+        _recover(out)
+
+
+def _sibling(place: Path, kind: str) -> Path:
+    return place.with_name(f".{place.name}.bge-export.{kind}")

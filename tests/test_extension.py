@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,21 +47,33 @@ def test_a_target_that_is_there_needs_overwrite_which_keeps_the_others(out: Path
     assert targets(out) == ["onnx-fp16", "onnx-fp32"]
 
 
-def test_what_others_added_stays(out: Path, tiny: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_others_added_stays_even_in_a_damaged_folder(out: Path, tiny: Path, damaged: bool) -> None:
     (out / "README.md").write_text("a card")
-    export_model(OnnxExporter(), str(tiny), out, overwrite=True)
+    (out / "onnx/notes").mkdir()
+    (out / "cache").symlink_to("nowhere")
+    if damaged:
+        (out / "tokenizer.json").write_text("{}")
+    export_model(OnnxExporter(), str(tiny), out, overwrite=True, check=False)
     assert (out / "README.md").read_text() == "a card"
+    assert (out / "onnx/notes").is_dir()
+    assert (out / "cache").readlink() == Path("nowhere")
     assert "README.md" not in (out / MANIFEST).read_text()
+    read_bundle(out)
 
 
-def test_another_checkpoint_needs_overwrite_and_replaces_everything(out: Path, tiny: Path, tmp_path: Path) -> None:
+def test_another_checkpoint_needs_overwrite_and_replaces_all_that_is_not_of_others(
+    out: Path, tiny: Path, tmp_path: Path
+) -> None:
     other = Path(shutil.copytree(tiny, tmp_path / "other"))
     config = json.loads((other / "config.json").read_text("utf-8"))
     (other / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}), "utf-8")
     with pytest.raises(OutputError, match="another checkpoint"):
         export_model(OnnxExporter(), str(other), out, precisions=["fp16"], check=False)
+    (out / "README.md").write_text("a card")
     export_model(OnnxExporter(), str(other), out, precisions=["fp16"], overwrite=True, check=False)
     assert targets(out) == ["onnx-fp16"]
+    assert (out / "README.md").read_text() == "a card"
 
 
 def test_a_damaged_folder_is_not_extended(out: Path, tiny: Path) -> None:
@@ -95,7 +109,55 @@ def test_a_refused_extension_leaves_the_folder_as_it_was(out: Path, tiny: Path, 
     table = "min_cosine = 0.999999\nmax_abs = {}\nmax_norm_error = 1e-5\nmin_batch_cosine = 0.999999\n"
     limits.write_text(f'require = []\n["onnx-fp32"]\n{table.format(1e-5)}["onnx-fp16"]\n{table.format(1e-9)}')
     before = (out / MANIFEST).read_bytes()
-    done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"], thresholds=limits)
-    assert done.place.name == "out.refused"
-    assert (out / MANIFEST).read_bytes() == before
-    assert targets(out) == ["onnx-fp32"]
+    (out / "README.md").write_text("a card")
+    for _ in range(2):
+        done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"], thresholds=limits)
+        assert done.place.name == "out.refused"
+        assert (out / MANIFEST).read_bytes() == before
+        assert targets(out) == ["onnx-fp32"]
+        (done.place / "notes").write_text("why it was refused")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["limits.toml", "out", "out.refused"]
+    for path in (path for place in (out, done.place) for path in place.rglob("*") if path.is_file()):
+        assert path.stat().st_nlink == 1, f"editing {path} would edit another folder's file"
+    assert not (done.place / "README.md").exists()
+
+
+def test_wherever_an_export_is_stopped_nothing_is_lost_or_half_written(
+    out: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (out / "README.md").write_text("a card")
+    moves: list[str] = []
+
+    def stop_at(nth: int, after: bool, patch: pytest.MonkeyPatch) -> None:
+        for function in (os.rename, os.replace):
+
+            def move(*paths: Path, real: Callable[..., None] = function) -> None:
+                moves.append(Path(paths[1]).name)
+                if after or len(moves) != nth:
+                    real(*paths)
+                if len(moves) == nth:
+                    raise KeyboardInterrupt
+
+            patch.setattr(os, function.__name__, move)
+
+    for nth in (1, 2, 3):
+        for after in (False, True):
+            moves.clear()
+            with monkeypatch.context() as patch:
+                stop_at(nth, after, patch)
+                with pytest.raises(KeyboardInterrupt):
+                    export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
+            new = (nth, after) == (3, True)
+            assert targets(out) == (["onnx-fp16", "onnx-fp32"] if new else ["onnx-fp32"])
+            assert (out / "README.md").read_text() == "a card"
+            assert judge_report(out / REPORT).verdict.passed
+            assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert moves == ["parity.json", ".out.bge-export.old", "out"]
+
+
+def test_an_output_that_leads_back_is_one_folder_throughout(out: Path, tiny: Path) -> None:
+    (out / "README.md").write_text("a card")
+    done = export_model(OnnxExporter(), str(tiny), out / "onnx/..", precisions=["fp16"], check=False)
+    assert done.place == out
+    assert targets(out) == ["onnx-fp16", "onnx-fp32"]
+    assert (out / "README.md").exists()

@@ -1,5 +1,6 @@
 """The export commands: a folder that appears only proven."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -69,16 +70,15 @@ def export_model(
         raise UsageError(f"{exporter.format} has no precision {unknown[0]!r}: {', '.join(exporter.precisions)}")
     policy = read_policy(thresholds)
     checkpoint = open_checkpoint(model, revision=revision, pooling=pooling)
-    out = out or Path(checkpoint.source.rpartition("/")[2])
+    out = Path(os.path.normpath(out or checkpoint.source.rpartition("/")[2]))
     targets = [f"{exporter.format}-{precision}" for precision in precisions]
-    kept = kept_from(out, checkpoint, targets, overwrite=overwrite)
     with staged(out, source=checkpoint.root) as staging:
+        kept = kept_from(out, checkpoint, targets, overwrite=overwrite)
         with track(f"exporting {checkpoint.source}", 1) as advance:
             kept.carry_models(staging)
             write_layout(checkpoint, staging)
             records = _records(exporter, exporter.export(checkpoint, staging, precisions))
             write_manifest(staging, checkpoint, [*kept.models, *records], checked=check)
-            kept.carry_extras(staging)
             advance(1)
         if not check:
             publish(staging, out)
