@@ -1,7 +1,6 @@
 """The oracle's vectors as a value and as a file, so that other machines check without torch or the checkpoint."""
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from bge_export.contracts import POOLINGS, EmbeddingSpec
 from bge_export.errors import ReportError
+from bge_export.single_file import written_whole
 
 SCHEMA = "bge_export.reference/1"
 
@@ -58,13 +58,8 @@ class ReferenceVectors:
         arrays["token_ids"] = np.asarray([i for row in self.token_ids for i in row], dtype=np.int64)
         arrays["token_counts"] = np.asarray([len(row) for row in self.token_ids], dtype=np.int64)
         arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with written_whole(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> "ReferenceVectors":
@@ -92,6 +87,8 @@ class ReferenceVectors:
                 vectors=vectors, versions=facts["versions"], kind="file",
             )  # fmt: skip
             reference.check()
+        except FileNotFoundError as error:
+            raise ReportError(f"{path} does not exist. Write it with: bge-export reference MODEL -o {path}") from error
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ReportError(
                 f"{path} is no file of reference vectors: {error}. Write one with: bge-export reference MODEL -o {path}"

@@ -32,6 +32,15 @@ class CommonOptions:
     threads: int
 
 
+def _page(path: Path | None) -> Path | None:
+    """Refuse a place for the page before anything is measured."""
+    from bge_export.parity.html import refuse_page
+
+    if path is not None:
+        refuse_page(path)
+    return path
+
+
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id, or a local checkpoint folder.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub id.")]
 PoolingOption = Annotated[
@@ -45,7 +54,9 @@ SentenceEmbedding = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what bge-export wrote there before.")]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Leave parity and gate out; the manifest says so.")]
-Html = Annotated[Path | None, typer.Option("--html", help="Also write the report as a page for people.")]
+Html = Annotated[
+    Path | None, typer.Option("--html", callback=_page, help="Also write the report as a page for people.")
+]
 Texts = Annotated[
     Path | None, typer.Option(help="Your own texts: .txt, .jsonl or .tsv. [default: the package's fixture texts]")
 ]

@@ -22,10 +22,9 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
 
     if html is not None:
         from bge_export.commands import read_policy
-        from bge_export.parity.html import render_html
+        from bge_export.parity.html import write_html
 
-        html.write_text(render_html(proof.report, proof.verdict, read_policy(thresholds)), "utf-8")
-
+        write_html(html, proof.report, proof.verdict, read_policy(thresholds))
     if as_json:
         print_json(to_json(proof.report, proof.verdict))
     else:

@@ -21,8 +21,9 @@ from bge_export.manifest import MANIFEST, REPORT, read_bundle
 from bge_export.parity.compare import Place
 from bge_export.parity.gate import judge
 from bge_export.parity.merge import merge
-from bge_export.parity.report import read_report, write_report
+from bge_export.parity.report import OWN_REPORT, read_report, write_report
 from bge_export.runtimes import find_runtime
+from bge_export.single_file import refuse_place
 from bge_export.vectors import ReferenceVectors
 
 
@@ -52,7 +53,8 @@ def check_parity(
             report says why not.
         require: further `runtime:device` or `target@runtime:device` without which the verdict is no.
         thresholds: a file of limits in place of the package's own.
-        report_path: where to write the report; by default `parity.json` in the folder.
+        report_path: where to write the report, in place of nothing or of another report; by default `parity.json` in
+            the folder.
         threads: threads for the oracle and the runtimes.
         track: shows progress.
 
@@ -60,6 +62,8 @@ def check_parity(
         UsageError: an argument cannot be used.
         MeasurementError: something could not be measured.
     """
+    if report_path is not None:
+        refuse_place(report_path, "report", OWN_REPORT)
     policy = read_policy(thresholds)
     corpus = read_texts(texts, column)
     _, artifacts = read_bundle(folder)
@@ -84,14 +88,15 @@ def write_reference(
     threads: int = 1,
     track: Track = untracked,
 ) -> ReferenceVectors:
-    """Write the oracle's vectors to a `.npz` file, which stands in for the checkpoint on other machines.
+    """Write the oracle's vectors to a new `.npz` file, which stands in for the checkpoint on other machines.
 
     Raises:
-        UsageError: an argument cannot be used.
+        UsageError: an argument cannot be used, or the file exists already.
         MeasurementError: the Hub failed or torch is missing.
     """
     if out.suffix != ".npz":
         raise UsageError(f"{out}: reference vectors are written as .npz. Name the file with that suffix.")
+    refuse_place(out, "vectors.npz")
     corpus = read_texts(texts, column)
     vectors = run_oracle(open_checkpoint(model, revision=revision, pooling=pooling), corpus, threads, track)
     vectors.write(out)
@@ -142,7 +147,7 @@ def merge_reports(
 
     Args:
         paths: two reports or more.
-        out: the file to write.
+        out: the file to write, in place of nothing or of another report.
         texts: the file of texts they must be about, if not the package's own.
         column: the column of a `.tsv` file that holds them.
         require: `runtime:device` or `target@runtime:device` without which the verdict is no.
@@ -152,6 +157,7 @@ def merge_reports(
         UsageError: an argument cannot be used.
         ReportError: a report cannot be read, was edited, or is about something else than the others.
     """
+    refuse_place(out, "report", OWN_REPORT)
     report = merge([read_report(path) for path in paths], [str(path) for path in paths])
     write_report(report, out)
     return Proof(report, judge(report, read_policy(thresholds), read_texts(texts, column), require=require), out)

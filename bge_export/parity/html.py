@@ -5,9 +5,11 @@ direction characters escaped, then escaped for HTML; a content security policy k
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -20,6 +22,10 @@ from bge_export.parity.policy import Limits, ThresholdPolicy
 from bge_export.parity.render import as_json
 from bge_export.parity.report import Lane, ParityReport, RowParity
 from bge_export.parity.verdict import Failure, Verdict
+from bge_export.single_file import refuse_place, written_whole
+
+OWN_PAGE = re.compile(rb'<meta name="generator" content="bge-export">')
+"""What the head of a page holds that was written here."""
 
 SHOWN = 5
 """Refusals of one rule in one lane that stand open; the others unfold."""
@@ -108,6 +114,22 @@ def render_html(report: ParityReport, verdict: Verdict, limits: ThresholdPolicy 
         merged=len(report.runs) > 1,
         data=_data({"verdict": facts, "report": report.model_dump(mode="json")}),
     )  # fmt: skip
+
+
+def refuse_page(path: Path) -> None:
+    """Raise OutputError unless the page can be written there without replacing what is no page of ours."""
+    refuse_place(path, "page", OWN_PAGE)
+
+
+def write_html(path: Path, report: ParityReport, verdict: Verdict, limits: ThresholdPolicy | None = None) -> None:
+    """Write the page that `render_html` returns.
+
+    Raises:
+        OutputError: the place holds something else by now.
+    """
+    refuse_page(path)
+    with written_whole(path) as temporary:
+        temporary.write_text(render_html(report, verdict, limits), "utf-8")
 
 
 def _section(

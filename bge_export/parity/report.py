@@ -3,10 +3,9 @@
 JSON knows no NaN, so `null` stands for every number that does not exist; the gate refuses each one it meets.
 """
 
-import contextlib
 import hashlib
 import json
-import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -15,8 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bge_export.contracts import EmbeddingSpec
 from bge_export.errors import ReportError
+from bge_export.single_file import written_whole
 
 SCHEMA: Literal["bge_export.parity/1"] = "bge_export.parity/1"
+OWN_REPORT = re.compile(rb'\A\s*{\s*"schema"\s*:\s*"bge_export\.parity/')
+"""How a file begins that `write_report` wrote."""
 
 
 class Record(BaseModel):
@@ -193,15 +195,11 @@ def write_report(report: ParityReport, path: Path) -> ParityReport:
     """
     sealed = report.sealed()
     text = json.dumps(sealed.model_dump(mode="json"), ensure_ascii=False, indent=1, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text + "\n", "utf-8")
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            temporary.write_text(text + "\n", "utf-8")
     except OSError as error:
         raise ReportError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return sealed
 
 

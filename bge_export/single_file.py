@@ -1,0 +1,56 @@
+"""A file that appears whole or not at all, and never in place of one that is not bge-export's own."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bge_export.errors import OutputError
+
+HEAD_BYTES = 4096
+
+
+def refuse_place(path: Path, what: str, ours: re.Pattern[bytes] | None = None) -> None:
+    """Raise OutputError unless a file can be written at `path` without a loss. Ask before work that takes minutes.
+
+    Args:
+        path: the file to write.
+        what: what it would hold, for messages, such as "report".
+        ours: what the first `HEAD_BYTES` of a file that may be replaced hold; without, none may be.
+    """
+    if not path.parent.is_dir():
+        state = "is not a folder" if os.path.lexists(path.parent) else "does not exist"
+        raise OutputError(f"{path.parent} {state}, so no {what} can be written there. Make it, or name another place.")
+    if not os.path.lexists(path):
+        return
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder. Name the file to write in it.")
+    if ours is None:
+        raise OutputError(f"{path} exists already. Remove it, or name another file.")
+    if path.is_symlink() or not path.is_file() or not ours.search(_head(path)):
+        raise OutputError(
+            f"{path} exists and is no {what} that bge-export wrote, so it is not replaced. "
+            "Remove it, or name another file."
+        )
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a sibling of `path` to write; it takes its place at the end, or is removed where something fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror}. Remove it, or name another file.") from error
