@@ -18,7 +18,7 @@ def others_in(folder: Path) -> tuple[str, ...]:
         folder: none yet, an empty one, or one that bge-export wrote.
 
     Raises:
-        OutputError: it is another folder, or none; nothing tells what bge-export wrote there; or a model was added.
+        OutputError: it is not such a folder; nothing tells what bge-export wrote there; or something cannot stay there.
     """
     if not os.path.lexists(folder):
         return ()
@@ -37,11 +37,7 @@ def others_in(folder: Path) -> tuple[str, ...]:
         ) from error
     names = tuple(_unlisted(folder, {MANIFEST, REPORT, *manifest.files}))
     for name in names:
-        if PurePosixPath(name).suffix in MODEL_SUFFIXES and (folder / name).is_file():
-            raise OutputError(
-                f"{folder / name} is a model that bge-export did not write, so it would be published unproven. "
-                "Move it away, or choose another folder with --output."
-            )
+        _refuse_what_cannot_stay(folder / name)
     return names
 
 
@@ -66,6 +62,20 @@ def carry(names: Sequence[str], source: Path, target: Path) -> None:
     for name in reversed(names):  # a folder's mode comes last: it may forbid writing into it
         if (source / name).is_dir() and not (source / name).is_symlink():
             shutil.copystat(source / name, target / name)
+
+
+def _refuse_what_cannot_stay(path: Path) -> None:
+    if path.suffix in MODEL_SUFFIXES and path.is_file():
+        raise OutputError(
+            f"{path} is a model that bge-export did not write, so it would be published unproven. "
+            "Move it away, or choose another folder with --output."
+        )
+    copyable = path.is_symlink() or path.is_dir() or (path.is_file() and os.access(path, os.R_OK))
+    if not copyable:
+        raise OutputError(
+            f"{path} was not written by bge-export and cannot be copied: it is no file, folder or link that can be "
+            "read. Move it away, or choose another folder with --output."
+        )
 
 
 def _unlisted(root: Path, listed: set[str]) -> Iterator[str]:

@@ -38,12 +38,14 @@ def staged(out: Path, *, source: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             _refuse_place(out, source.resolve())
+            _refuse_place(refused_place(out), source.resolve())
+            places = (out, refused_place(out))
             out.parent.mkdir(parents=True, exist_ok=True)
-            for place in (out, refused_place(out)):
+            for place in places:
                 stack.enter_context(_locked(place))
             _recover(out)
-            for place in (out, refused_place(out)):
-                others_in(place)
+            for place in places:
+                others_in(place)  # refuses what could not stay
             stack.callback(_tidy, out)
             staging = _sibling(out, "partial")
             staging.mkdir()

@@ -311,6 +311,27 @@ def test_the_folder_one_is_in_is_no_output(
     assert names(tmp_path) == ["here", "source"]
 
 
+def test_the_place_of_refused_exports_is_not_pulled_from_under_who_looks_at_it(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ours(tmp_path / "out.refused"))
+    with pytest.raises(OutputError, match=r"out\.refused is the folder you are in"):
+        write(tmp_path / "out", source)
+
+
+def test_what_cannot_be_copied_is_named_before_anything_is_done(tmp_path: Path, source: Path) -> None:
+    out = ours(tmp_path / "out")
+    os.mkfifo(out / "pipe")
+    with pytest.raises(OutputError, match="out/pipe was not written by bge-export and cannot be copied"):
+        write(out, source)
+
+
+def test_a_mount_point_is_no_output(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "out")
+    with pytest.raises(OutputError, match="mount point"):
+        write(tmp_path / "out", source)
+
+
 def test_a_folder_in_a_file_is_said(tmp_path: Path, source: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file is not a folder, so .* cannot be in it"):

@@ -65,7 +65,7 @@ def parity(
 
 def reference(
     model: ModelArgument = "BAAI/bge-small-en",
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")] = Path("reference.npz"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new .npz file to write.")] = Path("reference.npz"),
     texts: Texts = None,
     column: Column = None,
     revision: Revision = None,
