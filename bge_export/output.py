@@ -1,5 +1,6 @@
-"""Output folders that appear whole or not at all: written beside their place, then renamed into it."""
+"""Outputs that appear whole or not at all: written beside their place, then renamed into it."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -47,6 +48,21 @@ def publish(staging: Path, place: Path) -> None:
         place.rename(old)
     staging.rename(place)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file through a temporary sibling.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def refused_place(out: Path) -> Path:

@@ -3,10 +3,8 @@
 JSON knows no NaN, so `null` stands for every number that does not exist; the gate refuses each one it meets.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -15,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bge_export.contracts import EmbeddingSpec
 from bge_export.errors import ReportError
+from bge_export.output import write_whole
 
 SCHEMA: Literal["bge_export.parity/1"] = "bge_export.parity/1"
 
@@ -193,15 +192,10 @@ def write_report(report: ParityReport, path: Path) -> ParityReport:
     """
     sealed = report.sealed()
     text = json.dumps(sealed.model_dump(mode="json"), ensure_ascii=False, indent=1, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text + "\n", "utf-8")
-        temporary.replace(path)
+        write_whole(path, text + "\n")
     except OSError as error:
         raise ReportError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return sealed
 
 
