@@ -17,6 +17,9 @@ READERS = {".onnx": ("onnx", read_onnx), ".xml": ("openvino", read_openvino)}
 SOME_IDS = 500
 """Ids that every vocabulary has, where no configuration beside a file says how many there are."""
 
+KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+"""What a `TokenBatch` feeds."""
+
 TAKEN_AS = EmbeddingSpec(dim=0, max_tokens=0, pooling="cls", normalize=True, query_prefix="")
 """A bare file promises nothing. It is timed with the pooling that costs least; its width and length are not known."""
 
@@ -98,6 +101,8 @@ def _bare(path: Path, format_name: str, facts: BareFile) -> BenchFile:
     for name in facts.files:
         if not (path.parent / name).is_file():
             raise ArtifactError(f"{path.parent / name} is missing, which {path.name} needs. Fetch it too.")
+    if unknown := [name for name in facts.inputs if name not in KNOWN_INPUTS]:
+        raise ArtifactError(f"{path} asks for {unknown[0]!r}. Only models of {', '.join(KNOWN_INPUTS)} can be timed.")
     digest = file_sha256(path)
     artifact = Artifact(
         target=Target(format_name, facts.precision), root=path.parent, model=path.name, files=facts.files,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bge_export.contracts import Artifact, EmbeddingSpec, Target, TokenBatch
+from bge_export.errors import BgeExportError
 from bge_export.runtimes import find_runtime
 
 TOKENS = 16
@@ -30,17 +31,24 @@ def main() -> None:
             **{name: tuple(fields[name]) for name in ("files", "inputs", "outputs")},
         }
     )  # fmt: skip
-    runtime = find_runtime(order["runtime"])
+    try:
+        facts = _load(artifact, order["runtime"], order["device"], order["threads"])
+    except BgeExportError as error:
+        raise SystemExit(str(error)) from error
+    sys.stdout.write("\n" + json.dumps(facts) + "\n")
+
+
+def _load(artifact: Artifact, runtime_name: str, device: str, threads: int) -> dict[str, float | None]:
+    runtime = find_runtime(runtime_name)
     import_module(runtime.library)
     runtime.devices()  # some libraries load a part of themselves when they are asked for these
     before = peak_mib()
     start = time.perf_counter()
-    session = runtime.open(artifact, order["device"], order["threads"])
+    session = runtime.open(artifact, device, threads)
     load_seconds = time.perf_counter() - start
     ones = np.ones((1, TOKENS), dtype=np.int64)
     session.embed(TokenBatch(ones, ones, ones * 0))
-    facts = {"load_seconds": load_seconds, "before_mib": before, "peak_mib": peak_mib()}
-    sys.stdout.write("\n" + json.dumps(facts) + "\n")
+    return {"load_seconds": load_seconds, "before_mib": before, "peak_mib": peak_mib()}
 
 
 def peak_mib() -> float | None:

@@ -59,9 +59,8 @@ class Plan:
         return min((file.vocabulary for file in self.files if file.vocabulary), default=SOME_IDS)
 
     def base_of(self, entry: Entry) -> Entry:
-        """Return the base beside an entry, or where its runtime does not read the base, in the first that does."""
-        bases = [one for one in self.entries if one.file == self.base and one.threads == entry.threads]
-        return next((one for one in bases if one.beside(entry)), bases[0])
+        """Return the base file in the first place that reads it, with as many threads: one yardstick for all places."""
+        return next(one for one in self.entries if one.file == self.base and one.threads == entry.threads)
 
     def fp32_of(self, entry: Entry) -> Entry | None:
         """Return the fp32 file beside the entry of a narrower one, of its own format if there is one."""

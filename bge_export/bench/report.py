@@ -66,7 +66,7 @@ class BenchLane(Record):
 
     Attributes:
         facts: what the runtime says of itself.
-        base: the lane that the ratios are to: the base file in the same runtime, if that reads it.
+        base: the lane that the ratios are to: the base file in the first runtime of the run that reads it.
         ratio: the geometric mean of the ratios over the shapes.
         slower_than_fp32: the shapes in which this narrower file took clearly longer than the fp32 file here.
     """
@@ -92,7 +92,7 @@ class BenchReport(Record):
     """Everything measured in one run.
 
     Attributes:
-        environment: processor, its instructions, versions; no user, host or folder.
+        environment: processor, its instructions, versions, the load before the run; no user, host or folder.
         base: the file that the others are compared with.
         rounds: how often each time was taken.
         seed: of the order and of the token ids.

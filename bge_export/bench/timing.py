@@ -22,7 +22,7 @@ Clock = Callable[[], float]
 VISIT_SECONDS = 0.05
 MIN_ROUNDS = 5
 """Fewer have no quartiles worth the name."""
-WARM_UPS = 3
+WARM_UPS = 2
 
 
 def warm_up(groups: Sequence[Sequence[Run]], advance: Callable[[int], None] = lambda _: None) -> None:

@@ -15,21 +15,19 @@ def bench(
         typer.Argument(metavar="PATH…", help="Folders that bge-export wrote, and .onnx or .xml files of anyone."),
     ],
     against: Annotated[
-        Path | None, typer.Option(help="File to compare with. [default: the first in fp32]", show_default=False)
+        Path | None, typer.Option(help="File to compare with.", show_default="the first in fp32")
     ] = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="RUNTIME:DEVICE", help="Repeatable. [default: each format's runtimes that are installed, on cpu]"
+            metavar="RUNTIME:DEVICE", help="Repeatable.", show_default="each format's own that are installed, on cpu"
         ),
     ] = None,
     shape: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="TEXTSxTOKENS", help="Repeatable. [default: 1x16, 1x64, 1x256, 8x64, 32x32]", show_default=False
-        ),
+        typer.Option(metavar="TEXTSxTOKENS", help="Repeatable.", show_default="1x16, 1x64, 1x256, 8x64, 32x32"),
     ] = None,
-    threads: Annotated[list[int] | None, typer.Option(min=1, help="Repeatable. [default: 1]")] = None,
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="Repeatable.", show_default="1")] = None,
     seconds: Annotated[float, typer.Option(min=0, help="How long to time; at least five rounds are made.")] = 30,
     seed: Annotated[int, typer.Option(min=0, help="Of the order and of the token ids.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the report, as JSON.")] = None,
@@ -37,8 +35,9 @@ def bench(
 ) -> int:
     """Measure time, memory and size of artifacts side by side, in one run.
 
-    Files take turns, in another order each round, so that what disturbs the machine disturbs all alike. Nothing is
-    judged: the exit status is 0, and a warning names each file that is slower than fp32 on this machine.
+    Files take turns, in another order each round, so that what disturbs the machine disturbs all alike.
+
+    Nothing is judged: the exit status is 0, and a warning names each file that is slower than fp32 on this machine.
     """
     from bge_export.bench.render import render
     from bge_export.commands import bench_files

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bge_export.bench.files import gather
-from bge_export.bench.measure import OpenPlan, measure_loads, report_of
+from bge_export.bench.measure import OpenPlan, environment_of, measure_loads, report_of
 from bge_export.bench.plan import Plan
 from bge_export.bench.report import BenchReport, write_bench
 from bge_export.bench.shapes import SHAPES, Shape
@@ -50,6 +50,7 @@ def bench_files(
     places = named or default_places([file.artifact for file in files], all_devices=False)
     plan = Plan(files, base, tuple(places), tuple(dict.fromkeys(threads)), wanted, seed)
     plan.refuse_impossible()
+    environment = environment_of(plan)
     with track("loading each in a process of its own", len(plan.entries)) as advance:
         loads = measure_loads(plan, advance)
     with OpenPlan(plan) as opened:
@@ -57,7 +58,7 @@ def bench_files(
             opened.warm_up(advance)
         with track("timing, seconds", max(1, round(seconds))) as advance:
             times = opened.time(seconds, advance)
-        report = report_of(plan, loads, opened.facts, times)
+        report = report_of(plan, environment, loads, opened.facts, times)
     if report_path is not None:
         write_bench(report, report_path)
     return report
