@@ -53,17 +53,24 @@ class BenchFile:
         return (self.artifact.root / self.artifact.model).resolve()
 
 
-def gather(paths: Sequence[Path], against: Path | None) -> tuple[tuple[BenchFile, ...], BenchFile]:
+def gather(
+    paths: Sequence[Path], against: Path | None, formats: frozenset[str] | None = None
+) -> tuple[tuple[BenchFile, ...], BenchFile]:
     """Return every file at `paths`, each once, and the base: `against`, else the first in fp32, else the first.
 
     Of a folder given as `against` the base is its first artifact in fp32; the others are not measured.
 
+    Args:
+        paths: folders and files.
+        against: the base, a folder or a file.
+        formats: what the runtimes that a user named read; a folder's artifacts of other formats are left out.
+
     Raises:
-        UsageError: a file is of a kind that cannot be timed.
+        UsageError: a file is of a kind that cannot be timed, or a folder has nothing of these formats.
         ArtifactError: a file or folder is missing, damaged or not what its manifest says.
     """
-    given = [file for path in paths for file in _files_at(path)]
-    wanted = None if against is None else _first_fp32(list(_files_at(against)))
+    given = [file for path in paths for file in _files_at(path, formats)]
+    wanted = None if against is None else _first_fp32(list(_files_at(against, formats)))
     once = {file.place: file for file in ([] if wanted is None else [wanted]) + given}
     files = _named(list(once.values()))
     return files, files[0] if wanted is not None else _first_fp32(files)
@@ -73,10 +80,10 @@ def _first_fp32(files: Sequence[BenchFile]) -> BenchFile:
     return next((file for file in files if file.precision == "fp32"), files[0])
 
 
-def _files_at(path: Path) -> Iterator[BenchFile]:
+def _files_at(path: Path, formats: frozenset[str] | None) -> Iterator[BenchFile]:
     """Yield the artifacts of a folder, or one bare file."""
     if path.is_dir():
-        yield from _artifacts_of(path)
+        yield from _artifacts_of(path, formats)
     elif not path.exists():
         raise ArtifactError(f"{path} does not exist. Give a folder that bge-export wrote, an .onnx or an .xml file.")
     elif path.suffix not in READERS:
@@ -89,9 +96,14 @@ def _files_at(path: Path) -> Iterator[BenchFile]:
         yield _bare(path, format_name, read(path))
 
 
-def _artifacts_of(folder: Path) -> Iterator[BenchFile]:
+def _artifacts_of(folder: Path, formats: frozenset[str] | None) -> Iterator[BenchFile]:
     manifest, artifacts = read_bundle(folder)
-    for model, artifact in zip(manifest.models, artifacts, strict=True):
+    pairs = list(zip(manifest.models, artifacts, strict=True))
+    kept = [pair for pair in pairs if formats is None or pair[1].target.format in formats]
+    if not kept:
+        held = ", ".join(str(artifact.target) for artifact in artifacts) or "nothing"
+        raise UsageError(f"{folder} holds {held}, and no runtime that was named reads that.")
+    for model, artifact in kept:
         size = sum((folder / name).stat().st_size for name in model.files)
         digest = manifest.files[artifact.model]
         yield BenchFile(str(artifact.target), artifact, digest, size, _vocabulary(folder))

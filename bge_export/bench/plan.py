@@ -80,8 +80,8 @@ class Plan:
         for file in self.files:
             if not any(entry.file == file for entry in self.entries):
                 raise UsageError(
-                    f"{file.name}: no runtime here reads {file.artifact.target.format}. Name one with --runtime; "
-                    "'bge-export doctor' says what is installed."
+                    f"{file.name}: no runtime that was named, or is installed, reads {file.artifact.target.format}. "
+                    "Name one with --runtime; 'bge-export doctor' says what this machine has."
                 )
             for shape in self.shapes:
                 if 0 < file.artifact.spec.max_tokens < shape.tokens:

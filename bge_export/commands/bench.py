@@ -32,7 +32,8 @@ def bench_files(
         paths: folders that bge-export wrote, and .onnx and .xml files of anyone.
         against: the file that the others are compared with, or a folder whose fp32 artifact is; by default the first
             file in fp32.
-        lanes: `runtime:device` to measure in; by default each format's own runtimes on the processor, if installed.
+        lanes: `runtime:device` to measure in, what they do not read of a folder being left out; by default each
+            format's own runtimes on the processor, if installed.
         shapes: shapes of batches such as `8x64`; by default `SHAPES`.
         threads: numbers of threads.
         seconds: how long to time, warming up and memory not counted; five rounds are made in any case.
@@ -46,7 +47,8 @@ def bench_files(
     """
     wanted = tuple(Shape.parse(written) for written in dict.fromkeys(shapes)) or SHAPES
     named = [named_place(name) for name in dict.fromkeys(lanes)]
-    files, base = gather(paths, against)
+    formats = frozenset[str]().union(*(place.runtime.formats for place in named)) if named else None
+    files, base = gather(paths, against, formats)
     places = named or default_places([file.artifact for file in files], all_devices=False)
     plan = Plan(files, base, tuple(places), tuple(dict.fromkeys(threads)), wanted, seed)
     plan.refuse_impossible()

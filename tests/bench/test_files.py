@@ -109,6 +109,13 @@ def test_an_openvino_file_is_read(tiny: Path, tmp_path: Path) -> None:
         gather([path], None)
 
 
+def test_of_a_folder_only_what_the_named_runtimes_read_is_measured(tiny_export: Exported) -> None:
+    files, _ = gather([tiny_export.place], None, frozenset({"onnx", "other"}))
+    assert [file.name for file in files] == ["onnx-fp32", "onnx-fp16"]
+    with pytest.raises(UsageError, match="tiny holds onnx-fp32, onnx-fp16, and no runtime that was named reads that"):
+        gather([tiny_export.place], None, frozenset({"torchscript"}))
+
+
 def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"nowhere\.onnx does not exist"):
         gather([tmp_path / "nowhere.onnx"], None)

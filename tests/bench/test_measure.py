@@ -186,7 +186,11 @@ def test_a_crash_is_named_with_file_runtime_and_shape(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("plan", "error", "message"),
     [
-        (plan_of(files=(*FILES, file_of("fp32", "other"))), UsageError, "other-fp32: no runtime here reads other"),
+        (
+            plan_of(files=(*FILES, file_of("fp32", "other"))),
+            UsageError,
+            "other-fp32: no runtime that was named, or is installed, reads other",
+        ),
         (plan_of(SlowRuntime(), SlowRuntime("x", frozenset({"xyz"}))), UsageError, "x reads none of these files"),
         (plan_of(files=[file_of("fp32", max_tokens=7)]), UsageError, "shape 2x8: onnx-fp32 takes 7 tokens"),
         (plan_of(SlowRuntime(library="torch"), threads=(1, 2)), UsageError, "Give one --threads"),
