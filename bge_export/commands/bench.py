@@ -9,6 +9,7 @@ from bge_export.bench.plan import Plan
 from bge_export.bench.report import BenchReport, write_bench
 from bge_export.bench.shapes import SHAPES, Shape
 from bge_export.commands.steps import Track, default_places, named_place, untracked
+from bge_export.errors import UsageError
 
 SEED = 0
 SECONDS = 30.0
@@ -45,6 +46,8 @@ def bench_files(
         UsageError: an argument cannot be used.
         MeasurementError: a file cannot be opened or run, or the report not be written.
     """
+    if report_path is not None and not report_path.parent.is_dir():
+        raise UsageError(f"{report_path} cannot be written: there is no such folder. Make it, or choose another place.")
     wanted = tuple(Shape.parse(written) for written in dict.fromkeys(shapes)) or SHAPES
     named = [named_place(name) for name in dict.fromkeys(lanes)]
     formats = frozenset[str]().union(*(place.runtime.formats for place in named)) if named else None

@@ -67,6 +67,7 @@ def test_a_warning_stands_in_the_table_and_on_standard_error(
         (["bench", "nowhere.onnx", "--runtime", "nothing:cpu"], 2, "no 'nothing' among the runtimes"),
         (["bench", "nowhere.onnx", "--runtime", "onnxruntime"], 2, "Write it as runtime:device"),
         (["bench", "nowhere.onnx", "--threads", "0"], 2, "--threads"),
+        (["bench", "nowhere.onnx", "-o", "no/such/folder.json"], 2, "no such folder"),
         (["bench", "."], 3, "holds no bge_export.json"),
     ],
 )
