@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bge_export.commands import (
         Exported,
         Proof,
+        bench_files,
         bisect_artifact,
         check_parity,
         evaluate_pairs,
@@ -33,6 +34,7 @@ _OWNERS = {
     "bge_export.commands": (
         "Exported",
         "Proof",
+        "bench_files",
         "bisect_artifact",
         "check_parity",
         "evaluate_pairs",
@@ -64,6 +66,7 @@ __all__ = [
     "Target",
     "TokenBatch",
     "Verdict",
+    "bench_files",
     "bisect_artifact",
     "check_parity",
     "evaluate_pairs",

@@ -54,7 +54,7 @@ def examine_machine() -> MachineFacts:
         python=platform.python_version(),
         system=platform.platform(),
         processor=_cpu_field("model name") or platform.machine(),
-        instructions=_instructions(),
+        instructions=instructions(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         libraries=tuple(_library(name, extra) for name, extra in LIBRARIES),
         devices=tuple(device for name in runtime_names() for device in _devices(name)),
@@ -92,7 +92,8 @@ WATCHED = (
 """What decides how fast and how exactly 8-bit and 16-bit arithmetic runs."""
 
 
-def _instructions() -> tuple[str, ...]:
+def instructions() -> tuple[str, ...]:
+    """Return which of the watched instructions the processor has; none where the system does not say."""
     flags = set((_cpu_field("flags") or _cpu_field("Features")).split())
     return tuple(name for name in WATCHED if name in flags)
 

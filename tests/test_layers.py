@@ -27,6 +27,7 @@ FORBIDDEN = {
     "states": ("bge_export.exporters", "bge_export.runtimes", "bge_export.parity", "bge_export.commands"),
     "checkpoint": ("bge_export.model", "bge_export.parity", "bge_export.exporters", "bge_export.runtimes"),
     "model": ("bge_export.pooling", "bge_export.tokens", "bge_export.runtimes", "bge_export.exporters"),
+    "bench": ("bge_export.exporters", "bge_export.reference", "bge_export.commands", "bge_export.cli"),
     "parity": ("bge_export.exporters", "bge_export.reference", "bge_export.commands", "bge_export.cli"),
     "parity/report": ("bge_export.parity.gate", "bge_export.parity.policy"),
     "parity/compare": ("bge_export.parity.gate", "bge_export.parity.policy"),
@@ -81,6 +82,10 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     assert not loaded_after("from bge_export.cli import run\nrun(['--help'])\nrun(['onnx', '--help'])") & HEAVY
+
+
+def test_a_process_that_measures_memory_loads_no_more_than_it_must() -> None:
+    assert not loaded_after("import bge_export.bench.fresh") & (HEAVY | {"pydantic", "rich", "typer"})
 
 
 def test_gating_needs_none_of_the_heavy_libraries(tiny_export, tmp_path: Path) -> None:

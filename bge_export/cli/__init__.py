@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import typer
 
-from bge_export.cli import checks, exports, looks
+from bge_export.cli import bench, checks, exports, looks
 from bge_export.cli.options import NOT_MEASURED, USAGE
 from bge_export.cli.output import err
 from bge_export.errors import BgeExportError
@@ -37,7 +37,7 @@ app = typer.Typer(
 )
 for command in (
     exports.onnx, exports.torchscript, exports.openvino, checks.parity, checks.reference, checks.gate, checks.merge,
-    looks.bisect, looks.evaluate, looks.inspect, looks.doctor,
+    looks.bisect, looks.evaluate, bench.bench, looks.inspect, looks.doctor,
 ):  # fmt: skip
     app.command()(command)
 

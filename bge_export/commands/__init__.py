@@ -7,9 +7,11 @@ judge_report     report -> verdict
 merge_reports    reports of several machines -> one report -> verdict
 bisect_artifact  model file x checkpoint x text -> the layer where it drifts
 evaluate_pairs   folder x scored pairs -> task scores
+bench_files      files x runtimes x shapes -> time, memory, size
 """
 
 from bge_export.commands.analysis import bisect_artifact, evaluate_pairs
+from bge_export.commands.bench import bench_files
 from bge_export.commands.checks import check_parity, judge_report, merge_reports, write_reference
 from bge_export.commands.exports import DEFAULT_MODEL, Exported, export_model
 from bge_export.commands.steps import Proof, read_policy
@@ -18,6 +20,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "Exported",
     "Proof",
+    "bench_files",
     "bisect_artifact",
     "check_parity",
     "evaluate_pairs",

@@ -9,6 +9,7 @@ from bge_export.commands.steps import (
     Track,
     default_places,
     measure_places,
+    named_place,
     read_policy,
     read_texts,
     reference_vectors,
@@ -18,11 +19,9 @@ from bge_export.commands.steps import (
 from bge_export.contracts import Artifact, Pooling
 from bge_export.errors import UsageError
 from bge_export.manifest import MANIFEST, REPORT, read_bundle
-from bge_export.parity.compare import Place
 from bge_export.parity.gate import judge
 from bge_export.parity.merge import merge
 from bge_export.parity.report import OWN_REPORT, read_report, write_report
-from bge_export.runtimes import find_runtime
 from bge_export.single_file import refuse_place
 from bge_export.vectors import ReferenceVectors
 
@@ -67,7 +66,7 @@ def check_parity(
     policy = read_policy(thresholds)
     corpus = read_texts(texts, column)
     _, artifacts = read_bundle(folder)
-    places = [_place(lane) for lane in lanes] or default_places(artifacts, all_devices=True)
+    places = [named_place(lane) for lane in lanes] or default_places(artifacts, all_devices=True)
     vectors = reference_vectors(reference, revision, corpus, threads, track)
     eager = _eager(reference, revision) if any("checkpoint" in place.runtime.formats for place in places) else ()
     report = measure_places((*artifacts, *eager), places, corpus, vectors, threads, track)
@@ -161,13 +160,6 @@ def merge_reports(
     report = merge([read_report(path) for path in paths], [str(path) for path in paths])
     write_report(report, out)
     return Proof(report, judge(report, read_policy(thresholds), read_texts(texts, column), require=require), out)
-
-
-def _place(name: str) -> Place:
-    runtime, colon, device = name.partition(":")
-    if not colon or not device:
-        raise UsageError(f"{name!r} is no lane. Write it as runtime:device, for example onnxruntime:cpu")
-    return Place(find_runtime(runtime), device, requested=True)
 
 
 def _eager(reference: str, revision: str | None) -> tuple[Artifact, ...]:

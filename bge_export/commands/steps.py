@@ -9,7 +9,7 @@ from typing import Any
 from bge_export.checkpoint import open_checkpoint
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.corpus import Corpus, builtin_corpus, load_corpus
-from bge_export.errors import MeasurementError
+from bge_export.errors import MeasurementError, UsageError
 from bge_export.fixtures import fixtures_folder
 from bge_export.parity.compare import Place, compare, measurement_steps
 from bge_export.parity.gate import Verdict
@@ -49,6 +49,18 @@ def read_policy(path: Path | None) -> ThresholdPolicy:
 def read_texts(path: Path | None, column: str | None) -> Corpus:
     """Read a file of texts, the package's own by default."""
     return builtin_corpus() if path is None else load_corpus(path, column)
+
+
+def named_place(name: str) -> Place:
+    """Return the place that a user named, such as `onnxruntime:cpu`.
+
+    Raises:
+        UsageError: it is no runtime and device, or there is no such runtime.
+    """
+    runtime, colon, device = name.partition(":")
+    if not colon or not device:
+        raise UsageError(f"{name!r} is no lane. Write it as runtime:device, for example onnxruntime:cpu")
+    return Place(find_runtime(runtime), device, requested=True)
 
 
 def default_places(artifacts: Sequence[Artifact], *, all_devices: bool) -> list[Place]:

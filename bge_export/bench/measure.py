@@ -1,0 +1,182 @@
+"""The stages of a run: memory in fresh processes, then all files open at once and timed in turns, then the report.
+
+What is timed is `Session.embed`, as parity runs it and with the same settings: the run of the model, its outputs copied
+to numpy, and the pooling of token states. Of bge-small-en the pooling takes less than 0.2 % of it.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.bench.memory import load_fresh
+from bge_export.bench.plan import Entry, Plan
+from bge_export.bench.ratios import geometric_mean, paired, spread
+from bge_export.bench.report import SCHEMA, BenchLane, BenchReport, FileFacts, LoadFacts, ShapeTimes
+from bge_export.bench.shapes import Shape
+from bge_export.bench.timing import Clock, Run, interleave, warm_up
+from bge_export.contracts import Artifact, Session, TokenBatch
+from bge_export.doctor import instructions
+from bge_export.errors import ArtifactError, BgeExportError, RuntimeContractError
+from bge_export.parity.compare import Place
+from bge_export.parity.environment import describe_environment
+from bge_export.parity.figures import NONE
+
+CLEARLY = 1.05
+"""A narrower file is called slower than fp32 where it took longer by this factor in three rounds of four."""
+
+Load = Callable[[Artifact, Place, int], LoadFacts]
+Advance = Callable[[int], None]
+Times = Mapping[tuple[Entry, Shape], NDArray[np.float64]]
+"""What was timed -> its seconds in each round, [rounds]."""
+
+
+def measure_loads(plan: Plan, advance: Advance, load: Load = load_fresh) -> dict[Entry, LoadFacts]:
+    """Return what loading each file takes; `advance` counts entries.
+
+    Raises:
+        ArtifactError: a file cannot be loaded.
+    """
+    loads = {}
+    for entry in plan.entries:
+        loads[entry] = load(entry.file.artifact, entry.place, entry.threads)
+        advance(1)
+    return loads
+
+
+class OpenPlan:
+    """A plan with every session open, until it is left."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Make the batches; nothing is open yet."""
+        self._plan = plan
+        self._stack = ExitStack()
+        self._sessions: dict[Entry, Session] = {}
+        self._batches = {shape: shape.batch(plan.vocabulary, plan.seed) for shape in plan.shapes}
+        self._groups = [
+            [(entry, shape) for entry in plan.entries if entry.threads == threads]
+            for shape in plan.shapes
+            for threads in plan.threads
+        ]
+        """What is compared: every entry of one shape and one number of threads."""
+
+    def __enter__(self) -> "OpenPlan":
+        """Open every file.
+
+        Raises:
+            MeasurementError: one cannot be opened.
+        """
+        with ExitStack() as stack:  # closes what is open if a later one fails
+            for entry in self._plan.entries:
+                session = entry.place.runtime.open(entry.file.artifact, entry.place.device, entry.threads)
+                self._sessions[entry] = stack.enter_context(closing(session))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close every file."""
+        self._stack.close()
+
+    @property
+    def facts(self) -> dict[Entry, dict[str, str]]:
+        """Return what each runtime says of itself."""
+        return {entry: {name: str(value) for name, value in one.facts.items()} for entry, one in self._sessions.items()}
+
+    def warm_up(self, advance: Advance) -> None:
+        """Run every file in every shape before anything is timed; `advance` counts shapes of entries.
+
+        Raises:
+            MeasurementError: a file cannot be run, or gives something else than embeddings.
+        """
+        for entry, shape in (one for group in self._groups for one in group):
+            _refuse_broken(entry, shape, self._sessions[entry], self._batches[shape])
+        warm_up(self._runs, advance)
+
+    def time(self, seconds: float, advance: Advance, clock: Clock = perf_counter) -> Times:
+        """Time everything in turns; `advance` counts seconds."""
+        measured = interleave(self._runs, seconds=seconds, seed=self._plan.seed, clock=clock, advance=advance)
+        return {
+            key: times
+            for group, rounds in zip(self._groups, measured, strict=True)
+            for key, times in zip(group, rounds, strict=True)
+        }
+
+    @property
+    def _runs(self) -> list[list[Run]]:
+        return [
+            [partial(self._sessions[entry].embed, self._batches[shape]) for entry, shape in group]
+            for group in self._groups
+        ]
+
+
+def environment_of(plan: Plan) -> dict[str, str]:
+    """Return where a plan is about to be measured; the load says whether others use the machine."""
+    load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else NONE
+    libraries = describe_environment(place.runtime.library for place in plan.places)
+    return {**libraries, "instructions": " ".join(instructions()), "load": load}
+
+
+def report_of(
+    plan: Plan,
+    environment: Mapping[str, str],
+    loads: Mapping[Entry, LoadFacts],
+    facts: Mapping[Entry, dict[str, str]],
+    times: Times,
+) -> BenchReport:
+    """Return everything measured as a report."""
+    return BenchReport(
+        schema=SCHEMA,
+        environment=dict(environment),
+        base=plan.base.name,
+        shapes=tuple(str(shape) for shape in plan.shapes),
+        rounds=len(next(iter(times.values()))),
+        seed=plan.seed,
+        vocabulary=plan.vocabulary,
+        files=tuple(
+            FileFacts(
+                name=file.name, format=file.artifact.target.format, precision=file.precision, sha256=file.sha256,
+                size_bytes=file.size_bytes,
+            )
+            for file in plan.files
+        ),
+        lanes=tuple(_lane(plan, entry, facts[entry], loads[entry], times) for entry in plan.entries),
+    )  # fmt: skip
+
+
+def _refuse_broken(entry: Entry, shape: Shape, session: Session, batch: TokenBatch) -> None:
+    """Raise ArtifactError or RuntimeContractError unless the batch gives one embedding a text: nothing is fast."""
+    try:
+        given = session.embed(batch)
+    except BgeExportError:
+        raise
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ArtifactError(f"{entry.name} cannot run a batch of {shape}: {first}") from error
+    if not given or any(len(rows) != shape.texts for rows in given.values()):
+        raise RuntimeContractError(f"{entry.name} did not return one embedding a text for a batch of {shape}")
+
+
+def _lane(plan: Plan, entry: Entry, facts: dict[str, str], load: LoadFacts, times: Times) -> BenchLane:
+    base, fp32 = plan.base_of(entry), plan.fp32_of(entry)
+    shapes = tuple(
+        ShapeTimes(
+            shape=str(shape),
+            seconds=spread(times[entry, shape]),
+            ratio=paired(times[entry, shape], times[base, shape]),
+            fp32_ratio=paired(times[entry, shape], times[fp32, shape]) if fp32 else None,
+        )
+        for shape in plan.shapes
+    )
+    return BenchLane(
+        file=entry.file.name, runtime=entry.place.runtime.name, device=entry.place.device, threads=entry.threads,
+        facts=facts, load=load, base=base.name, ratio=geometric_mean(one.ratio.median for one in shapes), times=shapes,
+        slower_than_fp32=tuple(_slower(shapes)),
+    )  # fmt: skip
+
+
+def _slower(shapes: Sequence[ShapeTimes]) -> Iterable[str]:
+    return (one.shape for one in shapes if one.fp32_ratio is not None and one.fp32_ratio.low > CLEARLY)

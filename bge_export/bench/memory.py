@@ -1,0 +1,44 @@
+"""Memory and time that loading takes, each artifact in a process of its own: a process's peak never goes down again.
+
+The process is cold, the file is not: the system may have it in memory still.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+
+from bge_export.bench.report import LoadFacts
+from bge_export.contracts import Artifact
+from bge_export.errors import ArtifactError
+from bge_export.parity.compare import Place
+
+COMMAND = (sys.executable, "-P", "-m", "bge_export.bench.fresh")
+
+
+def load_fresh(artifact: Artifact, place: Place, threads: int) -> LoadFacts:
+    """Load an artifact in a new process and embed one text of 16 tokens there.
+
+    Raises:
+        ArtifactError: the process ended without an answer.
+    """
+    fields = {**asdict(artifact), "root": str(artifact.root.resolve())}
+    order = {"artifact": fields, "runtime": place.runtime.name, "device": place.device, "threads": threads}
+    done = subprocess.run(  # noqa: S603 - this interpreter, and nothing of a user's on its command line
+        COMMAND, input=json.dumps(order), capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise ArtifactError(
+            f"{artifact.model} cannot be loaded in {place.runtime.name}:{place.device}, in a process of its own: "
+            f"{_reason(done)}"
+        )
+    return LoadFacts.model_validate_json(done.stdout.splitlines()[-1])
+
+
+def _reason(done: "subprocess.CompletedProcess[str]") -> str:
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        return f"the process was ended by {name}" + (", often for want of memory" if name == "SIGKILL" else "")
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else f"the process ended with status {done.returncode}"

@@ -1,0 +1,104 @@
+"""What one run measures: every file in every place that reads it, and which is compared with which."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bge_export.bench.files import SOME_IDS, BenchFile
+from bge_export.bench.report import lane_name
+from bge_export.bench.shapes import Shape
+from bge_export.errors import DeviceUnavailable, UsageError
+from bge_export.parity.compare import Place
+
+WIDE = ("fp32", "unknown")
+"""Precisions that nobody chose for speed."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file in one place with one number of threads."""
+
+    file: BenchFile
+    place: Place
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """Return it as people write it."""
+        return lane_name(self.file.name, self.place.runtime.name, self.place.device, self.threads)
+
+    def beside(self, other: "Entry") -> bool:
+        """Return whether both run in the same place with the same number of threads."""
+        return (self.place, self.threads) == (other.place, other.threads)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Files, places, numbers of threads and shapes, all combined; `base` is one of the files."""
+
+    files: tuple[BenchFile, ...]
+    base: BenchFile
+    places: tuple[Place, ...]
+    threads: tuple[int, ...]
+    shapes: tuple[Shape, ...]
+    seed: int
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Return every file in every place that reads it, with each number of threads."""
+        return tuple(
+            Entry(file, place, threads)
+            for file in self.files
+            for place in self.places
+            if file.artifact.target.format in place.runtime.formats
+            for threads in self.threads
+        )
+
+    @property
+    def vocabulary(self) -> int:
+        """Return the number of token ids that every file has."""
+        return min((file.vocabulary for file in self.files if file.vocabulary), default=SOME_IDS)
+
+    def base_of(self, entry: Entry) -> Entry:
+        """Return the base file in the first place that reads it, with as many threads: one yardstick for all places."""
+        return next(one for one in self.entries if one.file == self.base and one.threads == entry.threads)
+
+    def fp32_of(self, entry: Entry) -> Entry | None:
+        """Return the fp32 file beside the entry of a narrower one, of its own format if there is one."""
+        if entry.file.precision in WIDE:
+            return None
+        wide = [one for one in self.entries if one.file.precision == "fp32" and one.beside(entry)]
+        own = entry.file.artifact.target.format
+        return min(wide, key=lambda one: one.file.artifact.target.format != own, default=None)
+
+    def refuse_impossible(self) -> None:
+        """Refuse a plan of which some part would not be measured, before anything is.
+
+        Raises:
+            UsageError: a file that no runtime reads, a runtime that reads no file, a shape that is too long.
+            DeviceUnavailable: a device is not there.
+        """
+        for file in self.files:
+            if not any(entry.file == file for entry in self.entries):
+                raise UsageError(
+                    f"{file.name}: no runtime that was named, or is installed, reads {file.artifact.target.format}. "
+                    "Name one with --runtime; 'bge-export doctor' says what this machine has."
+                )
+            for shape in self.shapes:
+                if 0 < file.artifact.spec.max_tokens < shape.tokens:
+                    raise UsageError(f"shape {shape}: {file.name} takes {file.artifact.spec.max_tokens} tokens at most")
+        for place in self.places:
+            if not any(entry.place == place for entry in self.entries):
+                formats = ", ".join(sorted(place.runtime.formats))
+                raise UsageError(f"{place.runtime.name} reads none of these files, only {formats}")
+        _refuse_unavailable(self.places)
+        torch = next((place.runtime.name for place in self.places if place.runtime.library == "torch"), None)
+        if torch and len(self.threads) > 1:
+            raise UsageError(f"{torch}: torch has one number of threads a process. Give one --threads.")
+
+
+def _refuse_unavailable(places: Sequence[Place]) -> None:
+    for place in places:
+        devices = place.runtime.devices()
+        reason = devices.get(place.device, f"it knows no such device; it has {', '.join(devices)}")
+        if reason is not None:
+            raise DeviceUnavailable(f"{place.runtime.name} cannot run on {place.device!r}: {reason}")

@@ -1,0 +1,43 @@
+"""The shapes of batches that are timed, and one batch of each, the same for every file."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bge_export.contracts import TokenBatch
+from bge_export.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A number of texts and of tokens a text, written `8x64`."""
+
+    texts: int
+    tokens: int
+
+    @classmethod
+    def parse(cls, written: str) -> "Shape":
+        """Read the written form.
+
+        Raises:
+            UsageError: it is no shape.
+        """
+        texts, x, tokens = written.partition("x")
+        if not (x and texts.isdecimal() and tokens.isdecimal() and int(texts) and int(tokens)):
+            raise UsageError(f"{written!r} is no shape. Write texts and tokens, such as 1x16 or 8x64.")
+        return cls(int(texts), int(tokens))
+
+    def __str__(self) -> str:
+        """Return the written form."""
+        return f"{self.texts}x{self.tokens}"
+
+    def batch(self, vocabulary: int, seed: int) -> TokenBatch:
+        """Return a full batch of random ids in [0, vocabulary): no padding; which they are changes no time."""
+        ids = np.random.default_rng([seed, self.texts, self.tokens]).integers(
+            vocabulary, size=(self.texts, self.tokens), dtype=np.int64
+        )
+        return TokenBatch(ids, np.ones_like(ids), np.zeros_like(ids))
+
+
+SHAPES = (Shape(1, 16), Shape(1, 64), Shape(1, 256), Shape(8, 64), Shape(32, 32))
+"""A query, a sentence, a passage, and batches of sentences."""

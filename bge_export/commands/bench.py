@@ -1,0 +1,69 @@
+"""Time, memory and size of artifacts side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bge_export.bench.files import gather
+from bge_export.bench.measure import OpenPlan, environment_of, measure_loads, report_of
+from bge_export.bench.plan import Plan
+from bge_export.bench.report import BenchReport, write_bench
+from bge_export.bench.shapes import SHAPES, Shape
+from bge_export.commands.steps import Track, default_places, named_place, untracked
+from bge_export.errors import UsageError
+
+SEED = 0
+SECONDS = 30.0
+
+
+def bench_files(
+    paths: Sequence[Path],
+    *,
+    against: Path | None = None,
+    lanes: Sequence[str] = (),
+    shapes: Sequence[str] = (),
+    threads: Sequence[int] = (1,),
+    seconds: float = SECONDS,
+    seed: int = SEED,
+    report_path: Path | None = None,
+    track: Track = untracked,
+) -> BenchReport:
+    """Measure time, memory and size of artifacts side by side in one run.
+
+    Args:
+        paths: folders that bge-export wrote, and .onnx and .xml files of anyone.
+        against: the file that the others are compared with, or a folder whose fp32 artifact is; by default the first
+            file in fp32.
+        lanes: `runtime:device` to measure in, what they do not read of a folder being left out; by default each
+            format's own runtimes on the processor, if installed.
+        shapes: shapes of batches such as `8x64`; by default `SHAPES`.
+        threads: numbers of threads.
+        seconds: how long to time, warming up and memory not counted; five rounds are made in any case.
+        seed: of token ids and order.
+        report_path: where to write the report.
+        track: shows progress.
+
+    Raises:
+        UsageError: an argument cannot be used.
+        MeasurementError: a file cannot be opened or run, or the report not be written.
+    """
+    if report_path is not None and not report_path.parent.is_dir():
+        raise UsageError(f"{report_path} cannot be written: there is no such folder. Make it, or choose another place.")
+    wanted = tuple(Shape.parse(written) for written in dict.fromkeys(shapes)) or SHAPES
+    named = [named_place(name) for name in dict.fromkeys(lanes)]
+    formats = frozenset[str]().union(*(place.runtime.formats for place in named)) if named else None
+    files, base = gather(paths, against, formats)
+    places = named or default_places([file.artifact for file in files], all_devices=False)
+    plan = Plan(files, base, tuple(places), tuple(dict.fromkeys(threads)), wanted, seed)
+    plan.refuse_impossible()
+    environment = environment_of(plan)
+    with track("loading each in a process of its own", len(plan.entries)) as advance:
+        loads = measure_loads(plan, advance)
+    with OpenPlan(plan) as opened:
+        with track("warming up", len(plan.entries) * len(plan.shapes)) as advance:
+            opened.warm_up(advance)
+        with track("timing, seconds", max(1, round(seconds))) as advance:
+            times = opened.time(seconds, advance)
+        report = report_of(plan, environment, loads, opened.facts, times)
+    if report_path is not None:
+        write_bench(report, report_path)
+    return report
