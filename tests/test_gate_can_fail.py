@@ -222,6 +222,13 @@ def test_token_ids_of_another_tokenizer():
     refusal(verdict, "token-ids", "t0")
 
 
+def test_token_ids_of_the_tokenizer_that_transformers_loads_from_the_folder():
+    run = GOOD.runs[""].model_copy(update={"other_token_ids": ("t3",)})
+    verdict = judge(GOOD.model_copy(update={"runs": {"": run}}).sealed(), POLICY, CORPUS)
+    assert "AutoTokenizer" in refusal(verdict, "token-ids", "t3").message
+    assert rows_refused(verdict) == {"t3"}
+
+
 def test_token_ids_differ_though_the_vectors_agree():
     refusal(judge(with_row(GOOD, 8, tokens_equal=False), POLICY, CORPUS), "token-ids", "t8")
 

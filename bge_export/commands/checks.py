@@ -66,7 +66,7 @@ def check_parity(
     places = [_place(lane) for lane in lanes] or default_places(artifacts, all_devices=True)
     vectors = reference_vectors(reference, revision, corpus, threads, track)
     eager = _eager(reference, revision) if any("checkpoint" in place.runtime.formats for place in places) else ()
-    report = measure_places((*artifacts, *eager), places, corpus, vectors, threads, track)
+    report = measure_places(folder, (*artifacts, *eager), places, corpus, vectors, threads, track)
     verdict = judge(report, policy, corpus, require=require, artifacts=artifacts)
     place = report_path or folder / REPORT
     write_report(report, place)

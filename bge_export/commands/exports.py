@@ -100,7 +100,8 @@ def _prove_export(
     known = {(lane.target, lane.model) for lane in earlier}
     new = [item for item in artifacts if (str(item.target), item.model) not in known]
     reference = run_oracle(checkpoint, corpus, threads, track)
-    report = measure_places(new, default_places(new, all_devices=False), corpus, reference, threads, track)
+    places = default_places(new, all_devices=False)
+    report = measure_places(staging, new, places, corpus, reference, threads, track)
     if kept.report is not None and earlier:
         targets = {"targets": tuple(sorted({str(item.target) for item in artifacts}))}
         known_report = kept.report.model_copy(update={"lanes": earlier, "requested": (), **targets}).sealed()

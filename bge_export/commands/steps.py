@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bge_export.auto_tokens import other_token_ids
 from bge_export.checkpoint import open_checkpoint
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.corpus import Corpus, builtin_corpus, load_corpus
@@ -98,6 +99,7 @@ def reference_vectors(
 
 
 def measure_places(
+    folder: Path,
     artifacts: Sequence[Artifact],
     places: Sequence[Place],
     corpus: Corpus,
@@ -105,7 +107,8 @@ def measure_places(
     threads: int,
     track: Track,
 ) -> ParityReport:
-    """Measure every artifact at every place that reads it; return the facts."""
+    """Measure every artifact of `folder` at every place that reads it, and the folder's tokenizer; return the facts."""
+    others = other_token_ids(folder, corpus, reference.token_ids)
     pairs = sum(item.target.format in place.runtime.formats for item in artifacts for place in places)
     with track("measuring", measurement_steps(corpus) * pairs) as advance:
-        return compare(artifacts, places, corpus, reference, threads=threads, advance=advance)
+        return compare(artifacts, places, corpus, reference, threads=threads, other_token_ids=others, advance=advance)

@@ -67,6 +67,10 @@ def _report_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
             yield failure("other-texts", got, f"{corpus.name} {corpus.digest[:12]}")
     if report.texts.count != len(corpus.texts):
         yield failure("other-texts", f"{report.texts.count} texts", f"{len(corpus.texts)} of {corpus.name}")
+    texts = {text.id: excerpt(text.text) for text in corpus.texts}
+    for name in [name for run in report.runs.values() for name in run.other_token_ids or ()]:
+        got = "transformers' AutoTokenizer makes other token ids of it"
+        yield failure("token-ids", got, "the checkpoint's own", row=name, text=texts.get(name))
 
 
 def _lane_set_failures(report: ParityReport) -> Iterator[Failure]:

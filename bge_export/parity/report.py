@@ -138,10 +138,17 @@ class RunRecord(Record):
     """One run of the measurement: the machine, and the reference vectors that it had.
 
     Machines that run the checkpoint themselves get vectors that differ in the last bits: each run keeps its own record.
+
+    Attributes:
+        environment: the machine and its libraries.
+        reference: the reference vectors.
+        other_token_ids: ids of the texts to which transformers' `AutoTokenizer`, loaded from the folder, gives other
+            tokens than the checkpoint's; None where this run did not look.
     """
 
     environment: dict[str, str]
     reference: ReferenceRecord
+    other_token_ids: tuple[str, ...] | None
 
 
 class TextsRecord(Record):
