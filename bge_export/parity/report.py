@@ -218,11 +218,13 @@ def read_report(path: Path) -> ParityReport:
     Raises:
         ReportError: the file is missing, no JSON, of another schema, or a field is missing, unknown or no such value.
     """
-    advice = "Measure again with: bge-export check FOLDER"
+    advice = "Measure again with: bge-export parity FOLDER --reference MODEL"
     try:
         return ParityReport.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise ReportError(f"{path} does not exist. {advice}") from error
+    except IsADirectoryError as error:
+        raise ReportError(f"{path} is a folder, not a report. Give {path / 'parity.json'}.") from error
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error.strerror}. {advice}") from error
     except ValidationError as error:
