@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bge_export.bundle_files import MANIFEST, REPORT, files_below
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.corpus import Corpus
 from bge_export.errors import ArtifactError, OutputError, ReportError
-from bge_export.manifest import MANIFEST, REPORT, Model, Spec, files_below, read_bundle
+from bge_export.manifest import Model, Spec, read_bundle
 from bge_export.parity.report import Lane, ParityReport, read_report
 
 

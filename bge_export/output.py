@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bge_export.bundle_files import MANIFEST
 from bge_export.errors import OutputError
-from bge_export.manifest import MANIFEST
 
 REFUSED = ".refused"
 """An export that the gate refused is left as `OUT.refused`, never as `OUT`."""

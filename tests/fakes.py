@@ -102,6 +102,7 @@ class FakeRuntime:
     opening: Exception | None = None
     name: str = "fake"
     formats: frozenset[str] = frozenset({"onnx"})
+    known: tuple[str, ...] = ("cpu",)
     library: str = "numpy"
     extra: str = "fake"
     shapes: list[tuple[int, ...]] = field(default_factory=list)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from bge_export.bundle_files import MANIFEST, REPORT
 from bge_export.commands import Exported, export_model, judge_report
 from bge_export.errors import OutputError
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.manifest import MANIFEST, REPORT, read_bundle
+from bge_export.manifest import read_bundle
 from bge_export.parity.report import read_report, write_report
 
 

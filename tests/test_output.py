@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from bge_export.bundle_files import MANIFEST
 from bge_export.errors import OutputError
-from bge_export.manifest import MANIFEST
 from bge_export.output import publish, refused_place, staged
 
 

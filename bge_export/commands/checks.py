@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from bge_export.bundle_files import MANIFEST, REPORT
 from bge_export.checkpoint import as_artifacts, open_checkpoint
 from bge_export.commands.steps import (
     Proof,
@@ -19,7 +20,7 @@ from bge_export.commands.steps import (
 from bge_export.contracts import Artifact, Pooling
 from bge_export.corpus import Corpus
 from bge_export.errors import UsageError
-from bge_export.manifest import MANIFEST, REPORT, Manifest, read_bundle
+from bge_export.manifest import Manifest, read_bundle
 from bge_export.parity.compare import Place
 from bge_export.parity.gate import Verdict, judge
 from bge_export.parity.merge import merge

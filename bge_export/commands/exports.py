@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from bge_export.bundle_files import REPORT
 from bge_export.checkpoint import open_checkpoint
 from bge_export.commands.steps import Proof, Track, default_places, measure_places, read_policy, run_oracle, untracked
 from bge_export.contracts import Artifact, Checkpoint, ExportedModel, Exporter, Pooling
@@ -12,7 +13,7 @@ from bge_export.corpus import builtin_corpus
 from bge_export.errors import UsageError
 from bge_export.extension import Kept, kept_from
 from bge_export.layout import write_layout
-from bge_export.manifest import REPORT, Model, read_bundle, write_manifest
+from bge_export.manifest import Model, read_bundle, write_manifest
 from bge_export.output import publish, refused_place, staged
 from bge_export.parity.gate import Verdict, judge
 from bge_export.parity.merge import merge

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from tiny_checkpoint import change_json
 
+from bge_export.bundle_files import MANIFEST, REPORT
 from bge_export.checkpoint import open_checkpoint
 from bge_export.commands import Exported, check_parity, export_model, judge_report, merge_reports, write_reference
 from bge_export.errors import ArtifactError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.manifest import MANIFEST, REPORT
 from bge_export.parity.report import read_report, write_report
 
 HERE = ["onnxruntime:cpu"]
