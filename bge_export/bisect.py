@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bge_export.bundle_files import MANIFEST
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import ArtifactError, MissingLibrary
-from bge_export.manifest import MANIFEST, read_bundle
+from bge_export.manifest import read_bundle
 from bge_export.model import load_model
 from bge_export.parity.metrics import cosines, max_differences
 from bge_export.states import find_states

@@ -39,7 +39,13 @@ class _Place:
     revision: str | None
 
 
-def open_checkpoint(model: str | Path, *, revision: str | None = None, pooling: Pooling | None = None) -> Checkpoint:
+def open_checkpoint(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    pooling: Pooling | None = None,
+    default_pooling: Pooling | None = None,
+) -> Checkpoint:
     """Return the checkpoint in a local folder or, where there is no such path, of a Hub id.
 
     Args:
@@ -47,6 +53,7 @@ def open_checkpoint(model: str | Path, *, revision: str | None = None, pooling: 
         revision: a branch, tag or commit of the Hub id.
         pooling: the pooling of a checkpoint that declares none; the embedding is then also divided by its norm,
             unless a `modules.json` without a Normalize module says otherwise.
+        default_pooling: the same for one that may declare its own, which then wins: what an artifact of it promises.
 
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged, contradicts itself or is not supported.
@@ -56,7 +63,7 @@ def open_checkpoint(model: str | Path, *, revision: str | None = None, pooling: 
     """
     try:
         place = _locate(model, revision)
-        return _read(place, pooling)
+        return _read(place, pooling, default_pooling)
     except OSError as error:
         raise CheckpointError(
             f"{_shortened(str(error.filename or model))} cannot be read: {error.strerror or type(error).__name__}. "
@@ -84,7 +91,7 @@ def _locate(model: str | Path, revision: str | None) -> _Place:
     return _Place(root, text, commit)
 
 
-def _read(place: _Place, pooling: Pooling | None) -> Checkpoint:
+def _read(place: _Place, pooling: Pooling | None, default: Pooling | None) -> Checkpoint:
     """Read every file that decides the embedding and compare what they say."""
     root = place.root
     config = _read_config(root / CONFIG)
@@ -97,7 +104,7 @@ def _read(place: _Place, pooling: Pooling | None) -> Checkpoint:
     spec = EmbeddingSpec(
         dim=width,
         max_tokens=_max_tokens(root, config, sentence, tokenizer),
-        pooling=_pooling(root, sentence.pooling, pooling),
+        pooling=_pooling(root, sentence.pooling or default, pooling),
         normalize=sentence.normalize,
         query_prefix=sentence.query_prefix,
     )

@@ -176,6 +176,8 @@ class Runtime(Protocol):
 
     name: str
     formats: frozenset[str]
+    known: tuple[str, ...]
+    """The names of all its devices, whatever is installed."""
     library: str
     extra: str
 

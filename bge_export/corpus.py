@@ -63,7 +63,8 @@ def load_corpus(path: Path, column: str | None = None) -> Corpus:
         column: the column that holds the texts; only for `.tsv`, and needed there when it has several.
 
     Raises:
-        TextsError: the file is missing, not UTF-8, malformed, without texts, or names an id twice.
+        TextsError: the file is missing, not UTF-8, malformed, without texts or with blank ones alone, or names an id
+            twice.
     """
     suffix = path.suffix.lower()
     if suffix not in (".txt", ".jsonl", ".tsv"):
@@ -134,6 +135,11 @@ def _refuse_unusable(path: Path, texts: Sequence[Text]) -> None:
     """Raise TextsError when there is nothing to measure, or a text that a report could not name."""
     if not texts:
         raise TextsError(f"{path} holds no texts, so nothing could be measured. Give a file with at least one text.")
+    if not any(text.text.strip() for text in texts):
+        raise TextsError(
+            f"{path}: every text is blank, and the embeddings of blank texts tell no two artifacts apart. "
+            "Give a file with at least one text that says something."
+        )
     seen: set[str] = set()
     for text in texts:
         if text.id in seen or not text.id:

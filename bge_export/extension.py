@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bge_export.bundle_files import MANIFEST, REPORT
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.corpus import Corpus
 from bge_export.errors import ArtifactError, OutputError, ReportError
-from bge_export.manifest import MANIFEST, REPORT, Model, Spec, read_bundle
+from bge_export.manifest import Model, Spec, read_bundle
 from bge_export.parity.report import Lane, ParityReport, read_report
 
 
@@ -32,14 +33,22 @@ class Kept:
             shutil.copyfile(self.root / name, place)
 
     def lanes(self, artifacts: Iterable[Artifact], corpus: Corpus, checkpoint: Checkpoint) -> tuple[Lane, ...]:
-        """Return the earlier measurements that still speak of the artifacts at hand and of these texts."""
+        """Return the earlier measurements that still speak of the artifacts at hand and of these texts.
+
+        What could not be measured, and that somebody once asked for it, concerned that run: it proves nothing of the
+        artifact, and must not refuse the folder whenever it is extended.
+        """
         report = self.report
         if report is None or report.digest != report.computed_digest:
             return ()
         if (report.checkpoint.digest, report.texts.digest) != (checkpoint.digest, corpus.digest):
             return ()
         digests = {(str(item.target), item.model): item.digest for item in artifacts}
-        return tuple(lane for lane in report.lanes if digests.get((lane.target, lane.model)) == lane.artifact_digest)
+        return tuple(
+            lane.model_copy(update={"requested": False})
+            for lane in report.lanes
+            if lane.measured and digests.get((lane.target, lane.model)) == lane.artifact_digest
+        )
 
 
 def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, overwrite: bool) -> Kept:

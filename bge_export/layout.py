@@ -13,6 +13,7 @@ from typing import Any
 
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
+from bge_export.pooling_files import read_sentence_files
 
 COPIED = (
     "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "added_tokens.json",
@@ -29,6 +30,13 @@ TOKENIZER_CLASSES: Mapping[str, str] = {
 """transformers 5 saves class `TokenizersBackend`, which older consumers reject; these they all know."""
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+NORMALIZER_SETTINGS: Mapping[str, str] = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+"""Key of `tokenizer_config.json` -> field of a BertNormalizer in `tokenizer.json`."""
 
 POOLING_FLAGS: Mapping[str, str] = {
     "cls": "pooling_mode_cls_token",
@@ -66,11 +74,23 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> None:
     if known and declared.removesuffix("Fast") not in TOKENIZER_CLASSES.values():
         declared = known
     config |= {"tokenizer_class": declared.removesuffix("Fast"), "model_max_length": checkpoint.spec.max_tokens}
+    config |= _normalizer_settings(tokenizer.get("normalizer"))
     for key in ("name_or_path", "backend", "is_local", "auto_map"):
         config.pop(key, None)
     _write(root / "tokenizer_config.json", config)
     if not (root / "special_tokens_map.json").is_file():
         _write(root / "special_tokens_map.json", {k: config[k] for k in SPECIAL_TOKENS if config.get(k)})
+
+
+def _normalizer_settings(normalizer: object) -> dict[str, Any]:
+    """Return the settings of `tokenizer_config.json` that say what BERT's normalizer does.
+
+    transformers builds the normalizer of `BertTokenizer` from these, with defaults that lowercase, and takes no notice
+    of the one in `tokenizer.json`.
+    """
+    if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
+        return {}
+    return {setting: normalizer[field] for setting, field in NORMALIZER_SETTINGS.items() if field in normalizer}
 
 
 def _convert_tokenizer(checkpoint: Checkpoint) -> str:
@@ -103,12 +123,9 @@ def _write_pooling(checkpoint: Checkpoint, root: Path) -> None:
     string = "lasttoken" if spec.pooling == "last" else spec.pooling
     pooling = {"word_embedding_dimension": spec.dim, **flags, "include_prompt": True, "pooling_mode": string}
     _write(root / "1_Pooling" / "config.json", pooling)
-    old = _read(checkpoint.root / "sentence_bert_config.json")
-    lower = _read(checkpoint.root / "tokenizer_config.json").get("do_lower_case", False)
-    _write(
-        root / "sentence_bert_config.json",
-        {"max_seq_length": spec.max_tokens, "do_lower_case": old.get("do_lower_case", lower)},
-    )
+    # sentence-transformers lowercases before the tokenizer does; only the checkpoint's own settings may ask for that.
+    lower = read_sentence_files(checkpoint.root).lower_case
+    _write(root / "sentence_bert_config.json", {"max_seq_length": spec.max_tokens, "do_lower_case": lower})
     declared = _read(checkpoint.root / "config_sentence_transformers.json")
     declared.setdefault("__version__", {})
     if spec.query_prefix:

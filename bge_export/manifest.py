@@ -1,20 +1,17 @@
-"""The folder of artifacts on disk: what is in it, the digests that pin it, and the names consumers look for."""
+"""The manifest of a folder of artifacts: what is in it, the digests that pin it, and the names consumers look for."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bge_export.bundle_files import MANIFEST, files_below, refuse_changed, refuse_other_promise
 from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target
 from bge_export.digest import combined_digest, file_sha256
-from bge_export.errors import ArtifactError, CheckpointError
-from bge_export.pooling_files import read_sentence_files
-
-MANIFEST = "bge_export.json"
-REPORT = "parity.json"
+from bge_export.errors import ArtifactError
 
 MODEL_FILES: Mapping[str, str] = {
     "onnx-fp32": "onnx/model.onnx",
@@ -25,9 +22,6 @@ MODEL_FILES: Mapping[str, str] = {
 """Target -> the file that consumers look for: Transformers.js (`src/utils/dtypes.js` of version 4),
 text-embeddings-inference, sentence-transformers and optimum-intel. The last two take `openvino_model.xml` unasked and
 any other by its name."""
-
-MODEL_SUFFIXES = frozenset({".onnx", ".onnx_data", ".xml", ".bin", ".pt", ".safetensors"})
-"""A file of these kinds that the manifest does not know would be published unproven."""
 
 
 class _Record(BaseModel):
@@ -143,10 +137,10 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
         ArtifactError: a file is missing, added, or not what the manifest says.
     """
     manifest = read_manifest(root)
-    if verify:
-        _refuse_changed(root, manifest)
-        _refuse_other_promise(root, manifest.spec)
     spec = EmbeddingSpec(**manifest.spec.model_dump())
+    if verify:
+        refuse_changed(root, manifest.files, {name for model in manifest.models for name in model.files})
+        refuse_other_promise(root, spec)
     own = {name for model in manifest.models for name in model.files}
     shared = [name for name in manifest.files if name not in own]
     artifacts = []
@@ -161,53 +155,3 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
             )
         )  # fmt: skip
     return manifest, tuple(artifacts)
-
-
-def _refuse_changed(root: Path, manifest: Manifest) -> None:
-    """Raise ArtifactError unless the folder's files are the manifest's, byte for byte."""
-    for name, digest in manifest.files.items():
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ArtifactError(f"{root / MANIFEST} names {name!r}, which is outside the folder. Do not use it.")
-        if not (root / name).is_file():
-            raise ArtifactError(f"{root / name} is missing. Export the folder again.")
-        if file_sha256(root / name) != digest:
-            raise ArtifactError(
-                f"{root / name} is not the file that was exported: its bytes differ from {MANIFEST}. "
-                "Export the folder again."
-            )
-    listed = {*manifest.files, *(name for model in manifest.models for name in model.files)}
-    for name in files_below(root):
-        if name not in listed and PurePosixPath(name).suffix in MODEL_SUFFIXES:
-            raise ArtifactError(
-                f"{root / name} is not in {MANIFEST}, so nothing is known of it. Remove it, or export the folder again."
-            )
-    if unknown := listed - set(manifest.files):
-        raise ArtifactError(f"{root / MANIFEST} gives no digest of {sorted(unknown)[0]!r}. Export the folder again.")
-
-
-def _refuse_other_promise(root: Path, spec: Spec) -> None:
-    """Raise ArtifactError unless the pooling files, which consumers read, say what the manifest says."""
-    try:
-        declared = read_sentence_files(root)
-    except CheckpointError as error:
-        raise ArtifactError(f"{error} Export the folder again.") from error
-    pairs = {
-        "pooling": (declared.pooling, spec.pooling),
-        "normalisation": (declared.normalize, spec.normalize),
-        "longest input": (declared.max_seq_length, spec.max_tokens),
-        "width": (declared.width, spec.dim),
-    }
-    for what, (given, promised) in pairs.items():
-        if given != promised:
-            raise ArtifactError(
-                f"{root}: its pooling files declare the {what} {given!r}, but {MANIFEST} promises {promised!r}: "
-                "consumers would compute another embedding. Export the folder again."
-            )
-
-
-def files_below(root: Path) -> Iterator[str]:
-    """Yield the relative names of a folder's files, sorted; not the manifest and the report, which speak of them."""
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if path.is_file() and name not in (MANIFEST, REPORT):
-            yield name

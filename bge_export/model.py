@@ -12,11 +12,24 @@ POOLER = "pooler"
 """BERT's tanh head: no sentence embedding uses it, and published checkpoints may leave it out."""
 
 
+UNUSED = frozenset(
+    {
+        "cls", "lm_head", "classifier", "pre_classifier", "qa_outputs", "score", "predictions", "sop_classifier",
+        "vocab_transform", "vocab_layer_norm", "vocab_projector", "generator_predictions", "generator_lm_head",
+        "discriminator_predictions", "lm_predictions", "head", "decoder",
+    }
+)  # fmt: skip
+"""First parts of the names of heads that the training left beside the encoder: token states do not depend on them."""
+
+COMPUTED = frozenset({"position_ids", "inv_freq"})
+"""Last parts of the names of buffers that older versions of transformers stored, and all of them compute."""
+
+
 def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     """Return the encoder in float32 on the CPU, in evaluation mode, with plain (eager) attention.
 
     Raises:
-        CheckpointError: an unknown architecture, or weights that are missing or of the wrong shape.
+        CheckpointError: an unknown architecture, or weights that are missing, unused, misshapen or not finite.
         MissingLibrary: torch or transformers is not installed.
     """
     try:
@@ -37,6 +50,8 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     except (ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
         raise CheckpointError(_explain(checkpoint, error)) from error
     _refuse_incomplete(checkpoint, report)
+    _refuse_unused(checkpoint, report)
+    _refuse_not_finite(checkpoint, model)
     model = model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -68,6 +83,36 @@ def _refuse_incomplete(checkpoint: Checkpoint, report: dict[str, object]) -> Non
             f"{checkpoint.source}: {len(mismatched)} tensors have the wrong shape, first {name!r}: {list(stored)}, but "
             f"config.json makes it {list(expected)}. Correct the sizes in config.json."
         )
+
+
+def _refuse_unused(checkpoint: Checkpoint, report: dict[str, object]) -> None:
+    """Refuse weights that transformers would leave out: layers that config.json does not count, say."""
+    unused = sorted(str(name) for name in _items(report.get("unexpected_keys")) if not _may_be_left_out(str(name)))
+    if unused:
+        raise CheckpointError(
+            f"{checkpoint.source}: the weights hold {len(unused)} tensors with no place in {checkpoint.model_type!r}, "
+            f"first {unused[0]!r}: they would be left out without a word. Correct config.json (num_hidden_layers, "
+            "model_type), or save the checkpoint again without them."
+        )
+
+
+def _may_be_left_out(name: str) -> bool:
+    """Return whether an unexpected tensor is a known head, or computed anyway."""
+    parts = name.split(".")
+    return parts[0] in UNUSED or POOLER in parts or parts[-1] in COMPUTED
+
+
+def _refuse_not_finite(checkpoint: Checkpoint, model: "PreTrainedModel") -> None:
+    """Refuse weights with NaN or infinity: where they are seldom used, no text of the corpus may meet them."""
+    import torch
+
+    for name, tensor in model.state_dict().items():
+        if POOLER not in name.split(".") and not torch.isfinite(tensor).all():
+            count = int((~torch.isfinite(tensor)).sum())
+            raise CheckpointError(
+                f"{checkpoint.source}: the tensor {name!r} holds {count} values that are not finite (NaN or infinity). "
+                "Fetch the checkpoint again; if they stay, it was damaged in training or when it was saved."
+            )
 
 
 def _items(value: object) -> list[Any]:

@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from bge_export.bundle_files import MANIFEST, REPORT, decides
 from bge_export.errors import ArtifactError, OutputError
-from bge_export.manifest import MANIFEST, MODEL_SUFFIXES, REPORT, read_manifest
+from bge_export.manifest import read_manifest
 
 
 def others_in(folder: Path) -> tuple[str, ...]:
@@ -65,9 +66,10 @@ def carry(names: Sequence[str], source: Path, target: Path) -> None:
 
 
 def _refuse_what_cannot_stay(path: Path) -> None:
-    if path.suffix in MODEL_SUFFIXES and path.is_file():
+    if decides(PurePosixPath(path.name.lower())) and path.is_file():
         raise OutputError(
-            f"{path} is a model that bge-export did not write, so it would be published unproven. "
+            f"{path} is a model, or decides what loading one gives, and bge-export did not write it: it would be "
+            "published unproven. "
             "Move it away, or choose another folder with --output."
         )
     copyable = path.is_symlink() or path.is_dir() or (path.is_file() and os.access(path, os.R_OK))

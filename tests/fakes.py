@@ -102,6 +102,7 @@ class FakeRuntime:
     opening: Exception | None = None
     name: str = "fake"
     formats: frozenset[str] = frozenset({"onnx"})
+    known: tuple[str, ...] = ("cpu",)
     library: str = "numpy"
     extra: str = "fake"
     shapes: list[tuple[int, ...]] = field(default_factory=list)
@@ -210,10 +211,11 @@ def report_of(
     artifacts: Sequence[Artifact] | None = None,
     requested: bool = True,
     tokenizer: Callable[[Path, int], FakeTokenizer] = load_tokenizer,
+    formats: frozenset[str] = frozenset({"onnx"}),
 ) -> ParityReport:
     """Measure artifacts of this world in a runtime with a fault."""
     texts = small_corpus() if corpus is None else corpus
-    place = Place(FakeRuntime(fault, opening), "cpu", requested)
+    place = Place(FakeRuntime(fault, opening, formats=formats), "cpu", requested)
     return compare(
         [artifact_of()] if artifacts is None else artifacts, [place], texts, reference_of(texts), threads=1,
         load_tokenizer=tokenizer,

@@ -203,6 +203,15 @@ def test_nothing_is_read_from_the_environment_but_what_is_documented(bge, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tensorrt_is_kept_from_tf32_by_the_only_switch_it_has() -> None:
+    code = (
+        "import os, sys\nfrom bge_export.cli import main\nsys.argv = ['bge-export', '--help']\n"
+        "try:\n    main()\nfinally:\n    print('switch', os.environ['NVIDIA_TF32_OVERRIDE'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "switch 0"
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 

@@ -61,6 +61,8 @@ def test_tsv_of_one_column_needs_no_name(tmp_path):
         ("a.txt", "", "holds no texts"),
         ("a.tsv", "text\n", "holds no texts"),
         ("a.jsonl", "\n", "holds no texts"),
+        ("a.txt", "\n \n\t\u3000\n", "every text is blank"),
+        ("a.jsonl", '{"text": ""}', "every text is blank"),
         ("a.csv", "a", "unknown kind of file '.csv'"),
         ("a.txt", b"fine\nbad \xff", "line 2: not UTF-8"),
         ("a.jsonl", '{"text": "a"}\n{"text": ', "line 2: no JSON"),
@@ -120,7 +122,7 @@ def test_the_digest_is_of_ids_and_texts_only():
     )  # printf '[["a","b"]]' | sha256sum
 
 
-@given(content=st.lists(st.text(), min_size=1, max_size=5))
+@given(content=st.lists(st.text(), min_size=1, max_size=5).map(lambda content: [*content, "a text"]))
 @settings(max_examples=100)
 def test_jsonl_gives_back_any_text(content, tmp_path_factory):
     path = tmp_path_factory.mktemp("texts") / "a.jsonl"

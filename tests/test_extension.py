@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from bge_export.bundle_files import MANIFEST, REPORT
 from bge_export.commands import Exported, export_model, judge_report
 from bge_export.errors import OutputError
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.manifest import MANIFEST, REPORT, read_bundle
+from bge_export.manifest import read_bundle
 from bge_export.parity.report import read_report, write_report
 
 
@@ -102,6 +103,36 @@ def test_measurements_that_cannot_be_trusted_are_made_again(out: Path, tiny: Pat
     places = {(lane.target, lane.runtime) for lane in done.proof.report.lanes}
     assert len(places) == len(done.proof.report.lanes) == 4
     assert len(done.proof.report.runs) == 1
+
+
+def rewritten(out: Path, **changes: object) -> None:
+    write_report(read_report(out / REPORT).model_copy(update=changes), out / REPORT)
+
+
+def test_a_target_that_was_measured_only_in_part_is_measured_again(out: Path, tiny: Path) -> None:
+    """What `parity --runtime onnxruntime` leaves does not prove the file in the other runtimes."""
+    lanes = read_report(out / REPORT).lanes
+    rewritten(out, lanes=tuple(lane for lane in lanes if lane.runtime == "onnxruntime"))
+    done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
+    assert done.proof is not None
+    assert done.proof.verdict.passed
+    places = [(lane.target, lane.runtime) for lane in done.proof.report.lanes if lane.measured]
+    assert sorted(places) == [
+        ("onnx-fp16", "onnxruntime"), ("onnx-fp16", "openvino"), ("onnx-fp32", "onnxruntime"), ("onnx-fp32", "openvino")
+    ]  # fmt: skip
+
+
+def test_a_device_that_was_once_asked_for_in_vain_does_not_block_the_folder(out: Path, tiny: Path) -> None:
+    report = read_report(out / REPORT)
+    absent = report.lanes[0].model_copy(
+        update={"device": "cuda", "requested": True, "rows": (), "unavailable": "no CUDA here", "pooling_seen": None}
+    )
+    asked = tuple(lane.model_copy(update={"requested": True}) for lane in report.lanes)
+    rewritten(out, lanes=(*asked, absent), requested=("onnxruntime:cuda", "onnxruntime:cpu"))
+    done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
+    assert done.proof is not None
+    assert done.proof.verdict.passed, done.proof.verdict.failures
+    assert {lane.device for lane in done.proof.report.lanes} == {"cpu"}
 
 
 def test_a_refused_extension_leaves_the_folder_as_it_was(out: Path, tiny: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bge_export.contracts import Artifact, Target
 from bge_export.corpus import Corpus, Text
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, PolicyError
 from bge_export.parity.gate import Failure, Verdict, judge
@@ -222,6 +223,13 @@ def test_token_ids_of_another_tokenizer():
     refusal(verdict, "token-ids", "t0")
 
 
+def test_token_ids_of_the_tokenizer_that_transformers_loads_from_the_folder():
+    run = GOOD.runs[""].model_copy(update={"other_token_ids": ("t3",)})
+    verdict = judge(GOOD.model_copy(update={"runs": {"": run}}).sealed(), POLICY, CORPUS)
+    assert "AutoTokenizer" in refusal(verdict, "token-ids", "t3").message
+    assert rows_refused(verdict) == {"t3"}
+
+
 def test_token_ids_differ_though_the_vectors_agree():
     refusal(judge(with_row(GOOD, 8, tokens_equal=False), POLICY, CORPUS), "token-ids", "t8")
 
@@ -317,6 +325,44 @@ def test_one_precision_does_not_stand_in_for_another_that_is_required():
     assert "onnx-fp16" in refusal(judge(report, requiring("fake:cpu"), CORPUS), "required-missing").message
 
 
+def ir_of() -> Artifact:
+    return replace(artifact_of(), target=Target("openvino", "fp32"), model="openvino/openvino_model.xml")
+
+
+def in_runtime(report: ParityReport, **runtimes: str) -> ParityReport:
+    """Return a report whose lanes of each format are of another runtime."""
+    lanes = tuple(
+        lane.model_copy(update={"runtime": runtimes.get(lane.target.partition("-")[0], lane.runtime)})
+        for lane in report.lanes
+    )
+    return report.model_copy(update={"lanes": lanes, "requested": ()}).sealed()
+
+
+IR_LIMITS = replace(POLICY, tables={**POLICY.tables, "openvino-fp32": LIMITS})
+BOTH_FORMATS = report_of(artifacts=(artifact_of(), ir_of()), requested=False, formats=frozenset({"onnx", "openvino"}))
+
+
+def test_one_format_does_not_stand_in_for_another_that_the_required_runtime_reads():
+    good = in_runtime(BOTH_FORMATS, onnx="openvino", openvino="openvino")
+    assert judge(good, IR_LIMITS, CORPUS, require=["openvino:cpu"]).passed
+    report = in_runtime(BOTH_FORMATS, onnx="openvino")
+    assert judge(report, IR_LIMITS, CORPUS).passed
+    verdict = judge(report, IR_LIMITS, CORPUS, require=["openvino:cpu"])
+    assert rules(verdict) == {"required-missing"}
+    assert "openvino-fp32 was not measured there" in refusal(verdict, "required-missing").message
+
+
+def test_a_lane_without_a_pinned_precision_does_not_prove_a_target():
+    report = in_runtime(BOTH_FORMATS, openvino="openvino_default_hint")
+    verdict = judge(report, IR_LIMITS, CORPUS)
+    assert rules(verdict) == {"not-measured"}
+    assert "openvino_default_hint alone" in refusal(verdict, "not-measured").message
+    refusal(judge(report, IR_LIMITS, CORPUS, artifacts=(artifact_of(), ir_of())), "not-measured")
+    pinned = in_runtime(BOTH_FORMATS, openvino="openvino")
+    both = report.model_copy(update={"lanes": (*report.lanes, pinned.lanes[1])}).sealed()
+    assert judge(both, IR_LIMITS, CORPUS, artifacts=(artifact_of(), ir_of())).passed
+
+
 def test_a_requirement_that_is_none():
     with pytest.raises(PolicyError, match="onnxruntime"):
         judge(GOOD, POLICY, CORPUS, require=["onnxruntime"])
@@ -400,6 +446,13 @@ def test_a_row_about_another_text():
 
 
 # Reports about something else.
+
+
+def test_a_report_about_another_checkpoint_than_the_folders():
+    verdict = judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of()], checkpoint="d" * 64)
+    assert rules(verdict) == {"other-bytes"}
+    assert "another checkpoint, fake/checkpoint" in refusal(verdict, "other-bytes").message
+    assert judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of()], checkpoint="c" * 64).passed
 
 
 def test_a_report_about_other_bytes():

@@ -1,12 +1,13 @@
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
+from bge_export.bundle_files import MANIFEST
 from bge_export.commands import Exported
 from bge_export.digest import file_sha256
 from bge_export.errors import ArtifactError
-from bge_export.manifest import MANIFEST, read_bundle
+from bge_export.manifest import read_bundle
 
 
 def edit(bundle: Path, **changes: object) -> None:
@@ -57,6 +58,37 @@ def test_a_model_that_the_manifest_does_not_know_is_named(bundle: Path) -> None:
         read_bundle(bundle)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.gguf",
+        "model.h5",
+        "model.PT",
+        "onnx/MODEL.ONNX",
+        "onnx/model.onnx_data_1",
+        "model.mlpackage/Data/model.mlmodel",
+        "flax_model.msgpack",
+        "rust_model.ot",
+        "model.tflite",
+        "model.pth",
+        "last.ckpt",
+        "adapter_config.json",
+        "added_tokens.json",
+        "merges.txt",
+        "sentencepiece.bpe.model",
+        "sentence_roberta_config.json",
+        "openvino/config.json",
+        "2_Dense/config.json",
+        "Adapter_Config.json",
+    ],
+)
+def test_a_file_that_decides_an_embedding_and_that_the_manifest_does_not_know_is_named(bundle: Path, name: str) -> None:
+    (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+    (bundle / name).write_text("{}")
+    with pytest.raises(ArtifactError, match=f"{PurePosixPath(name).name} is not in"):
+        read_bundle(bundle)
+
+
 def test_a_readme_beside_the_models_is_no_fault(bundle: Path) -> None:
     (bundle / "README.md").write_text("a card")
     assert len(read_bundle(bundle)[1]) == 2
@@ -102,6 +134,7 @@ def test_a_folder_without_a_manifest_says_how_to_make_one(tmp_path: Path) -> Non
         ),
         ("modules.json", lambda old: old[:2], "normalisation"),
         ("sentence_bert_config.json", lambda old: {**old, "max_seq_length": 128}, "longest input"),
+        ("config_sentence_transformers.json", lambda old: {**old, "prompts": {"query": "q: "}}, "query prefix"),
     ],
 )
 def test_pooling_files_that_promise_something_else_are_refused_even_where_the_digests_agree(

@@ -47,6 +47,9 @@ def main() -> NoReturn:
     # Importing torch and transformers makes a million objects and no garbage: looking for some costs 10 % of an export.
     # What does make large circles (graphs) collects by itself.
     gc.disable()
+    # TensorRT rounds the inputs of float32 products to TF32's 11 bits, and ONNX Runtime has no option against it, as it
+    # has for CUDA: only this variable, read once. See https://github.com/microsoft/onnxruntime/issues/26029
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stopped job cleans up as Ctrl-C does
     sys.exit(run(sys.argv[1:]))
 

@@ -40,7 +40,8 @@ def parity(
     revision: Revision = None,
     thresholds: Thresholds = None,
     report: Annotated[
-        Path | None, typer.Option(help="Where to write the report. [default: parity.json in the folder]")
+        Path | None,
+        typer.Option(help="Where to write the report; needed with --texts. [default: parity.json in the folder]"),
     ] = None,
     html: Html = None,
     threads: Threads = CORES,

@@ -40,7 +40,8 @@ def bisect_artifact(
         if limits is None:
             raise UsageError(f"There are no limits for {artifact.target}. Give one with --limit.")
         limit = limits.min_cosine
-    return find_drift(artifact, open_checkpoint(reference, revision=revision), text, limit)
+    checkpoint = open_checkpoint(reference, revision=revision, default_pooling=artifact.spec.pooling)
+    return find_drift(artifact, checkpoint, text, limit)
 
 
 def evaluate_pairs(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from bge_export.bundle_files import MANIFEST, REPORT
 from bge_export.checkpoint import as_artifacts, open_checkpoint
 from bge_export.commands.steps import (
     Proof,
@@ -10,6 +11,7 @@ from bge_export.commands.steps import (
     default_places,
     measure_places,
     named_place,
+    open_reference,
     read_policy,
     read_texts,
     reference_vectors,
@@ -17,11 +19,13 @@ from bge_export.commands.steps import (
     untracked,
 )
 from bge_export.contracts import Artifact, Pooling
+from bge_export.corpus import Corpus
 from bge_export.errors import UsageError
-from bge_export.manifest import MANIFEST, REPORT, read_bundle
-from bge_export.parity.gate import judge
+from bge_export.manifest import Manifest, read_bundle
+from bge_export.parity.gate import Verdict, judge
 from bge_export.parity.merge import merge
-from bge_export.parity.report import OWN_REPORT, read_report, write_report
+from bge_export.parity.policy import ThresholdPolicy
+from bge_export.parity.report import OWN_REPORT, ParityReport, read_report, write_report
 from bge_export.single_file import refuse_place
 from bge_export.vectors import ReferenceVectors
 
@@ -53,7 +57,7 @@ def check_parity(
         require: further `runtime:device` or `target@runtime:device` without which the verdict is no.
         thresholds: a file of limits in place of the package's own.
         report_path: where to write the report, in place of nothing or of another report; by default `parity.json` in
-            the folder.
+            the folder, but `texts` need another place.
         threads: threads for the oracle and the runtimes.
         track: shows progress.
 
@@ -61,16 +65,23 @@ def check_parity(
         UsageError: an argument cannot be used.
         MeasurementError: something could not be measured.
     """
+    if texts is not None and report_path is None:
+        raise UsageError(
+            f"{folder / REPORT} is the proof on the package's own texts; a report on {texts.name} would replace it. "
+            f"Say where to write this one: --report {texts.stem}.json"
+        )
     if report_path is not None:
         refuse_place(report_path, "report", OWN_REPORT)
     policy = read_policy(thresholds)
     corpus = read_texts(texts, column)
-    _, artifacts = read_bundle(folder)
+    manifest, artifacts = read_bundle(folder)
     places = [named_place(lane) for lane in lanes] or default_places(artifacts, all_devices=True)
-    vectors = reference_vectors(reference, revision, corpus, threads, track)
-    eager = _eager(reference, revision) if any("checkpoint" in place.runtime.formats for place in places) else ()
-    report = measure_places((*artifacts, *eager), places, corpus, vectors, threads, track)
-    verdict = judge(report, policy, corpus, require=require, artifacts=artifacts)
+    vectors = reference_vectors(reference, revision, manifest, corpus, threads, track)
+    eager = (
+        _eager(reference, revision, manifest) if any("checkpoint" in place.runtime.formats for place in places) else ()
+    )
+    report = measure_places(folder, (*artifacts, *eager), places, corpus, vectors, threads, track)
+    verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
     place = report_path or folder / REPORT
     write_report(report, place)
     return Proof(report, verdict, place)
@@ -128,9 +139,17 @@ def judge_report(
     report = read_report(report_path)
     if bundle is None and (report_path.parent / MANIFEST).is_file():
         bundle = report_path.parent
-    artifacts = None if bundle is None else read_bundle(bundle)[1]
-    verdict = judge(report, read_policy(thresholds), read_texts(texts, column), require=require, artifacts=artifacts)
-    return Proof(report, verdict, report_path)
+    policy, corpus = read_policy(thresholds), read_texts(texts, column)
+    if bundle is None:
+        return Proof(report, judge(report, policy, corpus, require=require), report_path)
+    return Proof(report, _judge_with_folder(report, policy, corpus, require, bundle), report_path)
+
+
+def _judge_with_folder(
+    report: ParityReport, policy: ThresholdPolicy, corpus: Corpus, require: Sequence[str], folder: Path
+) -> Verdict:
+    manifest, artifacts = read_bundle(folder)
+    return judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
 
 
 def merge_reports(
@@ -144,6 +163,8 @@ def merge_reports(
 ) -> Proof:
     """Join the reports of several machines into one file and judge the whole.
 
+    A report that lies in a folder of artifacts must be about that folder, as `judge_report` demands it.
+
     Args:
         paths: two reports or more.
         out: the file to write, in place of nothing or of another report.
@@ -155,15 +176,22 @@ def merge_reports(
     Raises:
         UsageError: an argument cannot be used.
         ReportError: a report cannot be read, was edited, or is about something else than the others.
+        ArtifactError: a report's folder is not what its manifest says.
     """
     refuse_place(out, "report", OWN_REPORT)
+    policy, corpus = read_policy(thresholds), read_texts(texts, column)
     report = merge([read_report(path) for path in paths], [str(path) for path in paths])
+    folders = dict.fromkeys(path.parent for path in paths if (path.parent / MANIFEST).is_file())
+    verdicts = [
+        judge(report, policy, corpus, require=require),
+        *(_judge_with_folder(report, policy, corpus, require, folder) for folder in folders),
+    ]
     write_report(report, out)
-    return Proof(report, judge(report, read_policy(thresholds), read_texts(texts, column), require=require), out)
+    return Proof(report, Verdict(tuple(dict.fromkeys(bad for one in verdicts for bad in one.failures))), out)
 
 
-def _eager(reference: str, revision: str | None) -> tuple[Artifact, ...]:
+def _eager(reference: str, revision: str | None, manifest: Manifest) -> tuple[Artifact, ...]:
     """Return the checkpoint as artifacts of its own, for torch on other devices and in other precisions."""
     if reference.endswith(".npz"):
         raise UsageError("--runtime torch runs the checkpoint itself. Give it as --reference, not its vectors.")
-    return as_artifacts(open_checkpoint(reference, revision=revision))
+    return as_artifacts(open_reference(reference, revision, manifest))

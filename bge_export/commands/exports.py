@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from bge_export.bundle_files import REPORT
 from bge_export.checkpoint import open_checkpoint
 from bge_export.commands.steps import Proof, Track, default_places, measure_places, read_policy, run_oracle, untracked
-from bge_export.contracts import Checkpoint, ExportedModel, Exporter, Pooling
+from bge_export.contracts import Artifact, Checkpoint, ExportedModel, Exporter, Pooling
 from bge_export.corpus import builtin_corpus
 from bge_export.errors import UsageError
 from bge_export.extension import Kept, kept_from
 from bge_export.layout import write_layout
-from bge_export.manifest import REPORT, Model, read_bundle, write_manifest
+from bge_export.manifest import Model, read_bundle, write_manifest
 from bge_export.output import publish, refused_place, staged
 from bge_export.parity.gate import Verdict, judge
 from bge_export.parity.merge import merge
 from bge_export.parity.policy import ThresholdPolicy
-from bge_export.parity.report import ParityReport, write_report
+from bge_export.parity.report import Lane, ParityReport, write_report
 
 DEFAULT_MODEL = "BAAI/bge-small-en"
 
@@ -95,17 +96,32 @@ def _prove_export(
 ) -> tuple[ParityReport, Verdict]:
     """Measure what is new in a staged folder, add what is known of the rest, and judge the whole."""
     corpus = builtin_corpus()
-    _, artifacts = read_bundle(staging)
+    manifest, artifacts = read_bundle(staging)
     earlier = kept.lanes(artifacts, corpus, checkpoint)
-    known = {(lane.target, lane.model) for lane in earlier}
-    new = [item for item in artifacts if (str(item.target), item.model) not in known]
+    new = [item for item in artifacts if not _is_proven(item, earlier)]
     reference = run_oracle(checkpoint, corpus, threads, track)
-    report = measure_places(new, default_places(new, all_devices=False), corpus, reference, threads, track)
+    places = default_places(new, all_devices=False)
+    report = measure_places(staging, new, places, corpus, reference, threads, track)
+    again = {(lane.target, lane.model, lane.runtime, lane.device) for lane in report.lanes}
+    earlier = tuple(x for x in earlier if (x.target, x.model, x.runtime, x.device) not in again)
     if kept.report is not None and earlier:
         targets = {"targets": tuple(sorted({str(item.target) for item in artifacts}))}
         known_report = kept.report.model_copy(update={"lanes": earlier, "requested": (), **targets}).sealed()
         report = merge([known_report, report.model_copy(update=targets).sealed()], ["the earlier report", "the new"])
-    return report, judge(report, policy, corpus, artifacts=artifacts)
+    return report, judge(report, policy, corpus, artifacts=artifacts, checkpoint=manifest.source.digest)
+
+
+def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
+    """Return whether earlier lanes measured every output wherever an export measures it.
+
+    One lane is not enough: the others may have been left out, as `parity --runtime` does, or be looser ones.
+    """
+    measured = {(lane.target, lane.model, lane.output, lane.runtime, lane.device) for lane in earlier}
+    return all(
+        (str(artifact.target), artifact.model, output, place.runtime.name, place.device) in measured
+        for place in default_places([artifact], all_devices=False)
+        for output in artifact.outputs
+    )
 
 
 def _records(exporter: Exporter, written: Sequence[ExportedModel]) -> list[Model]:

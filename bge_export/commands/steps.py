@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bge_export.auto_tokens import other_token_ids
 from bge_export.checkpoint import open_checkpoint
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.corpus import Corpus, builtin_corpus, load_corpus
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.fixtures import fixtures_folder
+from bge_export.manifest import Manifest
 from bge_export.parity.compare import Place, compare, measurement_steps
 from bge_export.parity.gate import Verdict
 from bge_export.parity.policy import ThresholdPolicy
@@ -91,16 +93,19 @@ def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int, track: Trac
 
 
 def reference_vectors(
-    reference: str, revision: str | None, corpus: Corpus, threads: int, track: Track
+    reference: str, revision: str | None, manifest: Manifest, corpus: Corpus, threads: int, track: Track
 ) -> ReferenceVectors:
-    """Return the vectors of a checkpoint, or those of a `.npz` file.
+    """Return the vectors of the checkpoint that a folder was made of, or those of a `.npz` file.
 
     Raises:
+        UsageError: the reference is another checkpoint than the folder's, or cannot be used.
         MeasurementError: the file is of other texts.
     """
     if not reference.endswith(".npz"):
-        return run_oracle(open_checkpoint(reference, revision=revision), corpus, threads, track)
+        checkpoint = open_reference(reference, revision, manifest)
+        return run_oracle(checkpoint, corpus, threads, track)
     vectors = ReferenceVectors.read(Path(reference))
+    _refuse_other_checkpoint(reference, vectors.checkpoint_digest, manifest)
     if vectors.texts_digest != corpus.digest:
         raise MeasurementError(
             f"{reference} holds vectors of other texts than {corpus.name}. "
@@ -109,7 +114,30 @@ def reference_vectors(
     return vectors
 
 
+def open_reference(reference: str, revision: str | None, manifest: Manifest) -> Checkpoint:
+    """Return the checkpoint that a folder was made of, with the folder's pooling where it declares none.
+
+    Raises:
+        UsageError: it is another checkpoint, or cannot be used.
+        MeasurementError: the Hub failed.
+    """
+    checkpoint = open_checkpoint(reference, revision=revision, default_pooling=manifest.spec.pooling)
+    _refuse_other_checkpoint(reference, checkpoint.digest, manifest)
+    return checkpoint
+
+
+def _refuse_other_checkpoint(reference: str, digest: str, manifest: Manifest) -> None:
+    """Raise UsageError before anything is measured: texts that do not tell two checkpoints apart would pass."""
+    source = manifest.source
+    if digest != source.digest:
+        raise UsageError(
+            f"{reference} is the checkpoint {digest[:12]}; the folder was made of {source.id} {source.digest[:12]}. "
+            "Give the checkpoint that was exported (--reference, and --revision for a Hub id), or export again."
+        )
+
+
 def measure_places(
+    folder: Path,
     artifacts: Sequence[Artifact],
     places: Sequence[Place],
     corpus: Corpus,
@@ -117,7 +145,8 @@ def measure_places(
     threads: int,
     track: Track,
 ) -> ParityReport:
-    """Measure every artifact at every place that reads it; return the facts."""
+    """Measure every artifact of `folder` at every place that reads it, and the folder's tokenizer; return the facts."""
+    others = other_token_ids(folder, corpus, reference.token_ids)
     pairs = sum(item.target.format in place.runtime.formats for item in artifacts for place in places)
     with track("measuring", measurement_steps(corpus) * pairs) as advance:
-        return compare(artifacts, places, corpus, reference, threads=threads, advance=advance)
+        return compare(artifacts, places, corpus, reference, threads=threads, other_token_ids=others, advance=advance)

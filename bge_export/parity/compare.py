@@ -71,10 +71,21 @@ def compare(
     reference: ReferenceVectors,
     *,
     threads: int,
+    other_token_ids: Sequence[str] | None = None,
     advance: Callable[[int], None] = lambda _: None,
     load_tokenizer: LoadTokenizer = TextTokenizer.load,
 ) -> ParityReport:
     """Measure every artifact at every place whose runtime reads its format; return the sealed report.
+
+    Args:
+        artifacts: what to measure.
+        places: where.
+        corpus: N texts.
+        reference: the oracle's vectors of the same texts.
+        threads: how many each runtime may use.
+        other_token_ids: what `auto_tokens` found of the folder, for the report.
+        advance: called with shares of `measurement_steps(corpus)`.
+        load_tokenizer: folder and longest input -> tokenizer.
 
     Raises:
         ReportError: the reference is about other texts or another kind of vector.
@@ -97,6 +108,7 @@ def compare(
             kind=reference.kind, versions=dict(reference.versions), texts_digest=reference.texts_digest,
             vectors_digest=_digest(reference.vectors[reference.spec.pooling]),
         ),
+        other_token_ids=None if other_token_ids is None else tuple(other_token_ids),
     )  # fmt: skip
     return ParityReport(
         schema=SCHEMA,

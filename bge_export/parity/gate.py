@@ -1,4 +1,7 @@
-"""Every "no" of the report as a whole and of its lanes; `gate_rows` has those of a single text. It says nothing else.
+"""Every "no" of the report as a whole and of its lanes. It says nothing else.
+
+`gate_rows` has those of a single text, `gate_places` those of what should have been measured and was not, `gate_folder`
+those of the folder at hand.
 
 Nothing is averaged: each row is judged by itself. Nothing passes by being absent: no texts, no lanes, no rows, no
 limits, no runtime, no number. All rules run, so that one refusal does not hide another.
@@ -10,13 +13,12 @@ from collections.abc import Iterator, Sequence
 from bge_export.contracts import Artifact
 from bge_export.corpus import Corpus
 from bge_export.parity.figures import excerpt
+from bge_export.parity.gate_folder import CHECKPOINT, folder_failures
+from bge_export.parity.gate_places import request_failures, requirement_failures, unmeasured
 from bge_export.parity.gate_rows import judge_row
 from bge_export.parity.policy import Requirement, ThresholdPolicy
-from bge_export.parity.report import Lane, ParityReport, SpecRecord
+from bge_export.parity.report import Lane, ParityReport
 from bge_export.parity.verdict import Failure, Verdict, failure
-
-CHECKPOINT = "checkpoint-"
-"""Targets that are the checkpoint itself, run in torch on another device: no folder holds them."""
 
 __all__ = ["Failure", "Verdict", "judge"]
 
@@ -28,6 +30,7 @@ def judge(
     *,
     require: Sequence[str] = (),
     artifacts: Sequence[Artifact] | None = None,
+    checkpoint: str | None = None,
 ) -> Verdict:
     """Judge a report.
 
@@ -37,6 +40,7 @@ def judge(
         corpus: the texts that the report must be about.
         require: further `runtime:device` or `target@runtime:device` that must have been measured.
         artifacts: the folder at hand, its digests taken from the bytes; the report must be about all of it.
+        checkpoint: digest of the checkpoint that the folder's manifest says it was made of.
 
     Raises:
         PolicyError: an entry of `require` is none.
@@ -45,11 +49,11 @@ def judge(
     found = [
         *_report_failures(report, corpus),
         *_lane_set_failures(report),
-        *(bad for target in report.targets for bad in _unmeasured(report, target)),
-        *(bad for one in required for bad in _requirement_failures(report, one)),
-        *(bad for name in report.requested for bad in _request_failures(report, name)),
+        *(bad for target in report.targets for bad in unmeasured(report, target)),
+        *(bad for one in required for bad in requirement_failures(report, one)),
+        *(bad for name in report.requested for bad in request_failures(report, name)),
         *(bad for lane in report.lanes for bad in _lane_failures(lane, report, policy, corpus)),
-        *(_folder_failures(report, artifacts) if artifacts is not None else ()),
+        *(folder_failures(report, artifacts, checkpoint) if artifacts is not None else ()),
     ]
     return Verdict(tuple(dict.fromkeys(found)))
 
@@ -67,6 +71,10 @@ def _report_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
             yield failure("other-texts", got, f"{corpus.name} {corpus.digest[:12]}")
     if report.texts.count != len(corpus.texts):
         yield failure("other-texts", f"{report.texts.count} texts", f"{len(corpus.texts)} of {corpus.name}")
+    texts = {text.id: excerpt(text.text) for text in corpus.texts}
+    for name in [name for run in report.runs.values() for name in run.other_token_ids or ()]:
+        got = "transformers' AutoTokenizer makes other token ids of it"
+        yield failure("token-ids", got, "the checkpoint's own", row=name, text=texts.get(name))
 
 
 def _lane_set_failures(report: ParityReport) -> Iterator[Failure]:
@@ -83,45 +91,6 @@ def _lane_set_failures(report: ParityReport) -> Iterator[Failure]:
         if lane.target not in report.targets:
             needed = f"one of {', '.join(report.targets)}"
             yield failure("inconsistent", "a target that the folder does not have", needed, lane=lane.name)
-
-
-def _unmeasured(report: ParityReport, target: str) -> Iterator[Failure]:
-    """Yield the refusal of a target of the folder that no lane measured."""
-    lanes = [lane for lane in report.lanes if lane.target == target]
-    if not any(lane.measured for lane in lanes):
-        yield failure("not-measured", f"{target} was measured nowhere{_reason(lanes)}", "at least one lane with rows")
-
-
-def _reason(lanes: Sequence[Lane]) -> str:
-    """Return why lanes have no rows, as far as the report knows."""
-    reasons = [reason for lane in lanes for reason in (lane.unavailable, lane.failed) if reason is not None]
-    return f" ({reasons[0]})" if reasons else ""
-
-
-def _requirement_failures(report: ParityReport, required: Requirement) -> Iterator[Failure]:
-    """Yield each target that was not measured where it is required.
-
-    Without a target, a requirement holds for every target of the formats that the runtime was seen to read, so that
-    one good precision does not stand in for another.
-    """
-    lanes = [lane for lane in report.lanes if lane.runtime == required.runtime]
-    formats = {lane.target.partition("-")[0] for lane in lanes}
-    targets = [required.target] if required.target else [t for t in report.targets if t.partition("-")[0] in formats]
-    if not targets:
-        yield failure("required-missing", f"nothing was measured in {required.runtime}", str(required))
-    for target in targets:
-        there = [lane for lane in lanes if lane.target == target and lane.device == required.device]
-        if not any(lane.measured for lane in there):
-            yield failure("required-missing", f"{target} was not measured there{_reason(there)}", str(required))
-
-
-def _request_failures(report: ParityReport, name: str) -> Iterator[Failure]:
-    """Yield the refusal of a place that the user asked for and where nothing ran: no artifact has a format for it.
-
-    One that could not run there has lanes, and each of those is refused by itself.
-    """
-    if not any(f"{lane.runtime}:{lane.device}" == name and lane.requested for lane in report.lanes):
-        yield failure("required-missing", f"nothing was measured at {name}", f"{name}: it was asked for")
 
 
 def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, corpus: Corpus) -> Iterator[Failure]:
@@ -171,26 +140,3 @@ def _row_set_failures(lane: Lane, corpus: Corpus) -> Iterator[Failure]:
             yield failure("duplicate-row", f"{seen[row.id]} rows of one text", "one row a text", **about)
     if set(seen) == set(texts) and list(seen) != list(texts):
         yield failure("row-order", "rows in another order than the texts", "the order of the texts", lane=lane.name)
-
-
-def _folder_failures(report: ParityReport, artifacts: Sequence[Artifact]) -> Iterator[Failure]:
-    """Yield what keeps the report from being about the folder at hand, and about all of it."""
-    present = {(str(artifact.target), artifact.model): artifact for artifact in artifacts}
-    if not artifacts:
-        yield failure("not-measured", "the folder holds no artifacts", "at least one")
-    for lane in report.lanes:
-        if lane.target.startswith(CHECKPOINT):
-            continue
-        artifact = present.get((lane.target, lane.model))
-        if artifact is None:
-            yield failure("other-bytes", f"{lane.model} is not in the folder", "a lane of the folder", lane=lane.name)
-        elif artifact.digest != lane.artifact_digest:
-            got = f"{lane.model} was measured as {lane.artifact_digest[:12]}"
-            yield failure("other-bytes", got, artifact.digest[:12], lane=lane.name)
-    measured = {(lane.target, lane.model, lane.output) for lane in report.lanes if lane.measured}
-    for artifact in artifacts:
-        if SpecRecord.of(artifact.spec) != report.spec:
-            yield failure("inconsistent", f"{artifact.model} promises another embedding", "the checkpoint's")
-        for output in artifact.outputs or ("any output",):
-            if (str(artifact.target), artifact.model, output) not in measured:
-                yield failure("not-measured", f"{artifact.model} {output} was measured nowhere", "a lane with rows")

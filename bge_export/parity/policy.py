@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bge_export.errors import PolicyError
+from bge_export.runtimes import find_runtime, runtime_names
 
 _TARGET = r"[^@:\s]+-[^@:\s]+"
 _PLACE = r"[^@:\s]+:[^@\s]+"
@@ -93,7 +94,27 @@ class ThresholdPolicy:
             raise PolicyError(f"{path}: require: {error}") from error
         if not fields:
             raise PolicyError(f'{path} holds no limits. Add a table for each target, such as ["onnx-fp32"].')
-        return cls(require, {name: _limits(path, name, table) for name, table in fields.items()})
+        tables = {name: _limits(path, name, table) for name, table in fields.items()}
+        for name in tables:
+            _refuse_unknown_place(path, name)
+        return cls(require, tables)
+
+
+def _refuse_unknown_place(path: Path, name: str) -> None:
+    """Raise PolicyError where a table is of a place that does not exist: its limits would hold nowhere, in silence."""
+    target, _, place = name.partition("@")
+    runtime, _, device = place.partition(":")
+    if not place:
+        return
+    if runtime not in runtime_names():
+        wrong, known = f"no runtime {runtime!r}", runtime_names()
+    elif device not in (reader := find_runtime(runtime)).known:
+        wrong, known = f"{runtime} has no device {device!r}", reader.known
+    elif target.partition("-")[0] not in reader.formats:
+        wrong, known = f"{runtime} does not read {target!r}", tuple(f"{name}-…" for name in sorted(reader.formats))
+    else:
+        return
+    raise PolicyError(f'{path}: ["{name}"]: {wrong}, so these limits would hold nowhere. Known: {", ".join(known)}.')
 
 
 def _toml(path: Path) -> dict[str, Any]:

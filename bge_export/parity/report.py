@@ -140,10 +140,17 @@ class RunRecord(Record):
     """One run of the measurement: the machine, and the reference vectors that it had.
 
     Machines that run the checkpoint themselves get vectors that differ in the last bits: each run keeps its own record.
+
+    Attributes:
+        environment: the machine and its libraries.
+        reference: the reference vectors.
+        other_token_ids: ids of the texts to which transformers' `AutoTokenizer`, loaded from the folder, gives other
+            tokens than the checkpoint's; None where this run did not look.
     """
 
     environment: dict[str, str]
     reference: ReferenceRecord
+    other_token_ids: tuple[str, ...] | None
 
 
 class TextsRecord(Record):
@@ -209,11 +216,13 @@ def read_report(path: Path) -> ParityReport:
     Raises:
         ReportError: the file is missing, no JSON, of another schema, or a field is missing, unknown or no such value.
     """
-    advice = "Measure again with: bge-export check FOLDER"
+    advice = "Measure again with: bge-export parity FOLDER --reference MODEL"
     try:
         return ParityReport.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise ReportError(f"{path} does not exist. {advice}") from error
+    except IsADirectoryError as error:
+        raise ReportError(f"{path} is a folder, not a report. Give {path / 'parity.json'}.") from error
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error.strerror}. {advice}") from error
     except ValidationError as error:

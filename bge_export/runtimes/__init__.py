@@ -9,6 +9,11 @@ def runtime_names() -> tuple[str, ...]:
     return names(__name__)
 
 
+def formats_of(name: str) -> frozenset[str]:
+    """Return the formats that a runtime reads; none for a name that no runtime has."""
+    return find_runtime(name).formats if name in runtime_names() else frozenset()
+
+
 def find_runtime(name: str) -> Runtime:
     """Return the runtime of that name.
 

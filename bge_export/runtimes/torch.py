@@ -14,7 +14,7 @@ from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Session, TokenBatc
 from bge_export.errors import ArtifactError, MissingLibrary
 from bge_export.model import load_model
 from bge_export.pooling import pool
-from bge_export.torch_devices import open_device, torch_devices
+from bge_export.torch_devices import DEVICES, open_device, torch_devices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,6 +52,7 @@ class EagerRuntime:
 
     name = "torch"
     formats = frozenset({"checkpoint"})
+    known = DEVICES
     library = "torch"
     extra = "export"
 

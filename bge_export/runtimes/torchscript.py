@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, MissingLibrary
 from bge_export.pooling import pool
-from bge_export.torch_devices import open_device, torch_devices
+from bge_export.torch_devices import DEVICES, open_device, torch_devices
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -50,6 +50,7 @@ class TorchScriptRuntime:
 
     name = "torchscript"
     formats = frozenset({"torchscript"})
+    known = DEVICES
     library = "torch"
     extra = "export"
 

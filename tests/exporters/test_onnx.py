@@ -7,11 +7,12 @@ import onnxruntime
 import pytest
 from architectures import build
 
+from bge_export.bundle_files import MANIFEST, REPORT
 from bge_export.checkpoint import open_checkpoint
 from bge_export.commands import Exported, export_model
 from bge_export.exporters import onnx as exporter
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.manifest import MANIFEST, REPORT, read_bundle
+from bge_export.manifest import read_bundle
 
 KINDS = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
 POOLINGS = ("cls", "mean", "last")

@@ -25,10 +25,25 @@ def test_the_package_brings_its_limits():
 
 def test_the_more_specific_table_wins(tmp_path):
     special = TABLE.replace("0.9", "0.5")
-    policy = read(tmp_path, f'{GOOD}["onnx-fp32@ort:cuda:0"]\n{special}["onnx-fp16@ort:cpu"]\n{TABLE}')
-    assert policy.limits_for("onnx-fp32", "ort", "cpu").min_cosine == 0.9
-    assert policy.limits_for("onnx-fp32", "ort", "cuda:0").min_cosine == 0.5
-    assert policy.limits_for("onnx-fp16", "ort", "cuda") is None
+    content = f'{GOOD}["onnx-fp32@onnxruntime:cuda"]\n{special}["onnx-fp16@onnxruntime:cpu"]\n{TABLE}'
+    policy = read(tmp_path, content)
+    assert policy.limits_for("onnx-fp32", "onnxruntime", "cpu").min_cosine == 0.9
+    assert policy.limits_for("onnx-fp32", "onnxruntime", "cuda").min_cosine == 0.5
+    assert policy.limits_for("onnx-fp16", "onnxruntime", "cuda") is None
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("onnx-fp32@onnxrumtime:cuda", "no runtime 'onnxrumtime'.*Known: .*onnxruntime"),
+        ("onnx-fp32@onnxruntime:cude", "onnxruntime has no device 'cude'.*Known: cpu, cuda"),
+        ("onxn-fp32@onnxruntime:cuda", "onnxruntime does not read 'onxn-fp32'.*Known: onnx-"),
+    ],
+)
+def test_a_table_of_a_place_that_does_not_exist_is_named(tmp_path, table, message):
+    """Limits that were tightened there would hold nowhere, and the looser ones of the target in their stead."""
+    with pytest.raises(PolicyError, match=rf'\["{table}"\]: {message}'):
+        read(tmp_path, f'{GOOD}["{table}"]\n{TABLE}')
 
 
 def test_what_is_required(tmp_path):

@@ -1,0 +1,104 @@
+"""What `parity`, `gate` and `merge` refuse about the reference, the folder and the place of the report."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_checkpoint import change_json
+
+from bge_export.bundle_files import MANIFEST, REPORT
+from bge_export.checkpoint import open_checkpoint
+from bge_export.commands import Exported, check_parity, export_model, judge_report, merge_reports, write_reference
+from bge_export.errors import ArtifactError, UsageError
+from bge_export.exporters.onnx import OnnxExporter
+from bge_export.parity.report import read_report, write_report
+
+HERE = ["onnxruntime:cpu"]
+
+
+@pytest.fixture
+def twin(tiny: Path, tmp_path: Path) -> Path:
+    """Another checkpoint that gives the same embeddings."""
+    folder = Path(shutil.copytree(tiny, tmp_path / "twin"))
+    change_json(folder / "config.json", twin=True)
+    assert open_checkpoint(folder).digest != open_checkpoint(tiny).digest
+    return folder
+
+
+def forbid_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def oracle(*_: object, **__: object) -> None:
+        raise AssertionError("the oracle ran")
+
+    monkeypatch.setattr("bge_export.commands.steps.embed_texts", oracle)
+
+
+def test_a_reference_that_is_another_checkpoint_is_refused_before_anything_is_measured(
+    bundle: Path, twin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_the_oracle(monkeypatch)
+    with pytest.raises(UsageError, match="the folder was made of tiny"):
+        check_parity(bundle, str(twin), lanes=HERE)
+
+
+def test_vectors_of_another_checkpoint_are_refused(bundle: Path, twin: Path, tmp_path: Path) -> None:
+    write_reference(str(twin), tmp_path / "twin.npz")
+    with pytest.raises(UsageError, match="the folder was made of tiny"):
+        check_parity(bundle, str(tmp_path / "twin.npz"), lanes=HERE)
+
+
+def test_a_report_against_another_checkpoint_is_refused_beside_the_folder(bundle: Path) -> None:
+    report = read_report(bundle / REPORT)
+    other = report.checkpoint.model_copy(update={"digest": "d" * 64})
+    write_report(report.model_copy(update={"checkpoint": other}), bundle / REPORT)
+    verdict = judge_report(bundle / REPORT).verdict
+    assert [bad.rule for bad in verdict.failures] == ["other-bytes"]
+
+
+def test_a_reference_that_declares_no_pooling_takes_the_folders(tiny: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "checkpoint"))
+    (folder / "modules.json").unlink()
+    shutil.rmtree(folder / "1_Pooling")
+    export_model(OnnxExporter(), str(folder), tmp_path / "out", pooling="mean", check=False)
+    assert check_parity(tmp_path / "out", str(folder), lanes=HERE).verdict.passed
+
+
+def test_own_texts_do_not_replace_the_proof_of_the_export(bundle: Path, tiny: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "own.txt"
+    texts.write_text("hello world\n")
+    before = (bundle / REPORT).read_bytes()
+    with pytest.raises(UsageError, match=r"--report own\.json"):
+        check_parity(bundle, str(tiny), texts=texts, lanes=HERE)
+    assert (bundle / REPORT).read_bytes() == before
+    assert check_parity(bundle, str(tiny), texts=texts, lanes=HERE, report_path=tmp_path / "own.json").verdict.passed
+    assert (bundle / REPORT).read_bytes() == before
+
+
+def test_merged_reports_are_held_to_the_folders_that_they_lie_in(
+    tiny_export: Exported, bundle: Path, tmp_path: Path
+) -> None:
+    elsewhere = Path(shutil.copyfile(tiny_export.place / REPORT, tmp_path / "elsewhere.json"))
+    paths = [bundle / REPORT, elsewhere]
+    assert merge_reports(paths, tmp_path / "all.json").verdict.passed
+    model = bundle / "onnx/model.onnx"
+    model.write_bytes(model.read_bytes() + b"\0")
+    with pytest.raises(ArtifactError, match=r"model\.onnx is not the file"):
+        merge_reports(paths, tmp_path / "all.json")
+    with pytest.raises(ArtifactError, match=r"model\.onnx is not the file"):
+        merge_reports(paths[::-1], tmp_path / "all.json")
+
+
+def test_merged_reports_about_other_bytes_than_their_folders_are_refused(bundle: Path, tmp_path: Path) -> None:
+    report = read_report(bundle / REPORT)
+    lanes = tuple(lane.model_copy(update={"artifact_digest": "0" * 64}) for lane in report.lanes)
+    write_report(report.model_copy(update={"lanes": lanes}), bundle / REPORT)
+    proof = merge_reports([bundle / REPORT, bundle / REPORT], tmp_path / "all.json")
+    assert "other-bytes" in {bad.rule for bad in proof.verdict.failures}
+
+
+def test_a_manifest_that_names_another_checkpoint_than_its_report_is_refused(bundle: Path, tmp_path: Path) -> None:
+    manifest = json.loads((bundle / MANIFEST).read_text("utf-8"))
+    manifest["source"]["digest"] = "d" * 64
+    (bundle / MANIFEST).write_text(json.dumps(manifest), "utf-8")
+    proof = merge_reports([bundle / REPORT], tmp_path / "all.json")
+    assert [bad.rule for bad in proof.verdict.failures] == ["other-bytes"]
