@@ -1,0 +1,238 @@
+"""What texts do to an encoder: the inputs of every site, and how much each of their errors would move the embedding.
+
+Importance is one backward pass a batch (`int8_error`: decision 0014). With e the unit embedding and v ~ N(0, I),
+the squared gradient of e.v with respect to a site's output is, in expectation, the squared length of the embedding's
+movement by a unit error there; 1 - cosine is half of it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bge_export.contracts import EmbeddingSpec, TokenBatch
+from bge_export.int8.encoder import SITES, Encoder
+from bge_export.int8.forward import Trace, normalize, run_layer
+
+BATCH_TOKENS = 1024
+"""Padded tokens a batch, which bound the memory of the backward pass."""
+
+SAMPLE_TOKENS = 2200
+"""Tokens whose importance is kept output by output: every first token, the others drawn."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts of similar length, ready for the first layer.
+
+    Attributes:
+        texts: their places in the corpus, [B] int64.
+        state: the normalised embeddings, [B, S, H] float32.
+        bias: what is added to the scores, broadcastable to [B, heads, S, S] float32.
+        mask: which positions are tokens, [B, S] bool.
+    """
+
+    texts: Tensor
+    state: Tensor
+    bias: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Of one site: squared gradients of the embedding with respect to its outputs.
+
+    Attributes:
+        token: summed over the outputs, for every token, [T] float32.
+        output: mean over the tokens, [N] float32.
+        sample: for the sampled tokens, [n, N] float32.
+    """
+
+    token: Tensor
+    output: Tensor
+    sample: Tensor
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One layer on the calibration texts.
+
+    Attributes:
+        inputs: of each site, [T, K] float32, T all tokens in the order of the batches.
+        inner: the result of `up` before its activation, [T, I] float32.
+        importance: of each site.
+        low, high: the least and greatest value of each input channel over the texts and the texts for ranges, [K].
+    """
+
+    inputs: dict[str, Tensor]
+    inner: Tensor
+    importance: dict[str, Importance]
+    low: dict[str, Tensor]
+    high: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Which tokens were observed.
+
+    Attributes:
+        text: the place of each token's text, [T] int64.
+        first: whether each is the first of its text, [T] bool.
+        sample: the sampled tokens, [n] int64.
+    """
+
+    text: Tensor
+    first: Tensor
+    sample: Tensor
+
+
+def batches(
+    encoder: Encoder, rows: Sequence[Sequence[int]], pad: Callable[[Sequence[Sequence[int]]], TokenBatch]
+) -> list[Batch]:
+    """Run the prelude on token rows, sorted by length and padded to `BATCH_TOKENS` a batch."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        encoder.prelude.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [value.name for value in session.get_inputs()]
+    found = []
+    for group in _groups([len(row) for row in rows]):
+        tokens = pad([rows[place] for place in group])
+        embedded, *biases = (torch.from_numpy(array) for array in session.run(None, tokens.feed(names)))
+        found.append(
+            Batch(
+                texts=torch.tensor(group),
+                state=normalize(encoder.embedding_norm, embedded),
+                bias=sum(biases, torch.zeros(())),
+                mask=torch.from_numpy(tokens.attention_mask) > 0,
+            )
+        )
+    return found
+
+
+def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield places of similar lengths, so many that their padded size stays below `BATCH_TOKENS`."""
+    group: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
+        if group and (len(group) + 1) * lengths[place] > BATCH_TOKENS:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
+
+
+def observed_tokens(texts: Sequence[Batch], seed: int = 0) -> Tokens:
+    """Return which tokens are observed, and draw the sample."""
+    text = torch.cat([batch.texts[:, None].expand_as(batch.mask)[batch.mask] for batch in texts])
+    first = torch.cat([_first(batch.mask)[batch.mask] for batch in texts])
+    generator = torch.Generator().manual_seed(seed)
+    others = (~first).nonzero()[:, 0]
+    drawn = others[torch.randperm(len(others), generator=generator)[: max(0, SAMPLE_TOKENS - int(first.sum()))]]
+    return Tokens(text, first, torch.cat([first.nonzero()[:, 0], drawn]).sort().values)
+
+
+def _first(mask: Tensor) -> Tensor:
+    first = torch.zeros_like(mask)
+    first[:, 0] = True
+    return first
+
+
+def importance(
+    encoder: Encoder, spec: EmbeddingSpec, texts: Sequence[Batch], tokens: Tokens, advance: Callable[[int], None]
+) -> list[dict[str, Importance]]:
+    """Return for each layer and site how much errors of its outputs move the embedding.
+
+    Args:
+        encoder: the encoder in float32.
+        spec: how the embedding is pooled.
+        texts: the calibration texts.
+        tokens: which tokens they hold.
+        advance: called with 1 after each batch.
+    """
+    generator = torch.Generator().manual_seed(1)
+    token: dict[tuple[int, str], list[Tensor]] = {}
+    sample: dict[tuple[int, str], list[Tensor]] = {}
+    total: dict[tuple[int, str], Tensor] = {}
+    start = 0
+    chosen = torch.zeros(len(tokens.text), dtype=torch.bool)
+    chosen[tokens.sample] = True
+    for batch in texts:
+        traces, embedding = _forward(encoder, spec, batch)
+        direction = torch.randn(embedding.shape, generator=generator)
+        outputs = {(place, site): trace.outputs[site] for place, trace in enumerate(traces) for site in SITES}
+        gradients = torch.autograd.grad((embedding * direction).sum(), list(outputs.values()))
+        count = int(batch.mask.sum())
+        mine = chosen[start : start + count]
+        start += count
+        for key, gradient in zip(outputs, gradients, strict=True):
+            squares = gradient[batch.mask].square()
+            token.setdefault(key, []).append(squares.sum(-1))
+            sample.setdefault(key, []).append(squares[mine])
+            total[key] = total.get(key, torch.zeros(())) + squares.sum(0)
+        advance(1)
+    return [
+        {
+            site: Importance(
+                torch.cat(token[place, site]), total[place, site] / len(tokens.text), torch.cat(sample[place, site])
+            )
+            for site in SITES
+        }
+        for place in range(len(encoder.layers))
+    ]
+
+
+def _forward(encoder: Encoder, spec: EmbeddingSpec, batch: Batch) -> tuple[list[Trace], Tensor]:
+    state = batch.state.clone().requires_grad_()
+    traces: list[Trace] = []
+    for layer in encoder.layers:
+        traces.append(run_layer(layer, state, batch.bias))
+        state = traces[-1].state
+    return traces, torch.nn.functional.normalize(_pool(spec, state, batch.mask), dim=-1)
+
+
+def _pool(spec: EmbeddingSpec, state: Tensor, mask: Tensor) -> Tensor:
+    if spec.pooling == "cls":
+        return state[:, 0]
+    if spec.pooling == "mean":
+        weights = mask[..., None].to(state.dtype)
+        return (state * weights).sum(1) / weights.sum(1)
+    return state[torch.arange(len(state)), mask.sum(1) - 1]
+
+
+def observe(
+    encoder: Encoder, texts: Sequence[Batch], ranges: Sequence[Batch], weights: Sequence[dict[str, Importance]]
+) -> Iterator[Observation]:
+    """Yield one layer after the other on the calibration texts; only one layer's tensors are in memory.
+
+    Args:
+        encoder: the encoder in float32.
+        texts: the calibration texts.
+        ranges: further texts, of which only the range of each channel is taken.
+        weights: the importance of each layer.
+    """
+    states = [batch.state for batch in (*texts, *ranges)]
+    for layer, importance_of in zip(encoder.layers, weights, strict=True):
+        inputs: dict[str, list[Tensor]] = {site: [] for site in SITES}
+        low: dict[str, Tensor] = {}
+        high: dict[str, Tensor] = {}
+        inner: list[Tensor] = []
+        for place, batch in enumerate((*texts, *ranges)):
+            with torch.no_grad():
+                trace = run_layer(layer, states[place], batch.bias)
+            states[place] = trace.state
+            for site in SITES:
+                rows = trace.inputs[site][batch.mask]
+                low[site] = torch.minimum(low.get(site, rows[0]), rows.amin(0))
+                high[site] = torch.maximum(high.get(site, rows[0]), rows.amax(0))
+                if place < len(texts):
+                    inputs[site].append(rows)
+            if place < len(texts):
+                inner.append(trace.inner[batch.mask])
+        yield Observation(
+            {site: torch.cat(parts) for site, parts in inputs.items()}, torch.cat(inner), importance_of, low, high
+        )

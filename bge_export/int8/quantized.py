@@ -1,0 +1,80 @@
+"""A quantized encoder as data: one set of integers, scales and zero points, whatever graph is written around them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bge_export.int8.encoder import Activation, Floats, Norm
+from bge_export.int8.grid import Grid
+from bge_export.int8.rounding import Rounded
+
+Parts = Literal[1, 2]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A linear layer's input: divided by `scale` [K] (None: by nothing), then rounded to a grid.
+
+    With two `parts` the rounding error is rounded once more, to a grid 255 times finer, and goes through the same
+    weights: 16 bits in all, for one more product.
+    """
+
+    scale: Floats | None
+    grid: Grid
+    parts: Parts = 1
+
+
+@dataclass(frozen=True)
+class QuantizedLinear:
+    """A rounded weight with its float32 bias [N] or None; `rest` holds what the first integers missed, or None."""
+
+    weight: Rounded
+    bias: Floats | None
+    rest: Rounded | None = None
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """`encoder.Layer` with rounded weights and the grids of its sites."""
+
+    qkv: Site
+    query: QuantizedLinear
+    key: QuantizedLinear
+    value: QuantizedLinear
+    output_site: Site
+    output: QuantizedLinear
+    attention_norm: Norm
+    up_site: Site
+    up: QuantizedLinear
+    down_site: Site
+    down: QuantizedLinear
+    feedforward_norm: Norm
+    heads: int
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class Table:
+    """An embedding table by rows: `integers` [rows, H] int8, `scale` [rows, 1] float32."""
+
+    integers: NDArray[np.int8]
+    scale: Floats
+
+
+@dataclass(frozen=True)
+class QuantizedEncoder:
+    """`encoder.Encoder` with rounded layers; the embedding tables are rounded where the graph is written."""
+
+    prelude: onnx.ModelProto
+    embedding_norm: Norm
+    layers: tuple[QuantizedLayer, ...]
+    tail: onnx.ModelProto | None
+
+
+def round_table(table: Floats) -> Table:
+    """Return a table [rows, H] rounded row by row, symmetrically to 127."""
+    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
+    return Table(np.round(table / scale).astype(np.int8), scale.astype(np.float32))

@@ -1,0 +1,143 @@
+"""Weights to 8 bits: GPTQ on the calibration texts, each output channel with a scale of its own, under the pair rule.
+
+GPTQ (Frantar et al. 2023) rounds a weight matrix one input channel after the other and lets the channels still to
+come take the error, as far as the inputs are correlated. The Hessian weighs each token by its importance.
+
+The pair rule: processors without VNNI multiply uint8 by int8 with an instruction that adds the products of two
+neighbouring inputs in a saturating 16-bit integer. It cannot saturate where weights 2i and 2i + 1 of the same sign sum
+to at most 128 in size (255 * 128 < 32768). A weight that would break the rule is limited, and the channels to come
+take that error too; the scale of each output channel is chosen with it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bge_export.int8.encoder import Floats
+
+GREATEST = 127
+PAIR_SUM = 128
+
+FACTORS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.12, 1.2, 1.3, 1.45)
+"""Candidates for a channel's scale, times its largest weight / 127. Below 1 large weights are clipped, above 1 fewer
+pairs are limited."""
+
+DAMPING = 0.01
+"""Added to the Hessian's diagonal, times its mean (GPTQ's own value)."""
+
+MOST_IMPORTANT, LEAST_IMPORTANT = 50.0, 0.3
+"""Bounds of a token's weight relative to the mean, so that a few tokens do not decide alone."""
+
+BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A weight on its integers: weight = integers * scale.
+
+    Attributes:
+        integers: [K, N] int8.
+        scale: [N] float32.
+    """
+
+    integers: NDArray[np.int8]
+    scale: Floats
+
+    @property
+    def weight(self) -> Floats:
+        """Return the weight that the integers stand for, [K, N]."""
+        return self.integers.astype(np.float32) * self.scale
+
+
+def token_weights(importance: Tensor) -> Tensor:
+    """Return each token's weight in the Hessian, [T], of mean about 1."""
+    weights = (importance / importance.mean().clamp(min=1e-30)).clamp(max=MOST_IMPORTANT) + LEAST_IMPORTANT
+    return weights / weights.sum()
+
+
+def hessian(y: Tensor, weights: Tensor) -> Tensor:
+    """Return sum of w y y^T, [K, K] float32, for the inputs y [T, K] of a site."""
+    return (y * weights[:, None]).T @ y
+
+
+def round_weight(weight: Tensor, gram: Tensor) -> Rounded:
+    """Return the weight on integers that keep the pair rule.
+
+    Args:
+        weight: [K, N].
+        gram: the Hessian of its inputs, [K, K].
+    """
+    diagonal = gram.diagonal().clamp(min=0)
+    scale = _channel_scales(weight, diagonal)
+    damped = gram.double() + DAMPING * diagonal.mean().double().clamp(min=1e-12) * torch.eye(len(gram)).double()
+    order = torch.argsort(diagonal, descending=True, stable=True)
+    ordered = damped[order][:, order]
+    inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(ordered)), upper=True).float()
+    integers = _propagate(weight[order].clone(), scale, inverse, order)
+    return Rounded(integers.to(torch.int8).numpy(), scale.numpy())
+
+
+def _propagate(weight: Tensor, scale: Tensor, inverse: Tensor, order: Tensor) -> Tensor:
+    """Round row by row in `order`; return the integers in the weight's own order, [K, N] float32."""
+    rows = len(weight)
+    integers = torch.zeros_like(weight)  # in the weight's own order
+    done = [False] * rows
+    places: list[int] = order.tolist()
+    for start in range(0, rows, BLOCK):
+        end = min(start + BLOCK, rows)
+        errors = torch.zeros(end - start, weight.shape[1])
+        for row in range(start, end):
+            place = places[row]
+            code = torch.round(weight[row] / scale).clamp(-GREATEST, GREATEST)
+            if done[place ^ 1] if (place ^ 1) < rows else False:
+                code = limited(code, integers[place ^ 1])
+            integers[place] = code
+            done[place] = True
+            error = (weight[row] - code * scale) / inverse[row, row]
+            errors[row - start] = error
+            weight[row + 1 : end] -= inverse[row, row + 1 : end, None] * error
+        weight[end:] -= inverse[start:end, end:].T @ errors
+    return integers
+
+
+def limited(codes: Tensor, partner: Tensor) -> Tensor:
+    """Return codes that keep the pair rule beside their partners'."""
+    room = PAIR_SUM - partner.abs()
+    upper = torch.where(partner > 0, room, GREATEST)
+    lower = torch.where(partner < 0, -room, -GREATEST)
+    return torch.minimum(torch.maximum(codes, lower), upper)
+
+
+def _channel_scales(weight: Tensor, diagonal: Tensor) -> Tensor:
+    """Return for each output channel the scale whose plain rounding under the rule has the least weighted error."""
+    base = weight.abs().amax(0).clamp(min=1e-12) / GREATEST
+    best, chosen = torch.full_like(base, torch.inf), base
+    for factor in FACTORS:
+        scale = base * factor
+        codes = keep_pairs(torch.round(weight / scale).clamp(-GREATEST, GREATEST))
+        error = ((codes * scale - weight).square() * diagonal[:, None]).sum(0)
+        chosen = torch.where(error < best, scale, chosen)
+        best = torch.minimum(error, best)
+    return chosen.float()
+
+
+def keep_pairs(codes: Tensor) -> Tensor:
+    """Return codes [K, N] with the smaller of each pair that breaks the rule limited."""
+    even = codes[: len(codes) // 2 * 2]
+    pairs = even.reshape(-1, 2, codes.shape[1])
+    first, second = pairs[:, 0], pairs[:, 1]
+    larger_first = first.abs() >= second.abs()
+    new_second = torch.where(larger_first, limited(second, first), second)
+    new_first = torch.where(larger_first, first, limited(first, second))
+    fixed = torch.stack([new_first, new_second], dim=1).reshape(even.shape)
+    return torch.cat([fixed, codes[len(even) :]])
+
+
+def broken_pairs(integers: NDArray[np.int8]) -> int:
+    """Return how many neighbouring weights along the inputs of [K, N] break the pair rule."""
+    even = integers[: len(integers) // 2 * 2].astype(np.int16).reshape(-1, 2, integers.shape[1])
+    first, second = even[:, 0], even[:, 1]
+    return int(((first * second > 0) & (np.abs(first) + np.abs(second) > PAIR_SUM)).sum())
