@@ -52,6 +52,17 @@ class TextTokenizer:
         """Return the ids of each text, special tokens included, truncated, unpadded."""
         return [tuple(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
 
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        """Return how many of the texts' tokens stand for what the vocabulary does not hold, from 0 to 1."""
+        import json
+
+        model = json.loads(self._tokenizer.to_str())["model"]
+        name, unknown = model.get("unk_token"), model.get("unk_id")
+        if name is not None:
+            unknown = self._tokenizer.token_to_id(name)
+        ids = [token for row in self.encode(texts) for token in row]
+        return ids.count(unknown) / max(1, len(ids))
+
     def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
         """Return [B, S] arrays padded on the right to the longest row, or to `length` where it is longer."""
         width = max([length or 0, *(len(row) for row in rows)])

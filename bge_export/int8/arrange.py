@@ -50,6 +50,9 @@ class _Writer:
         self.by_sequence = by_sequence
         self.model = ir.from_proto(encoder.prelude)
         self.graph = self.model.graph
+        for node in self.graph:
+            for value in node.outputs:
+                value.shape = None  # the embeddings' axes may be turned
         self.tape = ir.tape.Tape(self.graph)
         self.constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self.prefix = ""
@@ -293,6 +296,9 @@ class _Writer:
             shape = self.op("Concat", [self.sizes[1], self.sizes[0], self.integers([hidden])], "sizes/states", axis=0)
             state = self.op("Reshape", [state, shape], "states/split")
             state = self.op("Transpose", [state], "states", perm=[1, 0, 2])
+        if self.encoder.hidden_order is not None:
+            places = self.constant(np.argsort(self.encoder.hidden_order).astype(np.int64), "order")
+            state = self.op("Gather", [state, places], "states/in_order", axis=2)
         state.name, state.dtype = LAST_HIDDEN_STATE, ir.DataType.FLOAT
         state.shape = ir.Shape(["batch_size", 1 if cls_only else "sequence_length", hidden])
         self.graph.outputs.append(state)

@@ -1,6 +1,6 @@
 """An encoder as data: what quantization changes, between the graph it is read from and the graphs it is written as.
 
-    tidy ONNX graph ──reading──▶ Encoder ──folds, scales, splits──▶ Encoder ──rounding──▶ QuantizedEncoder ──arrange──▶ graph
+    graph ──reading──▶ Encoder ──folds, scales, splits──▶ Encoder ──rounding──▶ QuantizedEncoder ──arrange──▶ graph
 
 Every step before rounding leaves the function as it is (splitting: up to the activation's own curve), so each can be
 checked by running the encoder in float32 (`forward.py`).
@@ -88,9 +88,11 @@ class Encoder:
         embedding_norm: the normalisation of the sum of embeddings.
         layers: in order.
         tail: the part after the last hidden state (a pooling head), whose first input that state is; None without.
+        hidden_order: channel i of the layers is channel hidden_order[i] of the model, [H] int64; None for the same.
     """
 
     prelude: onnx.ModelProto
     embedding_norm: Norm
     layers: tuple[Layer, ...]
     tail: onnx.ModelProto | None
+    hidden_order: NDArray[np.int64] | None = None

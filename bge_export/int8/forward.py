@@ -61,7 +61,7 @@ def run_layer(layer: Layer, x: Tensor, bias: Tensor) -> Trace:
     qkv = torch.cat([linear(part, x) for part in (layer.query, layer.key, layer.value)], dim=-1)
     widths = [part.weight.shape[1] for part in (layer.query, layer.key, layer.value)]
     query, key, value = (
-        part.reshape(rows, length, layer.heads, -1).transpose(1, 2) for part in qkv.split(widths, dim=-1)
+        part.reshape(rows, length, layer.heads, -1).transpose(1, 2) for part in torch.split(qkv, widths, dim=-1)
     )
     scores = query @ key.transpose(-1, -2) * layer.score_scale + bias
     mixed = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).reshape(rows, length, -1)
@@ -79,11 +79,12 @@ def run_layer(layer: Layer, x: Tensor, bias: Tensor) -> Trace:
 
 
 def run(encoder: Encoder, embedded: Tensor, bias: Tensor) -> Tensor:
-    """Return the last hidden state [B, S, H] from the sum of embeddings [B, S, H]."""
-    state = normalize(encoder.embedding_norm, embedded)
+    """Return the last hidden state [B, S, H] from the sum of embeddings [B, S, H], each in the model's own order."""
+    order = None if encoder.hidden_order is None else torch.from_numpy(encoder.hidden_order)
+    state = normalize(encoder.embedding_norm, embedded if order is None else embedded[..., order])
     for layer in encoder.layers:
         state = run_layer(layer, state, bias).state
-    return state
+    return state if order is None else state[..., order.argsort()]
 
 
 def gelu_gap(x: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ class QuantizedEncoder:
     embedding_norm: Norm
     layers: tuple[QuantizedLayer, ...]
     tail: onnx.ModelProto | None
+    hidden_order: NDArray[np.int64] | None = None
 
 
 def round_table(table: Floats) -> Table:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -34,7 +35,7 @@ def read_encoder(model: onnx.ModelProto) -> Encoder:
     if not softmaxes:
         raise UnknownGraph("the graph holds no Softmax, so no attention")
     found = [_read_layer(node) for node in softmaxes]
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         _need(before.result is after.start, f"{after.name}: its input is not the result of the layer before")
         _need(same(before.biases, after.biases), f"{after.name}: other values are added to its scores than before")
     last = found[-1].result
@@ -260,6 +261,7 @@ def _prelude(model: onnx.ModelProto, values: list[ir.Value]) -> onnx.ModelProto:
         if node.op_type == "Shape" and _input(node, 0).const_value is None and _rank(_input(node, 0)) == 3:
             _need(set(_gathered(node)) <= {0, 1}, f"{node.name}: reads more than batch size and length")
             node.replace_input_with(0, ids)
+            node.outputs[0].shape = None
     names = [value.name or "" for value in values]
     cut = extract(copy.graph, [value.name or "" for value in copy.graph.inputs], names)
     return ir.to_proto(ir.Model(cut, ir_version=model.ir_version))

@@ -21,12 +21,12 @@ from bge_export.int8.encoder import Floats
 GREATEST = 127
 PAIR_SUM = 128
 
-FACTORS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.12, 1.2, 1.3, 1.45)
+FACTORS = (0.85, 0.92, 1.0, 1.1, 1.25)
 """Candidates for a channel's scale, times its largest weight / 127. Below 1 large weights are clipped, above 1 fewer
 pairs are limited."""
 
-DAMPING = 0.01
-"""Added to the Hessian's diagonal, times its mean (GPTQ's own value)."""
+DAMPING = 0.05
+"""Added to the Hessian's diagonal, times its mean. GPTQ's own 0.01 fits calibration texts better and others worse."""
 
 MOST_IMPORTANT, LEAST_IMPORTANT = 50.0, 0.3
 """Bounds of a token's weight relative to the mean, so that a few tokens do not decide alone."""
@@ -98,8 +98,8 @@ def _propagate(weight: Tensor, scale: Tensor, inverse: Tensor, order: Tensor) ->
             done[place] = True
             error = (weight[row] - code * scale) / inverse[row, row]
             errors[row - start] = error
-            weight[row + 1 : end] -= inverse[row, row + 1 : end, None] * error
-        weight[end:] -= inverse[start:end, end:].T @ errors
+            weight[row + 1 : end].addr_(inverse[row, row + 1 : end], error, alpha=-1)
+        weight[end:].addmm_(inverse[start:end, end:].T, errors, alpha=-1)
     return integers
 
 
@@ -127,13 +127,13 @@ def _channel_scales(weight: Tensor, diagonal: Tensor) -> Tensor:
 def keep_pairs(codes: Tensor) -> Tensor:
     """Return codes [K, N] with the smaller of each pair that breaks the rule limited."""
     even = codes[: len(codes) // 2 * 2]
-    pairs = even.reshape(-1, 2, codes.shape[1])
-    first, second = pairs[:, 0], pairs[:, 1]
-    larger_first = first.abs() >= second.abs()
-    new_second = torch.where(larger_first, limited(second, first), second)
-    new_first = torch.where(larger_first, first, limited(first, second))
-    fixed = torch.stack([new_first, new_second], dim=1).reshape(even.shape)
-    return torch.cat([fixed, codes[len(even) :]])
+    first, second = even[0::2], even[1::2]
+    over = (first.abs() + second.abs() - PAIR_SUM).clamp(min=0) * (first * second > 0)
+    smaller_first = first.abs() < second.abs()
+    fixed = codes.clone()
+    fixed[0 : len(even) : 2] = first - first.sign() * over * smaller_first
+    fixed[1 : len(even) : 2] = second - second.sign() * over * ~smaller_first
+    return fixed
 
 
 def broken_pairs(integers: NDArray[np.int8]) -> int:

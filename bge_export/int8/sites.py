@@ -20,6 +20,8 @@ from bge_export.int8.grid import Grid, grid_between
 
 EXPONENTS = (0.5, 0.7, 0.85, 1.0)
 OUTPUT_EXPONENTS = (0.0, 0.25, 0.5, 0.7, 0.85)
+PRECISE_INPUT_EXPONENTS = (0.25, 0.5, 0.75)
+PRECISE_WEIGHT_EXPONENTS = (0.0, 0.25)
 LIMITS = (1.5, 2.5)
 """Other candidates: channels wider than so many medians are scaled down to that width, the rest left alone."""
 
@@ -48,35 +50,84 @@ class InputPlan:
     activation_error: float
 
 
-def plan_input(
-    x: Tensor, low: Tensor, high: Tensor, weight: Tensor, importance: Importance, tokens: Tokens, *,
-    shift: Tensor, exponents: Sequence[float], limits: Sequence[float], margin: float,
-) -> InputPlan:  # fmt: skip
-    """Return the scaling of least predicted error.
+@dataclass(frozen=True)
+class Input:
+    """What is known of a linear layer's input when its scaling is chosen.
 
-    Args:
-        x: the site's input on all tokens, [T, K].
-        low, high: range of each channel, [K].
+    Attributes:
+        x: on all tokens, [T, K].
+        low, high: range of each channel over the texts and the texts for ranges, [K].
+        shift: taken off first, [K].
         weight: [K, N], of all linear layers that read the input, side by side.
         importance: of their outputs.
         tokens: which tokens `x` holds.
-        shift: taken off first, [K].
-        exponents, limits: the candidates.
+    """
+
+    x: Tensor
+    low: Tensor
+    high: Tensor
+    shift: Tensor
+    weight: Tensor
+    importance: Importance
+    tokens: Tokens
+
+    @property
+    def sample(self) -> Tensor:
+        """Return the shifted input on the sampled tokens, [n, K]."""
+        return self.x[self.tokens.sample] - self.shift
+
+    @property
+    def reach(self) -> Tensor:
+        """Return how far each channel goes from the shift, [K]."""
+        return torch.maximum((self.low - self.shift).abs(), (self.high - self.shift).abs()).clamp(min=1e-6)
+
+    def grid(self, scale: Tensor, margin: float) -> Grid:
+        """Return the grid of the scaled input, so much wider than the range seen."""
+        low, high = (self.low - self.shift) / scale, (self.high - self.shift) / scale
+        return grid_between(low.min().item() * margin, high.max().item() * margin)
+
+
+def plan_input(seen: Input, *, exponents: Sequence[float], limits: Sequence[float] = (), margin: float) -> InputPlan:
+    """Return the scaling of least predicted error.
+
+    Args:
+        seen: the input.
+        exponents: candidates: channels are divided by their reach, over the median's, to these powers.
+        limits: further candidates, see `LIMITS`.
         margin: the grid is so much wider than the range seen, because texts to come reach further.
     """
-    sample = x[tokens.sample] - shift
-    reach = torch.maximum((low - shift).abs(), (high - shift).abs()).clamp(min=1e-6)
     best: InputPlan | None = None
-    for scale in _candidates(reach / reach.median(), exponents, limits):
-        bottom, top = ((low - shift) / scale).min().item() * margin, ((high - shift) / scale).max().item() * margin
-        grid = grid_between(bottom, top)
+    sample = seen.sample
+    for scale in _candidates(seen.reach / seen.reach.median(), exponents, limits):
+        grid = seen.grid(scale, margin)
         y = sample / scale
-        scaled = weight * scale[:, None]
-        activation = text_errors((grid.rounded(y) - y) @ scaled, importance, tokens)
-        weights = text_errors(y @ (_rounded_weight(scaled) - scaled), importance, tokens)
+        scaled = seen.weight * scale[:, None]
+        activation = text_errors((grid.rounded(y) - y) @ scaled, seen.importance, seen.tokens)
+        weights = text_errors(y @ (_rounded_weight(scaled) - scaled), seen.importance, seen.tokens)
         error = _objective(activation + WEIGHT_SHARE * weights)
         if best is None or error < best.error:
-            best = InputPlan(shift, scale, grid, error, activation.mean().item())
+            best = InputPlan(seen.shift, scale, grid, error, activation.mean().item())
+    assert best is not None  # noqa: S101 - there is at least one candidate
+    return best
+
+
+def plan_precise_input(seen: Input, *, margin: float) -> InputPlan:
+    """Return the scaling for an input rounded in two parts: activations cost nothing there, so weights decide.
+
+    Candidates are (rms of the channel)^a (rms of its weights)^-b.
+    """
+    inputs = seen.sample.square().mean(0).sqrt().clamp(min=1e-6)
+    weights = seen.weight.square().mean(1).sqrt().clamp(min=1e-9)
+    best: InputPlan | None = None
+    sample = seen.sample
+    for a in PRECISE_INPUT_EXPONENTS:
+        for b in PRECISE_WEIGHT_EXPONENTS:
+            scale = inputs**a * weights**-b
+            scale = scale / scale.median()
+            scaled = seen.weight * scale[:, None]
+            errors = text_errors(sample / scale @ (_rounded_weight(scaled) - scaled), seen.importance, seen.tokens)
+            if best is None or _objective(errors) < best.error:
+                best = InputPlan(seen.shift, scale, seen.grid(scale, margin), _objective(errors), 0.0)
     assert best is not None  # noqa: S101 - there is at least one candidate
     return best
 
