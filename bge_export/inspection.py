@@ -1,12 +1,14 @@
-"""What a folder of artifacts, or a single ONNX file, is: read from the bytes, no runtime needed."""
+"""What a folder of artifacts, or a single file, is: read from the bytes. Nothing is run."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError, MissingLibrary
 from bge_export.manifest import Manifest, read_bundle
+from bge_export.pair_rule import PairFacts, facts_of
 
 if TYPE_CHECKING:
     import onnx
@@ -27,14 +29,25 @@ class GraphFacts:
     weights: dict[str, int]
     """Bytes of the initializers by element type."""
     external_data: bool
+    pairs: PairFacts
+    """How its int8 weights keep the pair rule."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """How the int8 weights of a model in OpenVINO's IR keep the pair rule."""
+
+    path: str
+    pairs: PairFacts
 
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """A folder's manifest (its digests hold, else reading it fails) and its graphs."""
+    """A folder's manifest (its digests hold, else reading it fails), its ONNX graphs and its OpenVINO models."""
 
     manifest: Manifest | None
     graphs: tuple[GraphFacts, ...]
+    models: tuple[ModelFacts, ...] = ()
     target: tuple[str, ...] = field(default=())
 
 
@@ -43,15 +56,28 @@ def inspect_path(path: Path) -> FolderFacts:
 
     Raises:
         ArtifactError: nothing is there, a file is damaged, or its bytes are not the manifest's.
-        MissingLibrary: onnx is not installed.
+        MissingLibrary: onnx, or openvino for a file of its own, is not installed.
     """
+    if path.is_file() and path.suffix == ".xml":
+        return FolderFacts(None, (), (ModelFacts(path.name, facts_of(path, "openvino")),))
     if path.is_file():
         return FolderFacts(None, (_graph(path, path.name),))
     if not path.is_dir():
-        raise ArtifactError(f"{path} does not exist. Give a folder that bge-export wrote, or an .onnx file.")
+        raise ArtifactError(f"{path} does not exist. Give a folder that bge-export wrote, or an .onnx or .xml file.")
     manifest, artifacts = read_bundle(path)
     graphs = tuple(_graph(path / item.model, item.model) for item in artifacts if item.target.format == "onnx")
-    return FolderFacts(manifest, graphs, tuple(str(item.target) for item in artifacts))
+    models = tuple(model for item in artifacts for model in _model(item))
+    return FolderFacts(manifest, graphs, models, tuple(str(item.target) for item in artifacts))
+
+
+def _model(artifact: Artifact) -> tuple[ModelFacts, ...]:
+    """Return the facts of an OpenVINO model; none where it is no such model, or openvino is not installed."""
+    if artifact.target.format != "openvino":
+        return ()
+    try:
+        return (ModelFacts(artifact.model, facts_of(artifact.root / artifact.model, "openvino")),)
+    except MissingLibrary:
+        return ()
 
 
 def _graph(path: Path, name: str) -> GraphFacts:
@@ -78,6 +104,7 @@ def _graph(path: Path, name: str) -> GraphFacts:
         operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
         weights=dict(weights.most_common()),
         external_data=any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer),
+        pairs=facts_of(path, "onnx"),
     )
 
 

@@ -10,13 +10,15 @@ from bge_export.bisect import Drift
 from bge_export.doctor import MachineFacts
 from bge_export.inspection import FolderFacts, GraphFacts
 from bge_export.manifest import Manifest
+from bge_export.pair_rule import PairFacts
 from bge_export.parity.figures import cosine_figure, difference_figure
 
 
 def render_folder(facts: FolderFacts) -> RenderableType:
     """Return what a folder of artifacts is."""
     parts: list[RenderableType] = [] if facts.manifest is None else [_manifest(facts.manifest)]
-    return Group(*parts, *(_graph(graph) for graph in facts.graphs))
+    models = (_pairs({"file": model.path, **_pair_rule(model.pairs)}) for model in facts.models if model.pairs.weights)
+    return Group(*parts, *(_graph(graph) for graph in facts.graphs), *models)
 
 
 def render_machine(facts: MachineFacts) -> RenderableType:
@@ -79,8 +81,20 @@ def _graph(graph: GraphFacts) -> RenderableType:
             "outputs": "; ".join(graph.outputs),
             "weights": ", ".join(f"{kind} {size / 1e6:.1f} MB" for kind, size in graph.weights.items()),
             "operators": ", ".join(f"{name} {count}" for name, count in graph.operators.items()),
+            **_pair_rule(graph.pairs),
         }
     )
+
+
+def _pair_rule(pairs: PairFacts) -> dict[str, str]:
+    """Return whether int8 weights give the same vector on every processor; nothing where there are none."""
+    if not pairs.weights:
+        return {}
+    checked = f"{pairs.pairs} pairs of {pairs.weights} int8 weights"
+    if not pairs.broken:
+        return {"pair rule": f"kept by {checked}"}
+    first = f"first in {pairs.first} ({pairs.first_broken})"
+    return {"pair rule": f"broken by {pairs.broken} of {checked}, {first}: other vectors on processors without VNNI"}
 
 
 def _pairs(values: Mapping[str, str]) -> Table:

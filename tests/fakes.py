@@ -20,6 +20,7 @@ from bge_export.contracts import (
     TokenBatch,
 )
 from bge_export.corpus import Corpus, Text
+from bge_export.pair_rule import PairFacts
 from bge_export.parity.compare import Place, compare
 from bge_export.parity.policy import Limits, Requirement, ThresholdPolicy
 from bge_export.parity.report import ParityReport
@@ -212,13 +213,14 @@ def report_of(
     requested: bool = True,
     tokenizer: Callable[[Path, int], FakeTokenizer] = load_tokenizer,
     formats: frozenset[str] = frozenset({"onnx"}),
+    pairs: Mapping[str, PairFacts] | None = None,
 ) -> ParityReport:
-    """Measure artifacts of this world in a runtime with a fault."""
+    """Measure artifacts of this world in a runtime with a fault; `pairs`: what is known of their weights, by digest."""
     texts = small_corpus() if corpus is None else corpus
     place = Place(FakeRuntime(fault, opening, formats=formats), "cpu", requested)
     return compare(
         [artifact_of()] if artifacts is None else artifacts, [place], texts, reference_of(texts), threads=1,
-        load_tokenizer=tokenizer,
+        pairs=pairs or {}, load_tokenizer=tokenizer,
     )  # fmt: skip
 
 

@@ -1,7 +1,10 @@
 import json
+import re
 from pathlib import Path
 
+import openvino
 import pytest
+from pair_rule.models import WAYS, written
 
 from bge_export import doctor
 from bge_export.cli import run
@@ -48,10 +51,34 @@ def test_inspect_speaks_json_and_reads_a_single_file(tiny_export: Exported, capf
     assert graph["weights"]["float16"] > graph["weights"]["int64"]
 
 
+@pytest.mark.parametrize(("fill", "said"), [(64, "kept by 6 pairs"), (127, "broken by 6 of 6 pairs.*first in w")])
+def test_inspect_says_whether_int8_weights_keep_the_pair_rule(
+    fill: int, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, WAYS["MatMul"][0], fill=fill)
+    openvino.save_model(openvino.Core().read_model(path), tmp_path / "model.xml", compress_to_fp16=False)
+    for file, kind in ((path, "graphs"), (tmp_path / "model.xml", "models")):
+        assert run(["inspect", str(file)]) == 0
+        assert re.search(said, " ".join(capfd.readouterr().out.split()))
+        assert run(["inspect", str(file), "--json"]) == 0
+        (found,) = json.loads(capfd.readouterr().out)[kind]
+        assert found["pairs"]["broken"] == (6 if fill == 127 else 0)
+
+
+def test_inspect_says_nothing_of_pairs_where_there_are_no_int8_weights(
+    tiny_export: Exported, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", str(tiny_export.place)]) == 0
+    assert "pair rule" not in capfd.readouterr().out
+
+
 def test_inspect_refuses_what_is_damaged(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x08 not a model")
     with pytest.raises(ArtifactError, match="no valid ONNX file"):
         inspect_path(tmp_path / "broken.onnx")
+    (tmp_path / "broken.xml").write_text("<net>")
+    with pytest.raises(ArtifactError, match="weights cannot be read"):
+        inspect_path(tmp_path / "broken.xml")
     (bundle / "onnx/model.onnx").write_bytes(b"")
     with pytest.raises(ArtifactError, match="not the file that was exported"):
         inspect_path(bundle)

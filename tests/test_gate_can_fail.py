@@ -35,9 +35,10 @@ from hypothesis import strategies as st
 from bge_export.contracts import Artifact, Target
 from bge_export.corpus import Corpus, Text
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, PolicyError
+from bge_export.pair_rule import PairFacts
 from bge_export.parity.gate import Failure, Verdict, judge
 from bge_export.parity.policy import ThresholdPolicy
-from bge_export.parity.report import Lane, ParityReport, RowParity
+from bge_export.parity.report import Lane, PairsRecord, ParityReport, RowParity
 from bge_export.parity.verdict import RULES
 
 CORPUS = small_corpus()
@@ -574,7 +575,7 @@ def test_rows_of_a_lane_that_could_not_run(field):
 
 @pytest.mark.parametrize("field", ["min_cosine", "max_abs", "max_norm_error", "min_batch_cosine"])
 def test_a_file_of_limits_that_lacks_a_field(field, tmp_path):
-    kept = [f"{name} = {value}" for name, value in LIMITS.model_dump().items() if name != field]
+    kept = [f"{name} = {value}" for name, value in LIMITS.model_dump(exclude_none=True).items() if name != field]
     path = tmp_path / "thresholds.toml"
     path.write_text("\n".join(["require = []", '["onnx-fp32"]', *kept]), "utf-8")
     with pytest.raises(PolicyError, match=rf"onnx-fp32.*{field}"):
@@ -595,6 +596,89 @@ def test_the_figure_that_would_pass_does_pass():
     for limits, passes in ((loosened, True), ({"min_cosine": loosened["min_cosine"]}, False)):
         policy = ThresholdPolicy((), {"onnx-fp32": LIMITS.model_copy(update=limits)})
         assert judge(report, policy, CORPUS).passed is passes
+
+
+# Weights that other processors multiply to other numbers.
+
+INT8 = artifact_of("int8")
+KEPT = PairFacts(weights=2, pairs=300, broken=0, first=None, first_broken=0)
+BROKEN = PairFacts(weights=2, pairs=300, broken=12, first="layer.0/key.weight", first_broken=7)
+INT8_POLICY = ThresholdPolicy((), {"onnx-int8": LIMITS.model_copy(update={"max_broken_pairs": 0}), "onnx-fp32": LIMITS})
+
+
+def int8_report(pairs: PairFacts | None, artifact: Artifact = INT8) -> ParityReport:
+    return report_of(artifacts=[artifact], pairs={} if pairs is None else {artifact.digest: pairs})
+
+
+def test_int8_weights_that_keep_the_rule_pass():
+    assert judge(int8_report(KEPT), INT8_POLICY, CORPUS, artifacts=[INT8]) == Verdict(())
+
+
+def test_int8_weights_that_break_the_pair_rule():
+    verdict = judge(int8_report(BROKEN), INT8_POLICY, CORPUS)
+    assert rules(verdict) == {"pair-rule"}
+    found = refusal(verdict, "pair-rule")
+    for part in (INT8.model, "12 of 300 pairs", "layer.0/key.weight (7)"):
+        assert part in found.message
+    loosened = INT8_POLICY.tables["onnx-int8"].model_copy(update={"max_broken_pairs": int(found.would_pass or "-1")})
+    assert judge(int8_report(BROKEN), ThresholdPolicy((), {"onnx-int8": loosened}), CORPUS).passed
+
+
+def test_int8_weights_that_nobody_looked_at():
+    verdict = judge(int8_report(None), INT8_POLICY, CORPUS)
+    assert "were not looked at" in refusal(verdict, "pair-rule").message
+    assert INT8.model in refusal(verdict, "pair-rule").message
+
+
+def test_an_int8_file_in_which_no_int8_weight_was_found():
+    none = PairFacts(weights=0, pairs=0, broken=0, first=None, first_broken=0)
+    assert rules(judge(int8_report(none), INT8_POLICY, CORPUS)) == {"pair-rule"}
+    assert judge(int8_report(none, artifact_of()), INT8_POLICY, CORPUS).passed
+
+
+def test_a_target_whose_limits_name_no_pairs_may_hold_int8_weights_but_not_break_the_rule():
+    assert judge(int8_report(KEPT, artifact_of()), POLICY, CORPUS).passed
+    assert rules(judge(int8_report(BROKEN, artifact_of()), POLICY, CORPUS)) == {"pair-rule"}
+
+
+def test_limits_of_a_place_do_not_hide_those_of_the_file():
+    policy = ThresholdPolicy((), {**INT8_POLICY.tables, "onnx-int8@fake:cpu": LIMITS})
+    assert rules(judge(int8_report(BROKEN), policy, CORPUS)) == {"pair-rule"}
+    assert rules(judge(int8_report(None), policy, CORPUS)) == {"pair-rule"}
+
+
+def test_one_lane_knows_the_weights_for_all_lanes_of_the_same_bytes_and_of_no_others():
+    both = report_of(artifacts=[INT8], pairs={INT8.digest: KEPT})
+    unknown = both.lanes[0].model_copy(update={"pairs": None, "threads": 2})
+    assert judge(both.model_copy(update={"lanes": (*both.lanes, unknown)}).sealed(), INT8_POLICY, CORPUS).passed
+    other = unknown.model_copy(update={"artifact_digest": "0" * 64})
+    verdict = judge(both.model_copy(update={"lanes": (*both.lanes, other)}).sealed(), INT8_POLICY, CORPUS)
+    assert rules(verdict) == {"pair-rule"}
+
+
+def test_two_counts_of_the_same_bytes():
+    report = int8_report(KEPT)
+    other = report.lanes[0].model_copy(update={"pairs": PairsRecord.of(BROKEN), "threads": 2})
+    verdict = judge(report.model_copy(update={"lanes": (*report.lanes, other)}).sealed(), INT8_POLICY, CORPUS)
+    assert rules(verdict) == {"inconsistent", "pair-rule"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"broken": -1},
+        {"broken": 301},
+        {"broken": 0, "first_broken": 0},
+        {"broken": 0, "first": None},
+        {"first": None},
+        {"first_broken": 13},
+        {"first_broken": 0},
+        {"weights": 0},
+        {"weights": -1},
+    ],
+)
+def test_counts_of_pairs_that_no_file_gives(changes):
+    refusal(judge(int8_report(replace(BROKEN, **changes)), INT8_POLICY, CORPUS), "inconsistent")
 
 
 # Any row, any lane, any fault.
@@ -674,6 +758,7 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "batch-norm": lambda: judge(report_of(only_in_batches(unnormalised)), POLICY, CORPUS),
     "swapped-rows": lambda: judge(report_of(swapped(text_of(0), text_of(1))), POLICY, CORPUS),
     "wrong-pooling": lambda: judge(report_of(mean_pooled), POLICY, CORPUS),
+    "pair-rule": lambda: judge(int8_report(BROKEN), INT8_POLICY, CORPUS),
 }
 
 
@@ -698,5 +783,6 @@ def test_no_fact_of_a_report_is_unjudged():
     }
     assert set(RowParity.model_fields) == described | judged
     described = {"facts", "threads", "model", "pooling_seen", "output", "runtime", "device"}
-    judged = {"run", "target", "artifact_digest", "spec", "requested", "unavailable", "failed", "rows"}
+    judged = {"run", "target", "artifact_digest", "spec", "requested", "unavailable", "failed", "rows", "pairs"}
     assert set(Lane.model_fields) == described | judged
+    assert set(PairsRecord.model_fields) == {"weights", "pairs", "broken", "first", "first_broken"}

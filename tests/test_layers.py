@@ -24,6 +24,13 @@ FORBIDDEN = {
         "bge_export.runtimes",
         "bge_export.exporters",
     ),
+    "pair_rule": (
+        "bge_export.exporters",
+        "bge_export.runtimes",
+        "bge_export.parity",
+        "bge_export.commands",
+        "bge_export.int8",
+    ),
     "states": ("bge_export.exporters", "bge_export.runtimes", "bge_export.parity", "bge_export.commands"),
     "checkpoint": ("bge_export.model", "bge_export.parity", "bge_export.exporters", "bge_export.runtimes"),
     "model": ("bge_export.pooling", "bge_export.tokens", "bge_export.runtimes", "bge_export.exporters"),

@@ -58,7 +58,9 @@ def evaluate(
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder that bge-export wrote, or an .onnx file.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A folder that bge-export wrote, or an .onnx or .xml file.")
+    ],
     as_json: Json = False,
 ) -> int:
     """Say what an artifact is: format, graph, weights, promise, origin. Its digests are verified."""
@@ -68,7 +70,8 @@ def inspect(
     facts = inspect_path(path)
     if as_json:
         manifest = None if facts.manifest is None else facts.manifest.model_dump(by_alias=True)
-        print_json({"manifest": manifest, "graphs": [asdict(graph) for graph in facts.graphs]})
+        graphs, models = ([asdict(one) for one in found] for found in (facts.graphs, facts.models))
+        print_json({"manifest": manifest, "graphs": graphs, "models": models})
     else:
         out().print(render_folder(facts))
     return PASSED

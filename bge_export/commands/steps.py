@@ -13,6 +13,7 @@ from bge_export.corpus import Corpus, builtin_corpus, load_corpus
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.fixtures import fixtures_folder
 from bge_export.manifest import Manifest
+from bge_export.pair_rule import known_facts
 from bge_export.parity.compare import Place, compare, measurement_steps
 from bge_export.parity.gate import Verdict
 from bge_export.parity.policy import ThresholdPolicy
@@ -145,8 +146,11 @@ def measure_places(
     threads: int,
     track: Track,
 ) -> ParityReport:
-    """Measure every artifact of `folder` at every place that reads it, and the folder's tokenizer; return the facts."""
+    """Measure every artifact of `folder` at every place, the weights and the tokenizer; return the facts."""
     others = other_token_ids(folder, corpus, reference.token_ids)
     pairs = sum(item.target.format in place.runtime.formats for item in artifacts for place in places)
     with track("measuring", measurement_steps(corpus) * pairs) as advance:
-        return compare(artifacts, places, corpus, reference, threads=threads, other_token_ids=others, advance=advance)
+        return compare(
+            artifacts, places, corpus, reference, threads=threads, other_token_ids=others,
+            pairs=known_facts(artifacts), advance=advance,
+        )  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from bge_export.contracts import Artifact, Runtime, Session, TokenBatch
 from bge_export.corpus import Corpus
 from bge_export.errors import DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
+from bge_export.pair_rule import PairFacts
 from bge_export.parity.batches import plan_batches
 from bge_export.parity.embedding import Checked, Embeddings, embed_texts, steps
 from bge_export.parity.environment import describe_environment
@@ -25,6 +27,7 @@ from bge_export.parity.report import (
     SCHEMA,
     CheckpointRecord,
     Lane,
+    PairsRecord,
     ParityReport,
     ReferenceRecord,
     RowParity,
@@ -72,6 +75,7 @@ def compare(
     *,
     threads: int,
     other_token_ids: Sequence[str] | None = None,
+    pairs: Mapping[str, PairFacts] = MappingProxyType({}),
     advance: Callable[[int], None] = lambda _: None,
     load_tokenizer: LoadTokenizer = TextTokenizer.load,
 ) -> ParityReport:
@@ -84,6 +88,7 @@ def compare(
         reference: the oracle's vectors of the same texts.
         threads: how many each runtime may use.
         other_token_ids: what `auto_tokens` found of the folder, for the report.
+        pairs: what `pair_rule` found of the artifacts, by digest, for the report.
         advance: called with shares of `measurement_steps(corpus)`.
         load_tokenizer: folder and longest input -> tokenizer.
 
@@ -99,7 +104,8 @@ def compare(
         if artifact.target.format in place.runtime.formats
         for lane in measure(
             artifact, place.runtime, place.device, threads, corpus, reference,
-            requested=place.requested, advance=advance, load_tokenizer=load_tokenizer,
+            requested=place.requested, pairs=pairs.get(artifact.digest), advance=advance,
+            load_tokenizer=load_tokenizer,
         )
     ]  # fmt: skip
     run = RunRecord(
@@ -134,6 +140,7 @@ def measure(
     reference: ReferenceVectors,
     *,
     requested: bool,
+    pairs: PairFacts | None = None,
     advance: Callable[[int], None] = lambda _: None,
     load_tokenizer: LoadTokenizer = TextTokenizer.load,
 ) -> list[Lane]:
@@ -147,6 +154,7 @@ def measure(
         corpus: N texts.
         reference: the oracle's vectors of the same texts.
         requested: whether the user asked for this runtime and device.
+        pairs: how the artifact's int8 weights keep the pair rule, for the report.
         advance: called with shares of `measurement_steps(corpus)`.
         load_tokenizer: folder and longest input -> tokenizer.
 
@@ -160,7 +168,7 @@ def measure(
             f"{artifact.model} has {artifact.spec.dim} dimensions, the reference vectors of {reference.source} "
             f"{reference.spec.dim}: they are of another checkpoint. Make them from the one that was exported."
         )
-    lane = partial(_lane, artifact, runtime, device, threads, requested)
+    lane = partial(_lane, artifact, runtime, device, threads, requested, pairs)
     try:
         tokenizer = load_tokenizer(artifact.root, artifact.spec.max_tokens)
         session = runtime.open(artifact, device, threads)
@@ -199,15 +207,16 @@ def _run(
 
 
 def _lane(
-    artifact: Artifact, runtime: Runtime, device: str, threads: int, requested: bool, output: str, *,
+    artifact: Artifact, runtime: Runtime, device: str, threads: int, requested: bool, pairs: PairFacts | None,
+    output: str, *,
     unavailable: str | None = None, failed: str | None = None, facts: Mapping[str, str] | None = None,
     pooling_seen: str | None = None, rows: tuple[RowParity, ...] = (),
 ) -> Lane:  # fmt: skip
     return Lane(
         run="", target=str(artifact.target), output=output, runtime=runtime.name, device=device, threads=threads,
         model=artifact.model, artifact_digest=artifact.digest, spec=SpecRecord.of(artifact.spec),
-        facts=dict(facts or {}), requested=requested, unavailable=unavailable, failed=failed,
-        pooling_seen=pooling_seen, rows=rows,
+        pairs=None if pairs is None else PairsRecord.of(pairs), facts=dict(facts or {}), requested=requested,
+        unavailable=unavailable, failed=failed, pooling_seen=pooling_seen, rows=rows,
     )  # fmt: skip
 
 

@@ -26,6 +26,8 @@ class Limits(BaseModel):
         max_abs: the largest absolute difference in a vector, for a reference of norm 1.
         max_norm_error: the difference of the norms, relative to the reference's.
         min_batch_cosine: of a text alone with itself in a padded batch.
+        max_broken_pairs: of the file's int8 weights (`pair_rule`), which must be known then. Without it none may be
+            broken either, but the file need not hold such weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -34,6 +36,7 @@ class Limits(BaseModel):
     max_abs: float = Field(ge=0, lt=1)
     max_norm_error: float = Field(ge=0, lt=1)
     min_batch_cosine: float = Field(gt=0, le=1)
+    max_broken_pairs: int | None = Field(default=None, ge=0)
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,19 @@ class ThresholdPolicy:
             raise PolicyError(f'{path} holds no limits. Add a table for each target, such as ["onnx-fp32"].')
         tables = {name: _limits(path, name, table) for name, table in fields.items()}
         for name in tables:
+            _refuse_limit_of_a_file(path, name, tables[name])
             _refuse_unknown_place(path, name)
         return cls(require, tables)
+
+
+def _refuse_limit_of_a_file(path: Path, name: str, limits: Limits) -> None:
+    """Raise PolicyError where a table of a place says what weights may be: they are the same in every place."""
+    target, at, _ = name.partition("@")
+    if at and limits.max_broken_pairs is not None:
+        raise PolicyError(
+            f'{path}: ["{name}"] max_broken_pairs: the pairs are of the file, whatever runs it, so this would hold '
+            f'nowhere. Write it in ["{target}"].'
+        )
 
 
 def _refuse_unknown_place(path: Path, name: str) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bge_export.contracts import EmbeddingSpec
 from bge_export.errors import ReportError
+from bge_export.pair_rule import PairFacts
 from bge_export.single_file import written_whole
 
 SCHEMA: Literal["bge_export.parity/1"] = "bge_export.parity/1"
@@ -76,6 +77,21 @@ class SpecRecord(Record):
         return cls(**asdict(spec))
 
 
+class PairsRecord(Record):
+    """`pair_rule.PairFacts` on disk: how the int8 weights of one artifact keep the pair rule."""
+
+    weights: int
+    pairs: int
+    broken: int
+    first: str | None
+    first_broken: int
+
+    @classmethod
+    def of(cls, facts: PairFacts) -> "PairsRecord":
+        """Return the record of facts."""
+        return cls(**asdict(facts))
+
+
 class Lane(Record):
     """One output of one artifact in one runtime on one device.
 
@@ -84,6 +100,7 @@ class Lane(Record):
         model: the file that was opened, relative to the bundle.
         artifact_digest: of every file that decides the embeddings.
         spec: what the artifact promises.
+        pairs: how the artifact's int8 weights keep the pair rule; None where nobody looked.
         facts: what the runtime says of itself.
         requested: whether the user asked for this runtime and device, rather than it being there.
         unavailable: why this machine cannot run the lane, if so; there are no rows then.
@@ -100,6 +117,7 @@ class Lane(Record):
     model: str
     artifact_digest: str
     spec: SpecRecord
+    pairs: PairsRecord | None
     facts: dict[str, str]
     requested: bool
     unavailable: str | None

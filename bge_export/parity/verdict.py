@@ -20,6 +20,8 @@ RULES: Mapping[str, str] = {
     "unavailable": "Install the runtime or use a machine that has the device, or do not ask for it.",
     "crashed": _EXPORT,
     "unknown-target": "Measure it, choose limits, and add a table for it to the file of limits.",
+    "pair-rule": "Processors without VNNI would give other vectors, or nobody knows. Do not use this artifact; export "
+    "again with weights that keep it. If they were not looked at, measure where the format's library is installed.",
     "missing-row": _AGAIN,
     "extra-row": _AGAIN,
     "duplicate-row": _AGAIN,

@@ -12,7 +12,8 @@ from bge_export.checkpoint import open_checkpoint
 from bge_export.commands import Exported, check_parity, export_model, judge_report, merge_reports, write_reference
 from bge_export.errors import ArtifactError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.parity.report import read_report, write_report
+from bge_export.pair_rule import PairFacts
+from bge_export.parity.report import PairsRecord, read_report, write_report
 
 HERE = ["onnxruntime:cpu"]
 
@@ -31,6 +32,13 @@ def forbid_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the oracle ran")
 
     monkeypatch.setattr("bge_export.commands.steps.embed_texts", oracle)
+
+
+def test_an_export_looks_at_the_weights(tiny_export: Exported) -> None:
+    """The files hold no int8 weights, and the report knows it of every lane."""
+    report = tiny_export.proof.report if tiny_export.proof else None
+    assert report is not None
+    assert {lane.pairs for lane in report.lanes} == {PairsRecord.of(PairFacts(0, 0, 0, None, 0))}
 
 
 def test_a_reference_that_is_another_checkpoint_is_refused_before_anything_is_measured(

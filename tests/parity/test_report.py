@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bge_export.errors import ReportError
-from bge_export.parity.report import SCHEMA, Lane, ParityReport, RowParity, read_report, write_report
+from bge_export.pair_rule import PairFacts
+from bge_export.parity.report import SCHEMA, Lane, PairsRecord, ParityReport, RowParity, read_report, write_report
 
-REPORT = report_of(artifacts=[artifact_of(), artifact_of("fp16", pooled=True)])
+BROKEN = PairFacts(weights=2, pairs=300, broken=12, first="layer.0/key.weight", first_broken=9)
+REPORT = report_of(artifacts=[artifact_of(), artifact_of("fp16", pooled=True)], pairs={artifact_of().digest: BROKEN})
 RUN = REPORT.runs[""].model_copy(update={"environment": {"cpu": "\u202e<x>"}})
 
 texts = st.text(max_size=10)
@@ -20,10 +22,15 @@ rows = st.builds(
     cosine=maybe, max_abs=maybe, norm=maybe, reference_norm=numbers, batch_cosine=batches, batch_norm=batches,
     nearest=st.none() | texts, nearest_cosine=maybe,
 )  # fmt: skip
+counts = st.integers(0, 2**63)
+pairs = st.builds(
+    PairsRecord, weights=counts, pairs=counts, broken=counts, first=st.none() | texts, first_broken=counts,
+)  # fmt: skip
 lanes = st.builds(
     Lane, run=texts, target=texts, output=texts, runtime=texts, device=texts, threads=st.integers(0, 99), model=texts,
-    artifact_digest=texts, spec=st.just(REPORT.spec), facts=st.dictionaries(texts, texts, max_size=2),
-    requested=st.booleans(), unavailable=st.none() | texts, failed=st.none() | texts, pooling_seen=st.none() | texts,
+    artifact_digest=texts, spec=st.just(REPORT.spec), pairs=st.none() | pairs,
+    facts=st.dictionaries(texts, texts, max_size=2), requested=st.booleans(), unavailable=st.none() | texts,
+    failed=st.none() | texts, pooling_seen=st.none() | texts,
     rows=st.lists(rows, max_size=3).map(tuple),
 )  # fmt: skip
 

@@ -1,0 +1,134 @@
+"""The int8 weights of an ONNX graph that are multiplied with 8-bit activations.
+
+Quantized either way: between QuantizeLinear and DequantizeLinear, or in operators on integers. A weight whose other
+operand stays float is left out: runtimes make it float before they multiply.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from bge_export.errors import ArtifactError
+from bge_export.pair_rule import Weights
+
+INTEGER_PRODUCTS: Mapping[str, int] = {
+    "MatMulInteger": 1,
+    "QLinearMatMul": 3,
+    "MatMulIntegerToFloat": 1,
+    "DynamicQuantizeMatMul": 1,
+    "QGemm": 3,
+    "QAttention": 1,
+}
+"""Operator (ONNX's own and ONNX Runtime's) -> which of its inputs is the weight; the activations have 8 bits in all."""
+
+FLOAT_PRODUCTS = ("MatMul", "Gemm")
+SHAPING = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten")
+"""Operators that leave each value as it is: runtimes move them around the quantization."""
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A graph by names."""
+
+    graph: onnx.GraphProto
+    folder: Path
+
+    @cached_property
+    def tensors(self) -> dict[str, onnx.TensorProto]:
+        return {tensor.name: tensor for tensor in self.graph.initializer}
+
+    @cached_property
+    def producers(self) -> dict[str, onnx.NodeProto]:
+        return {name: node for node in self.graph.node for name in node.output}
+
+    def constant(self, name: str) -> NDArray[np.generic] | None:
+        """Return a value that no input decides, computed through what stands between it and the stored tensors."""
+        if name in self.tensors:
+            return onnx.numpy_helper.to_array(self.tensors[name], str(self.folder))
+        node = self.producers.get(name)
+        if node is None or node.op_type not in (*SHAPING, "Constant", "QuantizeLinear"):
+            return None
+        values = {one: self.constant(one) for one in node.input if one}
+        return None if any(value is None for value in values.values()) else _run(node, values)
+
+    def codes(self, name: str) -> tuple[str, NDArray[np.int8]] | None:
+        """Return name and integers of an int8 weight that stands behind a float tensor, in that tensor's shape."""
+        node = self.producers.get(name)
+        if node is None:
+            return None
+        if node.op_type == "DequantizeLinear":
+            return self.stored(node.input[0])
+        found = self.codes(node.input[0]) if node.op_type in SHAPING else None
+        if found is None:
+            return None
+        others = {one: self.constant(one) for one in node.input[1:] if one}
+        return found[0], np.asarray(_run(node, {node.input[0]: found[1], **others}), dtype=np.int8)
+
+    def stored(self, name: str) -> tuple[str, NDArray[np.int8]] | None:
+        """Return name and integers of an int8 weight."""
+        value = self.constant(name)
+        return None if value is None or value.dtype != np.int8 else (self.origin(name), value.astype(np.int8))
+
+    def origin(self, name: str) -> str:
+        """Return the name under which a constant is stored."""
+        while name not in self.tensors and self.producers[name].input:
+            name = self.producers[name].input[0]
+        return name
+
+    def quantized(self, name: str) -> bool:
+        """Return whether a float tensor holds 8-bit activations."""
+        node = self.producers.get(name)
+        while node is not None and node.op_type in SHAPING:
+            node = self.producers.get(node.input[0])
+        return node is not None and node.op_type == "DequantizeLinear" and self.constant(node.input[0]) is None
+
+
+def int8_weights(path: Path) -> Weights:
+    """Yield the weights of a file.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        graph = _Graph(onnx.load(path, load_external_data=False).graph, path.parent)
+        for node in graph.graph.node:
+            yield from _of_node(graph, node)
+    except Exception as error:
+        raise ArtifactError(f"{path}: its weights cannot be read: {error}. Export it again.") from error
+
+
+def _of_node(graph: _Graph, node: onnx.NodeProto) -> Weights:
+    """Yield the int8 weight of a product, [..., K, N]."""
+    if node.op_type in INTEGER_PRODUCTS:
+        found = graph.stored(node.input[INTEGER_PRODUCTS[node.op_type]])
+        if found is not None:
+            yield found[0], _turned(found[1], _flag(node, "transB"))
+    elif node.op_type in FLOAT_PRODUCTS:
+        left, right = node.input[:2]
+        weight, turned = graph.codes(right), _flag(node, "transB")
+        if weight is not None and graph.quantized(left):
+            yield weight[0], _turned(weight[1], turned)
+        # A weight on the left has its inputs last.
+        weight, turned = graph.codes(left), not _flag(node, "transA")
+        if weight is not None and graph.quantized(right):
+            yield weight[0], _turned(weight[1], turned)
+
+
+def _turned(integers: NDArray[np.int8], turned: bool) -> NDArray[np.int8]:
+    return np.swapaxes(integers, -1, -2) if turned else integers
+
+
+def _flag(node: onnx.NodeProto, name: str) -> bool:
+    return any(attribute.name == name and attribute.i for attribute in node.attribute)
+
+
+def _run(node: onnx.NodeProto, values: Mapping[str, object]) -> NDArray[np.generic]:
+    """Compute one node."""
+    (value,) = ReferenceEvaluator(node).run(None, dict(values))
+    return np.asarray(value)

@@ -1,0 +1,75 @@
+"""Small graphs with one int8 weight that breaks the rule in every pair, multiplied in each of the ways there are."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, parser
+
+K, N = 5, 3
+PAIRS = K // 2 * N
+HEAD = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> g (float[S,5] x) => (float[S,3] y)'
+ACTIVATIONS = "q = QuantizeLinear(x, s, z)\n a = DequantizeLinear(q, s, z)\n"
+
+WAYS: dict[str, tuple[str, bool]] = {
+    "MatMul": (f"{ACTIVATIONS} b = DequantizeLinear<axis=1>(w, t, u)\n y = MatMul(a, b)", False),
+    "Gemm": (f"{ACTIVATIONS} b = DequantizeLinear<axis=1>(w, t, u)\n y = Gemm(a, b)", False),
+    "Gemm with transB": (f"{ACTIVATIONS} b = DequantizeLinear<axis=0>(w, t, u)\n y = Gemm<transB=1>(a, b)", True),
+    "weight turned after it is float": (
+        f"{ACTIVATIONS} c = DequantizeLinear<axis=0>(w, t, u)\n b = Transpose<perm=[1,0]>(c)\n y = MatMul(a, b)", True,
+    ),
+    "weight turned before": (
+        f"{ACTIVATIONS} c = Transpose<perm=[1,0]>(w)\n b = DequantizeLinear<axis=1>(c, t, u)\n y = MatMul(a, b)", True,
+    ),
+    "activations turned twice": (
+        f"{ACTIVATIONS} b = DequantizeLinear<axis=1>(w, t, u)\n c = Transpose(a)\n d = Transpose(c)\n y = MatMul(d, b)",
+        False,
+    ),
+    "weight on the left": (
+        f"{ACTIVATIONS} b = DequantizeLinear<axis=0>(w, t, u)\n c = Transpose(a)\n d = MatMul(b, c)\n y = Transpose(d)",
+        True,
+    ),
+    "MatMulInteger": (
+        "q, e, f = DynamicQuantizeLinear(x)\n m = MatMulInteger(q, w, f)\n y = Cast<to=1>(m)", False,
+    ),
+    "QLinearMatMul": (
+        "q = QuantizeLinear(x, s, z)\n m = QLinearMatMul(q, s, z, w, t, u, s, z)\n y = DequantizeLinear(m, s, z)",
+        False,
+    ),
+    "DynamicQuantizeMatMul": ("y = com.microsoft.DynamicQuantizeMatMul(x, w, t)", False),
+}  # fmt: skip
+"""Name -> the nodes, and whether the weight is stored as [N, K]."""
+
+
+def model(nodes: str, weight: np.ndarray, *, turned: bool = False) -> onnx.ModelProto:
+    """Return a graph of these nodes over the weight [K, N]."""
+    made = parser.parse_model(f"{HEAD} {{ {nodes} }}")
+    stored = weight.T if turned else weight
+    columns = np.zeros(weight.shape[1], dtype=np.int8)
+    values = {
+        "w": np.ascontiguousarray(stored), "t": np.full(len(columns), 0.01, dtype=np.float32), "u": columns,
+        "s": np.float32(0.02), "z": np.uint8(128),
+    }  # fmt: skip
+    used = {name for node in made.graph.node for name in node.input}
+    for name in sorted(used & set(values)):
+        made.graph.initializer.append(numpy_helper.from_array(np.asarray(values[name]), name))
+    onnx.checker.check_model(made)
+    return made
+
+
+def written(folder: Path, nodes: str, *, turned: bool = False, fill: int = 127) -> Path:
+    """Write a graph whose weight is `fill` everywhere."""
+    path = folder / "model.onnx"
+    onnx.save(model(nodes, np.full((K, N), fill, dtype=np.int8), turned=turned), path)
+    return path
+
+
+def float_weight() -> onnx.ModelProto:
+    """Return a graph whose weight is stored as float32 and quantized in the graph, as some tools write it."""
+    made = model(WAYS["MatMul"][0], np.zeros((K, N), dtype=np.int8))
+    (stored,) = (tensor for tensor in made.graph.initializer if tensor.name == "w")
+    made.graph.initializer.remove(stored)
+    made.graph.initializer.append(numpy_helper.from_array(np.full((K, N), 1.27, dtype=np.float32), "v"))
+    made.graph.node.insert(0, helper.make_node("QuantizeLinear", ["v", "t", "u"], ["w"], axis=1))
+    onnx.checker.check_model(made)
+    return made

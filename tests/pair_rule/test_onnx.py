@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import onnx
+import pytest
+from pair_rule.models import ACTIVATIONS, PAIRS, WAYS, float_weight, written
+
+from bge_export.errors import ArtifactError
+from bge_export.pair_rule import PairFacts, facts_of
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_weight_is_found_however_it_is_multiplied(way: str, tmp_path: Path) -> None:
+    nodes, turned = WAYS[way]
+    facts = facts_of(written(tmp_path, nodes, turned=turned), "onnx")
+    assert facts == PairFacts(weights=1, pairs=PAIRS, broken=PAIRS, first="w", first_broken=PAIRS)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_weight_of_seven_bits_passes(way: str, tmp_path: Path) -> None:
+    nodes, turned = WAYS[way]
+    facts = facts_of(written(tmp_path, nodes, turned=turned, fill=64), "onnx")
+    assert facts == PairFacts(weights=1, pairs=PAIRS, broken=0, first=None, first_broken=0)
+
+
+def test_a_weight_that_is_stored_as_float32_and_quantized_in_the_graph(tmp_path: Path) -> None:
+    onnx.save(float_weight(), tmp_path / "model.onnx")
+    assert facts_of(tmp_path / "model.onnx", "onnx") == PairFacts(1, PAIRS, PAIRS, "v", PAIRS)
+
+
+def test_a_weight_outside_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, WAYS["MatMul"][0])
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=0)
+    assert facts_of(path, "onnx").broken == PAIRS
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "b = DequantizeLinear<axis=1>(w, t, u)\n y = MatMul(x, b)",
+        f"{ACTIVATIONS} b = Cast<to=1>(w)\n y = MatMul(a, b)",
+    ],
+)
+def test_a_weight_that_is_multiplied_as_float_is_not_concerned(nodes: str, tmp_path: Path) -> None:
+    assert facts_of(written(tmp_path, nodes), "onnx").weights == 0
+
+
+def test_float_files_hold_none(tiny_export, tmp_path: Path) -> None:
+    assert facts_of(tiny_export.place / "onnx/model.onnx", "onnx") == PairFacts(0, 0, 0, None, 0)
+
+
+def test_a_file_that_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x08 not a model")
+    with pytest.raises(ArtifactError, match="weights cannot be read"):
+        facts_of(tmp_path / "model.onnx", "onnx")
