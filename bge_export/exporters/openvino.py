@@ -7,7 +7,7 @@ From ONNX rather than from the torch module: fewer operators at the same speed, 
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -43,7 +43,7 @@ class OpenVinoExporter:
 
     sentence_embedding: bool = False
     static_shape: tuple[int, int] | None = None
-    int8: Int8Options = Int8Options()
+    int8: Int8Options = field(default_factory=Int8Options)
     format: ClassVar[str] = "openvino"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "int8")
     tools: ClassVar[tuple[str, ...]] = (
@@ -78,7 +78,7 @@ class OpenVinoExporter:
         graph = trace(checkpoint, root, sentence_embedding=self.sentence_embedding)
         written: list[ExportedModel] = []
         if "int8" in precisions:  # first, because converting empties a graph
-            rounded = quantize(graph, checkpoint, self.int8, "batch-major")
+            rounded = quantize(graph, checkpoint, self.int8, "batch-major").model
             written.append(_save(self._converted(rounded, checkpoint, root), rounded, root, "int8"))
         if floats := [precision for precision in precisions if precision != "int8"]:
             model = self._converted(graph, checkpoint, root)

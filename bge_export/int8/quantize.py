@@ -12,10 +12,10 @@ from bge_export.errors import UsageError
 from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder, Form
 from bge_export.int8.calibration import batches
-from bge_export.int8.encoder import Encoder
-from bge_export.int8.plan import LayerPlan, Settings, plan_layers
+from bge_export.int8.frontier import Judge, Step, cheapest
+from bge_export.int8.plan import Settings, plan_layers
 from bge_export.int8.reading import read_encoder
-from bge_export.int8.texts import calibration_rows, divided
+from bge_export.int8.texts import calibration_rows, divided, held_back
 from bge_export.tokens import TextTokenizer
 
 
@@ -26,21 +26,32 @@ class Int8Options:
     Attributes:
         calibration: a file of texts in place of the package's own.
         cls_only: whether the graph returns the first token's state alone, [B, 1, D].
+        min_cosine: the smallest cosine that texts held back must reach; None for the fastest form.
     """
 
     calibration: Path | None = None
     cls_only: bool = False
+    min_cosine: float | None = None
 
     def record(self) -> dict[str, object]:
         """Return the options for a manifest: of a file its name and digest, never where it lay."""
         file = self.calibration
         texts = "built-in" if file is None else {"name": file.name, "sha256": file_sha256(file)}
-        return {"calibration": texts, "cls_only": self.cls_only}
+        return {"calibration": texts, "cls_only": self.cls_only, "min_cosine": self.min_cosine}
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized graph, and the steps of the search for it (none where nothing was searched)."""
+
+    model: onnx.ModelProto
+    steps: tuple[Step, ...]
 
 
 def quantize(
-    model: onnx.ModelProto, checkpoint: Checkpoint, options: Int8Options, arrangement: Arrangement
-) -> onnx.ModelProto:
+    model: onnx.ModelProto, checkpoint: Checkpoint, options: Int8Options, arrangement: Arrangement,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Quantized:  # fmt: skip
     """Return the graph on 8 bits.
 
     Args:
@@ -48,11 +59,13 @@ def quantize(
         checkpoint: has the tokenizer, and says how the embedding is pooled.
         options: what the user chooses.
         arrangement: the order of axes that the runtime wants.
+        advance: called with 1 after each batch, layer and form.
 
     Raises:
         UnknownGraph: the graph is no encoder that can be quantized layer by layer.
         TextsError: the calibration file cannot be used.
         UsageError: the first token's state is not enough for the checkpoint's pooling.
+        ExportError: no form holds the cosine asked for.
     """
     if options.cls_only and checkpoint.spec.pooling != "cls":
         raise UsageError(
@@ -62,16 +75,15 @@ def quantize(
     encoder = read_encoder(model)
     if options.cls_only and encoder.tail is not None:
         raise UsageError("--cls-only and --sentence-embedding exclude each other. Leave out one of them.")
-    plans = plan(encoder, checkpoint, options.calibration, Settings())
-    return arrange(Builder(encoder, plans).build(Form()), arrangement, cls_only=options.cls_only)
-
-
-def plan(
-    encoder: Encoder, checkpoint: Checkpoint, calibration: Path | None, settings: Settings,
-    advance: Callable[[int], None] = lambda _: None,
-) -> list[LayerPlan]:  # fmt: skip
-    """Calibrate an encoder and plan its layers."""
+    search = options.min_cosine is not None
     tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
-    main, rest = divided(calibration_rows(tokenizer, calibration))
+    rows = calibration_rows(tokenizer, options.calibration)
+    rows, kept = held_back(rows) if search else (rows, [])
+    main, rest = divided(rows)
     texts, ranges = batches(encoder, main, tokenizer.pad), batches(encoder, rest, tokenizer.pad)
-    return plan_layers(encoder, checkpoint.spec, texts, ranges, settings, advance)
+    builder = Builder(encoder, plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(precise=search), advance))
+    form, steps = Form(), list[Step]()
+    if options.min_cosine is not None:
+        judge = Judge.of(model, kept, tokenizer.pad, checkpoint.spec)
+        form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
+    return Quantized(arrange(builder.build(form), arrangement, cls_only=options.cls_only), tuple(steps))

@@ -21,6 +21,8 @@ MOST_UNKNOWN = 0.05
 MAIN_TOKENS = 12_000
 """Tokens that everything is chosen on; the other texts only widen ranges."""
 
+JUDGE_EVERY = 5
+
 
 def calibration_rows(tokenizer: TextTokenizer, path: Path | None) -> list[tuple[int, ...]]:
     """Return the token ids of the calibration texts, in a drawn order that is always the same.
@@ -49,3 +51,9 @@ def divided(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], lis
         (main if total < MAIN_TOKENS else rest).append(row)
         total += len(row)
     return main, rest
+
+
+def held_back(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Return the rows to calibrate with, and those that judge the result: every `JUDGE_EVERY`-th, and no other."""
+    kept = [row for place, row in enumerate(rows) if place % JUDGE_EVERY]
+    return kept, list(rows[::JUDGE_EVERY])

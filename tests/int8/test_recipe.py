@@ -108,7 +108,7 @@ def builder(sample: Sample, plans: list[LayerPlan]) -> Builder:
     return Builder(sample.encoder, plans)
 
 
-# ----------------------------------------------------------------------------------------------- reading and exact steps
+# ---------------------------------------------------------------------------------------- reading and exact steps
 
 
 def test_the_encoder_read_computes_the_graph(sample: Sample) -> None:

@@ -1,0 +1,145 @@
+"""From the fast end to the exact end: the cheapest form that holds a cosine on texts that it was not made with.
+
+Sites get a second part of their activations in the order of their predicted error, then weights get one. Each form is
+measured as the file it would be, in ONNX Runtime, against the float32 graph.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bge_export.contracts import EmbeddingSpec, TokenBatch
+from bge_export.errors import ExportError
+from bge_export.int8.arrange import arrange
+from bge_export.int8.build import Builder, Form
+from bge_export.int8.plan import LayerPlan
+
+SHARES = (0.0, 1 / 24, 1 / 12, 1 / 6, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
+"""Shares of the sites that are rounded in two parts, one form after the other; then the same shares of the weights."""
+
+TIMED_TOKENS, TIMED_RUNS = 64, 15
+
+
+@dataclass(frozen=True)
+class Step:
+    """One form of the frontier.
+
+    Attributes:
+        precise, finer: sites whose activations, and whose weights, are in two parts.
+        predicted: 1 - cosine that rounding activations is predicted to cost, mean over the calibration texts.
+        smallest, mean: cosine with float32 on the texts held back.
+        milliseconds: median of one text of `TIMED_TOKENS` tokens, one thread, on this machine.
+        size_bytes: of the file.
+    """
+
+    precise: int
+    finer: int
+    predicted: float
+    smallest: float
+    mean: float
+    milliseconds: float
+    size_bytes: int
+
+    def record(self) -> dict[str, float]:
+        """Return the step for a manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Texts held back, with their embeddings in float32.
+
+    Attributes:
+        rows: token ids of each text.
+        pad: makes a batch of rows.
+        spec: how states are pooled.
+        expected: unit embeddings, [N, D] float64.
+    """
+
+    rows: Sequence[tuple[int, ...]]
+    pad: Callable[[Sequence[Sequence[int]]], TokenBatch]
+    spec: EmbeddingSpec
+    expected: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, model: onnx.ModelProto, rows: Sequence[tuple[int, ...]],
+        pad: Callable[[Sequence[Sequence[int]]], TokenBatch], spec: EmbeddingSpec,
+    ) -> "Judge":  # fmt: skip
+        """Embed the texts with the float32 graph."""
+        empty = cls(rows, pad, spec, np.zeros((0, 0)))
+        return cls(rows, pad, spec, empty.embed(model)[0])
+
+    def embed(self, model: onnx.ModelProto) -> tuple[NDArray[np.float64], float]:
+        """Return unit embeddings [N, D], one text at a time, and the time of one text in milliseconds."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_inputs()]
+        found = []
+        for row in self.rows:
+            states = session.run(None, self.pad([row]).feed(names))[0][0].astype(np.float64)
+            pooled = {"cls": states[0], "mean": states.mean(0), "last": states[-1]}[self.spec.pooling]
+            found.append(pooled / np.linalg.norm(pooled))
+        longest = max(self.rows, key=len)
+        timed = self.pad([(longest * TIMED_TOKENS)[:TIMED_TOKENS]]).feed(names)
+        times = []
+        for _ in range(TIMED_RUNS):
+            start = time.perf_counter()
+            session.run(None, timed)
+            times.append(time.perf_counter() - start)
+        return np.stack(found), float(np.median(times)) * 1000
+
+
+def cheapest(
+    builder: Builder, judge: Judge, least: float, *, cls_only: bool, advance: Callable[[int], None]
+) -> tuple[Form, list[Step]]:
+    """Return the first form whose smallest cosine on the held-back texts is at least `least`, and all steps to it.
+
+    Raises:
+        ExportError: no form holds it; the message names the best.
+    """
+    steps: list[Step] = []
+    for form in forms(builder):
+        model = arrange(builder.build(form), "sequence-major", cls_only=cls_only)
+        steps.append(_measured(form, model, builder.plans, judge))
+        advance(1)
+        if steps[-1].smallest >= least:
+            return form, steps
+    best = max(steps, key=lambda step: step.smallest)
+    raise ExportError(
+        f"No 8-bit form holds a cosine of {least} on {len(judge.rows)} texts held back: the best reached "
+        f"{best.smallest:.6f}, with {best.precise} sites' activations and {best.finer} sites' weights in two parts. "
+        "Ask for less with --min-cosine, or use fp16."
+    )
+
+
+def forms(builder: Builder) -> Iterator[Form]:
+    """Yield the forms of the frontier, the fastest first."""
+    order = builder.activation_order()
+    for share in SHARES:
+        yield Form(frozenset(order[: round(share * len(order))]))
+    weights = builder.weight_order()
+    for share in SHARES[1:]:
+        yield Form(frozenset(order), frozenset(weights[: max(1, round(share * len(weights)))]))
+
+
+def _measured(form: Form, model: onnx.ModelProto, plans: Sequence[LayerPlan], judge: Judge) -> Step:
+    embeddings, milliseconds = judge.embed(model)
+    cosines = (embeddings * judge.expected).sum(1)
+    predicted = sum(
+        plan.activation_error(site)
+        for place, plan in enumerate(plans)
+        for site in ("qkv", "output", "up", "down")
+        if (place, site) not in form.precise
+    )
+    return Step(
+        len(form.precise), len(form.finer), predicted, float(cosines.min()), float(cosines.mean()), milliseconds,
+        len(model.SerializeToString()),
+    )  # fmt: skip
