@@ -16,6 +16,10 @@ from bge_export.errors import ArtifactError
 MODEL_FILES: Mapping[str, str] = {
     "onnx-fp32": "onnx/model.onnx",
     "onnx-fp16": "onnx/model_fp16.onnx",
+    "onnx-uint8": "onnx/model_uint8.onnx",
+    "onnx-int8-dynamic": "onnx/model_int8.onnx",
+    "onnx-q4": "onnx/model_q4.onnx",
+    "onnx-q4f16": "onnx/model_q4f16.onnx",
     "openvino-fp32": "openvino/openvino_model.xml",
     "openvino-fp16": "openvino/openvino_model_fp16.xml",
 }

@@ -15,6 +15,7 @@ from bge_export.cli.options import (
     Output,
     Overwrite,
     PoolingOption,
+    Quantize,
     Revision,
     SentenceEmbedding,
     Threads,
@@ -31,6 +32,7 @@ def onnx(
     model: ModelArgument = "BAAI/bge-small-en",
     output: Output = None,
     precision: Annotated[list[WeightPrecision] | None, typer.Option(help="Repeatable. [default: fp32]")] = None,
+    quantize: Quantize = None,
     sentence_embedding: SentenceEmbedding = False,
     revision: Revision = None,
     pooling: PoolingOption = None,
@@ -48,7 +50,9 @@ def onnx(
 
     exporter = find_exporter("onnx", sentence_embedding=sentence_embedding)
     common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
-    return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
+    if not quantize:
+        return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
+    return _export(exporter, model, [*(precision or ()), *quantize], common, as_json, along=[WeightPrecision.fp32])
 
 
 def torchscript(
@@ -107,14 +111,17 @@ def openvino(
     return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
 
 
-def _export(exporter: "Exporter", model: str, precisions: Sequence[str], common: CommonOptions, as_json: bool) -> int:
+def _export(
+    exporter: "Exporter", model: str, precisions: Sequence[str], common: CommonOptions, as_json: bool,
+    along: Sequence[str] = (),
+) -> int:  # fmt: skip
     """Run one export command; return its exit status."""
     from bge_export.commands import export_model
 
     exported = export_model(
         exporter, model, common.output, revision=common.revision, pooling=common.pooling, precisions=precisions,
-        overwrite=common.overwrite, check=not common.no_check, thresholds=common.thresholds, threads=common.threads,
-        track=track,
+        along=along, overwrite=common.overwrite, check=not common.no_check, thresholds=common.thresholds,
+        threads=common.threads, track=track,
     )  # fmt: skip
     if exported.proof is None:
         if as_json:

@@ -19,6 +19,15 @@ class WeightPrecision(StrEnum):
     fp16 = "fp16"
 
 
+class Quantization(StrEnum):
+    """What the ONNX exporter's float32 weights can be rounded to."""
+
+    uint8 = "uint8"
+    int8_dynamic = "int8-dynamic"
+    q4 = "q4"
+    q4f16 = "q4f16"
+
+
 @dataclass(frozen=True)
 class CommonOptions:
     """What every export command takes."""
@@ -51,6 +60,10 @@ Output = Annotated[
 ]
 SentenceEmbedding = Annotated[
     bool, typer.Option("--sentence-embedding", help="Add the pooled, normalised embedding as second output.")
+]
+Quantize = Annotated[
+    list[Quantization] | None,
+    typer.Option(help="Also write rounded weights, and fp32 beside them where the folder has none. Repeatable."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what bge-export wrote there before.")]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Leave parity and gate out; the manifest says so.")]

@@ -40,6 +40,7 @@ def export_model(
     revision: str | None = None,
     pooling: Pooling | None = None,
     precisions: Sequence[str] = ("fp32",),
+    along: Sequence[str] = (),
     overwrite: bool = False,
     check: bool = True,
     thresholds: Path | None = None,
@@ -56,6 +57,7 @@ def export_model(
         revision: the Hub revision.
         pooling: the pooling, for a checkpoint that declares none.
         precisions: which of the exporter's precisions to write.
+        along: which of them to write too, unless the folder at `out` holds them already.
         overwrite: whether what bge-export wrote there before may be replaced: the same targets, or the whole folder
             where it was made of another checkpoint.
         check: whether parity and gate follow. Without, the manifest says that they were left out.
@@ -67,7 +69,7 @@ def export_model(
         UsageError: checkpoint, options or output folder cannot be used.
         MeasurementError: the Hub, the exporter or a runtime failed.
     """
-    if unknown := [precision for precision in precisions if precision not in exporter.precisions]:
+    if unknown := [precision for precision in (*along, *precisions) if precision not in exporter.precisions]:
         raise UsageError(f"{exporter.format} has no precision {unknown[0]!r}: {', '.join(exporter.precisions)}")
     policy = read_policy(thresholds)
     checkpoint = open_checkpoint(model, revision=revision, pooling=pooling)
@@ -75,6 +77,8 @@ def export_model(
     targets = [f"{exporter.format}-{precision}" for precision in precisions]
     with staged(out, source=checkpoint.root) as staging:
         kept = kept_from(out, checkpoint, targets, overwrite=overwrite)
+        held = {*targets, *(model.target for model in kept.models)}
+        precisions = [*(extra for extra in along if f"{exporter.format}-{extra}" not in held), *precisions]
         with track(f"exporting {checkpoint.source}", 1) as advance:
             kept.carry_models(staging)
             write_layout(checkpoint, staging)

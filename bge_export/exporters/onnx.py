@@ -4,7 +4,7 @@ Opset 17 and IR 8 are what ONNX Runtime from 1.13, onnxruntime-web 1.14 and WebG
 (docs/decisions/0002).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +15,20 @@ import onnx_ir as ir
 from bge_export.contracts import Checkpoint, ExportedModel
 from bge_export.manifest import MODEL_FILES
 from bge_export.onnx_trace import trace
-from bge_export.precision import fp16
+from bge_export.precision import dynamic, fp16, q4
+
+Recipe = Callable[[onnx.ModelProto, Checkpoint], onnx.ModelProto]
+"""Makes a graph of another one, which it may change; the checkpoint has the tokenizer, for texts to calibrate with."""
+
+RECIPES: Mapping[str, tuple[str, Recipe]] = {
+    "fp16": ("fp32", lambda model, _: fp16.convert(model)),
+    "uint8": ("fp32", lambda model, _: dynamic.uint8(model)),
+    "int8-dynamic": ("fp32", lambda model, _: dynamic.int8(model)),
+    "q4": ("fp32", q4.convert),
+    "q4f16": ("q4", lambda model, _: fp16.convert(model)),
+}
+"""Precision -> the precision whose graph it is made of, and how. A new one is a line here, its file's name in
+`manifest.MODEL_FILES` and its limits in `thresholds.toml`; `cli/options.py` names those that `--quantize` takes."""
 
 IR_VERSION = 8
 INLINE_LIMIT_BYTES = 2_000_000_000
@@ -33,7 +46,7 @@ class OnnxExporter:
 
     sentence_embedding: bool = False
     format: ClassVar[str] = "onnx"
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16")
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", *RECIPES)
     tools: ClassVar[tuple[str, ...]] = ("torch", "transformers", "optimum", "onnx", "onnx-ir", "onnxruntime")
 
     @property
@@ -49,15 +62,28 @@ class OnnxExporter:
             ExportError: the graph could not be traced.
             MissingLibrary: torch, transformers or onnxruntime is not installed.
         """
-        model = trace(checkpoint, root, sentence_embedding=self.sentence_embedding)
+        graphs = {"fp32": trace(checkpoint, root, sentence_embedding=self.sentence_embedding)}
         written: list[ExportedModel] = []
-        for precision, convert in (("fp32", None), ("fp16", fp16.convert)):
+        for precision in self.precisions:
             if precision in precisions:
-                model = convert(model) if convert else model
+                model = _made(precision, graphs, checkpoint)
                 files = save(model, root, MODEL_FILES[f"onnx-{precision}"])
                 inputs, outputs = (tuple(v.name for v in ends) for ends in (model.graph.input, model.graph.output))
                 written.append(ExportedModel(precision, files, inputs, outputs))
         return written
+
+
+def _made(precision: str, graphs: dict[str, onnx.ModelProto], checkpoint: Checkpoint) -> onnx.ModelProto:
+    """Return the graph in a precision. One that others are made of is kept in `graphs`, and they get a copy."""
+    if precision in graphs:
+        return graphs[precision]
+    source, recipe = RECIPES[precision]
+    copy = onnx.ModelProto()
+    copy.CopyFrom(_made(source, graphs, checkpoint))
+    model = recipe(copy, checkpoint)
+    if any(source == precision for source, _ in RECIPES.values()):
+        graphs[precision] = model
+    return model
 
 
 def save(model: onnx.ModelProto, root: Path, name: str) -> tuple[str, ...]:
