@@ -11,7 +11,7 @@ or `runtimes/`, found by its name. This module needs nothing but the standard li
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -127,12 +127,20 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """What an exporter wrote in one precision: its files, the model file first, and the graph's ends."""
+    """What an exporter wrote in one precision.
+
+    Attributes:
+        precision: the precision.
+        files: relative to the folder, the model file first.
+        inputs, outputs: names of the graph's ends.
+        facts: what was found out on the way, for the manifest.
+    """
 
     precision: str
     files: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 class Exporter(Protocol):

@@ -1,6 +1,6 @@
 """What `inspect` and `doctor` print."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -19,6 +19,21 @@ def render_folder(facts: FolderFacts) -> RenderableType:
     parts: list[RenderableType] = [] if facts.manifest is None else [_manifest(facts.manifest)]
     models = (_pairs({"file": model.path, **_pair_rule(model.pairs)}) for model in facts.models if model.pairs.weights)
     return Group(*parts, *(_graph(graph) for graph in facts.graphs), *models)
+
+
+def render_frontier(target: str, steps: Sequence[Mapping[str, float]]) -> RenderableType:
+    """Return the forms that were tried for an 8-bit artifact, from the fastest to the one that was taken."""
+    table = Table(
+        "activations in two parts", "weights in two parts", "predicted 1 - cosine", "smallest cosine", "mean cosine",
+        "ms, 1x64", "MB", title=f"{target}: forms tried; the last was taken", title_justify="left",
+    )  # fmt: skip
+    for step in steps:
+        table.add_row(
+            f"{step['precise']} sites", f"{step['finer']} sites", f"{step['predicted']:.1e}",
+            cosine_figure(step["smallest"]), cosine_figure(step["mean"]), f"{step['milliseconds']:.1f}",
+            f"{step['size_bytes'] / 1e6:.1f}",
+        )  # fmt: skip
+    return table
 
 
 def render_machine(facts: MachineFacts) -> RenderableType:

@@ -8,10 +8,14 @@ import typer
 from bge_export.cli.options import (
     CORES,
     PASSED,
+    Calibration,
+    ClsOnly,
     CommonOptions,
     Json,
+    MinCosine,
     ModelArgument,
     NoCheck,
+    OpenVinoQuantization,
     Output,
     Overwrite,
     PoolingOption,
@@ -22,10 +26,13 @@ from bge_export.cli.options import (
     Thresholds,
     WeightPrecision,
 )
-from bge_export.cli.output import print_json, show, track
+from bge_export.cli.output import print_json, show, show_frontier, track
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bge_export.contracts import Exporter
+    from bge_export.int8.quantize import Int8Options
 
 
 def onnx(
@@ -33,6 +40,9 @@ def onnx(
     output: Output = None,
     precision: Annotated[list[WeightPrecision] | None, typer.Option(help="Repeatable. [default: fp32]")] = None,
     quantize: Quantize = None,
+    calibration: Calibration = None,
+    cls_only: ClsOnly = False,
+    min_cosine: MinCosine = None,
     sentence_embedding: SentenceEmbedding = False,
     revision: Revision = None,
     pooling: PoolingOption = None,
@@ -48,7 +58,8 @@ def onnx(
     """
     from bge_export.exporters import find_exporter
 
-    exporter = find_exporter("onnx", sentence_embedding=sentence_embedding)
+    int8 = _int8(quantize, calibration, cls_only, min_cosine)
+    exporter = find_exporter("onnx", sentence_embedding=sentence_embedding, **int8)
     common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
     if not quantize:
         return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
@@ -85,6 +96,12 @@ def openvino(
     precision: Annotated[
         list[WeightPrecision] | None, typer.Option(help="Precision of the weights. Repeatable. [default: fp32]")
     ] = None,
+    quantize: Annotated[
+        list[OpenVinoQuantization] | None, typer.Option(help="Also write 8-bit weights and activations.")
+    ] = None,
+    calibration: Calibration = None,
+    cls_only: ClsOnly = False,
+    min_cosine: MinCosine = None,
     static_shape: Annotated[
         str | None, typer.Option(metavar="BxS", help="Bake in batch size and length, as NPUs need: 1x512.")
     ] = None,
@@ -106,9 +123,25 @@ def openvino(
         if not (x and rows.isdigit() and length.isdigit() and int(rows) and int(length)):
             raise typer.BadParameter(f"--static-shape is {static_shape!r}, not a batch size and a length such as 1x512")
         shape = (int(rows), int(length))
-    exporter = find_exporter("openvino", sentence_embedding=sentence_embedding, static_shape=shape)
+    int8 = _int8(quantize, calibration, cls_only, min_cosine)
+    exporter = find_exporter("openvino", sentence_embedding=sentence_embedding, static_shape=shape, **int8)
     common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
-    return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
+    if not quantize:
+        return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
+    return _export(exporter, model, [*(precision or ()), *quantize], common, as_json, along=[WeightPrecision.fp32])
+
+
+def _int8(
+    quantize: Sequence[str] | None, calibration: "Path | None", cls_only: bool, min_cosine: float | None
+) -> "dict[str, Int8Options]":
+    """Return the exporter's options for int8; none where it is not asked for, so that the libraries are not needed."""
+    if "int8" not in (quantize or ()):
+        if calibration or cls_only or min_cosine is not None:
+            raise typer.BadParameter("--calibration, --cls-only and --min-cosine are about --quantize int8: add it")
+        return {}
+    from bge_export.int8.quantize import Int8Options
+
+    return {"int8": Int8Options(calibration, cls_only, min_cosine)}
 
 
 def _export(
@@ -129,6 +162,8 @@ def _export(
         else:
             print(f"{exported.place}: written, not checked (--no-check).")
         return PASSED
+    if not as_json:
+        show_frontier(exported.place)
     status = show(exported.proof, as_json)
     if not as_json:
         print(f"{exported.place}: {'proven' if status == PASSED else 'refused; the folder is left here to look at'}.")

@@ -22,10 +22,17 @@ class WeightPrecision(StrEnum):
 class Quantization(StrEnum):
     """What the ONNX exporter's float32 weights can be rounded to."""
 
+    int8 = "int8"
     uint8 = "uint8"
     int8_dynamic = "int8-dynamic"
     q4 = "q4"
     q4f16 = "q4f16"
+
+
+class OpenVinoQuantization(StrEnum):
+    """What the OpenVINO exporter's float32 weights can be rounded to."""
+
+    int8 = "int8"
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,16 @@ SentenceEmbedding = Annotated[
 Quantize = Annotated[
     list[Quantization] | None,
     typer.Option(help="Also write rounded weights, and fp32 beside them where the folder has none. Repeatable."),
+]
+Calibration = Annotated[
+    Path | None, typer.Option(help="Texts to calibrate int8 with: .txt, .jsonl or .tsv. [default: the package's own]")
+]
+ClsOnly = Annotated[
+    bool, typer.Option("--cls-only", help="int8 returns the first token's state alone, [B, 1, D]: 6 % less work.")
+]
+MinCosine = Annotated[
+    float | None,
+    typer.Option(min=0.5, max=1.0, help="int8: search the cheapest form that holds this cosine on texts held back."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what bge-export wrote there before.")]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Leave parity and gate out; the manifest says so.")]

@@ -32,6 +32,16 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
     return proof.verdict.exit_status
 
 
+def show_frontier(folder: Path) -> None:
+    """Print the search for an int8 form, where the folder's models were searched for."""
+    from bge_export.manifest import read_manifest
+    from bge_export.render import render_frontier
+
+    for model in read_manifest(folder).models:
+        if steps := model.options.get("frontier"):
+            out().print(render_frontier(model.target, steps))
+
+
 def out() -> Console:
     """Return the console of standard output; a pipe or file gets wide lines rather than folded ones."""
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)

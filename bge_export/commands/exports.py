@@ -134,7 +134,7 @@ def _records(exporter: Exporter, written: Sequence[ExportedModel]) -> list[Model
     return [
         Model(
             target=f"{exporter.format}-{model.precision}", files=list(model.files), inputs=list(model.inputs),
-            outputs=list(model.outputs), tools=tools, options=dict(exporter.options),
+            outputs=list(model.outputs), tools=tools, options={**exporter.options, **model.facts},
         )
         for model in written
     ]  # fmt: skip

@@ -5,7 +5,7 @@ Opset 17 and IR 8 are what ONNX Runtime from 1.13, onnxruntime-web 1.14 and WebG
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from bge_export.contracts import Checkpoint, ExportedModel
+from bge_export.int8.quantize import Int8Options, quantize
 from bge_export.manifest import MODEL_FILES
 from bge_export.onnx_trace import trace
 from bge_export.precision import dynamic, fp16, q4
@@ -42,17 +43,19 @@ class OnnxExporter:
 
     Attributes:
         sentence_embedding: whether the graph also returns the pooled embedding.
+        int8: how int8 is made.
     """
 
     sentence_embedding: bool = False
+    int8: Int8Options = field(default_factory=Int8Options)
     format: ClassVar[str] = "onnx"
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", *RECIPES)
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8", *RECIPES)
     tools: ClassVar[tuple[str, ...]] = ("torch", "transformers", "optimum", "onnx", "onnx-ir", "onnxruntime")
 
     @property
     def options(self) -> Mapping[str, object]:
         """Return the options."""
-        return asdict(self)
+        return asdict(self) | {"int8": self.int8.record()}
 
     def export(self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str]) -> Sequence[ExportedModel]:
         """Write one file a precision below `root` and say what was written.
@@ -65,11 +68,17 @@ class OnnxExporter:
         graphs = {"fp32": trace(checkpoint, root, sentence_embedding=self.sentence_embedding)}
         written: list[ExportedModel] = []
         for precision in self.precisions:
-            if precision in precisions:
+            if precision not in precisions:
+                continue
+            facts: dict[str, object] = {}
+            if precision == "int8":
+                quantized = quantize(graphs["fp32"], checkpoint, self.int8, "sequence-major")
+                model, facts = quantized.model, quantized.record()
+            else:
                 model = _made(precision, graphs, checkpoint)
-                files = save(model, root, MODEL_FILES[f"onnx-{precision}"])
-                inputs, outputs = (tuple(v.name for v in ends) for ends in (model.graph.input, model.graph.output))
-                written.append(ExportedModel(precision, files, inputs, outputs))
+            files = save(model, root, MODEL_FILES[f"onnx-{precision}"])
+            inputs, outputs = (tuple(v.name for v in ends) for ends in (model.graph.input, model.graph.output))
+            written.append(ExportedModel(precision, files, inputs, outputs, facts))
         return written
 
 

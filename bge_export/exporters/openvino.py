@@ -7,7 +7,7 @@ From ONNX rather than from the torch module: fewer operators at the same speed, 
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -78,8 +78,9 @@ class OpenVinoExporter:
         graph = trace(checkpoint, root, sentence_embedding=self.sentence_embedding)
         written: list[ExportedModel] = []
         if "int8" in precisions:  # first, because converting empties a graph
-            rounded = quantize(graph, checkpoint, self.int8, "batch-major").model
-            written.append(_save(self._converted(rounded, checkpoint, root), rounded, root, "int8"))
+            quantized = quantize(graph, checkpoint, self.int8, "batch-major")
+            model = self._converted(quantized.model, checkpoint, root)
+            written.append(replace(_save(model, quantized.model, root, "int8"), facts=quantized.record()))
         if floats := [precision for precision in precisions if precision != "int8"]:
             model = self._converted(graph, checkpoint, root)
             written += [_save(model, graph, root, precision) for precision in floats]

@@ -47,6 +47,10 @@ class Quantized:
     model: onnx.ModelProto
     steps: tuple[Step, ...]
 
+    def record(self) -> dict[str, object]:
+        """Return the steps for a manifest."""
+        return {"frontier": [step.record() for step in self.steps]} if self.steps else {}
+
 
 def quantize(
     model: onnx.ModelProto, checkpoint: Checkpoint, options: Int8Options, arrangement: Arrangement,
