@@ -159,6 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     refused = 0
     for path in options.files:
+        if not path.is_file():
+            parser.error(f"{path} does not exist. Give an int8 .onnx file, relative to the repository.")
         model = onnx.load(path)
         if not any(products(model)):
             parser.error(f"{path} holds no product of int8 weights with quantized activations. Give an int8 file.")
