@@ -82,6 +82,13 @@ def test_a_file_without_integers_is_no_file_for_it(tiny_export: Exported, capfd:
     assert "holds no product of int8 weights" in capfd.readouterr().err
 
 
+def test_a_file_that_does_not_exist(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "none.onnx")])
+    assert ended.value.code == 2
+    assert "none.onnx does not exist" in capfd.readouterr().err
+
+
 def test_the_script_says_how_it_is_used() -> None:
     done = subprocess.run(
         [sys.executable, SCRIPTS / "compare.py", "--help"], capture_output=True, text=True, check=True

@@ -44,9 +44,9 @@ class Place:
         name: for people.
         start: what stands before the arguments of a Python.
         path: its PYTHONPATH.
-        min_cosine: of vectors with this processor's, by runtime. Where runtimes add floats in another order, one code
-            in a hundred thousand is rounded the other way, and the vector moves by as much as quantization itself
-            moves it (measured: 0.9997); saturation moves it by a hundred times that.
+        min_cosine: of vectors with this processor's, by runtime. Where a runtime adds floats in another order, a value
+            beside the middle between two codes is rounded the other way, and the vector moves as far as quantization
+            itself moves it (measured: 0.9996). Pairs that saturate moved it to 0.98.
         saturates: whether broken pairs give other products, so that the control must differ.
     """
 
@@ -159,6 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     refused = 0
     for path in options.files:
+        if not path.is_file():
+            parser.error(f"{path} does not exist. Give an int8 .onnx file, relative to the repository.")
         model = onnx.load(path)
         if not any(products(model)):
             parser.error(f"{path} holds no product of int8 weights with quantized activations. Give an int8 file.")
