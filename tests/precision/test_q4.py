@@ -82,3 +82,15 @@ def test_a_table_of_odd_width_and_other_lookups_stay() -> None:
 def test_half_bytes_are_packed_low_first_and_an_odd_end_is_filled() -> None:
     codes = np.array([[1, 2, 3], [15, 0, 15]], np.uint8)
     assert q4.pairs(codes).tolist() == [[0x21, 0x03], [0x0F, 0x0F]]
+
+
+def test_in_half_precision_inputs_are_not_rounded() -> None:
+    model = graph_of(np.eye(64, dtype=np.float32), RANDOM.standard_normal((50, 64)).astype(np.float32))
+    model = q4.quantize(model, {"x": np.eye(64, dtype=np.float32)})
+    levels = [a.i for node in model.graph.node for a in node.attribute if a.name == "accuracy_level"]
+    assert levels == [q4.INT8_PRODUCTS] * 2
+    ids = RANDOM.integers(0, 50, (3, 7))
+    full = run(model, ids)
+    halved = q4.half(onnx.shape_inference.infer_shapes(model), None)
+    assert not [a for node in halved.graph.node for a in node.attribute if a.name == "accuracy_level"]
+    assert np.abs(run(halved, ids) - full).max() < 0.02 * np.abs(full).max()
