@@ -70,6 +70,17 @@ def test_the_default_output_is_the_models_own_name(bge, tiny: Path, tmp_path: Pa
     assert bge("onnx", tiny, "--no-check", "--overwrite", cwd=tmp_path).returncode == 0
 
 
+def test_quantize_writes_fp32_along_and_a_precision_that_is_unknown_is_wrong_use(
+    bge, tiny: Path, tmp_path: Path
+) -> None:
+    done = bge("onnx", tiny, "-o", tmp_path / "out", "--quantize", "uint8", "--quantize", "int8-dynamic", "--no-check")
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "out/onnx").iterdir()}
+    assert names == {"model.onnx", "model_uint8.onnx", "model_int8.onnx"}
+    assert "pre-processing" not in done.stderr
+    assert bge("onnx", tiny, "-o", tmp_path / "two", "--quantize", "int3", "--no-check").returncode == 2
+
+
 def test_a_missing_requirement_refuses_by_name(bge, tiny_export: Exported, tmp_path: Path) -> None:
     done = bge("gate", tiny_export.place / "parity.json", "--require", "onnxruntime:cuda")
     assert done.returncode == 1

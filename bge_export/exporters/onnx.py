@@ -26,7 +26,7 @@ RECIPES: Mapping[str, tuple[str, Recipe]] = {
     "uint8": ("fp32", lambda model, _: dynamic.uint8(model)),
     "int8-dynamic": ("fp32", lambda model, _: dynamic.int8(model)),
     "q4": ("fp32", q4.convert),
-    "q4f16": ("q4", lambda model, _: fp16.convert(model)),
+    "q4f16": ("q4", q4.half),
 }
 """Precision -> the precision whose graph it is made of, and how. A new one is a line here, its file's name in
 `manifest.MODEL_FILES` and its limits in `thresholds.toml`; `cli/options.py` names those that `--quantize` takes."""

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from noise_limits import noise_limits
 
 from bge_export.commands import check_parity, export_model, judge_report, read_policy
 from bge_export.contracts import Target
@@ -55,15 +56,20 @@ def reference(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def thresholds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return noise_limits(tmp_path_factory.mktemp("limits"))
+
+
 @pytest.mark.parametrize(("target", "runtime"), PAIRS, ids=lambda part: str(part))
-def test_a_pair_is_proven(everything: Path, reference: Path, target: Target, runtime: str) -> None:
+def test_a_pair_is_proven(everything: Path, reference: Path, thresholds: Path, target: Target, runtime: str) -> None:
     corpus = builtin_corpus()
     artifacts = [item for item in read_bundle(everything)[1] if item.target == target]
     vectors = ReferenceVectors.read(reference)
     names = {runtime, PINNED.get(runtime, runtime)}
     places = [Place(find_runtime(name), "cpu", True) for name in sorted(names)]
     report = compare(artifacts, places, corpus, vectors, threads=1)
-    verdict = judge(report, read_policy(None), corpus, artifacts=artifacts)
+    verdict = judge(report, read_policy(thresholds), corpus, artifacts=artifacts)
     assert [bad.message for bad in verdict.failures] == []
     assert {lane.output for lane in report.lanes} == {"last_hidden_state", "sentence_embedding"}
 
@@ -89,17 +95,17 @@ def test_every_cell_can_fail(everything: Path, reference: Path, target: Target) 
 
 
 def test_without_a_runtime_named_everything_here_is_measured_and_the_rest_says_why(
-    everything: Path, tiny: Path, tmp_path: Path
+    everything: Path, tiny: Path, thresholds: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(everything, tmp_path / "out"))
-    proof = check_parity(folder, str(tiny))
+    proof = check_parity(folder, str(tiny), thresholds=thresholds)
     assert proof.verdict.passed
     measured = {(lane.target, lane.runtime) for lane in proof.report.lanes if lane.measured}
     assert measured == {(str(target), name) for target, name in PAIRS}
     for lane in proof.report.lanes:
         assert lane.measured or lane.unavailable, lane.name
-    assert judge_report(folder / "parity.json").verdict.passed
-    refused = judge_report(folder / "parity.json", require=["onnxruntime:directml"])
+    assert judge_report(folder / "parity.json", thresholds=thresholds).verdict.passed
+    refused = judge_report(folder / "parity.json", thresholds=thresholds, require=["onnxruntime:directml"])
     assert refused.verdict.exit_status == 1
 
 

@@ -6,15 +6,18 @@ import onnx
 import onnxruntime
 import pytest
 from architectures import build
+from noise_limits import noise_limits
 
 from bge_export.bundle_files import MANIFEST, REPORT
 from bge_export.checkpoint import open_checkpoint
 from bge_export.commands import Exported, export_model
+from bge_export.errors import OutputError
 from bge_export.exporters import onnx as exporter
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.manifest import read_bundle
+from bge_export.manifest import MODEL_FILES, read_bundle
 
 KINDS = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
+ROUNDED = ("uint8", "int8-dynamic", "q4", "q4f16")
 POOLINGS = ("cls", "mean", "last")
 
 
@@ -42,6 +45,56 @@ def test_every_architecture_and_pooling_is_proven_in_both_precisions(kind: str, 
     }
     inputs = read_bundle(done.place)[1][0].inputs
     assert ("token_type_ids" in inputs) == (kind == "bert")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_architecture_is_proven_with_rounded_weights(kind: str, tmp_path: Path) -> None:
+    done = export_model(
+        OnnxExporter(sentence_embedding=True),
+        str(build(kind, tmp_path / kind, "mean")),
+        tmp_path / "out",
+        precisions=ROUNDED,
+        along=["fp32"],
+        thresholds=noise_limits(tmp_path),
+    )
+    assert done.proof is not None
+    assert [bad.message for bad in done.proof.verdict.failures] == []
+    assert {lane.target for lane in done.proof.report.lanes if lane.measured} == {
+        f"onnx-{precision}" for precision in ("fp32", *ROUNDED)
+    }
+    full = onnx.load(done.place / "onnx/model.onnx").graph
+    for precision in ROUNDED:
+        graph = onnx.load(done.place / MODEL_FILES[f"onnx-{precision}"])
+        onnx.checker.check_model(graph)
+        assert graph.ir_version == 8
+        assert {entry.domain: entry.version for entry in graph.opset_import}[""] == 17
+        ends = [(v.name, v.type.tensor_type.elem_type) for v in (*graph.graph.input, *graph.graph.output)]
+        assert ends == [(v.name, v.type.tensor_type.elem_type) for v in (*full.input, *full.output)]
+        constants = {tensor.name for tensor in graph.graph.initializer}
+        wide = [node.name for node in graph.graph.node if node.op_type == "MatMul" and node.input[1] in constants]
+        assert wide == [], precision
+
+
+def test_fp32_goes_along_only_where_the_folder_has_none(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_model(OnnxExporter(), str(tiny), out, precisions=["uint8"], along=["fp32"], check=False)
+    first = (out / "onnx/model.onnx").read_bytes()
+    assert [str(item.target) for item in read_bundle(out)[1]] == ["onnx-fp32", "onnx-uint8"]
+    export_model(OnnxExporter(), str(tiny), out, precisions=["int8-dynamic"], along=["fp32"], check=False)
+    assert {str(item.target) for item in read_bundle(out)[1]} == {"onnx-fp32", "onnx-uint8", "onnx-int8-dynamic"}
+    assert (out / "onnx/model.onnx").read_bytes() == first
+    names = {path.name for path in (out / "onnx").iterdir()}
+    assert names == {"model.onnx", "model_uint8.onnx", "model_int8.onnx"}
+    with pytest.raises(OutputError, match="has onnx-uint8 already"):
+        export_model(OnnxExporter(), str(tiny), out, precisions=["uint8"], along=["fp32"], check=False)
+
+
+def test_rounded_files_have_the_same_bytes_whatever_is_written_beside_them(tiny: Path, tmp_path: Path) -> None:
+    alone = [export_model(OnnxExporter(), str(tiny), tmp_path / p, precisions=[p], check=False) for p in ROUNDED]
+    together = export_model(OnnxExporter(), str(tiny), tmp_path / "all", precisions=ROUNDED, check=False).place
+    for one in alone:
+        for item in read_bundle(one.place)[1]:
+            assert (one.place / item.model).read_bytes() == (together / item.model).read_bytes(), item.model
 
 
 def test_two_exports_of_the_same_input_give_the_same_bytes(tiny: Path, tiny_export: Exported, tmp_path: Path) -> None:
