@@ -4,7 +4,7 @@
                      its bias and both attention products with their transpositions (Node, wasm, Python)
     BATCH_MAJOR      [B, S, width], `MatMul` and `Add`: OpenVINO fuses attention, and rounding into the layer before
 
-Both hold the same integers, scales and zero points. What was measured, operator by operator: decision 0014.
+Both hold the same integers, scales and zero points. What was measured, operator by operator: docs/decisions/0016.
 """
 
 from collections.abc import Sequence

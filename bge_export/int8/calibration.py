@@ -1,6 +1,6 @@
 """What texts do to an encoder: the inputs of every site, and how much each of their errors would move the embedding.
 
-Importance is one backward pass a batch (`int8_error`: decision 0014). With e the unit embedding and v ~ N(0, I),
+Importance is one backward pass a batch (docs/decisions/0016). With e the unit embedding and v ~ N(0, I),
 the squared gradient of e.v with respect to a site's output is, in expectation, the squared length of the embedding's
 movement by a unit error there; 1 - cosine is half of it.
 """

@@ -123,11 +123,12 @@ def cheapest(
 def forms(builder: Builder) -> Iterator[Form]:
     """Yield the forms of the frontier, the fastest first."""
     order = builder.activation_order()
-    for share in SHARES:
-        yield Form(frozenset(order[: round(share * len(order))]))
+    counts = dict.fromkeys(round(share * len(order)) for share in SHARES)
+    for count in counts:
+        yield Form(frozenset(order[:count]))
     weights = builder.weight_order()
-    for share in SHARES[1:]:
-        yield Form(frozenset(order), frozenset(weights[: max(1, round(share * len(weights)))]))
+    for count in list(counts)[1:]:
+        yield Form(frozenset(order), frozenset(weights[:count]))
 
 
 def _measured(form: Form, model: onnx.ModelProto, plans: Sequence[LayerPlan], judge: Judge) -> Step:

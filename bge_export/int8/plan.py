@@ -20,7 +20,7 @@ from bge_export.int8.splitting import BUDGET, SplitPlan, plan_split, split
 
 @dataclass(frozen=True)
 class Settings:
-    """What is set by hand; measured in docs/decisions/0015.
+    """What is set by hand; measured in docs/decisions/0016.
 
     Attributes:
         input_margin: how much wider the grids of normalised states are than the ranges seen.

@@ -2,7 +2,7 @@
 
 It is what most published `model_int8.onnx` files hold, and here for comparison with them and for clients that ask for
 these names. `DynamicQuantizeLinear` takes one range over the whole batch, padding included, so that a text's vector
-depends on the texts beside it (docs/decisions/0014).
+depends on the texts beside it (docs/decisions/0015).
 """
 
 import tempfile

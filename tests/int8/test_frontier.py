@@ -1,0 +1,49 @@
+"""The search from the fast end to the exact end, and the command that asks for it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bge_export import commands
+from bge_export.errors import ExportError, UsageError
+from bge_export.exporters.onnx import OnnxExporter
+from bge_export.int8.quantize import Int8Options
+
+
+def export(tiny: Path, out: Path, options: Int8Options) -> dict[str, object]:
+    commands.export_model(OnnxExporter(int8=options), str(tiny), out, precisions=["int8"], check=False)
+    (model,) = json.loads((out / "bge_export.json").read_text("utf-8"))["models"]
+    found: dict[str, object] = model["options"]
+    return found
+
+
+def test_the_first_form_that_holds_the_cosine_is_taken(tiny: Path, tmp_path: Path) -> None:
+    steps = export(tiny, tmp_path / "out", Int8Options(min_cosine=0.999))["frontier"]
+    assert isinstance(steps, list)
+    assert all(step["smallest"] < 0.999 for step in steps[:-1])
+    assert steps[-1]["smallest"] >= 0.999
+    assert [step["precise"] + step["finer"] for step in steps] == sorted(
+        {step["precise"] + step["finer"] for step in steps}
+    )
+
+
+def test_a_cosine_that_no_form_holds_is_refused_with_the_best(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"held back: the best reached 0\.99"):
+        export(tiny, tmp_path / "out", Int8Options(min_cosine=1.0))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_first_token_alone_needs_cls_pooling(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "mean").mkdir()
+    with pytest.raises(UsageError, match="exclude each other"):
+        commands.export_model(
+            OnnxExporter(sentence_embedding=True, int8=Int8Options(cls_only=True)), str(tiny), tmp_path / "out",
+            precisions=["int8"], check=False,
+        )  # fmt: skip
+
+
+def test_options_of_int8_need_int8(bge, tiny: Path, tmp_path: Path) -> None:
+    done = bge("onnx", tiny, "-o", tmp_path / "out", "--cls-only")
+    assert done.returncode == 2
+    assert "--quantize int8" in done.stderr

@@ -1,0 +1,39 @@
+"""The calibration texts: which are taken, and that none of them is measured later."""
+
+from pathlib import Path
+
+from bge_export.checkpoint import open_checkpoint
+from bge_export.corpus import builtin_corpus, load_corpus
+from bge_export.fixtures import fixtures_folder
+from bge_export.int8.texts import calibration_rows, divided, held_back
+from bge_export.tokens import TextTokenizer
+
+
+def plain(text: str) -> str:
+    return "".join(letter for letter in text.casefold() if letter.isalnum()) or text.strip()
+
+
+def test_no_text_is_both_calibrated_and_measured() -> None:
+    measured = {plain(text.text) for text in builtin_corpus().texts}
+    for file in (fixtures_folder() / "calibration").glob("*.txt"):
+        lines = load_corpus(file).texts
+        assert len({text.text for text in lines}) == len(lines) > 300
+        assert not [text.text for text in lines if plain(text.text) in measured and plain(text.text)]
+
+
+def test_an_own_file_takes_the_place_of_the_packages(tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.txt"
+    file.write_text("a dog\na cat\n", "utf-8")
+    checkpoint = open_checkpoint(str(tiny))
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    assert sorted(calibration_rows(tokenizer, file)) == sorted(tokenizer.encode(["a dog", "a cat"]))
+    assert len(calibration_rows(tokenizer, None)) > 300
+
+
+def test_texts_held_back_are_not_calibrated_with() -> None:
+    rows = [(number, 5, 6) for number in range(20_000)]
+    kept, judge = held_back(rows)
+    main, rest = divided(kept)
+    assert not {*judge} & {*main, *rest}
+    assert len(judge) == 4_000
+    assert {*judge, *main, *rest} == {*rows}
