@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import typer
 
-from bge_export.cli import checks, exports, looks
+from bge_export.cli import checks, clients, exports, looks
 from bge_export.cli.options import NOT_MEASURED, USAGE
 from bge_export.cli.output import err
 from bge_export.errors import BgeExportError
@@ -40,6 +40,7 @@ for command in (
     looks.bisect, looks.evaluate, looks.inspect, looks.doctor,
 ):  # fmt: skip
     app.command()(command)
+app.command("setup-js")(clients.setup_js)
 
 
 def main() -> NoReturn:

@@ -33,7 +33,8 @@ def parity(
     texts: Texts = None,
     column: Column = None,
     runtime: Annotated[
-        list[str] | None, typer.Option(help="Runtime that must run. Repeatable. [default: all that are installed]")
+        list[str] | None,
+        typer.Option(help="Runtime that must run, or runtime:device. Repeatable. [default: all that are installed]"),
     ] = None,
     device: Annotated[list[str] | None, typer.Option(help="Device for --runtime. Repeatable. [default: cpu]")] = None,
     require: Require = None,
@@ -48,14 +49,17 @@ def parity(
 ) -> int:
     """Measure every artifact of a folder against the reference, and judge it.
 
-    Without --runtime all that this machine can run is measured, and of the rest the table says why not. The runtime
-    'torch' is the checkpoint itself on another device, and in half precisions.
+    Without --runtime all that this machine can run is measured, and of the rest the table says why not. Two are
+    measured only where they are named: 'torch' is the checkpoint itself on another device and in half precisions, and
+    'transformersjs:node@4' a pinned Transformers.js ('bge-export doctor' lists the others).
     """
     from bge_export.commands import check_parity
 
-    if device and not runtime:
-        raise typer.BadParameter("--device needs --runtime")
-    lanes = [f"{name}:{place}" for name in runtime or [] for place in device or ["cpu"]]
+    bare = [name for name in runtime or [] if ":" not in name]
+    if device and not bare:
+        raise typer.BadParameter("--device needs a --runtime without a device")
+    lanes = [name for name in runtime or [] if ":" in name]
+    lanes += [f"{name}:{place}" for name in bare for place in device or ["cpu"]]
     proof = check_parity(
         folder, reference, revision=revision, texts=texts, column=column, lanes=lanes, require=require or (),
         thresholds=thresholds, report_path=report, threads=threads, track=track,
