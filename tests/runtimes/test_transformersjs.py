@@ -144,8 +144,7 @@ def half_outputs(bundle: Path) -> Artifact:
         model.graph.node.append(onnx.helper.make_node("Cast", [f"{name}_float32"], [name], to=onnx.TensorProto.FLOAT16))
         output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
     onnx.save(model, path)
-    fp32 = next(item for item in read_bundle(bundle, verify=False)[1] if item.target.precision == "fp32")
-    return fp32
+    return next(item for item in read_bundle(bundle, verify=False)[1] if item.target.precision == "fp32")
 
 
 @pytest.mark.parametrize("device", ["node@3", "node@4"])
@@ -181,7 +180,7 @@ def test_a_device_that_is_not_there_says_what_installs_it(artifacts, monkeypatch
     assert set(RUNTIME.devices()) == set(DEVICES)
     with pytest.raises(DeviceUnavailable, match="bge-export setup-js"):
         RUNTIME.open(artifacts[0], "node@4", 1)
-    with pytest.raises(DeviceUnavailable, match="knows no 'node@5'; it has node@2.5"):
+    with pytest.raises(DeviceUnavailable, match=r"knows no 'node@5'; it has node@2\.5"):
         RUNTIME.open(artifacts[0], "node@5", 1)
 
 
