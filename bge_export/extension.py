@@ -23,12 +23,13 @@ class Kept:
 
     root: Path
     models: tuple[Model, ...] = ()
+    weights: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     report: ParityReport | None = None
 
     def carry_models(self, staging: Path) -> None:
         """Put the kept models into the new folder."""
-        self._carry(staging, (name for model in self.models for name in model.files))
+        self._carry(staging, (*self.weights, *(name for model in self.models for name in model.files)))
 
     def carry_extras(self, staging: Path) -> None:
         """Put what others added to the folder (a README, say) into the new one; the manifest does not list it."""
@@ -77,7 +78,7 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
         return Kept(out)
     models = tuple(model for model in manifest.models if model.target not in targets)
     extras = tuple(name for name in files_below(out) if name not in manifest.files)
-    return Kept(out, models, extras, _report(out / REPORT))
+    return Kept(out, models, tuple(manifest.weights), extras, _report(out / REPORT))
 
 
 def _report(path: Path) -> ParityReport | None:

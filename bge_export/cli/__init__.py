@@ -36,8 +36,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    exports.onnx, exports.torchscript, exports.openvino, checks.parity, checks.reference, checks.gate, checks.merge,
-    looks.bisect, looks.evaluate, looks.inspect, looks.doctor,
+    exports.onnx, exports.torchscript, exports.openvino, exports.transformersjs,
+    checks.parity, checks.reference, checks.gate, checks.merge, looks.bisect, looks.evaluate, looks.inspect, looks.doctor,
 ):  # fmt: skip
     app.command()(command)
 app.command("setup-js")(clients.setup_js)
