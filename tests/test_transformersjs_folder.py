@@ -1,4 +1,4 @@
-"""The folder that Transformers.js loads: files under its names, the checkpoint's own weights, and a card that is right."""
+"""The folder that Transformers.js loads: files under its names, the checkpoint's own weights, and a right card."""
 
 import re
 import shutil

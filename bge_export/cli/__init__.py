@@ -37,7 +37,8 @@ app = typer.Typer(
 )
 for command in (
     exports.onnx, exports.torchscript, exports.openvino, exports.transformersjs,
-    checks.parity, checks.reference, checks.gate, checks.merge, looks.bisect, looks.evaluate, looks.inspect, looks.doctor,
+    checks.parity, clients.check, checks.reference, checks.gate, checks.merge, looks.bisect,
+    looks.evaluate, looks.inspect, looks.doctor,
 ):  # fmt: skip
     app.command()(command)
 app.command("setup-js")(clients.setup_js)

@@ -28,8 +28,21 @@ class Link(Protocol):
             ClientError: the client said no, ended, or did not answer in time.
         """
 
+    @property
+    def pid(self) -> int:
+        """Return the number of the process that was started."""
+
     def close(self) -> None:
         """End the client."""
+
+
+def peak_bytes(pid: int) -> int | None:
+    """Return the most memory that a process has held, in bytes; None where the system does not say (not Linux)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 class ProcessLink:

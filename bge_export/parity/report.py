@@ -232,7 +232,7 @@ def read_report(path: Path) -> ParityReport:
     Raises:
         ReportError: the file is missing, no JSON, of another schema, or a field is missing, unknown or no such value.
     """
-    advice = "Measure again with: bge-export check FOLDER"
+    advice = "Measure again with: bge-export parity FOLDER --reference MODEL"
     try:
         return ParityReport.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:

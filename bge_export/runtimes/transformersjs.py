@@ -21,7 +21,7 @@ from bge_export.errors import ArtifactError, ClientError, DeviceUnavailable
 from bge_export.javascript.browser import ChromiumLink
 from bge_export.javascript.clients import CLIENTS, Client
 from bge_export.javascript.packages import JS, find_chromium, find_deno, find_node, packages_folder
-from bge_export.javascript.process import OPEN_SECONDS, Link, ProcessLink
+from bge_export.javascript.process import OPEN_SECONDS, Link, ProcessLink, peak_bytes
 from bge_export.javascript.server import Loopback
 from bge_export.pooling import normalize
 
@@ -35,6 +35,7 @@ FINDERS = {
     "web": (find_node,),
     "chromium": (find_chromium,),
     "webgpu": (find_chromium,),
+    "edge": (find_deno,),
 }
 NO_GPU = ("no WebGPU adapter", "does not support fp16")
 """How a browser without a usable adapter says so; software adapters have no 16-bit shaders."""
@@ -42,6 +43,7 @@ NO_GPU = ("no WebGPU adapter", "does not support fp16")
 DEVICES = (
     *(f"{place}@{name}" for place in ("node", "deno", "web", "chromium") for name in CLIENTS),
     *(f"webgpu@{name}" for name, client in CLIENTS.items() if client.major > 2),
+    "edge@3",  # as in Supabase's runtime: the web build in Deno, on a native ONNX Runtime that the host brings
 )
 
 
@@ -89,6 +91,11 @@ class ClientsSession:
     def embed_text(self, text: str) -> NDArray[np.float32]:
         """Return what the client's own pipeline makes of a text, [D] float32."""
         return _decoded(self._link.ask("embed", text=text, by_hand=not self._client.cls)["row"])
+
+    def usage(self) -> tuple[float, int | None]:
+        """Return the CPU seconds that the client has used since it started, and its peak memory in bytes if known."""
+        cpu = float(self._link.ask("usage")["cpu_seconds"])
+        return cpu, peak_bytes(self._link.pid)
 
     def close(self) -> None:
         """End the client."""
@@ -160,6 +167,8 @@ def _opened(
         server = Loopback({"models/model": artifact.root, "lib": package, "js": JS})
         stack.callback(server.close)
         link, answer = _open_web(place, client, server, package, request, stack)
+        if place == "edge":
+            _refuse_other_bytes(artifact, answer["sessions"])
         _refuse_other_file(artifact, server.served)
     return link, answer
 
@@ -176,7 +185,7 @@ def _open_native(
     stack.callback(link.close)
     settings = {"env": {"cacheDir": str(stage / "cache")}}
     answer = link.ask(
-        "open", OPEN_SECONDS, library=str(package / client.node), web=False, models=str(stage), settings=settings,
+        "open", OPEN_SECONDS, library=str(package / client.node), build="native", models=str(stage), settings=settings,
         **request,
     )  # fmt: skip
     return link, answer
@@ -185,12 +194,15 @@ def _open_native(
 def _open_web(
     place: str, client: Client, server: Loopback, package: Path, request: Mapping[str, Any], stack: ExitStack
 ) -> tuple[Link, Mapping[str, Any]]:
-    """Open the artifact in the web build: in plain Node, which imports scripts from disk alone, or in a page."""
+    """Open the artifact in the web build: in Node or Deno, which import scripts from disk alone, or in a page."""
     link: Link
-    scripts = package.as_uri() if place == "web" else server.address + "lib"
-    library = str(package / Client.WEB) if place == "web" else f"{scripts}/{Client.WEB}"
+    in_page = place in ("chromium", "webgpu")
+    scripts = server.address + "lib" if in_page else package.as_uri()
+    library = f"{scripts}/{Client.WEB}" if in_page else str(package / Client.WEB)
     if place == "web":
         link = ProcessLink([find_node(), JS / "runner.mjs"], package)
+    elif place == "edge":
+        link = ProcessLink([find_deno(), *DENO, "--allow-net=127.0.0.1", JS / "runner.mjs"], package)
     else:
         link = ChromiumLink(server, "js/page.html", webgpu=place == "webgpu")
     stack.callback(link.close)
@@ -198,11 +210,12 @@ def _open_web(
     env = {"allowLocalModels": False, "allowRemoteModels": True, "remoteHost": f"{server.address}models/",
            "remotePathTemplate": "{model}/", **({"useWasmCache": False} if place == "web" else {})}  # fmt: skip
     settings = {"wasm": {"wasmPaths": _wasm_paths(client, server, scripts), "numThreads": 1}, "env": env}
-    options = {**request["options"], **({"device": "webgpu"} if place == "webgpu" else {})}
+    device = {"webgpu": {"device": "webgpu"}, "edge": {"device": "auto"}}.get(place, {})
+    options = {**request["options"], **device}
     try:
         answer = link.ask(
-            "open", OPEN_SECONDS, library=library, web=True, models="", settings=settings,
-            **{**request, "options": options},
+            "open", OPEN_SECONDS, library=library, build="edge" if place == "edge" else "wasm", models="",
+            settings=settings, **{**request, "options": options},
         )  # fmt: skip
     except ClientError as error:
         if place == "webgpu" and any(sign in str(error) for sign in NO_GPU):

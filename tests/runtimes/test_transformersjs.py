@@ -29,7 +29,7 @@ from bge_export.vectors import ReferenceVectors
 NATIVE = ["node@2.5", "node@2.17", "node@3", "node@4", "deno@3", "deno@4"]
 WEB = [
     "deno@2.5", "deno@2.17", "web@2.5", "web@2.17", "web@3", "web@4", "chromium@2.5", "chromium@2.17", "chromium@3",
-    "chromium@4",
+    "chromium@4", "edge@3",
 ]  # fmt: skip
 """Measured on fewer texts: WebAssembly is slow, and a second place of a version differs in little."""
 

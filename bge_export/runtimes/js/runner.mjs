@@ -1,5 +1,5 @@
 // Runs a client in Node or Deno: one JSON request a line on standard input, one JSON answer a line on standard output.
-// `open` also says which library to import, and whether that is its web build (wasm), which takes Node for a browser.
+// `open` also says which library to import, and which of its builds that is.
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -16,27 +16,32 @@ let client = null;
 
 // Notes the bytes and the provider of each session that the native ONNX Runtime opens, and sets its threads.
 function watch(path, threads) {
-  const { InferenceSession } = createRequire(path)('onnxruntime-node');
+  const runtime = createRequire(path)('onnxruntime-node');
+  const { InferenceSession } = runtime;
   const create = InferenceSession.create.bind(InferenceSession);
   InferenceSession.create = async (model, ...rest) => {
     const options = rest.pop() ?? {};
     const session = await create(model, ...rest, { ...options, intraOpNumThreads: threads, interOpNumThreads: 1 });
     const bytes = typeof model === 'string' ? readFileSync(model) : new Uint8Array(model.buffer ?? model);
-    const [provider] = options.executionProviders ?? ['cpu'];
+    const [provider = 'cpu'] = options.executionProviders ?? [];
     sessions.push({
       sha256: createHash('sha256').update(bytes).digest('hex'),
       provider: String(provider?.name ?? provider),
     });
     return session;
   };
+  return runtime;
 }
 
-async function load({ library, threads, web }) {
-  if (web) {
+// `build` is native (the build for Node and Deno), wasm (the web build), or edge: the web build on a native ONNX Runtime
+// that the host brings, as Supabase's does.
+async function load({ library, threads, build }) {
+  if (build === 'wasm') {
     globalThis.self = globalThis; // what the web builds look for …
     globalThis.process = undefined; // … and what makes them think of Node
   } else {
-    watch(library, threads);
+    const runtime = watch(library, threads);
+    if (build === 'edge') globalThis[Symbol.for('onnxruntime')] = runtime;
   }
   return await import(pathToFileURL(library).href);
 }
