@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from conftest import needs_client
 
 from bge_export import commands
 from bge_export.commands import read_policy
-from bge_export.contracts import Artifact
+from bge_export.contracts import Artifact, Target
 from bge_export.corpus import Corpus, builtin_corpus
 from bge_export.errors import ArtifactError, ClientError, DeviceUnavailable
 from bge_export.javascript import packages
@@ -20,6 +21,7 @@ from bge_export.javascript.clients import CLIENTS
 from bge_export.manifest import read_bundle
 from bge_export.parity.compare import Place, compare
 from bge_export.parity.gate import judge
+from bge_export.parity.policy import Limits, ThresholdPolicy
 from bge_export.parity.report import ParityReport
 from bge_export.runtimes import transformersjs
 from bge_export.runtimes.transformersjs import DEVICES, RUNTIME
@@ -189,3 +191,42 @@ def test_setup_says_that_npm_is_missing(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(DeviceUnavailable, match="npm is not on the PATH"):
         packages.install_clients()
+
+
+@pytest.fixture(scope="module")
+def quantized(tiny_export: commands.Exported, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A dynamically quantized file under the name of `dtype: 'q8'`, as the Hub has them."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    root = Path(shutil.copytree(tiny_export.place, tmp_path_factory.mktemp("int8") / "out"))
+    name = "onnx/model_quantized.onnx"
+    quantize_dynamic(root / "onnx/model.onnx", root / name, per_channel=True, weight_type=QuantType.QInt8)
+    fp32 = next(item for item in read_bundle(root, verify=False)[1] if item.target.precision == "fp32")
+    return replace(fp32, target=Target("onnx", "int8"), model=name)
+
+
+def loosely(limits: Limits) -> ThresholdPolicy:
+    policy = read_policy(None)
+    return ThresholdPolicy((), {**policy.tables, "onnx-int8": limits}, policy.token_differences)
+
+
+INT8 = Limits(min_cosine=0.95, max_abs=0.3, max_norm_error=1e-5, min_batch_cosine=0.9)
+"""Loose: the file here is a crude one, whose vectors depend on their neighbours."""
+
+
+@pytest.mark.parametrize("device", ["node@2.5", "node@2.17", "node@3", "deno@4", "web@2.5", "edge@3"])
+def test_the_quantized_file_is_found_under_its_name(quantized, vectors, device: str) -> None:
+    report, corpus = measured([quantized], device, vectors, 12)
+    verdict = judge(report, loosely(INT8), corpus)
+    assert [bad.message for bad in verdict.failures] == []
+    assert {lane.facts["loaded"] for lane in report.lanes} == {"onnx/model_quantized.onnx"}
+
+
+def test_version_3_on_webgpu_gives_garbage_for_integers_which_no_limit_lets_pass(quantized, vectors) -> None:
+    """One text: a software adapter takes seconds for each new shape."""
+    session = opened(quantized, "webgpu@3")
+    text = next(n for n, ids in enumerate(vectors.token_ids) if len(ids) == 8)
+    batch = TextTokenizer.load(quantized.root, 512).pad([vectors.token_ids[text]])
+    (row,) = session.embed(batch)["last_hidden_state"]
+    session.close()
+    assert float(row @ vectors.vectors["cls"][text]) < INT8.min_cosine
