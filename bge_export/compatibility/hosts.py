@@ -5,7 +5,8 @@ import time
 from bge_export.compatibility.findings import Finding, Measured
 from bge_export.compatibility.targets import TargetFacts
 from bge_export.contracts import Artifact
-from bge_export.runtimes.transformersjs import ClientsSession, TransformersJs
+from bge_export.javascript.session import ClientsSession
+from bge_export.runtimes.transformersjs import TransformersJs
 
 TEXT = "That is a happy person"
 

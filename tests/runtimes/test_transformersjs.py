@@ -16,14 +16,13 @@ from bge_export.commands import read_policy
 from bge_export.contracts import Artifact, Target
 from bge_export.corpus import Corpus, builtin_corpus
 from bge_export.errors import ArtifactError, ClientError, DeviceUnavailable
-from bge_export.javascript import packages
+from bge_export.javascript import opening, packages
 from bge_export.javascript.clients import CLIENTS
 from bge_export.manifest import read_bundle
 from bge_export.parity.compare import Place, compare
 from bge_export.parity.gate import judge
 from bge_export.parity.policy import Limits, ThresholdPolicy
 from bge_export.parity.report import ParityReport
-from bge_export.runtimes import transformersjs
 from bge_export.runtimes.transformersjs import DEVICES, RUNTIME
 from bge_export.tokens import TextTokenizer
 from bge_export.vectors import ReferenceVectors
@@ -119,14 +118,14 @@ def test_a_stale_file_in_the_cache_that_shadows_the_folder_is_refused(
     cached = tmp_path / "cache/model/onnx/model.onnx"
     cached.parent.mkdir(parents=True)
     onnx.save(stale, cached)
-    ask = transformersjs.ProcessLink.ask
+    ask = opening.ProcessLink.ask
 
     def asking(self, op, *rest, **fields):
         if "settings" in fields:
             fields["settings"]["env"]["cacheDir"] = str(tmp_path / "cache")
         return ask(self, op, *rest, **fields)
 
-    monkeypatch.setattr(transformersjs.ProcessLink, "ask", asking)
+    monkeypatch.setattr(opening.ProcessLink, "ask", asking)
     with pytest.raises(ArtifactError, match="an earlier export in its cache"):
         RUNTIME.open(fp32, device, 1)
 
