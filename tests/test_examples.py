@@ -222,7 +222,7 @@ def test_in_a_page(source: Source, hub: Loopback, oracle, tmp_path: Path) -> Non
     hub.folders["page"] = tmp_path
     link = ChromiumLink(hub, "page/page.html", webgpu=False)
     try:
-        holds(json.loads(hub.answers.get(timeout=SECONDS)["row"]), source, oracle)
+        holds(json.loads(hub.channel("own").answers.get(timeout=SECONDS)["row"]), source, oracle)
     finally:
         link.close()
 

@@ -19,7 +19,7 @@ from bge_export.cli.options import (
     Threads,
     Thresholds,
 )
-from bge_export.cli.output import print_json, show, track
+from bge_export.cli.output import announce, names, print_json, show, track
 
 if TYPE_CHECKING:
     pass
@@ -44,6 +44,15 @@ def parity(
         Path | None, typer.Option(help="Where to write the report. [default: parity.json in the folder]")
     ] = None,
     html: Html = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve a page: each browser that opens it is measured.")
+    ] = False,
+    wait_for: Annotated[
+        str, typer.Option(metavar="A,B,…", help="Browsers that must come to --serve. [default: the first that comes]")
+    ] = "",
+    listen: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where --serve listens; an address of the network lets others in.")
+    ] = "127.0.0.1",
     threads: Threads = CORES,
     as_json: Json = False,
 ) -> int:
@@ -54,15 +63,19 @@ def parity(
     'transformersjs:node@4' a pinned Transformers.js ('bge-export doctor' lists the others).
     """
     from bge_export.commands import check_parity
+    from bge_export.commands.browsers import Browsers
 
+    if wait_for and not serve:
+        raise typer.BadParameter("--wait-for needs --serve")
     bare = [name for name in runtime or [] if ":" not in name]
     if device and not bare:
         raise typer.BadParameter("--device needs a --runtime without a device")
     lanes = [name for name in runtime or [] if ":" in name]
     lanes += [f"{name}:{place}" for name in bare for place in device or ["cpu"]]
+    browsers = Browsers(announce, names(wait_for), listen) if serve else None
     proof = check_parity(
         folder, reference, revision=revision, texts=texts, column=column, lanes=lanes, require=require or (),
-        thresholds=thresholds, report_path=report, threads=threads, track=track,
+        thresholds=thresholds, report_path=report, browsers=browsers, threads=threads, track=track,
     )  # fmt: skip
     return show(proof, as_json, html, thresholds)
 

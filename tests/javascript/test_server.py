@@ -51,7 +51,7 @@ def test_answers_need_the_token_and_an_object(server: Loopback) -> None:
     assert status(server.address.replace(server.token, "guess") + "answer", b'{"id": 1}') == 404
     assert status(server.address + "answer", b"[1]") == 400
     assert status(server.address + "answer", b"{") == 400
-    assert server.answers.empty()
+    assert server.channel("own").answers.empty()
 
 
 def play(server: Loopback, **answer: object) -> None:
