@@ -11,6 +11,9 @@ from bge_export.tokenizer_files import TOKENIZER_FILES
 
 MANIFEST = "bge_export.json"
 REPORT = "parity.json"
+CARD = "README.md"
+GENERATED_CARD = "<!-- card written by bge-export; remove this line to keep a card of your own -->"
+"""A line of a generated card: another export may replace it, and nobody else's."""
 
 MODEL_SUFFIXES = frozenset(
     {

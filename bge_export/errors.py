@@ -13,6 +13,7 @@
         ├── ReportError             3   a report that cannot be read
         ├── MissingLibrary          3   a library is not installed; names the command that installs it
         ├── DeviceUnavailable       3   this machine or build lacks the device that was asked for
+        ├── ClientError             3   a program that was driven (Node, Deno, a browser) failed, ended or hung
         └── RuntimeContractError    3   a runtime returned something that is no batch of embeddings
 
 A parity failure is not an exception: it is a value, `bge_export.parity.gate.Verdict`, and exit status 1.
@@ -81,6 +82,10 @@ class MissingLibrary(MeasurementError):
 
 class DeviceUnavailable(MeasurementError):
     """This machine, or the installed build of a runtime, lacks the device that was asked for."""
+
+
+class ClientError(MeasurementError):
+    """A JavaScript client that said no, ended by itself or did not answer in time."""
 
 
 class RuntimeContractError(MeasurementError):

@@ -23,11 +23,12 @@ class Kept:
 
     root: Path
     models: tuple[Model, ...] = ()
+    weights: tuple[str, ...] = ()
     report: ParityReport | None = None
 
     def carry_models(self, staging: Path) -> None:
-        """Copy the kept models into the new folder."""
-        for name in (name for model in self.models for name in model.files):
+        """Copy the kept models, and the checkpoint's weights, into the new folder."""
+        for name in (*self.weights, *(name for model in self.models for name in model.files)):
             place = staging / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.root / name, place)
@@ -73,7 +74,7 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
     if not same:
         return Kept(out)
     models = tuple(model for model in manifest.models if model.target not in targets)
-    return Kept(out, models, _report(out / REPORT))
+    return Kept(out, models, tuple(manifest.weights), _report(out / REPORT))
 
 
 def _report(path: Path) -> ParityReport | None:

@@ -76,6 +76,7 @@ class Manifest(_Record):
         source: the checkpoint.
         spec: what it promises.
         models: the exported models.
+        weights: the checkpoint's own weights, where they are part of the folder; no artifact depends on them.
         files: every file of the folder -> its sha256.
         checked: whether the export ended with parity and gate; `--no-check` leaves them out.
     """
@@ -84,6 +85,7 @@ class Manifest(_Record):
     source: Source
     spec: Spec
     models: list[Model]
+    weights: list[str]
     files: dict[str, str]
     checked: bool
 
@@ -91,8 +93,10 @@ class Manifest(_Record):
 SCHEMA: Literal["bge_export.manifest/1"] = "bge_export.manifest/1"
 
 
-def write_manifest(root: Path, checkpoint: Checkpoint, models: Sequence[Model], *, checked: bool) -> None:
-    """Record every file below `root` with its digest."""
+def write_manifest(
+    root: Path, checkpoint: Checkpoint, models: Sequence[Model], *, checked: bool, weights: Sequence[str] = ()
+) -> None:
+    """Record every file below `root` with its digest; `weights` are those that are the checkpoint's own."""
     manifest = Manifest(
         schema_=SCHEMA,
         source=Source(
@@ -101,6 +105,7 @@ def write_manifest(root: Path, checkpoint: Checkpoint, models: Sequence[Model], 
         ),
         spec=Spec.of(checkpoint.spec),
         models=list(models),
+        weights=list(weights),
         files={name: file_sha256(root / name) for name in files_below(root)},
         checked=checked,
     )  # fmt: skip
@@ -144,10 +149,10 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
     """
     manifest = read_manifest(root)
     spec = EmbeddingSpec(**manifest.spec.model_dump())
+    own = {*manifest.weights, *(name for model in manifest.models for name in model.files)}
     if verify:
-        refuse_changed(root, manifest.files, {name for model in manifest.models for name in model.files})
+        refuse_changed(root, manifest.files, own)
         refuse_other_promise(root, spec)
-    own = {name for model in manifest.models for name in model.files}
     shared = [name for name in manifest.files if name not in own]
     artifacts = []
     for model in manifest.models:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from bge_export.bundle_files import MANIFEST, REPORT, decides
+from bge_export.bundle_files import CARD, GENERATED_CARD, MANIFEST, REPORT, decides
 from bge_export.errors import ArtifactError, OutputError
 from bge_export.manifest import read_manifest
 
@@ -52,6 +52,8 @@ def carry(names: Sequence[str], source: Path, target: Path) -> None:
     for name in names:
         old, new = source / name, target / name
         folder = old.is_dir() and not old.is_symlink()
+        if os.path.lexists(new) and _is_generated_card(old):
+            continue  # the export wrote a newer one
         if os.path.lexists(new) and not (folder and new.is_dir()):
             raise OutputError(
                 f"{old} was not written by bge-export, and the export has a file of that name. "
@@ -63,6 +65,10 @@ def carry(names: Sequence[str], source: Path, target: Path) -> None:
     for name in reversed(names):  # a folder's mode comes last: it may forbid writing into it
         if (source / name).is_dir() and not (source / name).is_symlink():
             shutil.copystat(source / name, target / name)
+
+
+def _is_generated_card(path: Path) -> bool:
+    return path.name == CARD and path.is_file() and GENERATED_CARD in path.read_text("utf-8", errors="replace")
 
 
 def _refuse_what_cannot_stay(path: Path) -> None:

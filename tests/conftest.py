@@ -60,6 +60,17 @@ def outside(variable: str, name: str) -> Path:
     pytest.skip(reason)
 
 
+def needs_client(device: str) -> None:
+    """Go on only where a JavaScript client can run; its absence fails in CI and is left out elsewhere."""
+    from bge_export.runtimes.transformersjs import RUNTIME
+
+    why = RUNTIME.devices()[device]
+    if why is not None and IN_CI:
+        pytest.fail(f"{device}: {why}")
+    if why is not None:
+        pytest.skip(f"left out: {device}: {why}")
+
+
 @pytest.fixture(scope="session", params=["bge-small-en", "bge-small-zh"])
 def real_checkpoint(request: pytest.FixtureRequest) -> Path:
     """Each real checkpoint."""

@@ -38,7 +38,7 @@ from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, 
 from bge_export.pair_rule import PairFacts
 from bge_export.parity.gate import Failure, Verdict, judge
 from bge_export.parity.policy import ThresholdPolicy
-from bge_export.parity.report import Lane, PairsRecord, ParityReport, RowParity
+from bge_export.parity.report import ClientRow, Lane, PairsRecord, ParityReport, RowParity
 from bge_export.parity.verdict import RULES
 
 CORPUS = small_corpus()
@@ -759,7 +759,17 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "swapped-rows": lambda: judge(report_of(swapped(text_of(0), text_of(1))), POLICY, CORPUS),
     "wrong-pooling": lambda: judge(report_of(mean_pooled), POLICY, CORPUS),
     "pair-rule": lambda: judge(int8_report(BROKEN), INT8_POLICY, CORPUS),
+    "client-tokens": lambda: judge(with_client(tokens_equal=False), POLICY, CORPUS),
+    "client-cosine": lambda: judge(with_client(cosine=0.5), POLICY, CORPUS),
+    "client-norm": lambda: judge(with_client(norm=2.0), POLICY, CORPUS),
+    "client-missing": lambda: judge(GOOD, replace(POLICY, token_differences={"fake:*": frozenset()}), CORPUS),
 }
+
+
+def with_client(**changes):
+    """Return a report whose first text a client made something else of by itself."""
+    client = ClientRow(tokens=5, tokens_equal=True, finite=True, cosine=1.0, norm=1.0)
+    return with_row(GOOD, 0, client=client.model_copy(update=changes))
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
@@ -780,7 +790,9 @@ def test_no_fact_of_a_report_is_unjudged():
         "reference_norm",
         "batch_cosine",
         "batch_norm",
+        "client",
     }
+    assert set(ClientRow.model_fields) == {"tokens"} | {"tokens_equal", "finite", "cosine", "norm"}
     assert set(RowParity.model_fields) == described | judged
     described = {"facts", "threads", "model", "pooling_seen", "output", "runtime", "device"}
     judged = {"run", "target", "artifact_digest", "spec", "requested", "unavailable", "failed", "rows", "pairs"}

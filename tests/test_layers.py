@@ -39,6 +39,7 @@ FORBIDDEN = {
     "parity/report": ("bge_export.parity.gate", "bge_export.parity.policy"),
     "parity/compare": ("bge_export.parity.gate", "bge_export.parity.policy"),
     "commands": ("bge_export.cli",),
+    "javascript": ("bge_export.runtimes", "bge_export.exporters", "bge_export.parity", "bge_export.commands"),
 }
 """Module or folder -> prefixes that it must not import."""
 

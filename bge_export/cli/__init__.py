@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import typer
 
-from bge_export.cli import bench, checks, exports, looks
+from bge_export.cli import bench, checks, clients, exports, looks
 from bge_export.cli.options import NOT_MEASURED, USAGE
 from bge_export.cli.output import err
 from bge_export.errors import BgeExportError
@@ -36,10 +36,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    exports.onnx, exports.torchscript, exports.openvino, checks.parity, checks.reference, checks.gate, checks.merge,
-    looks.bisect, looks.evaluate, bench.bench, looks.inspect, looks.doctor,
+    exports.onnx, exports.torchscript, exports.openvino, exports.transformersjs,
+    checks.parity, clients.check, checks.reference, checks.gate, checks.merge, looks.bisect,
+    looks.evaluate, bench.bench, looks.inspect, looks.doctor,
 ):  # fmt: skip
     app.command()(command)
+app.command("setup-js")(clients.setup_js)
 
 
 def main() -> NoReturn:

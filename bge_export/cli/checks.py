@@ -19,7 +19,7 @@ from bge_export.cli.options import (
     Threads,
     Thresholds,
 )
-from bge_export.cli.output import print_json, show, track
+from bge_export.cli.output import announce, names, print_json, show, track
 
 if TYPE_CHECKING:
     pass
@@ -33,7 +33,8 @@ def parity(
     texts: Texts = None,
     column: Column = None,
     runtime: Annotated[
-        list[str] | None, typer.Option(help="Runtime that must run. Repeatable. [default: all that are installed]")
+        list[str] | None,
+        typer.Option(help="Runtime that must run, or runtime:device. Repeatable. [default: all that are installed]"),
     ] = None,
     device: Annotated[list[str] | None, typer.Option(help="Device for --runtime. Repeatable. [default: cpu]")] = None,
     require: Require = None,
@@ -44,22 +45,38 @@ def parity(
         typer.Option(help="Where to write the report; needed with --texts. [default: parity.json in the folder]"),
     ] = None,
     html: Html = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve a page: each browser that opens it is measured.")
+    ] = False,
+    wait_for: Annotated[
+        str, typer.Option(metavar="A,B,…", help="Browsers that must come to --serve. [default: the first that comes]")
+    ] = "",
+    listen: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where --serve listens; an address of the network lets others in.")
+    ] = "127.0.0.1",
     threads: Threads = CORES,
     as_json: Json = False,
 ) -> int:
     """Measure every artifact of a folder against the reference, and judge it.
 
-    Without --runtime all that this machine can run is measured, and of the rest the table says why not. The runtime
-    'torch' is the checkpoint itself on another device, and in half precisions.
+    Without --runtime all that this machine can run is measured, and of the rest the table says why not. Two are
+    measured only where they are named: 'torch' is the checkpoint itself on another device and in half precisions, and
+    'transformersjs:node@4' a pinned Transformers.js ('bge-export doctor' lists the others).
     """
     from bge_export.commands import check_parity
+    from bge_export.commands.browsers import Browsers
 
-    if device and not runtime:
-        raise typer.BadParameter("--device needs --runtime")
-    lanes = [f"{name}:{place}" for name in runtime or [] for place in device or ["cpu"]]
+    if wait_for and not serve:
+        raise typer.BadParameter("--wait-for needs --serve")
+    bare = [name for name in runtime or [] if ":" not in name]
+    if device and not bare:
+        raise typer.BadParameter("--device needs a --runtime without a device")
+    lanes = [name for name in runtime or [] if ":" in name]
+    lanes += [f"{name}:{place}" for name in bare for place in device or ["cpu"]]
+    browsers = Browsers(announce, names(wait_for), listen) if serve else None
     proof = check_parity(
         folder, reference, revision=revision, texts=texts, column=column, lanes=lanes, require=require or (),
-        thresholds=thresholds, report_path=report, threads=threads, track=track,
+        thresholds=thresholds, report_path=report, browsers=browsers, threads=threads, track=track,
     )  # fmt: skip
     return show(proof, as_json, html, thresholds)
 

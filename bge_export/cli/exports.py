@@ -31,6 +31,7 @@ from bge_export.cli.output import print_json, show, show_frontier, track
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bge_export.commands import Exported
     from bge_export.contracts import Exporter
     from bge_export.int8.quantize import Int8Options
 
@@ -144,6 +145,40 @@ def _int8(
     return {"int8": Int8Options(calibration, cls_only, min_cosine)}
 
 
+def transformersjs(
+    model: ModelArgument = "BAAI/bge-small-en",
+    output: Output = None,
+    dtypes: Annotated[
+        str,
+        typer.Option(metavar="A,B,…", help="Precisions to write. [default: fp32, fp16 and int8, where there is one]"),
+    ] = "",
+    no_weights: Annotated[bool, typer.Option("--no-weights", help="Leave the PyTorch weights out.")] = False,
+    hub_id: Annotated[str | None, typer.Option(help="The repository that the card's examples name.")] = None,
+    license_name: Annotated[
+        str | None, typer.Option("--license", help="The checkpoint's licence, for the card.")
+    ] = None,
+    revision: Revision = None,
+    pooling: PoolingOption = None,
+    overwrite: Overwrite = False,
+    no_check: NoCheck = False,
+    thresholds: Thresholds = None,
+    threads: Threads = CORES,
+    as_json: Json = False,
+) -> int:
+    """Write the folder that Transformers.js loads, with weights and a model card, and prove it.
+
+    Besides ONNX Runtime it is proven in Transformers.js 3 and 4 in Node, where 'bge-export setup-js' installed them.
+    """
+    from bge_export.commands import export_transformersjs
+
+    exported = export_transformersjs(
+        model, output, dtypes=[name.strip() for name in dtypes.split(",") if name.strip()], weights=not no_weights,
+        repository=hub_id, license_name=license_name, revision=revision, pooling=pooling, overwrite=overwrite,
+        check=not no_check, thresholds=thresholds, threads=threads, track=track,
+    )  # fmt: skip
+    return _shown(exported, as_json)
+
+
 def _export(
     exporter: "Exporter", model: str, precisions: Sequence[str], common: CommonOptions, as_json: bool,
     along: Sequence[str] = (),
@@ -156,6 +191,11 @@ def _export(
         along=along, overwrite=common.overwrite, check=not common.no_check, thresholds=common.thresholds,
         threads=common.threads, track=track,
     )  # fmt: skip
+    return _shown(exported, as_json)
+
+
+def _shown(exported: "Exported", as_json: bool) -> int:
+    """Print what an export came to; return its exit status."""
     if exported.proof is None:
         if as_json:
             print_json({"place": str(exported.place), "checked": False})

@@ -63,3 +63,18 @@ def track(name: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(name, total=total)
         yield lambda count: progress.advance(task, count)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Return the parts of a list with commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def announce(address: str) -> None:
+    """Show an address that people open, on standard error, at once; with a QR code where segno is installed."""
+    err.print(f"Open this address in each browser:\n{address}", highlight=False, markup=False, soft_wrap=True)
+    try:
+        import segno
+    except ImportError:  # the address alone will do
+        return
+    segno.make(address).terminal(out=sys.stderr, compact=True)

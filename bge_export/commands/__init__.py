@@ -1,5 +1,6 @@
 """What each command of the command line does, as a Python function: stages composed, nothing printed.
 
+export_transformersjs  checkpoint -> the same, with weights and card: the folder that Transformers.js loads
 export_model     checkpoint -> layout + models + manifest, staged -> parity -> gate -> OUT, or OUT.refused
 check_parity     folder x reference x texts x lanes -> report -> verdict
 write_reference  checkpoint x texts -> vectors
@@ -15,6 +16,7 @@ from bge_export.commands.bench import bench_files
 from bge_export.commands.checks import check_parity, judge_report, merge_reports, write_reference
 from bge_export.commands.exports import DEFAULT_MODEL, Exported, export_model
 from bge_export.commands.steps import Proof, read_policy
+from bge_export.commands.transformersjs import export_transformersjs
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -25,6 +27,7 @@ __all__ = [
     "check_parity",
     "evaluate_pairs",
     "export_model",
+    "export_transformersjs",
     "judge_report",
     "merge_reports",
     "read_policy",

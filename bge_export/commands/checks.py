@@ -1,10 +1,12 @@
 """Measuring and judging: parity, its reference vectors, the gate alone, and reports of several machines."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from bge_export.bundle_files import MANIFEST, REPORT
 from bge_export.checkpoint import as_artifacts, open_checkpoint
+from bge_export.commands.browsers import Browsers, with_browsers
 from bge_export.commands.steps import (
     Proof,
     Track,
@@ -41,6 +43,7 @@ def check_parity(
     require: Sequence[str] = (),
     thresholds: Path | None = None,
     report_path: Path | None = None,
+    browsers: Browsers | None = None,
     threads: int = 1,
     track: Track = untracked,
 ) -> Proof:
@@ -58,6 +61,7 @@ def check_parity(
         thresholds: a file of limits in place of the package's own.
         report_path: where to write the report, in place of nothing or of another report; by default `parity.json` in
             the folder, but `texts` need another place.
+        browsers: whom to serve a page to, each of which is measured too; `lanes` then has no default.
         threads: threads for the oracle and the runtimes.
         track: shows progress.
 
@@ -75,12 +79,17 @@ def check_parity(
     policy = read_policy(thresholds)
     corpus = read_texts(texts, column)
     manifest, artifacts = read_bundle(folder)
-    places = [named_place(lane) for lane in lanes] or default_places(artifacts, all_devices=True)
+    places = [named_place(lane) for lane in lanes]
+    if not places and browsers is None:
+        places = default_places(artifacts, all_devices=True)
     vectors = reference_vectors(reference, revision, manifest, corpus, threads, track)
     eager = (
         _eager(reference, revision, manifest) if any("checkpoint" in place.runtime.formats for place in places) else ()
     )
-    report = measure_places(folder, (*artifacts, *eager), places, corpus, vectors, threads, track)
+    measure = partial(measure_places, folder, corpus=corpus, reference=vectors, threads=threads, track=track)
+    report = measure((*artifacts, *eager), places)
+    if browsers is not None:
+        report = with_browsers(report, artifacts, browsers, measure)
     verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
     place = report_path or folder / REPORT
     write_report(report, place)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 from bge_export.bundle_files import REPORT
 from bge_export.checkpoint import open_checkpoint
@@ -16,6 +17,7 @@ from bge_export.extension import Kept, kept_from
 from bge_export.layout import write_layout
 from bge_export.manifest import Model, read_bundle, write_manifest
 from bge_export.output import publish, refused_place, staged
+from bge_export.parity.compare import Place
 from bge_export.parity.gate import Verdict, judge
 from bge_export.parity.merge import merge
 from bge_export.parity.policy import ThresholdPolicy
@@ -32,6 +34,21 @@ class Exported:
     proof: Proof | None
 
 
+class Addition(Protocol):
+    """What a kind of folder has besides models and layout."""
+
+    def places(self) -> Sequence[Place]:
+        """Return where its models are measured besides their formats' own runtimes."""
+
+    def write_weights(self, checkpoint: Checkpoint, root: Path) -> Sequence[str]:
+        """Put the checkpoint's own weights into the folder, if they belong there; return all that are there."""
+
+    def write_card(
+        self, checkpoint: Checkpoint, root: Path, artifacts: Sequence[Artifact], report: ParityReport | None
+    ) -> None:
+        """Write what people read; the report is None where nothing was measured."""
+
+
 def export_model(
     exporter: Exporter,
     model: str = DEFAULT_MODEL,
@@ -41,6 +58,7 @@ def export_model(
     pooling: Pooling | None = None,
     precisions: Sequence[str] = ("fp32",),
     along: Sequence[str] = (),
+    addition: Addition | None = None,
     overwrite: bool = False,
     check: bool = True,
     thresholds: Path | None = None,
@@ -58,6 +76,7 @@ def export_model(
         pooling: the pooling, for a checkpoint that declares none.
         precisions: which of the exporter's precisions to write.
         along: which of them to write too, unless the folder at `out` holds them already.
+        addition: what the folder has besides models and layout.
         overwrite: whether what bge-export wrote there before may be replaced: the same targets, or the whole folder
             where it was made of another checkpoint.
         check: whether parity and gate follow. Without, the manifest says that they were left out.
@@ -83,36 +102,43 @@ def export_model(
             kept.carry_models(staging)
             write_layout(checkpoint, staging)
             records = _records(exporter, exporter.export(checkpoint, staging, precisions))
-            write_manifest(staging, checkpoint, [*kept.models, *records], checked=check)
+            weights = addition.write_weights(checkpoint, staging) if addition else kept.weights
+            write_manifest(staging, checkpoint, [*kept.models, *records], checked=check, weights=weights)
             advance(1)
+        _, artifacts = read_bundle(staging)
         if not check:
+            if addition:
+                addition.write_card(checkpoint, staging, artifacts, None)
             publish(staging, out)
             return Exported(out, None)
-        report, verdict = _prove_export(staging, checkpoint, kept, policy, threads, track)
+        places = addition.places() if addition else ()
+        report, verdict = _prove_export(staging, artifacts, places, checkpoint, kept, policy, threads, track)
         write_report(report, staging / REPORT)
+        if addition:
+            addition.write_card(checkpoint, staging, artifacts, report)
         place = out if verdict.passed else refused_place(out)
         publish(staging, place)
         return Exported(place, Proof(report, verdict, place / REPORT))
 
 
 def _prove_export(
-    staging: Path, checkpoint: Checkpoint, kept: Kept, policy: ThresholdPolicy, threads: int, track: Track
-) -> tuple[ParityReport, Verdict]:
+    staging: Path, artifacts: Sequence[Artifact], places: Sequence[Place], checkpoint: Checkpoint, kept: Kept,
+    policy: ThresholdPolicy, threads: int, track: Track,
+) -> tuple[ParityReport, Verdict]:  # fmt: skip
     """Measure what is new in a staged folder, add what is known of the rest, and judge the whole."""
     corpus = builtin_corpus()
-    manifest, artifacts = read_bundle(staging)
     earlier = kept.lanes(artifacts, corpus, checkpoint)
     new = [item for item in artifacts if not _is_proven(item, earlier)]
     reference = run_oracle(checkpoint, corpus, threads, track)
-    places = default_places(new, all_devices=False)
-    report = measure_places(staging, new, places, corpus, reference, threads, track)
+    own = default_places(new, all_devices=False)
+    report = measure_places(staging, new, [*own, *places], corpus, reference, threads, track)
     again = {(lane.target, lane.model, lane.runtime, lane.device) for lane in report.lanes}
     earlier = tuple(x for x in earlier if (x.target, x.model, x.runtime, x.device) not in again)
     if kept.report is not None and earlier:
         targets = {"targets": tuple(sorted({str(item.target) for item in artifacts}))}
         known_report = kept.report.model_copy(update={"lanes": earlier, "requested": (), **targets}).sealed()
         report = merge([known_report, report.model_copy(update=targets).sealed()], ["the earlier report", "the new"])
-    return report, judge(report, policy, corpus, artifacts=artifacts, checkpoint=manifest.source.digest)
+    return report, judge(report, policy, corpus, artifacts=artifacts, checkpoint=checkpoint.digest)
 
 
 def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:

@@ -25,6 +25,10 @@ from bge_export.vectors import ReferenceVectors
 OWN_RUNTIMES = ("onnxruntime", "openvino", "torchscript")
 """What an export is proven in, where it is installed: `parity` measures the rest."""
 
+ASKED_FOR = frozenset({"transformersjs"})
+"""What is measured only where `--runtime` names it: each version in each place takes a minute or more, and there are
+eighteen of them."""
+
 Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a stage of known length: `with track("embedding", 120) as advance: advance(1)`."""
 
@@ -76,7 +80,8 @@ def default_places(artifacts: Sequence[Artifact], *, all_devices: bool) -> list[
             proves before it publishes.
     """
     formats = {artifact.target.format for artifact in artifacts}
-    runtimes = [runtime for runtime in map(find_runtime, runtime_names()) if runtime.formats & formats]
+    names = [name for name in runtime_names() if name not in ASKED_FOR]
+    runtimes = [runtime for runtime in map(find_runtime, names) if runtime.formats & formats]
     if not all_devices:
         runtimes = [runtime for runtime in runtimes if runtime.name in OWN_RUNTIMES]
     return [
@@ -148,7 +153,7 @@ def measure_places(
 ) -> ParityReport:
     """Measure every artifact of `folder` at every place, the weights and the tokenizer; return the facts."""
     others = other_token_ids(folder, corpus, reference.token_ids)
-    pairs = sum(item.target.format in place.runtime.formats for item in artifacts for place in places)
+    pairs = sum(place.reads(item) for item in artifacts for place in places)
     with track("measuring", measurement_steps(corpus) * pairs) as advance:
         return compare(
             artifacts, places, corpus, reference, threads=threads, other_token_ids=others,

@@ -15,12 +15,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bge_export.capabilities import SelectiveRuntime
 from bge_export.contracts import Artifact, Runtime, Session, TokenBatch
 from bge_export.corpus import Corpus
 from bge_export.errors import DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
 from bge_export.pair_rule import PairFacts
 from bge_export.parity.batches import plan_batches
-from bge_export.parity.embedding import Checked, Embeddings, embed_texts, steps
+from bge_export.parity.embedding import Checked, Embeddings, OwnWay, embed_texts, steps
 from bge_export.parity.environment import describe_environment
 from bge_export.parity.metrics import seen_pooling
 from bge_export.parity.report import (
@@ -60,6 +61,12 @@ class Place:
     runtime: Runtime
     device: str
     requested: bool
+
+    def reads(self, artifact: Artifact) -> bool:
+        """Return whether the runtime has a way to load the artifact on the device."""
+        if artifact.target.format not in self.runtime.formats:
+            return False
+        return not isinstance(self.runtime, SelectiveRuntime) or self.runtime.reads(artifact, self.device)
 
 
 def measurement_steps(corpus: Corpus) -> int:
@@ -101,7 +108,7 @@ def compare(
         lane
         for artifact in artifacts
         for place in places
-        if artifact.target.format in place.runtime.formats
+        if place.reads(artifact)
         for lane in measure(
             artifact, place.runtime, place.device, threads, corpus, reference,
             requested=place.requested, pairs=pairs.get(artifact.digest), advance=advance,
@@ -177,14 +184,14 @@ def measure(
     except Exception as error:  # noqa: BLE001 - libraries raise what they like; a broken file must be refused
         return [lane(output, failed=_reason("cannot be opened", error)) for output in artifact.outputs]
     try:
-        token_ids, embeddings, facts = _run(session, tokenizer, artifact, runtime, corpus, advance)
+        token_ids, embeddings, own, facts = _run(session, tokenizer, artifact, runtime, corpus, advance)
     except RuntimeContractError:
         raise
     except Exception as error:  # noqa: BLE001 - a crashed runtime must be a refusal, not a traceback
         return [lane(output, failed=_reason("crashed", error)) for output in artifact.outputs]
     return [
         lane(
-            output, facts=facts, rows=row_facts(corpus, token_ids, embeddings[output], reference),
+            output, facts=facts, rows=row_facts(corpus, token_ids, embeddings[output], reference, own),
             pooling_seen=seen_pooling(embeddings[output].alone, reference.vectors, reference.spec.pooling),
         )
         for output in artifact.outputs
@@ -194,14 +201,17 @@ def measure(
 def _run(
     session: Session, tokenizer: Tokenizer, artifact: Artifact, runtime: Runtime, corpus: Corpus,
     advance: Callable[[int], None],
-) -> tuple[list[tuple[int, ...]], dict[str, Embeddings], dict[str, str]]:  # fmt: skip
-    """Return the token ids, the embeddings by output and the session's facts; close the session whatever happens."""
+) -> tuple[list[tuple[int, ...]], dict[str, Embeddings], OwnWay | None, dict[str, str]]:  # fmt: skip
+    """Return the token ids, the embeddings by output, a client's own way and the session's facts; close the session."""
     try:
-        token_ids = tokenizer.encode([text.text for text in corpus.texts])
+        texts = [text.text for text in corpus.texts]
+        token_ids = tokenizer.encode(texts)
         tags = [text.tag for text in corpus.texts]
         batches = plan_batches([len(row) for row in token_ids], tags, artifact.spec.max_tokens)
-        embeddings = embed_texts(Checked(session, artifact, runtime.name), token_ids, batches, tokenizer.pad, advance)
-        return token_ids, embeddings, {str(name): str(value) for name, value in session.facts.items()}
+        checked = Checked(session, artifact, runtime.name)
+        embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad, advance)
+        facts = {str(name): str(value) for name, value in session.facts.items()}
+        return token_ids, embeddings, checked.own_way(texts), facts
     finally:
         session.close()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bge_export.capabilities import ClientSession
 from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import RuntimeContractError
 from bge_export.parity.batches import SHAPES, Batch
@@ -40,6 +41,14 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
+class OwnWay:
+    """What a client made of N texts by itself: the ids of its tokenizer, the embeddings [N, D] of its pipeline."""
+
+    token_ids: tuple[tuple[int, ...], ...]
+    rows: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Checked:
     """A session whose every answer is verified."""
 
@@ -65,6 +74,24 @@ class Checked:
                 got = f"{output!r} as {rows.dtype} of shape {rows.shape}"
                 raise self._broken(got, f"float32 of shape {needed}, one row a text")
         return dict(given)
+
+    def own_way(self, texts: Sequence[str]) -> OwnWay | None:
+        """Return what a client makes of the texts by itself; None where the runtime has no tokenizer of its own.
+
+        Raises:
+            RuntimeContractError: it returned something that is not one row of ids and one embedding a text.
+        """
+        if not isinstance(self.session, ClientSession):
+            return None
+        ids = self.session.tokenize(texts)
+        rows = [self.session.embed_text(text) for text in texts]
+        needed = (self.artifact.spec.dim,)
+        if len(ids) != len(texts):
+            raise self._broken(f"the ids of {len(ids)} texts", f"those of {len(texts)}")
+        for row in rows:
+            if row.shape != needed or row.dtype != np.float32:
+                raise self._broken(f"the pipeline's {row.dtype} of shape {row.shape}", f"float32 of shape {needed}")
+        return OwnWay(tuple(ids), np.stack(rows))
 
     def _broken(self, got: str, needed: str) -> RuntimeContractError:
         return RuntimeContractError(

@@ -16,8 +16,8 @@ from bge_export.parity.figures import excerpt
 from bge_export.parity.gate_folder import CHECKPOINT, folder_failures
 from bge_export.parity.gate_pairs import pair_failures
 from bge_export.parity.gate_places import request_failures, requirement_failures, unmeasured
-from bge_export.parity.gate_rows import judge_row
-from bge_export.parity.policy import Requirement, ThresholdPolicy
+from bge_export.parity.gate_rows import judge_client, judge_row
+from bge_export.parity.policy import Limits, Requirement, ThresholdPolicy
 from bge_export.parity.report import Lane, ParityReport
 from bge_export.parity.verdict import Failure, Verdict, failure
 
@@ -120,9 +120,22 @@ def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, co
         return
     refused = [bad for row in lane.rows for bad in judge_row(row, lane, limits)]
     yield from refused
+    yield from _client_failures(lane, policy, limits, corpus)
     pooling = report.spec.pooling
     if any(bad.rule == "cosine" for bad in refused) and lane.pooling_seen not in (None, pooling):
         yield failure("wrong-pooling", f"the vectors agree with {lane.pooling_seen} pooling", pooling, lane=lane.name)
+
+
+def _client_failures(lane: Lane, policy: ThresholdPolicy, limits: Limits, corpus: Corpus) -> Iterator[Failure]:
+    """Yield what refuses a client's own way with the texts, and that it was not looked at where the policy names it."""
+    accepted = policy.accepted_differences(lane.runtime, lane.device)
+    texts = {text.id: text.text for text in corpus.texts}
+    for row in lane.rows:
+        if row.client is not None:
+            yield from judge_client(row, row.client, texts.get(row.id, ""), lane, limits, accepted or frozenset())
+        elif accepted is not None:
+            got = "nothing of the client's own tokenizer"
+            yield failure("client-missing", got, "what it makes of the text", lane=lane.name, row=row.id, text=row.text)
 
 
 def _row_set_failures(lane: Lane, corpus: Corpus) -> Iterator[Failure]:

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from bge_export.parity.batches import EVERY_TEXT
+from bge_export.parity.client_tokens import kinds_of
 from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.parity.policy import Limits
-from bge_export.parity.report import Lane, RowParity
+from bge_export.parity.report import ClientRow, Lane, RowParity
 from bge_export.parity.verdict import Failure, failure
 
 ROUNDING = 1e-9
@@ -66,6 +67,34 @@ def _batch_failures(row: RowParity, limits: Limits, fail: "partial[Failure]") ->
         if _above(error, limits.max_norm_error):
             got = f"norm {norm} in batches {shape!r}, {difference_figure(error)} off the reference's"
             yield fail("batch-norm", got, f"at most {limits.max_norm_error} off", would_pass=_wider(error))
+
+
+def judge_client(
+    row: RowParity, client: ClientRow, text: str, lane: Lane, limits: Limits, accepted: frozenset[str]
+) -> Iterator[Failure]:
+    """Yield each refusal of what a client made of one text by itself.
+
+    Its vector is judged where its tokens are the checkpoint's. Where they are not, the vector is another text's: the
+    policy must accept a kind of text that this one is of, or the difference is refused.
+    """
+    fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
+    if not client.tokens_equal:
+        kinds = tuple(kinds_of(text, row.tokens, lane.spec.max_tokens))
+        if not accepted.intersection(kinds):
+            got = f"the client's own tokenizer makes other ids ({client.tokens} of them)"
+            named = f", or a policy that accepts {' or '.join(kinds)} there" if kinds else ""
+            yield fail("client-tokens", got, f"the checkpoint's own{named}")
+        return
+    if not client.finite:
+        yield fail("not-finite", "NaN or infinity in the client's own embedding", "finite values")
+        return
+    if _below(client.cosine, limits.min_cosine):
+        figure = cosine_figure(client.cosine)
+        yield fail("client-cosine", f"cosine {figure} of the client's own embedding", f"at least {limits.min_cosine}")
+    error = _norm_error(client.norm, row.reference_norm)
+    if _above(error, limits.max_norm_error):
+        got = f"norm {client.norm} of the client's own embedding"
+        yield fail("client-norm", got, f"at most {limits.max_norm_error} off the reference's {row.reference_norm}")
 
 
 def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:

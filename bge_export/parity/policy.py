@@ -3,18 +3,21 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bge_export.errors import PolicyError
+from bge_export.parity.client_tokens import KINDS
 from bge_export.runtimes import find_runtime, runtime_names
 
 _TARGET = r"[^@:\s]+-[^@:\s]+"
-_PLACE = r"[^@:\s]+:[^@\s]+"
+_PLACE = r"[^@:\s]+:[^@\s]+(?:@[^@\s]+)?"
 _REQUIREMENT = re.compile(rf"(?:(?P<target>{_TARGET})@)?(?P<place>{_PLACE})")
+DIFFERENCES = "token-differences"
 _TABLE = re.compile(rf"{_TARGET}(?:@{_PLACE})?")
 
 
@@ -71,10 +74,27 @@ class Requirement:
 
 @dataclass(frozen=True)
 class ThresholdPolicy:
-    """The limits by `target` or `target@runtime:device`, and what must have been measured."""
+    """The limits by `target` or `target@runtime:device`, and what must have been measured.
+
+    Attributes:
+        require: what must have been measured.
+        tables: the limits.
+        token_differences: pattern of `runtime:device` -> the kinds of text whose tokens a client's own tokenizer may
+            make otherwise (`client_tokens.KINDS`).
+    """
 
     require: tuple[Requirement, ...]
     tables: Mapping[str, Limits]
+    token_differences: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def accepted_differences(self, runtime: str, device: str) -> frozenset[str] | None:
+        """Return the kinds of text on which the tokens of a client at that place may differ.
+
+        None where no pattern is of that place: then no difference is accepted, and none must have been looked for.
+        """
+        place = f"{runtime}:{device}"
+        found = [kinds for pattern, kinds in self.token_differences.items() if fnmatchcase(place, pattern)]
+        return frozenset[str]().union(*found) if found else None
 
     def limits_for(self, target: str, runtime: str, device: str) -> Limits | None:
         """Return the limits of a lane, the more specific ones first; None where the file has none."""
@@ -95,13 +115,14 @@ class ThresholdPolicy:
             require = tuple(Requirement.parse(str(text)) for text in fields.pop("require"))
         except PolicyError as error:
             raise PolicyError(f"{path}: require: {error}") from error
+        differences = _token_differences(path, fields.pop(DIFFERENCES, {}))
         if not fields:
             raise PolicyError(f'{path} holds no limits. Add a table for each target, such as ["onnx-fp32"].')
         tables = {name: _limits(path, name, table) for name, table in fields.items()}
         for name in tables:
             _refuse_limit_of_a_file(path, name, tables[name])
             _refuse_unknown_place(path, name)
-        return cls(require, tables)
+        return cls(require, tables, differences)
 
 
 def _refuse_limit_of_a_file(path: Path, name: str, limits: Limits) -> None:
@@ -129,6 +150,19 @@ def _refuse_unknown_place(path: Path, name: str) -> None:
     else:
         return
     raise PolicyError(f'{path}: ["{name}"]: {wrong}, so these limits would hold nowhere. Known: {", ".join(known)}.')
+
+
+def _token_differences(path: Path, table: object) -> dict[str, frozenset[str]]:
+    """Return pattern -> kinds of text."""
+    if not isinstance(table, dict):
+        raise PolicyError(f"{path}: [{DIFFERENCES}] is no table. Give each place a list of kinds of text.")
+    for pattern, kinds in table.items():
+        unknown = [kind for kind in kinds if kind not in KINDS] if isinstance(kinds, list) else [kinds]
+        if unknown:
+            raise PolicyError(
+                f"{path}: [{DIFFERENCES}] {pattern!r}: {unknown[0]!r} is no kind of text: {', '.join(KINDS)}"
+            )
+    return {pattern: frozenset(kinds) for pattern, kinds in table.items()}
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -48,7 +48,26 @@ def render(report: ParityReport, verdict: Verdict) -> RenderableType:
     head = f"{report.checkpoint.source} {report.checkpoint.digest[:12]}, reference from a {kinds}, {report.texts.name}"
     absent = dict.fromkeys(_absent(lane) for lane in report.lanes if _absent(lane))
     notes = [Text(escaped(f"not here: {note}"), style="dim") for note in absent]
+    notes += [Text(escaped(note), style="dim") for note in _token_notes(report.lanes)]
     return Group(Text(escaped(head)), table, *notes, *_refusals(verdict.failures), _conclusion(report, verdict))
+
+
+def _token_notes(lanes: Iterable[Lane]) -> Iterable[str]:
+    """Yield the texts on which clients' own tokenizers differ, apart from the figures: places that agree together."""
+    places: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for lane in lanes:
+        if differing := _other_tokens(lane):
+            places[differing].append(f"{lane.runtime}:{lane.device}")
+    for texts, where in places.items():
+        yield (
+            f"other tokens by the client's own tokenizer, in {', '.join(dict.fromkeys(where))}: {len(texts)} texts: "
+            f"{', '.join(texts)}"
+        )
+
+
+def _other_tokens(lane: Lane) -> tuple[str, ...]:
+    """Return the ids of the texts of which a client's own tokenizer made other tokens."""
+    return tuple(row.id for row in lane.rows if row.client is not None and not row.client.tokens_equal)
 
 
 def _absent(lane: Lane) -> str:
@@ -83,6 +102,7 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
         "smallest_cosine": worst.cosine if worst else None,
         "smallest_cosine_text": worst.row.id if worst else None,
         "largest_difference": worst.max_abs if worst else None,
+        "client_token_differences": list(_other_tokens(lane)),
         "smallest_batch_cosine": worst.batch_cosine if worst else None,
         "state": _state(lane, verdict),
     }  # fmt: skip

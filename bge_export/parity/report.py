@@ -28,6 +28,25 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
+class ClientRow(Record):
+    """What a client made of a text by itself: its own tokenizer, its own pipeline.
+
+    Attributes:
+        tokens: how many tokens its tokenizer made.
+        tokens_equal: whether they are the checkpoint's. Where not, its vector is another text's, and no measure of
+            the artifact.
+        finite: whether every value of its embedding is.
+        cosine: of its embedding with the reference; None where there is none.
+        norm: of its embedding.
+    """
+
+    tokens: int
+    tokens_equal: bool
+    finite: bool
+    cosine: float | None
+    norm: float | None
+
+
 class RowParity(Record):
     """One text in one lane.
 
@@ -45,6 +64,7 @@ class RowParity(Record):
         batch_norm: shape of a batch -> norm of its embedding there (a cosine does not see a wrong length).
         nearest: id of the text whose reference it is nearest to.
         nearest_cosine: the cosine with that reference.
+        client: what the client made of the text by itself; None of a runtime that has no tokenizer of its own.
     """
 
     id: str
@@ -60,6 +80,7 @@ class RowParity(Record):
     batch_norm: dict[str, float | None]
     nearest: str | None
     nearest_cosine: float | None
+    client: ClientRow | None = None
 
 
 class SpecRecord(Record):

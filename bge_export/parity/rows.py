@@ -6,19 +6,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from bge_export.corpus import Corpus
-from bge_export.parity.embedding import Embeddings, InBatch
+from bge_export.parity.embedding import Embeddings, InBatch, OwnWay
 from bge_export.parity.figures import excerpt
 from bge_export.parity.metrics import cosines, finite_rows, max_differences, nearest_rows, norms
-from bge_export.parity.report import RowParity
+from bge_export.parity.report import ClientRow, RowParity
 from bge_export.vectors import ReferenceVectors
 
 
 def row_facts(
-    corpus: Corpus, token_ids: Sequence[Sequence[int]], embeddings: Embeddings, reference: ReferenceVectors
+    corpus: Corpus,
+    token_ids: Sequence[Sequence[int]],
+    embeddings: Embeddings,
+    reference: ReferenceVectors,
+    own: OwnWay | None = None,
 ) -> tuple[RowParity, ...]:
-    """Return the facts of N texts in one lane."""
+    """Return the facts of N texts in one lane; `own` is what a client made of them by itself."""
     rows, truth = embeddings.alone, reference.vectors[reference.spec.pooling]
     finite, length, reference_length = finite_rows(rows), norms(rows), norms(truth)
+    clients = [None] * len(corpus.texts) if own is None else _client_rows(own, reference)
     cosine, largest, near = cosines(rows, truth), max_differences(rows, truth), nearest_rows(rows, truth)
     return tuple(
         RowParity(
@@ -35,9 +40,23 @@ def row_facts(
             batch_norm={shape: _worst_norm(seen, length[n]) for shape, seen in embeddings.batched[n].items()},
             nearest=corpus.texts[near.index[n]].id if near.index[n] >= 0 else None,
             nearest_cosine=_number(near.cosine[n]),
+            client=clients[n],
         )
         for n, text in enumerate(corpus.texts)
     )
+
+
+def _client_rows(own: OwnWay, reference: ReferenceVectors) -> list[ClientRow]:
+    """Return the facts of N texts that a client tokenised and embedded by itself."""
+    finite, length = finite_rows(own.rows), norms(own.rows)
+    cosine = cosines(own.rows, reference.vectors[reference.spec.pooling])
+    return [
+        ClientRow(
+            tokens=len(ids), tokens_equal=ids == tuple(reference.token_ids[n]), finite=bool(finite[n]),
+            cosine=_number(cosine[n]), norm=_number(length[n]),
+        )
+        for n, ids in enumerate(own.token_ids)
+    ]  # fmt: skip
 
 
 def _worst_cosine(seen: Sequence[InBatch]) -> float | None:

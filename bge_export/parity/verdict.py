@@ -35,6 +35,10 @@ RULES: Mapping[str, str] = {
     "batch-cosine": "The mask or a shape is baked in, or a scale depends on neighbours. Do not use this artifact.",
     "batch-norm": "The mask or a shape is baked in, or a scale depends on neighbours. Do not use this artifact.",
     "swapped-rows": "Vectors are given to the wrong texts. Do not use this runtime with this artifact.",
+    "client-tokens": "The client reads the tokenizer otherwise. Look at the text, or accept its kind in the limits.",
+    "client-cosine": "The client pools or normalises otherwise than the checkpoint. Look at the options of its call.",
+    "client-norm": "The client normalises otherwise than the checkpoint. Look at the options of its call.",
+    "client-missing": f"The client's own tokenizer must be heard there. {_AGAIN}",
     "wrong-pooling": "Export again with the pooling that the checkpoint declares.",
 }
 """Every rule -> what to do where it refuses. A rule is a stable name: scripts may match it."""

@@ -97,6 +97,8 @@ def test_every_fact_is_in_the_digest():
             inner[path[-1]] = 7.0
         if path[-1] == "other_token_ids":
             inner[path[-1]] = ["x"]
+        if path[-1] == "client":
+            inner["client"] = {"tokens": 1, "tokens_equal": True, "finite": True, "cosine": None, "norm": None}
         kept.add(ParityReport.model_validate_json(json.dumps(spoilt)).computed_digest)
     assert len(kept) > 50
     assert small.computed_digest not in kept

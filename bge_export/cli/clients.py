@@ -1,0 +1,48 @@
+"""The commands about JavaScript clients."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bge_export.cli.options import PASSED, Json
+from bge_export.cli.output import out, print_json
+
+
+def setup_js() -> int:
+    """Install the pinned Transformers.js versions and Deno (1.2 GB) with `npm ci` into the user's cache folder.
+
+    Nothing else installs them. Scripts of packages are not run.
+    """
+    from bge_export.cli.output import err
+    from bge_export.javascript.packages import clients_folder, install_clients
+
+    place = clients_folder()
+    if not place.is_dir():
+        err.print(f"npm ci --ignore-scripts in {place} …", highlight=False, markup=False, soft_wrap=True)
+    typer.echo(f"{install_clients()}: installed.")
+    return PASSED
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder as Transformers.js loads it.")],
+    target: Annotated[list[str], typer.Option(help="Client or host, such as transformers.js@2.5. Repeatable.")],
+    dtypes: Annotated[str, typer.Option(metavar="A,B,…", help="Files to look at. [default: all that are there]")] = "",
+    as_json: Json = False,
+) -> int:
+    """Say whether a folder fits clients and hosts, from its bytes: opset, IR, operators, types, names, JSON keys, card.
+
+    Targets: transformers.js@2.5, @2.17, @3, @4, @3-webgpu, @4-webgpu, and supabase-edge, whose limits of memory and CPU
+    are measured in Deno. A target is refused where a file would not load or would give wrong vectors, or none fits.
+    The folder need not be one that bge-export wrote.
+    """
+    from bge_export.compatibility.check import check_targets
+    from bge_export.compatibility.render import render_check
+
+    found = check_targets(folder, target, dtypes=[name.strip() for name in dtypes.split(",") if name.strip()])
+    if as_json:
+        print_json({"refused": list(found.refused), "files": [asdict(one) for one in found.files]})
+    else:
+        out().print(render_check(found))
+    return found.exit_status

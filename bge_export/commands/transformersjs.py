@@ -1,0 +1,109 @@
+"""The folder that Transformers.js loads: ONNX files under its names, the PyTorch weights beside them, and a card."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bge_export.card import CardFacts, write_card
+from bge_export.commands.exports import DEFAULT_MODEL, Exported, export_model
+from bge_export.commands.steps import Track, untracked
+from bge_export.contracts import Artifact, Checkpoint, Pooling
+from bge_export.errors import UsageError
+from bge_export.exporters import find_exporter
+from bge_export.parity.compare import Place
+from bge_export.parity.report import ParityReport
+from bge_export.runtimes import find_runtime
+from bge_export.weight_files import INDEX
+
+DEFAULT_DTYPES = ("fp32", "fp16", "int8")
+"""What a folder has unasked, as far as the ONNX exporter writes it; `int8` is the file of `dtype: 'q8'`."""
+
+PROVING = ("node@3", "node@4")
+"""Where the folder is proven besides ONNX Runtime and OpenVINO, if the clients are installed: the native builds of both
+current versions. `bge-export parity --runtime` measures the other places."""
+
+
+@dataclass(frozen=True)
+class ClientFolder:
+    """What the folder has besides models and layout.
+
+    Attributes:
+        weights: whether the PyTorch weights belong to it.
+        repository: the Hub id that the card's examples name.
+        license: the checkpoint's, for the card.
+    """
+
+    weights: bool
+    repository: str | None
+    license: str | None
+
+    def places(self) -> Sequence[Place]:
+        """Return the clients to measure in; one that is not here is named, and no refusal."""
+        return [Place(find_runtime("transformersjs"), device, requested=False) for device in PROVING]
+
+    def write_weights(self, checkpoint: Checkpoint, root: Path) -> Sequence[str]:
+        """Copy the safetensors, unchanged: transformers, sentence-transformers and FlagEmbedding read them."""
+        if not self.weights:
+            return ()
+        names = [*checkpoint.weights, *([INDEX] if (checkpoint.root / INDEX).is_file() else [])]
+        for name in names:
+            if not (root / name).exists():  # kept from an earlier export of the same checkpoint
+                shutil.copyfile(checkpoint.root / name, root / name)
+        return tuple(names)
+
+    def write_card(
+        self, checkpoint: Checkpoint, root: Path, artifacts: Sequence[Artifact], report: ParityReport | None
+    ) -> None:
+        """Write `README.md`."""
+        repository = self.repository or f"ORGANISATION/{checkpoint.source.rpartition('/')[2]}"
+        facts = CardFacts(repository, checkpoint.source, self.license, self.weights)
+        write_card(root, checkpoint, artifacts, facts, report)
+
+
+def export_transformersjs(
+    model: str = DEFAULT_MODEL,
+    out: Path | None = None,
+    *,
+    dtypes: Sequence[str] = (),
+    weights: bool = True,
+    repository: str | None = None,
+    license_name: str | None = None,
+    revision: str | None = None,
+    pooling: Pooling | None = None,
+    overwrite: bool = False,
+    check: bool = True,
+    thresholds: Path | None = None,
+    threads: int = 1,
+    track: Track = untracked,
+) -> Exported:
+    """Write the folder that Transformers.js loads, and prove it.
+
+    Args:
+        model: a Hub id or a local folder.
+        out: the folder to write; by default the model's own name, here.
+        dtypes: precisions of the ONNX exporter; by default those of `DEFAULT_DTYPES` that it has.
+        weights: whether the PyTorch weights are part of the folder.
+        repository: the Hub id that the card's examples name.
+        license_name: the checkpoint's licence, for the card.
+        revision: the Hub revision.
+        pooling: the pooling, for a checkpoint that declares none.
+        overwrite: whether what bge-export wrote there before may be replaced.
+        check: whether parity and gate follow.
+        thresholds: a file of limits in place of the package's own.
+        threads: threads for the oracle and the runtimes.
+        track: shows progress.
+
+    Raises:
+        UsageError: checkpoint, options or output folder cannot be used.
+        MeasurementError: the Hub, the exporter or a runtime failed.
+    """
+    exporter = find_exporter("onnx")
+    if unknown := [dtype for dtype in dtypes if dtype not in exporter.precisions]:
+        raise UsageError(f"--dtypes: there is no {unknown[0]!r}: {', '.join(exporter.precisions)}")
+    chosen = tuple(dtypes) or tuple(dtype for dtype in DEFAULT_DTYPES if dtype in exporter.precisions)
+    return export_model(
+        exporter, model, out, revision=revision, pooling=pooling, precisions=chosen,
+        addition=ClientFolder(weights, repository, license_name), overwrite=overwrite, check=check,
+        thresholds=thresholds, threads=threads, track=track,
+    )  # fmt: skip

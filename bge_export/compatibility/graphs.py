@@ -1,0 +1,132 @@
+"""What keeps an ONNX file from loading in a client, or from giving right values there: read from its bytes alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bge_export.compatibility.findings import Finding
+from bge_export.compatibility.targets import CONTRIB, TargetFacts
+from bge_export.contracts import LAST_HIDDEN_STATE
+from bge_export.errors import ArtifactError, MissingLibrary
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+STANDARD = ("", "ai.onnx")
+
+
+def read_graph(path: Path) -> "onnx.ModelProto":
+    """Return an ONNX file without its external data.
+
+    Raises:
+        ArtifactError: it is none.
+        MissingLibrary: onnx is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingLibrary("onnx", "inspect", "looking into ONNX files") from error
+    try:
+        return onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise ArtifactError(f"{path} is no ONNX file: {error}. Export it again.") from error
+
+
+def check_graph(model: "onnx.ModelProto", name: str, facts: TargetFacts, config: dict[str, object]) -> list[Finding]:
+    """Return every reason why a file does not run as it should.
+
+    Args:
+        model: the file.
+        name: its name in the folder, such as `onnx/model.onnx`.
+        facts: the client and the host.
+        config: `transformers.js_config` of the folder.
+    """
+    return [*_versions(model, facts), *_operators(model, facts), *_ends(model), *_external(model, name, facts, config)]
+
+
+def _opset(model: "onnx.ModelProto") -> int:
+    return max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
+
+
+def _versions(model: "onnx.ModelProto", facts: TargetFacts) -> Iterator[Finding]:
+    import onnx
+
+    opset = _opset(model)
+    if not 0 < opset <= facts.opset:
+        yield Finding("opset", f"opset {opset}", f"at most {facts.opset}")
+    if model.ir_version > facts.ir:
+        yield Finding("ir", f"IR version {model.ir_version}", f"at most {facts.ir}")
+    lowest, highest = facts.fp16_opsets
+    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
+    if half and not lowest <= opset <= highest:
+        yield Finding("fp16-opset", f"float16 at opset {opset}", f"{lowest} to {highest}, for its layer normalisation")
+
+
+def _operators(model: "onnx.ModelProto", facts: TargetFacts) -> Iterator[Finding]:
+    import onnx
+
+    opset, seen = _opset(model), set()
+    for node in model.graph.node:
+        key = (node.domain, node.op_type)
+        if key in seen:
+            continue
+        seen.add(key)
+        if node.domain in STANDARD:
+            known = onnx.defs.has(node.op_type, max_inclusive_version=opset) if opset else False
+            if not known:
+                yield Finding("operator", f"{node.op_type}, which opset {opset} does not have", "another operator")
+            elif node.op_type in facts.missing:
+                yield Finding("operator", f"{node.op_type}, which gives wrong values there", "a file without it")
+        elif node.domain != CONTRIB or node.op_type not in facts.contrib:
+            yield Finding("operator", f"{node.domain}:{node.op_type}, not seen to run there", "a file without it")
+    for bits in sorted({_bits(node) for node in model.graph.node if node.op_type == "MatMulNBits"}):
+        if bits not in facts.bits and "MatMulNBits" in facts.contrib:
+            yield Finding("bits", f"MatMulNBits of {bits} bits", f"{' or '.join(map(str, sorted(facts.bits)))} bits")
+
+
+def _bits(node: "onnx.NodeProto") -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "bits"), 4)
+
+
+def _ends(model: "onnx.ModelProto") -> Iterator[Finding]:
+    """Yield inputs and outputs that clients do not feed or do not read."""
+    import onnx
+
+    kind = onnx.TensorProto.DataType.Name
+    inputs = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    for name in sorted(set(inputs) - set(INPUTS)):
+        yield Finding("input", f"the input {name!r}, which no client feeds", f"only {', '.join(INPUTS)}")
+    for name in INPUTS[:2]:
+        if name not in inputs:
+            yield Finding("input", f"no input {name!r}", "it, as int64")
+    for name, type_ in inputs.items():
+        if type_ != onnx.TensorProto.INT64:
+            yield Finding("input", f"{name} of {kind(type_).lower()}", "int64")
+    outputs = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
+    if LAST_HIDDEN_STATE not in outputs:
+        yield Finding("output", f"the outputs {', '.join(outputs)}", f"{LAST_HIDDEN_STATE}: pipelines read no other")
+    for name, type_ in outputs.items():
+        if type_ != onnx.TensorProto.FLOAT:
+            yield Finding("output-type", f"{name} of {kind(type_).lower()}", "float: clients pool it as if it were")
+
+
+def _external(model: "onnx.ModelProto", name: str, facts: TargetFacts, config: dict[str, object]) -> Iterator[Finding]:
+    """Yield external data that the client does not look for."""
+    import onnx
+
+    tensors = [one for one in model.graph.initializer if one.data_location == onnx.TensorProto.EXTERNAL]
+    places = {entry.value for one in tensors for entry in one.external_data if entry.key == "location"}
+    if not places:
+        return
+    if not facts.external_data:
+        yield Finding("external-data", f"weights in {', '.join(sorted(places))}", "all weights in the file itself")
+        return
+    needed = f"{name.rpartition('/')[2]}_data"
+    for place in sorted(places - {needed}):
+        yield Finding("external-data", f"weights in {place!r}", f"the name {needed!r}, which browsers look for")
+    if not config.get("use_external_data_format"):
+        yield Finding(
+            "external-data", "config.json without transformers.js_config.use_external_data_format",
+            "that key: browsers fetch the weights only with it",
+        )  # fmt: skip

@@ -1,0 +1,100 @@
+"""What the JSON files and the card of a folder must say for a client to make the checkpoint's vectors of a text."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bge_export.compatibility.findings import Finding
+from bge_export.compatibility.targets import EVERY, TargetFacts
+from bge_export.errors import CheckpointError
+from bge_export.json_files import positive_integer, read_object, read_object_if_there
+from bge_export.pooling_files import read_sentence_files
+
+READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
+UNBOUNDED = 1_000_000
+FENCE = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+POOLING = re.compile(r"pooling:\s*['\"](\w+)['\"]")
+OLD = re.compile(r"transformers@2\.(\d+)")
+FIRST_CLS = 11
+"""CLS pooling is in Transformers.js from 2.11 on."""
+
+
+def client_config(root: Path) -> dict[str, object]:
+    """Return `transformers.js_config` of a folder, empty where there is none."""
+    try:
+        found = read_object_if_there(root / "config.json").get("transformers.js_config")
+    except CheckpointError:  # `check_folder` says so
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def check_folder(root: Path, facts: TargetFacts) -> list[Finding]:
+    """Return every reason why the folder's small files mislead the client, or the people who read its card."""
+    findings: list[Finding] = []
+    objects: dict[str, dict[str, Any]] = {}
+    for name in READ:
+        try:
+            objects[name] = read_object(root / name)
+        except CheckpointError as error:
+            findings.append(Finding("json", str(error), f"{name}, which every client reads"))
+    findings += _config(objects.get("config.json", {"model_type": "?"}))
+    if "tokenizer_config.json" in objects:
+        findings += _settings(objects["tokenizer_config.json"], objects.get("config.json", {}), facts)
+    if "tokenizer.json" in objects:
+        findings += _tokenizer(objects["tokenizer.json"])
+    return [*findings, *_card(root)]
+
+
+def _config(config: dict[str, Any]) -> Iterator[Finding]:
+    if not config.get("model_type"):
+        yield Finding("json", "config.json without model_type", "it: 2.5.0 does not load the model otherwise")
+    own = config.get("transformers.js_config")
+    dtype = own.get("dtype") if isinstance(own, dict) else None
+    for value in dtype.values() if isinstance(dtype, dict) else [dtype]:
+        if value is not None and value not in EVERY | {"auto"}:
+            got = f"transformers.js_config.dtype {value!r}, which version 4 takes for fp32 without a word"
+            yield Finding("json", got, f"one of {', '.join(sorted(EVERY))}")
+
+
+def _settings(settings: dict[str, Any], config: dict[str, Any], facts: TargetFacts) -> Iterator[Finding]:
+    """Yield what is wrong in `tokenizer_config.json`: clients cut texts at its `model_max_length`, and nowhere else."""
+    length = positive_integer(settings.get("model_max_length"))
+    positions = positive_integer(config.get("max_position_embeddings"))
+    if length is None or length > UNBOUNDED or (positions is not None and length > positions):
+        got = f"tokenizer_config.json with model_max_length {settings.get('model_max_length')!r}"
+        yield Finding("json", got, f"at most {positions or 'the positions of the model'}: longer texts fail otherwise")
+    declared = settings.get("tokenizer_class")
+    allowed = facts.tokenizer_classes
+    if allowed is not None and str(declared).removesuffix("Fast") not in allowed:
+        got = f"tokenizer_config.json with tokenizer_class {declared!r}"
+        yield Finding("json", got, f"one of {', '.join(sorted(allowed))}: version 2 knows no other")
+
+
+def _tokenizer(tokenizer: dict[str, Any]) -> Iterator[Finding]:
+    for key in ("padding", "truncation"):
+        if tokenizer.get(key) is not None:
+            got = f"tokenizer.json with {key} baked in"
+            yield Finding(
+                "tokenizer", got, f"{key}: null; readers that apply it give other vectors than those that do not"
+            )
+
+
+def _card(root: Path) -> Iterator[Finding]:
+    """Yield examples of the card that pool otherwise than the folder promises, or in a version that cannot."""
+    card = root / "README.md"
+    if not card.is_file():
+        return
+    try:
+        promised = read_sentence_files(root).pooling
+    except CheckpointError as error:
+        yield Finding("json", str(error), "pooling files that can be read")
+        return
+    for snippet in FENCE.findall(card.read_text("utf-8", "replace")):
+        for shown in POOLING.findall(snippet):
+            if promised is not None and shown not in ("none", {"last": "last_token"}.get(promised, promised)):
+                yield Finding("card", f"an example in README.md with pooling: '{shown}'", f"pooling: '{promised}'")
+            if shown == "cls" and any(int(minor) < FIRST_CLS for minor in OLD.findall(snippet)):
+                yield Finding(
+                    "card", "an example in README.md with CLS pooling in a version before 2.11", "2.11 or newer"
+                )

@@ -1,0 +1,32 @@
+"""What `check` prints."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bge_export.compatibility.findings import FileCheck, FolderCheck
+
+
+def render_check(check: FolderCheck) -> RenderableType:
+    """Return the table of files and targets, every reason, and the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("target", "file", "MB", "state", "peak MiB", "first s", "first CPU s", "next s"):
+        table.add_column(column, justify="right" if column in ("MB", "peak MiB") else "left", overflow="fold")
+    reasons = []
+    for one in check.files:
+        table.add_row(*_cells(one))
+        reasons += [Text(f"{one.state} {one.target} {one.file or 'folder'}: {finding}") for finding in one.findings]
+    verdict = f"REFUSED: {', '.join(check.refused)}" if check.refused else "PASSED: every target has a file that fits."
+    return Group(table, *([Text("")] if reasons else []), *reasons, Text(""), Text(verdict, style="bold"))
+
+
+def _cells(one: FileCheck) -> tuple[str, ...]:
+    size = f"{one.size_bytes / 1e6:.1f}" if one.file else ""
+    if one.measured is None:
+        return (one.target, one.file or "folder", size, one.state, "", "", "", "")
+    figures = one.measured
+    peak = "unknown" if figures.peak_bytes is None else f"{figures.peak_bytes / 2**20:.0f}"
+    return (
+        one.target, one.file, size, one.state, peak, f"{figures.cold_seconds:.2f}", f"{figures.cold_cpu_seconds:.2f}",
+        f"{figures.warm_seconds:.3f}",
+    )  # fmt: skip

@@ -1,0 +1,82 @@
+"""One model file, opened in a client: what every place and version has in common."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, TokenBatch
+from bge_export.errors import ArtifactError, ClientError
+from bge_export.javascript.clients import Client
+from bge_export.javascript.process import Link, peak_bytes
+from bge_export.pooling import normalize
+
+
+class ClientsSession:
+    """One model file in one client."""
+
+    def __init__(
+        self, link: Link, artifact: Artifact, client: Client, facts: Mapping[str, str], resources: ExitStack
+    ) -> None:
+        """Wrap an opened client; `resources` end with it."""
+        self._link = link
+        self._artifact = artifact
+        self._client = client
+        self._resources = resources
+        self.facts = facts
+
+    def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return the embeddings by output, [B, D] float32; the client pooled, and they are normalised here.
+
+        Raises:
+            ArtifactError: an output is not float32, which clients pool as if it were.
+            ClientError: the client failed.
+        """
+        arrays = batch.feed(("input_ids", "attention_mask", "token_type_ids"))
+        answer = self._link.ask(
+            "run", names=list(self._artifact.inputs), outputs=list(self._artifact.outputs),
+            dims=list(batch.input_ids.shape), arrays={name: array.ravel().tolist() for name, array in arrays.items()},
+        )  # fmt: skip
+        return {name: self._rows(name, answer["outputs"][name], len(batch.input_ids)) for name in answer["outputs"]}
+
+    def _rows(self, name: str, given: Mapping[str, Any], count: int) -> NDArray[np.float32]:
+        if given["type"] != "float32":
+            raise ArtifactError(
+                f"{self._artifact.model} gives {name} as {given['type']}, which clients pool as if it were float32. "
+                "Export it again with float32 outputs."
+            )
+        rows = _decoded(given["rows"]).reshape(count, -1)
+        wanted = self._artifact.spec.normalize and name != SENTENCE_EMBEDDING
+        return normalize(rows) if wanted else rows
+
+    def tokenize(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the ids that the client's own tokenizer makes of each text."""
+        return [tuple(ids) for ids in self._link.ask("tokenize", texts=list(texts))["ids"]]
+
+    def embed_text(self, text: str) -> NDArray[np.float32]:
+        """Return what the client's own pipeline makes of a text, [D] float32."""
+        return _decoded(self._link.ask("embed", text=text, by_hand=not self._client.cls)["row"])
+
+    def usage(self) -> tuple[float, int | None]:
+        """Return the CPU seconds that the client has used since it started, and its peak memory in bytes if known."""
+        cpu = float(self._link.ask("usage")["cpu_seconds"])
+        return cpu, peak_bytes(self._link.pid)
+
+    def close(self) -> None:
+        """End the client."""
+        self._resources.close()
+
+
+def _decoded(text: object) -> NDArray[np.float32]:
+    """Return the float32 values of an answer.
+
+    Raises:
+        ClientError: it holds none.
+    """
+    try:
+        return np.frombuffer(base64.b64decode(str(text), validate=True), dtype="<f4").astype(np.float32)
+    except ValueError as error:
+        raise ClientError(f"the client's answer holds no float32 values: {error}") from error

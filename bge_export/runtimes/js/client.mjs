@@ -1,0 +1,124 @@
+// One client, whatever runs it: opens a model folder with a Transformers.js that the caller imported, and answers
+// requests about it. Nothing here knows Node, Deno or a browser.
+//
+//   open      {models, options, pooling, normalize, env}     -> {version, inputs}
+//   tokenize  {texts}                                        -> {ids}      with the client's own tokenizer
+//   run       {input_ids, attention_mask, token_type_ids}    -> {outputs}  through the client's own model class
+//   embed     {text}                                         -> {row}      the client's whole pipeline
+//
+// Rows travel as base64 of float32, little endian. Of token states only what the pooling needs is sent: [B, D].
+
+export class Client {
+  constructor(library) {
+    this.library = library;
+    this.loaded = [];
+  }
+
+  async open({ models, options, pooling, normalize, settings }) {
+    const { env, pipeline } = this.library;
+    env.allowLocalModels = true; // false by default in browsers from version 3 on
+    env.allowRemoteModels = false;
+    env.localModelPath = models;
+    env.useBrowserCache = false; // it would keep an earlier export's file
+    for (const [name, value] of Object.entries(settings.env ?? {})) env[name] = value;
+    for (const [name, value] of Object.entries(settings.wasm ?? {})) env.backends.onnx.wasm[name] = value;
+    this.pooling = pooling;
+    this.normalize = normalize;
+    const progress_callback = ({ status, file }) => status === 'done' && this.loaded.push(file);
+    this.pipe = await pipeline('feature-extraction', 'model', { ...options, progress_callback });
+    return { version: env.version, files: this.loaded };
+  }
+
+  async tokenize({ texts }) {
+    const ids = [];
+    for (const text of texts) {
+      const { input_ids } = await this.pipe.tokenizer(text, { padding: true, truncation: true });
+      ids.push(Array.from(input_ids.data, Number));
+    }
+    return { ids };
+  }
+
+  async run({ names, outputs, dims, arrays }) {
+    const { Tensor } = this.library;
+    const feed = {};
+    for (const name of names) {
+      feed[name] = new Tensor('int64', BigInt64Array.from(arrays[name], BigInt), dims);
+    }
+    const given = await this.pipe.model(feed);
+    const found = {};
+    for (const name of outputs) {
+      const tensor = given[name];
+      if (tensor === undefined) throw Error(`the client gave ${Object.keys(given)}, and no ${name}`);
+      found[name] = { type: tensor.type, dims: Array.from(tensor.dims), rows: null };
+      if (tensor.type === 'float32') found[name].rows = encode(pooled(tensor, arrays.attention_mask, this.pooling));
+    }
+    return { outputs: found };
+  }
+
+  async embed({ text, by_hand }) {
+    let tensor;
+    if (by_hand) {
+      const states = await this.pipe(text, { pooling: 'none' });
+      const mask = new Array(states.dims[1]).fill(1);
+      tensor = { type: states.type, data: unit(pooled(states, mask, this.pooling), this.normalize) };
+    } else {
+      const pooling = this.pooling === 'last' ? 'last_token' : this.pooling;
+      tensor = await this.pipe(text, { pooling, normalize: this.normalize });
+    }
+    if (tensor.type !== 'float32') throw Error(`the pipeline gave ${tensor.type}, not float32`);
+    return { row: encode(tensor.data) };
+  }
+
+  async answer(request) {
+    if (!['open', 'tokenize', 'run', 'embed'].includes(request.op)) throw Error(`no such request: ${request.op}`);
+    return await this[request.op](request);
+  }
+}
+
+// What the pooling keeps of [B, S, D] states, [B, D]; a tensor that has no S is the embedding already.
+function pooled(tensor, mask, pooling) {
+  if (tensor.dims.length !== 3) return tensor.data;
+  const [rows, length, width] = tensor.dims;
+  const kept = new Float32Array(rows * width);
+  for (let row = 0; row < rows; ++row) {
+    const real = mask.slice(row * length, (row + 1) * length).reduce((sum, one) => sum + one, 0);
+    const [first, end] = { cls: [0, 1], mean: [0, real], last: [real - 1, real] }[pooling];
+    for (let column = 0; column < width; ++column) {
+      let sum = 0;
+      for (let at = first; at < end; ++at) sum += tensor.data[(row * length + at) * width + column];
+      kept[row * width + column] = sum / (end - first);
+    }
+  }
+  return kept;
+}
+
+function unit(row, wanted) {
+  if (!wanted) return row;
+  const length = Math.sqrt(row.reduce((sum, value) => sum + value * value, 0));
+  return row.map((value) => value / length);
+}
+
+function encode(values) {
+  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  let text = '';
+  for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+  return btoa(text);
+}
+
+// What went wrong, in words: a failing wasm build of version 3 throws a bare number.
+export function reason(error) {
+  if (typeof error === 'number') return `onnxruntime-web threw the bare number ${error}, which says nothing`;
+  return String(error?.message ?? error);
+}
+
+// What a library prints must not mix with the answers; the last lines are kept to explain a failure.
+export function captureConsole() {
+  const lines = [];
+  for (const name of ['log', 'info', 'debug', 'warn', 'error']) {
+    console[name] = (...parts) => {
+      lines.push(parts.map((part) => String(part?.message ?? part)).join(' ').slice(0, 500));
+      lines.splice(0, lines.length - 20);
+    };
+  }
+  return lines;
+}

@@ -1,0 +1,82 @@
+"""Transformers.js in Node, Deno, its web build in plain Node, and Chromium: each pinned version is a device.
+
+Token ids go through the client's own model class, so that runtimes and not tokenizers are compared; the client's own
+tokenizer and pipeline are asked besides (`capabilities.ClientSession`). Nothing is taken on trust: the bytes that
+reached ONNX Runtime must be the artifact's, because clients fall back to another file or to a cache without a word.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from bge_export.contracts import Artifact, Session
+from bge_export.errors import DeviceUnavailable
+from bge_export.javascript.clients import CLIENTS
+from bge_export.javascript.opening import open_client
+from bge_export.javascript.packages import find_chromium, find_deno, find_node, packages_folder
+from bge_export.javascript.session import ClientsSession
+
+FINDERS = {
+    "node": (find_node,),
+    "deno": (find_deno,),
+    "web": (find_node,),
+    "chromium": (find_chromium,),
+    "webgpu": (find_chromium,),
+    "edge": (find_deno,),
+}
+DEVICES = (
+    *(f"{place}@{name}" for place in ("node", "deno", "web", "chromium") for name in CLIENTS),
+    *(f"webgpu@{name}" for name, client in CLIENTS.items() if client.major > 2),
+    "edge@3",  # as in Supabase's runtime: the web build in Deno, on a native ONNX Runtime that the host brings
+)
+
+
+class TransformersJs:
+    """Opens ONNX artifacts in Transformers.js."""
+
+    name = "transformersjs"
+    formats = frozenset({"onnx"})
+    library = "bge-export"  # the clients are no Python distribution; their versions are facts of the lane
+    extra = "all"
+    known = DEVICES
+
+    def devices(self) -> Mapping[str, str | None]:
+        """Return each place and version -> None, or why it cannot be used."""
+        return {device: _missing(device) for device in DEVICES}
+
+    def reads(self, artifact: Artifact, device: str) -> bool:
+        """Return whether the version has a name for the artifact's file."""
+        client = CLIENTS.get(device.partition("@")[2])
+        return client is None or client.options(artifact.model) is not None
+
+    def open(self, artifact: Artifact, device: str, threads: int) -> Session:
+        """Load the artifact in one client.
+
+        Raises:
+            ArtifactError: the client loaded other bytes than the artifact's.
+            ClientError: the client failed, ended or hung.
+            DeviceUnavailable: a program or the clients' packages are missing.
+        """
+        if device not in DEVICES:
+            raise DeviceUnavailable(f"transformersjs knows no {device!r}; it has {', '.join(DEVICES)}")
+        if (why := _missing(device)) is not None:
+            raise DeviceUnavailable(f"transformersjs cannot run on {device!r}: {why}")
+        place, _, name = device.partition("@")
+        client = CLIENTS[name]
+        with ExitStack() as stack:
+            link, answer = open_client(place, client, artifact, threads, stack)
+            facts = {"transformers.js": str(answer.get("version")), "place": place, "loaded": artifact.model}
+            return ClientsSession(link, artifact, client, facts, stack.pop_all())
+
+
+def _missing(device: str) -> str | None:
+    """Return why a device cannot be used here, None where it can."""
+    try:
+        packages_folder()
+        for find in FINDERS[device.partition("@")[0]]:
+            find()
+    except DeviceUnavailable as error:
+        return str(error)
+    return None
+
+
+RUNTIME = TransformersJs()

@@ -1,0 +1,118 @@
+"""The folder that Transformers.js loads: files under its names, the checkpoint's own weights, and a right card."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bge_export import commands
+from bge_export.card import examples
+from bge_export.commands import export_transformersjs, judge_report
+from bge_export.digest import file_sha256
+from bge_export.errors import ArtifactError, OutputError, UsageError
+from bge_export.exporters import find_exporter
+from bge_export.manifest import read_bundle, read_manifest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("transformersjs") / "out"
+    exported = export_transformersjs(str(tiny), out, repository="somebody/tiny", license_name="mit")
+    assert exported.place == out
+    assert exported.proof.verdict.passed
+    return out
+
+
+def test_files_stand_under_the_clients_names(folder: Path) -> None:
+    expected = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx"}
+    names = {expected[precision] for precision in find_exporter("onnx").precisions if precision in expected}
+    assert {path.name for path in (folder / "onnx").iterdir()} == names
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "README.md", "model.safetensors"):
+        assert (folder / name).is_file()
+
+
+def test_the_weights_are_the_checkpoints_and_no_artifact_depends_on_them(folder: Path, tiny: Path) -> None:
+    assert file_sha256(folder / "model.safetensors") == file_sha256(tiny / "model.safetensors")
+    manifest, artifacts = read_bundle(folder)
+    assert manifest.weights == ["model.safetensors"]
+    assert all("model.safetensors" not in item.files for item in artifacts)
+
+
+def test_transformers_loads_the_folder_itself(folder: Path, tiny: Path) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    rows = []
+    for place in (folder, tiny):
+        tokens = AutoTokenizer.from_pretrained(place)("a happy person", return_tensors="pt")
+        with torch.no_grad():
+            rows.append(AutoModel.from_pretrained(place)(**tokens).last_hidden_state.numpy())
+    np.testing.assert_array_equal(*rows)
+
+
+def test_other_weights_are_refused(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is not the file that was exported"):
+        read_bundle(copy)
+
+
+def test_without_weights(tiny: Path, tmp_path: Path) -> None:
+    place = export_transformersjs(str(tiny), tmp_path / "out", dtypes=["fp32"], weights=False, check=False).place
+    assert not list(place.glob("*.safetensors"))
+    assert read_manifest(place).weights == []
+    card = (place / "README.md").read_text("utf-8")
+    assert "Not measured" in card
+    assert "AutoModel" not in card
+
+
+def test_extending_the_folder_keeps_weights_and_card(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    with pytest.raises(OutputError, match="has onnx-fp32 already"):
+        export_transformersjs(str(tiny), copy, dtypes=["fp32"], check=False)
+    commands.export_model(find_exporter("torchscript"), str(tiny), copy, check=False)
+    assert read_manifest(copy).weights == ["model.safetensors"]
+    assert (copy / "README.md").read_bytes() == (folder / "README.md").read_bytes()
+
+
+def test_writing_the_card_again_leaves_the_earlier_folder_alone(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    before = (copy / "README.md").read_bytes()
+    (tmp_path / "linked.md").hardlink_to(copy / "README.md")
+    export_transformersjs(str(tiny), copy, dtypes=["fp32"], overwrite=True, check=False)
+    assert (tmp_path / "linked.md").read_bytes() == before != (copy / "README.md").read_bytes()
+
+
+def test_the_card_says_what_was_measured_and_pools_as_the_checkpoint(folder: Path) -> None:
+    card = (folder / "README.md").read_text("utf-8")
+    assert card.startswith("---\nlibrary_name: transformers.js\n")
+    assert "license: mit" in card
+    assert "somebody/tiny" in card
+    assert "mean" not in card
+    assert re.search(r"\| `onnx/model\.onnx` \| `fp32` \| [\d.]+ MB \| 0\.99999\d* \|\n", card)
+    assert "\n\n\n" not in card
+    assert len(re.findall(r"pooling: 'cls', normalize: true", card)) == 4
+
+
+def test_the_documentation_shows_the_same_examples() -> None:
+    from bge_export.contracts import EmbeddingSpec
+
+    spec = EmbeddingSpec(
+        dim=384, max_tokens=512, pooling="cls", normalize=True,
+        query_prefix="Represent this sentence for searching relevant passages: ",
+    )  # fmt: skip
+    shown = examples(spec, "Supabase/bge-small-en", {"fp32", "fp16", "q8"})
+    assert shown in (ROOT / "docs/javascript.md").read_text("utf-8"), f"docs/javascript.md must hold:\n{shown}"
+
+
+def test_the_report_judges_the_folder_again(folder: Path) -> None:
+    assert judge_report(folder / "parity.json").verdict.passed
+
+
+def test_a_dtype_that_nothing_writes_is_a_usage_error(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--dtypes: there is no 'q8'"):
+        export_transformersjs(str(tiny), tmp_path / "out", dtypes=["q8"])
