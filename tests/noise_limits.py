@@ -4,6 +4,7 @@ The limits that ship are measured on trained weights. Random ones, 32 or 64 wide
 small, and the sums are short. A wrong graph is still far below.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,25 +23,19 @@ LOWEST = {
 
 
 def noise_limits(folder: Path) -> Path:
-    """Write the shipped limits with wider ones for rounded ONNX files on the processor; return the file."""
-    text = (fixtures_folder() / "thresholds.toml").read_text("utf-8")
-    places = [(f"onnx-{name}", runtime, name) for name in LOWEST for runtime in ("onnxruntime", "openvino")]
-    places += [("openvino-int8", runtime, "int8") for runtime in ("openvino", "openvino_default_hint")]
-    tables = tomllib.loads(text)
-    for target, runtime, _ in places:
-        tables.pop(f"{target}@{runtime}:cpu", None)
-    text = "".join(_table(name, fields) for name, fields in tables.items() if isinstance(fields, dict))
-    text = f"require = {tables['require']}\n{text}"
-    for target, runtime, precision in places:
-        cosine, batch = LOWEST[precision]
-        text += (
-            f'\n["{target}@{runtime}:cpu"]\nmin_cosine = {cosine}\nmax_abs = 0.3\n'
-            f"max_norm_error = 1e-5\nmin_batch_cosine = {batch}\n"
-        )
+    """Write the shipped limits with wider ones for rounded files; return the file."""
+    tables = tomllib.loads((fixtures_folder() / "thresholds.toml").read_text("utf-8"))
+    for precision, (cosine, batch) in LOWEST.items():
+        for target in (f"onnx-{precision}", f"openvino-{precision}"):
+            if target in tables:
+                tables = {name: fields for name, fields in tables.items() if not name.startswith(f"{target}@")}
+                tables[target] |= {"min_cosine": cosine, "max_abs": 0.3, "min_batch_cosine": batch}
+    require = json.dumps(tables.pop("require"))
     path = folder / "thresholds.toml"
-    path.write_text(text, "utf-8")
+    path.write_text(f"require = {require}\n" + "".join(_table(*item) for item in tables.items()), "utf-8")
     return path
 
 
 def _table(name: str, fields: Mapping[str, object]) -> str:
-    return f'["{name}"]\n' + "".join(f"{key} = {value}\n" for key, value in fields.items())
+    rows = (f"{json.dumps(key)} = {json.dumps(value)}\n" for key, value in fields.items())
+    return f"[{json.dumps(name)}]\n" + "".join(rows)

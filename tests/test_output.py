@@ -17,7 +17,7 @@ def ours(folder: Path) -> Path:
     """Make a folder that bge-export wrote: its only file is `old`."""
     folder.mkdir(parents=True)
     manifest = Manifest(
-        schema_=SCHEMA, source=Source(id="m", revision=None, digest="c" * 64, model_type="bert"), models=[],
+        schema_=SCHEMA, source=Source(id="m", revision=None, digest="c" * 64, model_type="bert"), models=[], weights=[],
         spec=Spec(dim=8, max_tokens=8, pooling="cls", normalize=True, query_prefix=""), files={"old": "0" * 64},
         checked=True,
     )  # fmt: skip

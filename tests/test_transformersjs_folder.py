@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from noise_limits import noise_limits
 
 from bge_export import commands
 from bge_export.card import examples
@@ -21,7 +22,8 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("transformersjs") / "out"
-    exported = export_transformersjs(str(tiny), out, repository="somebody/tiny", license_name="mit")
+    limits = noise_limits(out.parent)
+    exported = export_transformersjs(str(tiny), out, repository="somebody/tiny", license_name="mit", thresholds=limits)
     assert exported.place == out
     assert exported.proof.verdict.passed
     return out
@@ -109,8 +111,8 @@ def test_the_documentation_shows_the_same_examples() -> None:
     assert shown in (ROOT / "docs/javascript.md").read_text("utf-8"), f"docs/javascript.md must hold:\n{shown}"
 
 
-def test_the_report_judges_the_folder_again(folder: Path) -> None:
-    assert judge_report(folder / "parity.json").verdict.passed
+def test_the_report_judges_the_folder_again(folder: Path, tmp_path: Path) -> None:
+    assert judge_report(folder / "parity.json", thresholds=noise_limits(tmp_path)).verdict.passed
 
 
 def test_a_dtype_that_nothing_writes_is_a_usage_error(tiny: Path, tmp_path: Path) -> None:

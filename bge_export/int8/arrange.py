@@ -290,15 +290,23 @@ class _Writer:
             gather.replace_input_with(place, turned.outputs[0])
 
     def _finish(self, state: ir.Value, hidden: int, *, cls_only: bool) -> onnx.ModelProto:
+        # Axes so that channels come first: rows of memory are put in order, not single numbers.
         if self.by_sequence and cls_only:
             state = self.op("Unsqueeze", [state, self.integers([1])], "first/state")
+            before, after = [2, 0, 1], [1, 2, 0]
         elif self.by_sequence:
             shape = self.op("Concat", [self.sizes[1], self.sizes[0], self.integers([hidden])], "sizes/states", axis=0)
             state = self.op("Reshape", [state, shape], "states/split")
-            state = self.op("Transpose", [state], "states", perm=[1, 0, 2])
+            before, after = [2, 1, 0], [1, 2, 0]
+        else:
+            before, after = [2, 0, 1], [1, 2, 0]
         if self.encoder.hidden_order is not None:
             places = self.constant(np.argsort(self.encoder.hidden_order).astype(np.int64), "order")
-            state = self.op("Gather", [state, places], "states/in_order", axis=2)
+            channels = self.op("Transpose", [state], "states/channels", perm=before)
+            ordered = self.op("Gather", [channels, places], "states/ordered", axis=0)
+            state = self.op("Transpose", [ordered], "states", perm=after)
+        elif self.by_sequence and not cls_only:
+            state = self.op("Transpose", [state], "states", perm=[1, 0, 2])
         state.name, state.dtype = LAST_HIDDEN_STATE, ir.DataType.FLOAT
         state.shape = ir.Shape(["batch_size", 1 if cls_only else "sequence_length", hidden])
         self.graph.outputs.append(state)
