@@ -15,6 +15,13 @@ FORBIDDEN = {
     "errors": ("bge_export.",),
     "exporters": ("bge_export.runtimes", "bge_export.parity", "bge_export.reference", "bge_export.commands"),
     "precision": ("bge_export.runtimes", "bge_export.parity", "bge_export.exporters", "bge_export.reference"),
+    "int8": (
+        "bge_export.exporters",
+        "bge_export.runtimes",
+        "bge_export.parity",
+        "bge_export.reference",
+        "bge_export.commands",
+    ),
     "graph": ("bge_export.",),
     "runtimes": ("bge_export.exporters", "bge_export.parity", "bge_export.reference", "bge_export.commands"),
     "reference": (

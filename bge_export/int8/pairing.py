@@ -1,6 +1,6 @@
 """Orders the channels of an encoder so that the pair rule costs nothing where the order is free.
 
-The rule (`rounding.py`) limits two large weights of the same sign only where they are neighbours along the inputs of a
+The rule (`pair_rule`) limits two large weights of the same sign only where they are neighbours along the inputs of a
 linear layer, and which channels are neighbours is free: the neurons of a feed-forward, the channels within a head, and
 the hidden channels of the whole encoder may stand in any order. Neighbours are chosen by minimum-cost matching.
 """
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bge_export.int8.rounding import GREATEST, PAIR_SUM
+from bge_export.int8.rounding import GREATEST
+from bge_export.pair_rule import PAIR_SUM
 
 ROUNDS = 3
 """Matchings one after the other: each keeps one half of every pair and looks for the best other half again."""
@@ -72,7 +73,10 @@ def _codes(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _costs(channels: Tensor, readers: list[Reader], codes: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return for each two channels the predicted error of limiting one of them, [n, n]."""
+    """Return for each two channels the predicted error of limiting one of them, [n, n].
+
+    A pair whose codes are both large is counted from both sides, which only makes it dearer.
+    """
     costs = torch.zeros(len(channels), len(channels))
     for reader, (all_codes, scale) in zip(readers, codes, strict=True):
         mine, diagonal = all_codes[channels], reader.diagonal[channels]
@@ -85,5 +89,4 @@ def _costs(channels: Tensor, readers: list[Reader], codes: list[tuple[Tensor, Te
             paid = over.square() @ price[large] * torch.minimum(diagonal, diagonal[place])
             costs[place] += paid
             costs[:, place] += paid
-    # pairs with two large codes were counted from both sides
     return costs

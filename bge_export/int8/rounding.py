@@ -3,10 +3,8 @@
 GPTQ (Frantar et al. 2023) rounds a weight matrix one input channel after the other and lets the channels still to
 come take the error, as far as the inputs are correlated. The Hessian weighs each token by its importance.
 
-The pair rule: processors without VNNI multiply uint8 by int8 with an instruction that adds the products of two
-neighbouring inputs in a saturating 16-bit integer. It cannot saturate where weights 2i and 2i + 1 of the same sign sum
-to at most 128 in size (255 * 128 < 32768). A weight that would break the rule is limited, and the channels to come
-take that error too; the scale of each output channel is chosen with it.
+A weight that would break the pair rule (`pair_rule`) is limited, and the channels to come take that error too; the
+scale of each output channel is chosen with it.
 """
 
 from dataclasses import dataclass
@@ -17,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bge_export.int8.encoder import Floats
+from bge_export.pair_rule import PAIR_SUM
 
 GREATEST = 127
-PAIR_SUM = 128
 
 FACTORS = (0.85, 0.92, 1.0, 1.1, 1.25)
 """Candidates for a channel's scale, times its largest weight / 127. Below 1 large weights are clipped, above 1 fewer
@@ -134,10 +132,3 @@ def keep_pairs(codes: Tensor) -> Tensor:
     fixed[0 : len(even) : 2] = first - first.sign() * over * smaller_first
     fixed[1 : len(even) : 2] = second - second.sign() * over * ~smaller_first
     return fixed
-
-
-def broken_pairs(integers: NDArray[np.int8]) -> int:
-    """Return how many neighbouring weights along the inputs of [K, N] break the pair rule."""
-    even = integers[: len(integers) // 2 * 2].astype(np.int16).reshape(-1, 2, integers.shape[1])
-    first, second = even[:, 0], even[:, 1]
-    return int(((first * second > 0) & (np.abs(first) + np.abs(second) > PAIR_SUM)).sum())

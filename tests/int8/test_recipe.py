@@ -1,6 +1,7 @@
 """Each step of the int8 recipe against a statement of what it should compute, on every architecture."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import onnxruntime
 import pytest
 import torch
 from architectures import KINDS, Kind, build
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bge_export.checkpoint import open_checkpoint
 from bge_export.contracts import Checkpoint, TokenBatch
@@ -34,6 +37,7 @@ from bge_export.int8.reading import UnknownGraph, read_encoder
 from bge_export.int8.reorder import reorder_heads, reorder_hidden, reorder_inner
 from bge_export.int8.splitting import Copy, SplitPlan, plan_split, split
 from bge_export.onnx_trace import trace
+from bge_export.pair_rule import broken_pairs
 from bge_export.tokens import TextTokenizer
 
 TEXTS = (
@@ -63,7 +67,7 @@ class Sample:
             return run(encoder, self.embedded, parts[0].bias) * parts[0].mask[..., None]
 
     rows: list[tuple[int, ...]]
-    pad: object
+    pad: Callable[..., TokenBatch]
     embedded: torch.Tensor
 
 
@@ -212,19 +216,13 @@ def test_rounding_keeps_the_pair_rule_and_beats_plain_rounding() -> None:
     codes = rounded.integers.astype(int)
     first, second = codes[0::2], codes[1::2]
     assert not ((first * second > 0) & (abs(first) + abs(second) > 128)).any()
-    assert rounding.broken_pairs(rounded.integers) == 0
+    assert broken_pairs(rounded.integers) == 0
     plain = rounding.keep_pairs(torch.round(weight / (weight.abs().amax(0) / 127))) * weight.abs().amax(0) / 127
 
     def error(other: torch.Tensor) -> float:
         return float((x @ (other - weight)).square().mean())
 
     assert error(torch.from_numpy(rounded.weight)) < error(plain)
-
-
-def test_broken_pairs_are_counted() -> None:
-    codes = np.array([[127, 100, -90], [2, 60, 120]], np.int8)
-    assert rounding.broken_pairs(codes) == 2
-    assert rounding.broken_pairs(np.array([[127, 64], [1, 64]], np.int8)) == 0
 
 
 def test_neighbours_are_chosen_so_that_large_weights_stand_apart() -> None:
@@ -283,5 +281,31 @@ def test_a_text_has_the_same_vector_alone_and_in_any_batch(sample: Sample, build
     model = arrange(builder.build(Form()), "sequence-major")
     together = run_graph(model, sample.tokens)[:, 0]
     for place, row in enumerate(sample.rows):
-        alone = run_graph(model, sample.pad([row]))[0, 0]  # type: ignore[operator]
+        alone = run_graph(model, sample.pad([row]))[0, 0]
         assert cosines(alone, together[place]) > 0.999999
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, onnxruntime.InferenceSession, np.ndarray]:
+    """A small BERT, its int8 graph opened, and the vector of each text alone."""
+    sample = make_sample("bert", tmp_path_factory.mktemp("bert"))
+    layers = plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(), lambda _: None)
+    model = arrange(Builder(sample.encoder, layers).build(Form()), "sequence-major")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    alone = np.stack([first_tokens(session, sample.pad([row]))[0] for row in sample.rows])
+    return sample, session, alone
+
+
+def first_tokens(session: onnxruntime.InferenceSession, tokens: TokenBatch) -> np.ndarray:
+    names = [value.name for value in session.get_inputs()]
+    return np.asarray(session.run(["last_hidden_state"], tokens.feed(names))[0])[:, 0]
+
+
+@given(places=st.lists(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=7), padding=st.integers(0, 40))
+@settings(max_examples=60, deadline=None)
+def test_no_neighbour_place_or_padding_moves_a_vector(bert, places: list[int], padding: int) -> None:
+    sample, session, alone = bert
+    rows = [sample.rows[place] for place in places]
+    longest = max(len(row) for row in rows)
+    together = first_tokens(session, sample.pad(rows, longest + padding))
+    assert cosines(together, alone[places]).min() > 0.999999
