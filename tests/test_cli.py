@@ -148,7 +148,10 @@ def test_a_closed_pipe_is_no_verdict(tiny_export: Exported) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_half_way_leaves_nothing(tiny: Path, tmp_path: Path, stop: signal.Signals) -> None:
     command = [sys.executable, "-m", "bge_export", "onnx", str(tiny), "-o", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A suite that a shell runs in the background ignores SIGINT, and so would the export.
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(stop, signal.SIG_DFL)
+    )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".out.*.partial")) and time.monotonic() < deadline:
         time.sleep(0.02)
