@@ -196,14 +196,14 @@ def _export(
 
 def _shown(exported: "Exported", as_json: bool) -> int:
     """Print what an export came to; return its exit status."""
+    if not as_json:
+        show_frontier(exported.place)
     if exported.proof is None:
         if as_json:
             print_json({"place": str(exported.place), "checked": False})
         else:
             print(f"{exported.place}: written, not checked (--no-check).")
         return PASSED
-    if not as_json:
-        show_frontier(exported.place)
     status = show(exported.proof, as_json)
     if not as_json:
         print(f"{exported.place}: {'proven' if status == PASSED else 'refused; the folder is left here to look at'}.")

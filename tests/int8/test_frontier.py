@@ -47,3 +47,10 @@ def test_options_of_int8_need_int8(bge, tiny: Path, tmp_path: Path) -> None:
     done = bge("onnx", tiny, "-o", tmp_path / "out", "--cls-only")
     assert done.returncode == 2
     assert "--quantize int8" in done.stderr
+
+
+def test_the_forms_tried_are_printed(bge, tiny: Path, tmp_path: Path) -> None:
+    done = bge("onnx", tiny, "-o", tmp_path / "out", "--quantize", "int8", "--min-cosine", "0.99", "--no-check")
+    assert done.returncode == 0, done.stderr
+    assert "onnx-int8: forms tried; the last was taken" in done.stdout
+    assert "0 sites" in done.stdout
