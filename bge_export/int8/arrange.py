@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 from bge_export.contracts import LAST_HIDDEN_STATE
 from bge_export.int8.encoder import Activation, Norm
 from bge_export.int8.grid import Grid
-from bge_export.int8.quantized import QuantizedEncoder, QuantizedLayer, QuantizedLinear, Site, round_table
+from bge_export.int8.quantized import QuantizedEncoder, QuantizedLayer, QuantizedLinear, Site
 from bge_export.int8.rounding import Rounded
+from bge_export.int8.tables import lookups, round_tables
 
 Arrangement = Literal["sequence-major", "batch-major"]
-
-LARGE_TABLE_ROWS = 256
-"""Embedding tables from this size on are rounded to 8 bits row by row; smaller ones would save nothing."""
 
 REST_ZERO = 128
 REST_FINER = 255
@@ -56,6 +54,8 @@ class _Writer:
         self.tape = ir.tape.Tape(self.graph)
         self.constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self.prefix = ""
+        self._head_shape: ir.Value | None = None
+        self._texts: ir.Value | None = None
 
     def write(self, *, cls_only: bool) -> onnx.ModelProto:
         embedded, *biases = list(self.graph.outputs)
@@ -63,7 +63,7 @@ class _Writer:
         hidden = len(self.encoder.embedding_norm.gamma)
         if self.by_sequence:
             self._sequence_first(embedded)
-        embedded = _round_tables(self, embedded)
+        embedded = round_tables(self.graph, embedded)
         self.sizes = self._sizes()
         bias = self._score_bias(biases)
         if self.by_sequence:
@@ -177,7 +177,7 @@ class _Writer:
         width = layer.query.weight.integers.shape[1] // layer.heads
         if not self.by_sequence:
             return self.integers([0, 0, layer.heads, width])
-        if not hasattr(self, "_head_shape"):
+        if self._head_shape is None:
             prefix, self.prefix = self.prefix, ""
             parts = [self.sizes[1], self.sizes[0], self.integers([layer.heads, width])]
             self._head_shape = self.op("Concat", parts, "sizes/heads", axis=0)
@@ -250,8 +250,6 @@ class _Writer:
             self._texts = self.op("Transpose", [split], "texts", perm=[1, 0, 2])
         return self._texts
 
-    _texts: ir.Value | None = None
-
     def first_bias(self, bias: ir.Value) -> ir.Value:
         """Return what is added to the scores of the first token, [B, 1 or heads, S]."""
         row = self.op("Slice", [bias, self.integers([0]), self.integers([1]), self.integers([2])], "bias/first")
@@ -281,7 +279,7 @@ class _Writer:
 
     def _sequence_first(self, embedded: ir.Value) -> None:
         """Make the sum of embeddings [S, B, H] by turning the ids that look them up, which are small."""
-        for gather, place in _lookups(embedded):
+        for gather, place in lookups(embedded):
             index = gather.inputs[place]
             assert index is not None  # noqa: S101 - a Gather has an index
             turned = ir.node("Transpose", [index], {"perm": [1, 0]})
@@ -290,22 +288,20 @@ class _Writer:
             gather.replace_input_with(place, turned.outputs[0])
 
     def _finish(self, state: ir.Value, hidden: int, *, cls_only: bool) -> onnx.ModelProto:
-        # Axes so that channels come first: rows of memory are put in order, not single numbers.
-        if self.by_sequence and cls_only:
-            state = self.op("Unsqueeze", [state, self.integers([1])], "first/state")
-            before, after = [2, 0, 1], [1, 2, 0]
-        elif self.by_sequence:
+        tokens_first = self.by_sequence and not cls_only
+        if tokens_first:
             shape = self.op("Concat", [self.sizes[1], self.sizes[0], self.integers([hidden])], "sizes/states", axis=0)
             state = self.op("Reshape", [state, shape], "states/split")
-            before, after = [2, 1, 0], [1, 2, 0]
-        else:
-            before, after = [2, 0, 1], [1, 2, 0]
+        elif self.by_sequence:
+            state = self.op("Unsqueeze", [state, self.integers([1])], "first/state")
         if self.encoder.hidden_order is not None:
+            # Channels come first in between: rows of memory are put in order, not single numbers.
             places = self.constant(np.argsort(self.encoder.hidden_order).astype(np.int64), "order")
+            before = [2, 1, 0] if tokens_first else [2, 0, 1]
             channels = self.op("Transpose", [state], "states/channels", perm=before)
             ordered = self.op("Gather", [channels, places], "states/ordered", axis=0)
-            state = self.op("Transpose", [ordered], "states", perm=after)
-        elif self.by_sequence and not cls_only:
+            state = self.op("Transpose", [ordered], "states", perm=[1, 2, 0])
+        elif tokens_first:
             state = self.op("Transpose", [state], "states", perm=[1, 0, 2])
         state.name, state.dtype = LAST_HIDDEN_STATE, ir.DataType.FLOAT
         state.shape = ir.Shape(["batch_size", 1 if cls_only else "sequence_length", hidden])
@@ -317,48 +313,3 @@ class _Writer:
             model.graph.initializer.extend(tail.initializer)
             model.graph.output.extend(tail.output)
         return model
-
-
-def _lookups(value: ir.Value) -> list[tuple[ir.Node, int]]:
-    """Return the embedding lookups under a sum, each with the place of its index."""
-    node = value.producer()
-    if node is None:
-        raise ValueError(f"{value.name}: the embeddings are no sum of lookups")
-    if node.op_type == "Gather":
-        return [(node, 1)]
-    return [found for source in node.inputs if source is not None and source.const_value is None
-            for found in _lookups(source)]  # fmt: skip
-
-
-def _round_tables(writer: _Writer, embedded: ir.Value) -> ir.Value:
-    """Store large embedding tables as 8 bits a value and a scale a row; return the sum of embeddings."""
-    graph = writer.graph
-    for gather in [node for node in graph if node.op_type == "Gather"]:
-        table, index = gather.inputs[0], gather.inputs[1]
-        array = None if table is None or table.const_value is None else table.const_value.numpy()
-        if array is None or table is None or index is None or array.ndim != 2 or len(array) < LARGE_TABLE_ROWS:
-            continue
-        if array.dtype != np.float32:
-            continue
-        rounded = round_table(array)
-        name = gather.name or "embeddings"
-        codes = writer.tape.initializer(ir.tensor(rounded.integers, name=f"{name}.integers"), f"{name}.integers")
-        scale = writer.tape.initializer(ir.tensor(rounded.scale, name=f"{name}.scale"), f"{name}.scale")
-        parts = [
-            ir.node("Gather", [codes, index], {"axis": 0}, name=f"{name}/codes"),
-            ir.node("Gather", [scale, index], {"axis": 0}, name=f"{name}/scale"),
-        ]
-        parts.append(ir.node("Cast", [parts[0].outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{name}/float"))
-        parts.append(ir.node("Mul", [parts[2].outputs[0], parts[1].outputs[0]], name=f"{name}/rows"))
-        for part in parts:
-            part.outputs[0].name = f"{part.name}:0"
-            graph.insert_before(gather, part)
-        ir.convenience.replace_all_uses_with(gather.outputs[0], parts[3].outputs[0])
-        if embedded is gather.outputs[0]:
-            embedded = parts[3].outputs[0]
-        graph.remove(gather, safe=True)
-        del graph.initializers[table.name or ""]
-    return embedded
-
-
-__all__ = ["Arrangement", "arrange"]

@@ -13,7 +13,7 @@ from bge_export.int8.forward import as_tensor
 from bge_export.int8.pairing import Reader, order_channels
 from bge_export.int8.plan import LayerPlan
 from bge_export.int8.quantized import QuantizedEncoder, QuantizedLayer, QuantizedLinear, Site
-from bge_export.int8.reorder import Order, embedding_tables, reorder_heads, reorder_hidden, reorder_inner
+from bge_export.int8.reorder import Order, reorder_heads, reorder_hidden, reorder_inner
 from bge_export.int8.rounding import Rounded, round_weight
 from bge_export.int8.sites import InputPlan
 from bge_export.int8.splitting import SplitPlan, split
@@ -218,8 +218,6 @@ def _ordered(encoder: Encoder, plans: Iterable[LayerPlan]) -> tuple[Encoder, lis
             joined = torch.cat([as_tensor(getattr(layer, name).weight) for name in names], dim=1)
             scaled = joined * _input(plan, site, precise=False).scale[:, None]
             readers.append(Reader(scaled, _gram(plan, site, precise=False).diagonal(), plan.importance[site]))
-    if embedding_tables(encoder.prelude) is None:
-        return encoder, moved
     hidden = order_channels(readers)
     return reorder_hidden(encoder, hidden.numpy()), [_reordered(plan, ("qkv", "up"), hidden) for plan in moved]
 

@@ -63,28 +63,6 @@ def scale_values(layer: Layer, scale: Floats) -> Layer:
     return replace(layer, value=value, output=replace(layer.output, weight=layer.output.weight * scale[:, None]))
 
 
-def fold_residuals(encoder: Encoder) -> Encoder:
-    """Return the encoder without biases of `output` and `down`: for graphs in floating point.
-
-    The residual carries a bias on, so it moves into the beta of the normalisation whose result the residual adds, and
-    what else reads that result takes it off again. The value path feeds back into the output bias: b' solves
-    (I + Wo' Wv') b' = b, with the weights as matrices that multiply from the left.
-    """
-    for place in range(len(encoder.layers)):
-        layer = fold_attention(encoder.layers[place])
-        if layer.down.bias is not None:
-            layer = shift_feedforward(layer, -layer.down.bias)
-        encoder = with_layer(encoder, place, replace(layer, down=Linear(layer.down.weight, None)))
-        if layer.output.bias is not None:
-            # shift_attention(-b') leaves output bias b - b' - (b' Wv) Wo, which must vanish.
-            feedback = (layer.value.weight.astype(np.float64) @ layer.output.weight).T
-            shift = np.linalg.solve(np.eye(len(feedback)) + feedback, layer.output.bias.astype(np.float64))
-            encoder = shift_attention(encoder, place, -shift.astype(np.float32))
-            layer = fold_attention(encoder.layers[place])
-            encoder = with_layer(encoder, place, replace(layer, output=Linear(layer.output.weight, None)))
-    return encoder
-
-
 def with_layer(encoder: Encoder, place: int, layer: Layer) -> Encoder:
     """Return the encoder with another layer at a place."""
     return replace(encoder, layers=(*encoder.layers[:place], layer, *encoder.layers[place + 1 :]))

@@ -11,6 +11,7 @@ from onnx_ir.convenience import extract
 
 from bge_export.errors import ExportError
 from bge_export.int8.encoder import Activation, Encoder, Floats, Layer, Linear, Norm
+from bge_export.int8.reorder import embedding_tables
 
 HEADS_TO_ROWS = (0, 2, 1, 3)
 KEYS_TO_COLUMNS = (0, 2, 3, 1)
@@ -41,8 +42,10 @@ def read_encoder(model: onnx.ModelProto) -> Encoder:
     last = found[-1].result
     _need(last is graph.outputs[0], "the last normalisation is not the first output")
     norm, embedded = _norm(found[0].start)
+    prelude = _prelude(model, [embedded, *found[0].biases])
+    _need(embedding_tables(prelude) is not None, "the embeddings are no plain sum of table lookups")
     return Encoder(
-        prelude=_prelude(model, [embedded, *found[0].biases]),
+        prelude=prelude,
         embedding_norm=norm,
         layers=tuple(item.layer for item in found),
         tail=_tail(model, last) if len(graph.outputs) > 1 else None,

@@ -22,7 +22,6 @@ from bge_export.int8.calibration import Batch, batches
 from bge_export.int8.encoder import SITES, Encoder, Layer, Linear
 from bge_export.int8.folds import (
     fold_attention,
-    fold_residuals,
     scale_values,
     shift_attention,
     shift_feedforward,
@@ -154,12 +153,6 @@ def test_exact_steps_leave_the_function_as_it_is(sample: Sample) -> None:
 def within_heads(random: np.random.Generator, hidden: int, heads: int) -> np.ndarray:
     size = hidden // heads
     return np.concatenate([head * size + random.permutation(size) for head in range(heads)])
-
-
-def test_residual_biases_fold_exactly(sample: Sample) -> None:
-    folded = fold_residuals(sample.encoder)
-    assert all(layer.output.bias is None and layer.down.bias is None for layer in folded.layers)
-    assert (sample.states(folded) - sample.states(sample.encoder)).abs().max() < 2e-4
 
 
 # ----------------------------------------------------------------------------------------------- splitting
