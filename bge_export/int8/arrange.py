@@ -8,6 +8,7 @@ Both hold the same integers, scales and zero points. What was measured, operator
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -40,6 +41,25 @@ def arrange(encoder: QuantizedEncoder, arrangement: Arrangement, *, cls_only: bo
     return writer.write(cls_only=cls_only)
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """A linear layer's input, rounded.
+
+    Attributes:
+        whole: in one part, with its grid.
+        same: the rows of `whole` that have a second part.
+        rest: their second part, with its grid; None for one part.
+        narrow: whether only first tokens have one.
+    """
+
+    whole: ir.Value
+    grid: Grid
+    same: ir.Value | None = None
+    rest: ir.Value | None = None
+    rest_grid: Grid | None = None
+    narrow: bool = False
+
+
 class _Writer:
     """Appends an encoder's layers to its prelude."""
 
@@ -56,6 +76,7 @@ class _Writer:
         self.prefix = ""
         self._head_shape: ir.Value | None = None
         self._texts: ir.Value | None = None
+        self._first_rows: ir.Value | None = None
 
     def write(self, *, cls_only: bool) -> onnx.ModelProto:
         embedded, *biases = list(self.graph.outputs)
@@ -103,47 +124,78 @@ class _Writer:
         inputs = [x, self.floats(norm.gamma, f"{name}.gamma"), self.floats(norm.beta, f"{name}.beta")]
         return self.op("LayerNormalization", inputs, name, axis=-1, epsilon=norm.epsilon)
 
-    def rounded(self, x: ir.Value, grid: Grid, name: str) -> ir.Value:
-        """Return x rounded to a grid and back."""
-        ends = [self.floats(grid.scale, f"{name}.scale"), self.constant(np.array(grid.zero, np.uint8), f"{name}.zero")]
-        codes = self.op("QuantizeLinear", [x, *ends], f"{name}/codes")
-        return self.op("DequantizeLinear", [codes, *ends], name)
+    def rounded(self, x: ir.Value, grid: Grid, name: str) -> tuple[ir.Value, ir.Value]:
+        """Return x rounded to a grid: as codes, and back."""
+        codes = self.op("QuantizeLinear", [x, *self.ends(grid, name)], f"{name}/codes")
+        return codes, self.unrounded(codes, grid, name)
 
-    def site(self, x: ir.Value, site: Site, name: str) -> list[tuple[ir.Value, Grid]]:
-        """Return a linear layer's input in its parts, each rounded, with its grid."""
+    def unrounded(self, codes: ir.Value, grid: Grid, name: str) -> ir.Value:
+        return self.op("DequantizeLinear", [codes, *self.ends(grid, name)], name)
+
+    def ends(self, grid: Grid, name: str) -> list[ir.Value]:
+        return [self.floats(grid.scale, f"{name}.scale"), self.constant(np.array(grid.zero, np.uint8), f"{name}.zero")]
+
+    def site(self, x: ir.Value, site: Site, name: str, *, only_first: bool = False) -> "_Parts":
+        """Return a linear layer's input in its parts; with `only_first` its rows are those of first tokens already."""
         if site.scale is not None:
             inverse = (1 / site.scale.astype(np.float64)).astype(np.float32)
             x = self.op("Mul", [x, self.floats(inverse, f"{name}.inverse")], f"{name}/scaled")
-        first = self.rounded(x, site.grid, name)
+        codes, whole = self.rounded(x, site.grid, name)
         if site.parts == 1:
-            return [(first, site.grid)]
+            return _Parts(whole, site.grid)
+        narrow = site.rows == "first" and not only_first
+        same = whole
+        if narrow:
+            rows = self.first(codes, f"{name}/first_codes")
+            x, same = self.first(x, f"{name}/first_input"), self.unrounded(rows, site.grid, f"{name}/first")
         rest = Grid(float(np.float32(site.grid.scale / REST_FINER)), REST_ZERO)
-        missed = self.op("Sub", [x, first], f"{name}/missed")
-        return [(first, site.grid), (self.rounded(missed, rest, f"{name}.rest"), rest)]
+        missed = self.op("Sub", [x, same], f"{name}/missed")
+        return _Parts(whole, site.grid, same, self.rounded(missed, rest, f"{name}.rest")[1], rest, narrow=narrow)
 
     def weight(self, rounded: Rounded, name: str) -> ir.Value:
         zeros = self.constant(np.zeros(len(rounded.scale), np.int8), f"{name}.zero")
         inputs = [self.constant(rounded.integers, f"{name}.weight"), self.floats(rounded.scale, f"{name}.scale"), zeros]
         return self.op("DequantizeLinear", inputs, f"{name}/weight", axis=1)
 
-    def linear(self, parts: list[tuple[ir.Value, Grid]], layer: QuantizedLinear, name: str) -> ir.Value:
+    def linear(self, parts: "_Parts", layer: QuantizedLinear, name: str) -> ir.Value:
         """Return x @ weight + bias for x in one part or two."""
         weight = self.weight(layer.weight, name)
-        result = self.product(parts[0], weight, layer.weight.scale, layer.bias, name)
-        for place, part in enumerate(parts[1:]):
-            more = self.product(part, weight, layer.weight.scale, None, f"{name}.rest{place}")
-            result = self.op("Add", [result, more], f"{name}/with_rest{place}")
+        result = self.product(parts.whole, parts.grid, weight, layer.weight.scale, layer.bias, name)
+        if parts.rest is None or parts.rest_grid is None or parts.same is None:
+            return result
+        more = self.product(parts.rest, parts.rest_grid, weight, layer.weight.scale, None, f"{name}.rest")
         if layer.rest is not None:
-            rest = self.weight(layer.rest, f"{name}.finer")
-            more = self.product(parts[0], rest, layer.rest.scale, None, f"{name}.finer")
-            result = self.op("Add", [result, more], f"{name}/with_finer")
-        return result
+            finer = self.weight(layer.rest, f"{name}.finer")
+            finest = self.product(parts.same, parts.grid, finer, layer.rest.scale, None, f"{name}.finer")
+            more = self.op("Add", [more, finest], f"{name}/more")
+        if parts.narrow:
+            return self.added_to_first(result, more, name)
+        return self.op("Add", [result, more], f"{name}/whole")
+
+    def added_to_first(self, x: ir.Value, more: ir.Value, name: str) -> ir.Value:
+        """Return x with more added to the rows of first tokens."""
+        if not self.by_sequence:
+            rows = self.op("Add", [self.first(x, f"{name}/first_part"), more], f"{name}/first")
+            ends = [self.integers([1]), self.integers([2**62]), self.integers([1])]
+            return self.op("Concat", [rows, self.op("Slice", [x, *ends], f"{name}/others")], f"{name}/whole", axis=1)
+        # ONNX Runtime adds in place: a Concat would copy all rows.
+        return self.op("ScatterND", [x, self.first_rows(), more], f"{name}/whole", reduction="add")
+
+    def first_rows(self) -> ir.Value:
+        """Return the places of first tokens' rows, [B, 1] int64: they are the first B."""
+        if self._first_rows is None:
+            prefix, self.prefix = self.prefix, ""
+            zero, one = (self.constant(np.array(number, np.int64), f"number.{number}") for number in (0, 1))
+            count = self.op("Squeeze", [self.sizes[0]], "sizes/texts")
+            rows = self.op("Range", [zero, count, one], "first/range")
+            self._first_rows = self.op("Unsqueeze", [rows, self.integers([1])], "first/rows")
+            self.prefix = prefix
+        return self._first_rows
 
     def product(
-        self, part: tuple[ir.Value, Grid], weight: ir.Value, scale: NDArray[np.float32],
+        self, x: ir.Value, grid: Grid, weight: ir.Value, scale: NDArray[np.float32],
         bias: NDArray[np.float32] | None, name: str,
     ) -> ir.Value:  # fmt: skip
-        x, grid = part
         if not self.by_sequence:
             result = self.op("MatMul", [x, weight], f"{name}/product")
             return result if bias is None else self.op("Add", [result, self.floats(bias, f"{name}.bias")], name)
@@ -201,12 +253,17 @@ class _Writer:
         mixed = self.op("MatMul", [self.op("Softmax", [scores], "probabilities", axis=-1), value], "mixed")
         return self.rest_of_layer(layer, x, self.together(mixed, layer.value.weight.integers.shape[1]))
 
-    def rest_of_layer(self, layer: QuantizedLayer, x: ir.Value, attended: ir.Value) -> ir.Value:
-        output = self.linear(self.site(attended, layer.output_site, "output_input"), layer.output, "output")
+    def rest_of_layer(
+        self, layer: QuantizedLayer, x: ir.Value, attended: ir.Value, *, only_first: bool = False
+    ) -> ir.Value:
+        def linear(value: ir.Value, site: Site, part: QuantizedLinear, name: str) -> ir.Value:
+            return self.linear(self.site(value, site, f"{name}_input", only_first=only_first), part, name)
+
+        output = linear(attended, layer.output_site, layer.output, "output")
         middle = self.norm(self.op("Add", [output, x], "attention_residual"), layer.attention_norm, "attention_norm")
-        inner = self.linear(self.site(middle, layer.up_site, "up_input"), layer.up, "up")
+        inner = linear(middle, layer.up_site, layer.up, "up")
         activated = self.activation(inner, layer.activation)
-        down = self.linear(self.site(activated, layer.down_site, "down_input"), layer.down, "down")
+        down = linear(activated, layer.down_site, layer.down, "down")
         added = self.op("Add", [down, middle], "feedforward_residual")
         return self.norm(added, layer.feedforward_norm, "feedforward_norm")
 
@@ -216,8 +273,8 @@ class _Writer:
         Keys and values are never formed: with K = X Wk, a query's scores are (q Wk^T) X^T, and its mixture of values
         is (p X) Wv, head by head. These two products stay in floating point, being B rows long.
         """
-        first = self.first(x)
-        query = self.linear(self.site(first, layer.qkv, "qkv"), layer.query, "query")
+        first = self.first(x, "first")
+        query = self.linear(self.site(first, layer.qkv, "qkv", only_first=True), layer.query, "query")
         hidden = layer.value.weight.integers.shape[1]
         width = hidden // layer.heads
         key, value = (self.float_heads(part, layer) for part in (layer.key, layer.value))  # [heads, H, width]
@@ -232,13 +289,14 @@ class _Writer:
         mixed = self.op("Reshape", [mixed, self.integers([0, layer.heads, 1, hidden])], "mixed/heads")
         attended = self.op("MatMul", [mixed, self.floats(value, "value.columns")], "attended")
         shape = [-1, hidden] if self.by_sequence else [-1, 1, hidden]
-        return self.rest_of_layer(layer, first, self.op("Reshape", [attended, self.integers(shape)], "attention"))
+        attended = self.op("Reshape", [attended, self.integers(shape)], "attention")
+        return self.rest_of_layer(layer, first, attended, only_first=True)
 
-    def first(self, x: ir.Value) -> ir.Value:
+    def first(self, x: ir.Value, name: str) -> ir.Value:
         """Return the rows of each text's first token."""
         if not self.by_sequence:
-            return self.op("Slice", [x, self.integers([0]), self.integers([1]), self.integers([1])], "first")
-        return self.op("Slice", [x, self.integers([0]), self.sizes[0], self.integers([0])], "first")
+            return self.op("Slice", [x, self.integers([0]), self.integers([1]), self.integers([1])], name)
+        return self.op("Slice", [x, self.integers([0]), self.sizes[0], self.integers([0])], name)
 
     def by_text(self, x: ir.Value, hidden: int) -> ir.Value:
         """Return the states as [B, S, H]."""
@@ -288,21 +346,19 @@ class _Writer:
             gather.replace_input_with(place, turned.outputs[0])
 
     def _finish(self, state: ir.Value, hidden: int, *, cls_only: bool) -> onnx.ModelProto:
-        tokens_first = self.by_sequence and not cls_only
-        if tokens_first:
-            shape = self.op("Concat", [self.sizes[1], self.sizes[0], self.integers([hidden])], "sizes/states", axis=0)
-            state = self.op("Reshape", [state, shape], "states/split")
-        elif self.by_sequence:
-            state = self.op("Unsqueeze", [state, self.integers([1])], "first/state")
         if self.encoder.hidden_order is not None:
-            # Channels come first in between: rows of memory are put in order, not single numbers.
+            # Channels come first in between: rows of memory are put in order, not single numbers. In two dimensions,
+            # since ONNX Runtime turns three much more slowly.
             places = self.constant(np.argsort(self.encoder.hidden_order).astype(np.int64), "order")
-            before = [2, 1, 0] if tokens_first else [2, 0, 1]
-            channels = self.op("Transpose", [state], "states/channels", perm=before)
+            to_channels, back = ([1, 0], [1, 0]) if self.by_sequence else ([2, 0, 1], [1, 2, 0])
+            channels = self.op("Transpose", [state], "states/channels", perm=to_channels)
             ordered = self.op("Gather", [channels, places], "states/ordered", axis=0)
-            state = self.op("Transpose", [ordered], "states", perm=[1, 2, 0])
-        elif tokens_first:
-            state = self.op("Transpose", [state], "states", perm=[1, 0, 2])
+            state = self.op("Transpose", [ordered], "states/back", perm=back)
+        if self.by_sequence and cls_only:
+            state = self.op("Unsqueeze", [state, self.integers([1])], "first/state")
+        elif self.by_sequence:
+            shape = self.op("Concat", [self.sizes[1], self.sizes[0], self.integers([hidden])], "sizes/states", axis=0)
+            state = self.op("Transpose", [self.op("Reshape", [state, shape], "states/split")], "states", perm=[1, 0, 2])
         state.name, state.dtype = LAST_HIDDEN_STATE, ir.DataType.FLOAT
         state.shape = ir.Shape(["batch_size", 1 if cls_only else "sequence_length", hidden])
         self.graph.outputs.append(state)

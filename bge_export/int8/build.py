@@ -29,10 +29,14 @@ class Form:
     Attributes:
         precise: sites whose inputs are rounded in two parts.
         finer: sites whose weights are, too.
+        first: sites where the first token's input is rounded in two parts, which is a small product.
+        first_finer: sites of `first` where it meets weights in two parts.
     """
 
     precise: frozenset[Place] = frozenset()
     finer: frozenset[Place] = frozenset()
+    first: frozenset[Place] = frozenset()
+    first_finer: frozenset[Place] = frozenset()
 
 
 class Builder:
@@ -48,6 +52,12 @@ class Builder:
         self._rounded: dict[tuple[object, ...], dict[str, QuantizedLinear]] = {}
         self._orders: dict[tuple[int, bool], Order] = {}
 
+    @property
+    def weights(self) -> int:
+        """Return how many weights the layers have."""
+        names = ("query", "key", "value", "output", "up", "down")
+        return sum(getattr(layer, name).weight.size for layer in self.encoder.layers for name in names)
+
     def build(self, form: Form) -> QuantizedEncoder:
         """Return the encoder in a form."""
         layers = tuple(self._layer(place, form) for place in range(len(self.plans)))
@@ -57,7 +67,7 @@ class Builder:
     def _layer(self, place: int, form: Form) -> QuantizedLayer:
         plan = self.plans[place]
         precise = {site: (place, site) in form.precise for site in SITES}
-        finer = {site: (place, site) in form.finer for site in SITES}
+        finer = {site: (place, site) in form.finer | form.first_finer for site in SITES}
         layer = self._float_layer(place, precise)
         # A site's weights depend on its own inputs; those before a scaled or split input on that one too.
         after = {"qkv": precise["output"], "output": None, "up": precise["down"], "down": None}
@@ -71,6 +81,8 @@ class Builder:
         def grid(site: str) -> Site:
             own = _plan(plan, site, precise=precise[site])
             scale = own.scale.numpy() if isinstance(own, InputPlan) and site != "output" else None
+            if (place, site) in form.first:
+                return Site(scale, own.grid, 2, "first")
             return Site(scale, own.grid, 2 if precise[site] else 1)
 
         return QuantizedLayer(
@@ -126,44 +138,44 @@ class Builder:
             result[name] = QuantizedLinear(_part(rounded, part), bias, None if rest is None else _part(rest, part))
         return result
 
-    def activation_order(self) -> list[Place]:
-        """Return all sites, the one whose rounded input costs most first."""
-        every = [(place, site) for place in range(len(self.plans)) for site in SITES]
-        return sorted(every, key=lambda where: -_plan(self.plans[where[0]], where[1], precise=False).activation_error)
+    def weight_error(self, place: int, site: str, *, precise: bool) -> tuple[float, int]:
+        """Return the predicted error by the rounded weights of a site in two-part or one-part form, and their number.
 
-    def weight_order(self) -> list[Place]:
-        """Return all sites, the one whose rounded weights cost most for each of their parameters first.
-
-        Inputs are in two parts, as they are where weights become the limit.
+        Args:
+            place: the layer.
+            site: which of its inputs.
+            precise: whether all inputs of the layer are in two parts.
         """
-        everywhere = dict.fromkeys(SITES, True)
-        costs: dict[Place, float] = {}
-        for place, plan in enumerate(self.plans):
-            layer = self._float_layer(place, everywhere)
-            form = Form(frozenset((place, site) for site in SITES))
-            self._layer(place, form)
-            for site in SITES:
-                after = True if site in ("qkv", "up") else None
-                rounded = self._rounded[place, site, True, False, after]
-                costs[place, site] = _weight_error(layer, plan, site, rounded, self._orders[place, True])
-        return sorted(costs, key=lambda where: -costs[where])
+        plan = self.plans[place]
+        every = dict.fromkeys(SITES, precise)
+        layer = self._float_layer(place, every)
+        self._layer(place, Form(frozenset((place, name) for name in SITES if precise)))
+        after = precise if site in ("qkv", "up") else None
+        rounded = self._rounded[place, site, precise, False, after]
+        return _weight_error(layer, plan, site, rounded, self._orders[place, precise], precise=precise)
 
 
-def _weight_error(layer: Layer, plan: LayerPlan, site: str, rounded: dict[str, QuantizedLinear], order: Order) -> float:
-    """Return the predicted error by a site's weights, in two-part form, over their number."""
-    gram = _gram(plan, site, precise=True)
+def _weight_error(
+    layer: Layer, plan: LayerPlan, site: str, rounded: dict[str, QuantizedLinear], order: Order, *, precise: bool
+) -> tuple[float, int]:
+    gram = _gram(plan, site, precise=precise)
     gram = gram[order][:, order] if site == "down" else gram
+    importance = plan.importance[site]
+    if site == "up":
+        # A copy's outputs count as much as its neuron's; padding counts nothing.
+        copies = [] if precise else [copy.neuron for copy in plan.down.copies]
+        empty = len(order) - plan.neurons - len(copies)
+        importance = torch.cat([importance, importance[copies], torch.zeros(empty)])[order]
     total, start, count = 0.0, 0, 0
     for name, linear in rounded.items():
         target = as_tensor(getattr(layer, name).weight)
         if site in ("qkv", "up"):
-            target = target * _input(plan, site, precise=True).scale[:, None]
+            target = target * _input(plan, site, precise=precise).scale[:, None]
         missed = as_tensor(linear.weight.weight) - target
-        outputs = plan.importance[site][start : start + target.shape[1]]
-        outputs = outputs[order] if site == "up" else outputs
+        outputs = importance[start : start + target.shape[1]]
         start, count = start + target.shape[1], count + target.numel()
         total += float(((gram @ missed * missed).sum(0) * outputs).sum())
-    return total / count
+    return total, count
 
 
 def _plan(plan: LayerPlan, site: str, *, precise: bool) -> InputPlan | SplitPlan:

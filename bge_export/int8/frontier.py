@@ -5,7 +5,7 @@ measured as the file it would be, in ONNX Runtime, against the float32 graph.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,10 +16,8 @@ from bge_export.contracts import EmbeddingSpec, TokenBatch
 from bge_export.errors import ExportError
 from bge_export.int8.arrange import arrange
 from bge_export.int8.build import Builder, Form
+from bge_export.int8.forms import forms
 from bge_export.int8.plan import LayerPlan
-
-SHARES = (0.0, 1 / 24, 1 / 12, 1 / 6, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
-"""Shares of the sites that are rounded in two parts, one form after the other; then the same shares of the weights."""
 
 TIMED_TOKENS, TIMED_RUNS = 64, 15
 
@@ -118,17 +116,6 @@ def cheapest(
         f"{best.smallest:.6f}, with {best.precise} sites' activations and {best.finer} sites' weights in two parts. "
         "Ask for less with --min-cosine, or use fp16."
     )
-
-
-def forms(builder: Builder) -> Iterator[Form]:
-    """Yield the forms of the frontier, the fastest first."""
-    order = builder.activation_order()
-    counts = dict.fromkeys(round(share * len(order)) for share in SHARES)
-    for count in counts:
-        yield Form(frozenset(order[:count]))
-    weights = builder.weight_order()
-    for count in list(counts)[1:]:
-        yield Form(frozenset(order), frozenset(weights[:count]))
 
 
 def _measured(form: Form, model: onnx.ModelProto, plans: Sequence[LayerPlan], judge: Judge) -> Step:

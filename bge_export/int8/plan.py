@@ -50,6 +50,7 @@ class LayerPlan:
         precise_down: range without copies, in two parts.
         grams: by site, of the shifted input before it is scaled, [K, K]; "split" of `down`'s with its copies.
         importance: by site, of the outputs, [N].
+        first: by site, the share of the importance that the first tokens of the texts have.
         neurons: I, before copies.
     """
 
@@ -61,12 +62,17 @@ class LayerPlan:
     precise_down: SplitPlan
     grams: dict[str, Tensor]
     importance: dict[str, Tensor]
+    first: dict[str, float]
     neurons: int
 
     def activation_error(self, site: str) -> float:
         """Return the predicted 1 - cosine, mean over texts, by rounding the site's input in one part."""
         plan: InputPlan | SplitPlan = getattr(self, site)
         return plan.activation_error
+
+    def first_error(self, site: str) -> float:
+        """Return the part of it that the first tokens of the texts have."""
+        return self.activation_error(site) * self.first[site]
 
 
 def plan_layers(
@@ -131,8 +137,13 @@ def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Setti
         precise_down=precise_down,
         grams=_grams(layer, seen, inputs, down),
         importance={name: seen.importance[name].output for name in SITES},
+        first={name: _share(seen.importance[name].token, tokens.first) for name in SITES},
         neurons=seen.inner.shape[1],
     )
+
+
+def _share(importance: Tensor, which: Tensor) -> float:
+    return (importance[which].sum() / importance.sum().clamp(min=1e-30)).item()
 
 
 def _grams(layer: Layer, seen: Observation, inputs: dict[str, Input], plan: SplitPlan) -> dict[str, Tensor]:

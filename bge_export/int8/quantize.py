@@ -10,8 +10,9 @@ from bge_export.contracts import Checkpoint
 from bge_export.digest import file_sha256
 from bge_export.errors import UsageError
 from bge_export.int8.arrange import Arrangement, arrange
-from bge_export.int8.build import Builder, Form
+from bge_export.int8.build import Builder
 from bge_export.int8.calibration import batches
+from bge_export.int8.forms import fast_form
 from bge_export.int8.frontier import Judge, Step, cheapest
 from bge_export.int8.plan import Settings, plan_layers
 from bge_export.int8.reading import read_encoder
@@ -86,8 +87,10 @@ def quantize(
     main, rest = divided(rows)
     texts, ranges = batches(encoder, main, tokenizer.pad), batches(encoder, rest, tokenizer.pad)
     builder = Builder(encoder, plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(precise=search), advance))
-    form, steps = Form(), list[Step]()
-    if options.min_cosine is not None:
+    steps: list[Step] = []
+    if options.min_cosine is None:
+        form = fast_form(builder)
+    else:
         judge = Judge.of(model, kept, tokenizer.pad, checkpoint.spec)
         form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
     return Quantized(arrange(builder.build(form), arrangement, cls_only=options.cls_only), tuple(steps))

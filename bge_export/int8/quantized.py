@@ -12,6 +12,7 @@ from bge_export.int8.grid import Grid
 from bge_export.int8.rounding import Rounded
 
 Parts = Literal[1, 2]
+Rows = Literal["all", "first"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class Site:
     """A linear layer's input: divided by `scale` [K] (None: by nothing), then rounded to a grid.
 
     With two `parts` the rounding error is rounded once more, to a grid 255 times finer, and goes through the same
-    weights: 16 bits in all, for one more product.
+    weights: 16 bits in all, for one more product. Where `rows` is "first", only the first token of each text gets the
+    second part, and its weights theirs (`QuantizedLinear.rest`).
     """
 
     scale: Floats | None
     grid: Grid
     parts: Parts = 1
+    rows: Rows = "all"
 
 
 @dataclass(frozen=True)
