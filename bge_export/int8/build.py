@@ -18,6 +18,9 @@ from bge_export.int8.rounding import Rounded, round_weight
 from bge_export.int8.sites import InputPlan
 from bge_export.int8.splitting import SplitPlan, split
 
+PRECISE_MARGIN = 1.3
+"""Grids of inputs in two parts are so much wider than the range seen: they have levels to spare."""
+
 Place = tuple[int, str]
 """A layer and one of its sites."""
 
@@ -69,21 +72,22 @@ class Builder:
         precise = {site: (place, site) in form.precise for site in SITES}
         finer = {site: (place, site) in form.finer | form.first_finer for site in SITES}
         layer = self._float_layer(place, precise)
-        # A site's weights depend on its own inputs; those before a scaled or split input on that one too.
-        after = {"qkv": precise["output"], "output": None, "up": precise["down"], "down": None}
+        # The weights of `up` and `down` depend on whether neurons are split.
+        whole = {site: site in ("up", "down") and precise["down"] for site in SITES}
         linear: dict[str, QuantizedLinear] = {}
         for site in SITES:
-            key = (place, site, precise[site], finer[site], after[site])
+            key = (place, site, finer[site], whole[site])
             if key not in self._rounded:
                 self._rounded[key] = self._round(layer, place, site, precise, finer=finer[site])
             linear |= self._rounded[key]
 
         def grid(site: str) -> Site:
+            first = (place, site) in form.first
             own = _plan(plan, site, precise=precise[site])
+            if isinstance(own, InputPlan) and (precise[site] or first):
+                own = replace(own, margin=PRECISE_MARGIN)
             scale = own.scale.numpy() if isinstance(own, InputPlan) and site != "output" else None
-            if (place, site) in form.first:
-                return Site(scale, own.grid, 2, "first")
-            return Site(scale, own.grid, 2 if precise[site] else 1)
+            return Site(scale, own.grid, 2 if precise[site] or first else 1, "first" if first else "all")
 
         return QuantizedLayer(
             qkv=grid("qkv"), query=linear["query"], key=linear["key"], value=linear["value"],
@@ -98,7 +102,7 @@ class Builder:
         if not precise["down"]:
             layer = split(layer, plan.down)
         layer = reorder_inner(layer, self._order(layer, place, precise=precise["down"]))
-        return scale_values(layer, _input(plan, "output", precise=precise["output"]).scale.numpy())
+        return scale_values(layer, plan.output.scale.numpy())
 
     def _order(self, layer: Layer, place: int, *, precise: bool) -> Order:
         """Return the order of a layer's neurons that costs the pair rule least."""
@@ -106,7 +110,7 @@ class Builder:
             plan = self.plans[place]
             gram = _gram(plan, "down", precise=precise)
             reader = Reader(as_tensor(layer.down.weight), gram.diagonal(), plan.importance["down"])
-            self._orders[place, precise] = order_channels([reader]).numpy()
+            self._orders[place, precise] = order_channels([reader])[0].numpy()
         return self._orders[place, precise]
 
     def _round(
@@ -119,7 +123,7 @@ class Builder:
         weight = torch.cat(own, dim=1)
         widths = [part.shape[1] for part in own]
         if site in ("qkv", "up"):
-            weight = weight * _input(plan, site, precise=precise[site]).scale[:, None]
+            weight = weight * _input(plan, site).scale[:, None]
         if site == "down":
             order = self._orders[place, precise["down"]]
             gram = gram[order][:, order]
@@ -150,8 +154,7 @@ class Builder:
         every = dict.fromkeys(SITES, precise)
         layer = self._float_layer(place, every)
         self._layer(place, Form(frozenset((place, name) for name in SITES if precise)))
-        after = precise if site in ("qkv", "up") else None
-        rounded = self._rounded[place, site, precise, False, after]
+        rounded = self._rounded[place, site, False, precise and site in ("up", "down")]
         return _weight_error(layer, plan, site, rounded, self._orders[place, precise], precise=precise)
 
 
@@ -170,7 +173,7 @@ def _weight_error(
     for name, linear in rounded.items():
         target = as_tensor(getattr(layer, name).weight)
         if site in ("qkv", "up"):
-            target = target * _input(plan, site, precise=precise).scale[:, None]
+            target = target * _input(plan, site).scale[:, None]
         missed = as_tensor(linear.weight.weight) - target
         outputs = importance[start : start + target.shape[1]]
         start, count = start + target.shape[1], count + target.numel()
@@ -181,11 +184,11 @@ def _weight_error(
 def _plan(plan: LayerPlan, site: str, *, precise: bool) -> InputPlan | SplitPlan:
     if site == "down":
         return plan.precise_down if precise else plan.down
-    return _input(plan, site, precise=precise)
+    return _input(plan, site)
 
 
-def _input(plan: LayerPlan, site: str, *, precise: bool) -> InputPlan:
-    found: InputPlan = plan.precise[site] if precise else getattr(plan, site)
+def _input(plan: LayerPlan, site: str) -> InputPlan:
+    found: InputPlan = getattr(plan, site)
     return found
 
 
@@ -193,7 +196,7 @@ def _gram(plan: LayerPlan, site: str, *, precise: bool) -> Tensor:
     """Return the Hessian of a site's inputs as they are rounded; of `down` before its neurons are ordered."""
     if site == "down":
         return plan.grams["down" if precise else "split"]
-    scale = _input(plan, site, precise=precise).scale
+    scale = _input(plan, site).scale
     return plan.grams[site] / scale[:, None] / scale
 
 
@@ -216,34 +219,39 @@ def _part(rounded: Rounded, columns: slice) -> Rounded:
 
 
 def _ordered(encoder: Encoder, plans: Iterable[LayerPlan]) -> tuple[Encoder, list[LayerPlan]]:
-    """Order the channels in heads, the neurons and the hidden channels so that the pair rule costs least."""
+    """Order the channels in heads and the hidden channels, and turn some around, so that the pair rule costs least."""
     moved: list[LayerPlan] = []
     readers: list[Reader] = []
     for place, plan in enumerate(plans):
         layer = encoder.layers[place]
-        gram = _gram(plan, "output", precise=False)
-        weight = as_tensor(layer.output.weight) * plan.output.scale[:, None]
-        heads = order_channels([Reader(weight, gram.diagonal(), plan.importance["output"])], layer.heads)
-        encoder = with_layer(encoder, place, reorder_heads(layer, heads.numpy()))
-        moved.append(_reordered(plan, ("output",), heads))
-        for site, names in (("qkv", ("query", "key", "value")), ("up", ("up",))):
-            joined = torch.cat([as_tensor(getattr(layer, name).weight) for name in names], dim=1)
-            scaled = joined * _input(plan, site, precise=False).scale[:, None]
-            readers.append(Reader(scaled, _gram(plan, site, precise=False).diagonal(), plan.importance[site]))
-    hidden = order_channels(readers)
-    return reorder_hidden(encoder, hidden.numpy()), [_reordered(plan, ("qkv", "up"), hidden) for plan in moved]
+        own = _reader(as_tensor(layer.output.weight), plan, "output")
+        order, (signs,) = order_channels([own], layer.heads)
+        encoder = with_layer(encoder, place, reorder_heads(layer, order.numpy()))
+        moved.append(_reordered(plan, {"output": signs}, order))
+        joined = torch.cat([as_tensor(part.weight) for part in (layer.query, layer.key, layer.value)], dim=1)
+        readers += [_reader(joined, plan, "qkv"), _reader(as_tensor(layer.up.weight), plan, "up")]
+    order, turned = order_channels(readers)
+    pairs = zip(turned[0::2], turned[1::2], strict=True)
+    plans = [
+        _reordered(plan, {"qkv": qkv, "up": up}, order) for plan, (qkv, up) in zip(moved, pairs, strict=True)
+    ]  # fmt: skip
+    return reorder_hidden(encoder, order.numpy()), plans
 
 
-def _reordered(plan: LayerPlan, sites: tuple[str, ...], order: Tensor) -> LayerPlan:
-    """Return the plan for inputs whose channels stand in another order."""
+def _reader(weight: Tensor, plan: LayerPlan, site: str) -> Reader:
+    scaled = weight * _input(plan, site).scale[:, None]
+    return Reader(scaled, _gram(plan, site, precise=False).diagonal(), plan.importance[site], turns=True)
 
-    def inputs(item: InputPlan) -> InputPlan:
-        return replace(item, shift=item.shift[order], scale=item.scale[order])
 
-    qkv, output, up = (
-        inputs(item) if site in sites else item
-        for site, item in (("qkv", plan.qkv), ("output", plan.output), ("up", plan.up))
-    )
-    two = {site: inputs(item) if site in sites else item for site, item in plan.precise.items()}
-    grams = {site: gram[order][:, order] if site in sites else gram for site, gram in plan.grams.items()}
-    return replace(plan, qkv=qkv, output=output, up=up, precise=two, grams=grams)
+def _reordered(plan: LayerPlan, signs: dict[str, Tensor], order: Tensor) -> LayerPlan:
+    """Return the plan for inputs whose channels stand in another order and, where their sign is -1, are turned."""
+
+    def moved(site: str) -> InputPlan:
+        own = _input(plan, site)
+        if site not in signs:
+            return own
+        scale = own.scale[order] * signs[site]
+        return replace(own, shift=own.shift[order], scale=scale, low=own.low[order], high=own.high[order])
+
+    grams = {site: gram[order][:, order] if site in signs else gram for site, gram in plan.grams.items()}
+    return replace(plan, qkv=moved("qkv"), output=moved("output"), up=moved("up"), grams=grams)

@@ -1,7 +1,4 @@
-"""Chooses, for one layer after the other, how each input is brought onto 8 bits: in one part, and in two.
-
-Both forms are planned at once, so that going from the fast end to the exact end needs no second calibration.
-"""
+"""Chooses, for one layer after the other, how each input is brought onto 8 bits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +11,7 @@ from bge_export.int8.calibration import Batch, Observation, Tokens, importance, 
 from bge_export.int8.encoder import SITES, Encoder, Layer
 from bge_export.int8.forward import activate, as_tensor
 from bge_export.int8.rounding import hessian, token_weights
-from bge_export.int8.sites import EXPONENTS, LIMITS, OUTPUT_EXPONENTS, Input, InputPlan, plan_input, plan_precise_input
+from bge_export.int8.sites import EXPONENTS, LIMITS, OUTPUT_EXPONENTS, Input, InputPlan, plan_input
 from bge_export.int8.splitting import BUDGET, SplitPlan, plan_split, split
 
 
@@ -26,17 +23,13 @@ class Settings:
         input_margin: how much wider the grids of normalised states are than the ranges seen.
         output_margin: the same for the attention's output, which varies more from text to text.
         down_margin: the same for neurons.
-        precise_margin: the same for inputs rounded in two parts.
         budget: copies of giant neurons a layer, at most.
-        precise: whether inputs are planned in two parts too.
     """
 
     input_margin: float = 1.1
     output_margin: float = 1.2
     down_margin: float = 1.05
-    precise_margin: float = 1.3
     budget: int = BUDGET
-    precise: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,8 +37,7 @@ class LayerPlan:
     """What was chosen for one layer, and the moments of its inputs that rounding needs.
 
     Attributes:
-        qkv, output, up: scalings in one part.
-        precise: scalings in two parts, of the same three; empty where they were not planned.
+        qkv, output, up: scalings.
         down: range and copies in one part.
         precise_down: range without copies, in two parts.
         grams: by site, of the shifted input before it is scaled, [K, K]; "split" of `down`'s with its copies.
@@ -57,7 +49,6 @@ class LayerPlan:
     qkv: InputPlan
     output: InputPlan
     up: InputPlan
-    precise: dict[str, InputPlan]
     down: SplitPlan
     precise_down: SplitPlan
     grams: dict[str, Tensor]
@@ -128,11 +119,6 @@ def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Setti
         qkv=plan_input(inputs["qkv"], exponents=EXPONENTS, margin=margin),
         output=plan_input(inputs["output"], exponents=OUTPUT_EXPONENTS, margin=settings.output_margin),
         up=plan_input(inputs["up"], exponents=EXPONENTS, limits=LIMITS, margin=margin),
-        precise={
-            name: plan_precise_input(item, margin=settings.precise_margin)
-            for name, item in inputs.items()
-            if settings.precise
-        },
         down=down,
         precise_down=precise_down,
         grams=_grams(layer, seen, inputs, down),

@@ -86,7 +86,7 @@ def quantize(
     rows, kept = held_back(rows) if search else (rows, [])
     main, rest = divided(rows)
     texts, ranges = batches(encoder, main, tokenizer.pad), batches(encoder, rest, tokenizer.pad)
-    builder = Builder(encoder, plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(precise=search), advance))
+    builder = Builder(encoder, plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(), advance))
     steps: list[Step] = []
     if options.min_cosine is None:
         form = fast_form(builder)

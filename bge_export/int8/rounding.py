@@ -3,8 +3,9 @@
 GPTQ (Frantar et al. 2023) rounds a weight matrix one input channel after the other and lets the channels still to
 come take the error, as far as the inputs are correlated. The Hessian weighs each token by its importance.
 
-A weight that would break the pair rule (`pair_rule`) is limited, and the channels to come take that error too; the
-scale of each output channel is chosen with it.
+Two weights that would break the pair rule (`pair_rule`) are both limited, by half of what is too much, and the channels
+to come take that error too; the scale of each output channel is chosen with it. Both of a pair are therefore rounded
+one after the other.
 """
 
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def round_weight(weight: Tensor, gram: Tensor) -> Rounded:
     diagonal = gram.diagonal().clamp(min=0)
     scale = _channel_scales(weight, diagonal)
     damped = gram.double() + DAMPING * diagonal.mean().double().clamp(min=1e-12) * torch.eye(len(gram)).double()
-    order = torch.argsort(diagonal, descending=True, stable=True)
+    order = _pair_order(diagonal)
     ordered = damped[order][:, order]
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(ordered)), upper=True).float()
     integers = _propagate(weight[order].clone(), scale, inverse, order)
@@ -82,7 +83,6 @@ def _propagate(weight: Tensor, scale: Tensor, inverse: Tensor, order: Tensor) ->
     """Round row by row in `order`; return the integers in the weight's own order, [K, N] float32."""
     rows = len(weight)
     integers = torch.zeros_like(weight)  # in the weight's own order
-    done = [False] * rows
     places: list[int] = order.tolist()
     for start in range(0, rows, BLOCK):
         end = min(start + BLOCK, rows)
@@ -90,15 +90,32 @@ def _propagate(weight: Tensor, scale: Tensor, inverse: Tensor, order: Tensor) ->
         for row in range(start, end):
             place = places[row]
             code = torch.round(weight[row] / scale).clamp(-GREATEST, GREATEST)
-            if done[place ^ 1] if (place ^ 1) < rows else False:
+            if row % 2:
                 code = limited(code, integers[place ^ 1])
+            elif row + 1 < rows:
+                code = code - code.sign() * (excess(code, torch.round(weight[row + 1] / scale)) / 2).floor()
             integers[place] = code
-            done[place] = True
             error = (weight[row] - code * scale) / inverse[row, row]
             errors[row - start] = error
             weight[row + 1 : end].addr_(inverse[row, row + 1 : end], error, alpha=-1)
         weight[end:].addmm_(inverse[start:end, end:].T, errors, alpha=-1)
     return integers
+
+
+def _pair_order(diagonal: Tensor) -> Tensor:
+    """Return the rows pair by pair, the largest of the Hessian's diagonal first; a row without partner is the last."""
+    paired = len(diagonal) // 2 * 2
+    pairs = torch.arange(paired).reshape(-1, 2)
+    swapped = diagonal[pairs[:, 1]] > diagonal[pairs[:, 0]]
+    pairs[swapped] = pairs[swapped].flip(1)
+    order = torch.argsort(diagonal[pairs[:, 0]], descending=True, stable=True)
+    return torch.cat([pairs[order].reshape(-1), torch.arange(paired, len(diagonal))])
+
+
+def excess(codes: Tensor, others: Tensor) -> Tensor:
+    """Return by how much codes and their partners' break the pair rule."""
+    others = others.clamp(-GREATEST, GREATEST)
+    return (codes.abs() + others.abs() - PAIR_SUM).clamp(min=0) * (codes * others > 0)
 
 
 def limited(codes: Tensor, partner: Tensor) -> Tensor:
@@ -123,12 +140,12 @@ def _channel_scales(weight: Tensor, diagonal: Tensor) -> Tensor:
 
 
 def keep_pairs(codes: Tensor) -> Tensor:
-    """Return codes [K, N] with the smaller of each pair that breaks the rule limited."""
+    """Return codes [K, N] in which both of each pair that breaks the rule are limited by half of what is too much."""
     even = codes[: len(codes) // 2 * 2]
     first, second = even[0::2], even[1::2]
-    over = (first.abs() + second.abs() - PAIR_SUM).clamp(min=0) * (first * second > 0)
-    smaller_first = first.abs() < second.abs()
+    over = excess(first, second)
+    half = (over / 2).floor()
     fixed = codes.clone()
-    fixed[0 : len(even) : 2] = first - first.sign() * over * smaller_first
-    fixed[1 : len(even) : 2] = second - second.sign() * over * ~smaller_first
+    fixed[0 : len(even) : 2] = first - first.sign() * half
+    fixed[1 : len(even) : 2] = second - second.sign() * (over - half)
     return fixed

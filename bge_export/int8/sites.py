@@ -20,8 +20,6 @@ from bge_export.int8.grid import Grid, grid_between
 
 EXPONENTS = (0.5, 0.7, 0.85, 1.0)
 OUTPUT_EXPONENTS = (0.0, 0.25, 0.5, 0.7, 0.85)
-PRECISE_INPUT_EXPONENTS = (0.25, 0.5, 0.75)
-PRECISE_WEIGHT_EXPONENTS = (0.0, 0.25)
 LIMITS = (1.5, 2.5)
 """Other candidates: channels wider than so many medians are scaled down to that width, the rest left alone."""
 
@@ -37,17 +35,25 @@ class InputPlan:
     """A linear layer is given (x - shift) / scale, on a grid.
 
     Attributes:
-        shift, scale: [K] float32.
-        grid: of the result.
+        shift, scale: [K] float32; a negative scale turns a channel around.
+        low, high: range of x - shift over the texts and the texts for ranges, [K].
+        margin: the grid is so much wider than the range seen, because texts to come reach further.
         error: predicted error of the embedding, mean and root mean square over the texts, averaged.
         activation_error: the part of it that comes from rounding the activations.
     """
 
     shift: Tensor
     scale: Tensor
-    grid: Grid
+    low: Tensor
+    high: Tensor
+    margin: float
     error: float
     activation_error: float
+
+    @property
+    def grid(self) -> Grid:
+        """Return the grid of the scaled input."""
+        return _grid(self.low, self.high, self.scale, self.margin)
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,6 @@ class Input:
         """Return how far each channel goes from the shift, [K]."""
         return torch.maximum((self.low - self.shift).abs(), (self.high - self.shift).abs()).clamp(min=1e-6)
 
-    def grid(self, scale: Tensor, margin: float) -> Grid:
-        """Return the grid of the scaled input, so much wider than the range seen."""
-        low, high = (self.low - self.shift) / scale, (self.high - self.shift) / scale
-        return grid_between(low.min().item() * margin, high.max().item() * margin)
-
 
 def plan_input(seen: Input, *, exponents: Sequence[float], limits: Sequence[float] = (), margin: float) -> InputPlan:
     """Return the scaling of least predicted error.
@@ -94,42 +95,27 @@ def plan_input(seen: Input, *, exponents: Sequence[float], limits: Sequence[floa
         seen: the input.
         exponents: candidates: channels are divided by their reach, over the median's, to these powers.
         limits: further candidates, see `LIMITS`.
-        margin: the grid is so much wider than the range seen, because texts to come reach further.
+        margin: see `InputPlan`.
     """
     best: InputPlan | None = None
     sample = seen.sample
+    low, high = seen.low - seen.shift, seen.high - seen.shift
     for scale in _candidates(seen.reach / seen.reach.median(), exponents, limits):
-        grid = seen.grid(scale, margin)
+        grid = _grid(low, high, scale, margin)
         y = sample / scale
         scaled = seen.weight * scale[:, None]
         activation = text_errors((grid.rounded(y) - y) @ scaled, seen.importance, seen.tokens)
         weights = text_errors(y @ (_rounded_weight(scaled) - scaled), seen.importance, seen.tokens)
         error = _objective(activation + WEIGHT_SHARE * weights)
         if best is None or error < best.error:
-            best = InputPlan(seen.shift, scale, grid, error, activation.mean().item())
+            best = InputPlan(seen.shift, scale, low, high, margin, error, activation.mean().item())
     assert best is not None  # noqa: S101 - there is at least one candidate
     return best
 
 
-def plan_precise_input(seen: Input, *, margin: float) -> InputPlan:
-    """Return the scaling for an input rounded in two parts: activations cost nothing there, so weights decide.
-
-    Candidates are (rms of the channel)^a (rms of its weights)^-b.
-    """
-    inputs = seen.sample.square().mean(0).sqrt().clamp(min=1e-6)
-    weights = seen.weight.square().mean(1).sqrt().clamp(min=1e-9)
-    best: InputPlan | None = None
-    sample = seen.sample
-    for a in PRECISE_INPUT_EXPONENTS:
-        for b in PRECISE_WEIGHT_EXPONENTS:
-            scale = inputs**a * weights**-b
-            scale = scale / scale.median()
-            scaled = seen.weight * scale[:, None]
-            errors = text_errors(sample / scale @ (_rounded_weight(scaled) - scaled), seen.importance, seen.tokens)
-            if best is None or _objective(errors) < best.error:
-                best = InputPlan(seen.shift, scale, seen.grid(scale, margin), _objective(errors), 0.0)
-    assert best is not None  # noqa: S101 - there is at least one candidate
-    return best
+def _grid(low: Tensor, high: Tensor, scale: Tensor, margin: float) -> Grid:
+    ends = torch.stack([low / scale, high / scale])
+    return grid_between(ends.min().item() * margin, ends.max().item() * margin)
 
 
 def text_errors(errors: Tensor, importance: Importance, tokens: Tokens) -> Tensor:
