@@ -26,7 +26,7 @@ class Settings:
         budget: copies of giant neurons a layer, at most.
     """
 
-    input_margin: float = 1.1
+    input_margin: float = 1.25
     output_margin: float = 1.2
     down_margin: float = 1.05
     budget: int = BUDGET
