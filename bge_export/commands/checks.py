@@ -9,7 +9,6 @@ from bge_export.checkpoint import as_artifacts, open_checkpoint
 from bge_export.commands.browsers import Browsers, with_browsers
 from bge_export.commands.steps import (
     Proof,
-    Track,
     default_places,
     measure_places,
     named_place,
@@ -18,9 +17,8 @@ from bge_export.commands.steps import (
     read_texts,
     reference_vectors,
     run_oracle,
-    untracked,
 )
-from bge_export.contracts import Artifact, Pooling
+from bge_export.contracts import Artifact, Pooling, Track, untracked
 from bge_export.corpus import Corpus
 from bge_export.errors import UsageError
 from bge_export.manifest import Manifest, read_bundle

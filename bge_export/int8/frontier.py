@@ -120,14 +120,23 @@ def cheapest(
     )
 
 
+def most_forms(builder: Builder) -> int:
+    """Return how many forms there are to try."""
+    return 2 * len(_counts(len(builder.activation_order()))) - 1
+
+
+def _counts(sites: int) -> list[int]:
+    return list(dict.fromkeys(round(share * sites) for share in SHARES))
+
+
 def forms(builder: Builder) -> Iterator[Form]:
     """Yield the forms of the frontier, the fastest first."""
     order = builder.activation_order()
-    counts = dict.fromkeys(round(share * len(order)) for share in SHARES)
+    counts = _counts(len(order))
     for count in counts:
         yield Form(frozenset(order[:count]))
     weights = builder.weight_order()
-    for count in list(counts)[1:]:
+    for count in counts[1:]:
         yield Form(frozenset(order), frozenset(weights[:count]))
 
 

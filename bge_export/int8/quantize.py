@@ -1,18 +1,17 @@
 """A float32 graph to a static 8-bit graph: read, calibrate, plan, build, arrange."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
-from bge_export.contracts import Checkpoint
+from bge_export.contracts import Checkpoint, Track, untracked
 from bge_export.digest import file_sha256
 from bge_export.errors import UsageError
 from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder, Form
 from bge_export.int8.calibration import batches
-from bge_export.int8.frontier import Judge, Step, cheapest
+from bge_export.int8.frontier import Judge, Step, cheapest, most_forms
 from bge_export.int8.plan import Settings, plan_layers
 from bge_export.int8.reading import read_encoder
 from bge_export.int8.texts import calibration_rows, divided, held_back
@@ -54,7 +53,7 @@ class Quantized:
 
 def quantize(
     model: onnx.ModelProto, checkpoint: Checkpoint, options: Int8Options, arrangement: Arrangement,
-    advance: Callable[[int], None] = lambda _: None,
+    track: Track = untracked,
 ) -> Quantized:  # fmt: skip
     """Return the graph on 8 bits.
 
@@ -63,7 +62,7 @@ def quantize(
         checkpoint: has the tokenizer, and says how the embedding is pooled.
         options: what the user chooses.
         arrangement: the order of axes that the runtime wants.
-        advance: called with 1 after each batch, layer and form.
+        track: shows the stages, which are counted in batches, layers and forms.
 
     Raises:
         UnknownGraph: the graph is no encoder that can be quantized layer by layer.
@@ -85,9 +84,14 @@ def quantize(
     rows, kept = held_back(rows) if search else (rows, [])
     main, rest = divided(rows)
     texts, ranges = batches(encoder, main, tokenizer.pad), batches(encoder, rest, tokenizer.pad)
-    builder = Builder(encoder, plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(precise=search), advance))
+    plans = plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(precise=search), track)
+    with track("int8: rounding, layers", len(plans)) as advance:
+        builder = Builder(encoder, plans)
+        builder.build(Form(), advance)
     form, steps = Form(), list[Step]()
     if options.min_cosine is not None:
         judge = Judge.of(model, kept, tokenizer.pad, checkpoint.spec)
-        form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
-    return Quantized(arrange(builder.build(form), arrangement, cls_only=options.cls_only), tuple(steps))
+        with track("int8: forms tried, at most", most_forms(builder)) as advance:
+            form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
+    with track(f"int8: arranging {arrangement}", 1):
+        return Quantized(arrange(builder.build(form), arrangement, cls_only=options.cls_only), tuple(steps))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bge_export.checkpoint import open_checkpoint
-from bge_export.contracts import Checkpoint, TokenBatch
+from bge_export.contracts import Checkpoint, TokenBatch, untracked
 from bge_export.int8 import rounding
 from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder, Form
@@ -101,9 +101,7 @@ def cosines(some: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def plans(sample: Sample) -> list[LayerPlan]:
-    return plan_layers(
-        sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(precise=True), lambda _: None
-    )
+    return plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(precise=True), untracked)
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +280,7 @@ def test_a_text_has_the_same_vector_alone_and_in_any_batch(sample: Sample, build
 def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, onnxruntime.InferenceSession, np.ndarray]:
     """A small BERT, its int8 graph opened, and the vector of each text alone."""
     sample = make_sample("bert", tmp_path_factory.mktemp("bert"))
-    layers = plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(), lambda _: None)
+    layers = plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(), untracked)
     model = arrange(Builder(sample.encoder, layers).build(Form()), "sequence-major")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     alone = np.stack([first_tokens(session, sample.pad([row]))[0] for row in sample.rows])
