@@ -13,6 +13,7 @@ from bge_export.fixtures import fixtures_folder
 from bge_export.manifest import Manifest
 from bge_export.pair_rule import known_facts
 from bge_export.parity.compare import Place, compare, measurement_steps
+from bge_export.parity.frontier import Frontier
 from bge_export.parity.gate import Verdict
 from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import ParityReport
@@ -30,11 +31,12 @@ eighteen of them."""
 
 @dataclass(frozen=True)
 class Proof:
-    """A report, the verdict on it, and the folder or file it was written to."""
+    """A report, the verdict on it, the folder or file it was written to, and the searches its folders record."""
 
     report: ParityReport
     verdict: Verdict
     place: Path
+    frontiers: tuple[Frontier, ...] = ()
 
 
 def read_policy(path: Path | None) -> ThresholdPolicy:
