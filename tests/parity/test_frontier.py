@@ -55,7 +55,7 @@ def test_every_form_is_in_the_table_and_twice_in_the_drawings():
     assert rows[-1][2:] == ["0", "0.99981", "0.999978", "13.2", "48.9"]
     assert found.tags.count("svg") == 2 + 2 + 3  # a lane's, the frontier's, the key's
     shown = page(frontier)
-    assert shown.count("asked for: 0.9998") == 2
+    assert shown.count("asked for, 0.9998") == 2
     assert shown.count('class="taken"') == 2
     assert json.loads(found.script)["frontiers"] == {"onnx-int8": STEPS}
 
@@ -127,4 +127,4 @@ def test_parity_and_gate_draw_what_the_folder_records(bge, tiny: Path, tmp_path:
     bge("gate", out / "parity.json", "--html", tmp_path / "gate.html")
     for name in ("parity", "gate"):
         shown = (tmp_path / f"{name}.html").read_text("utf-8")
-        assert re.search(r'id="frontier-1".*onnx-int8.*asked for: 0\.99', shown, re.DOTALL), name
+        assert re.search(r'id="frontier-1".*onnx-int8.*asked for, 0\.99', shown, re.DOTALL), name
