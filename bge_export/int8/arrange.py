@@ -3,7 +3,6 @@
     SEQUENCE_MAJOR   rows of tokens [S*B, width], `Gemm` with a 32-bit bias: ONNX Runtime fuses each linear layer with
                      its bias and both attention products with their transpositions (Node, wasm, Python)
     BATCH_MAJOR      [B, S, width], `MatMul` and `Add`: OpenVINO fuses attention, and rounding into the layer before.
-                     Queries and keys are rounded too, since it multiplies them as integers.
                      What is rounded is normalised a second time, scaled, in place of a product. Keys are padded to
                      whole vectors: the softmax adds up what is left of one in another order, so that a text's
                      embedding would depend on the length of its batch
@@ -101,14 +100,12 @@ class _Writer(Parts):
         scaled = self.scaled(x, layer.qkv, "qkv")
         parts = self.parts(scaled, layer.qkv, "qkv")
         keys = parts if self.by_sequence else self.parts(self.whole(scaled, "qkv/whole"), layer.qkv, "qkv.whole")
-        query, key = self.linear(parts, layer.query, "query"), self.linear(keys, layer.key, "key")
-        if layer.score_steps is not None and not self.by_sequence:
-            query = self.rounded_evenly(query, layer.score_steps[0], "query")
-            key = self.rounded_evenly(key, layer.score_steps[1], "key")
-        value = self.linear(keys, layer.value, "value")
         query, key, value = (
-            self.heads(x, layer, name) for x, name in ((query, "query"), (key, "key"), (value, "value"))
-        )
+            self.heads(self.linear(read, part, name), layer, name)
+            for read, part, name in (
+                (parts, layer.query, "query"), (keys, layer.key, "key"), (keys, layer.value, "value")
+            )
+        )  # fmt: skip
         columns = self.op("Transpose", [key], "key/columns", perm=[0, 1, 3, 2])
         scores = self.op("Add", [self.op("MatMul", [query, columns], "scores"), bias], "scores/masked")
         mixed = self.op("MatMul", [self.op("Softmax", [scores], "probabilities", axis=-1), value], "mixed")

@@ -18,9 +18,6 @@ from bge_export.int8.rounding import Rounded, round_weight
 from bge_export.int8.sites import InputPlan
 from bge_export.int8.splitting import SplitPlan, split
 
-SCORE_MARGIN = 1.1
-"""How much wider the grids of queries and keys are than what was seen."""
-
 Place = tuple[int, str]
 """A layer and one of its sites."""
 
@@ -79,13 +76,11 @@ class Builder:
             scale = own.scale.numpy() if isinstance(own, InputPlan) and site != "output" else None
             return Site(scale, own.grid, 2 if precise[site] else 1)
 
-        steps = [reach * SCORE_MARGIN / 127 for reach in plan.reach]
         return QuantizedLayer(
             qkv=grid("qkv"), query=linear["query"], key=linear["key"], value=linear["value"],
             output_site=grid("output"), output=linear["output"], attention_norm=layer.attention_norm,
             up_site=grid("up"), up=linear["up"], down_site=grid("down"), down=linear["down"],
             feedforward_norm=layer.feedforward_norm, heads=layer.heads, activation=layer.activation,
-            score_steps=None if precise["qkv"] else (steps[0], steps[1]),
         )  # fmt: skip
 
     def _float_layer(self, place: int, precise: dict[str, bool]) -> Layer:

@@ -67,12 +67,6 @@ class Parts:
         codes = self.op("QuantizeLinear", [x, *ends], f"{name}/codes")
         return self.op("DequantizeLinear", [codes, *ends], name)
 
-    def rounded_evenly(self, x: ir.Value, step: float, name: str) -> ir.Value:
-        """Return x rounded to a symmetric int8 grid and back: two such can be multiplied as integers."""
-        ends = [self.floats(step, f"{name}.step"), self.constant(np.array(0, np.int8), f"{name}.middle")]
-        codes = self.op("QuantizeLinear", [x, *ends], f"{name}/codes")
-        return self.op("DequantizeLinear", [codes, *ends], f"{name}/rounded")
-
     def site(self, x: ir.Value, site: Site, name: str) -> list[tuple[ir.Value, Grid]]:
         """Return a linear layer's input in its parts, each rounded, with its grid."""
         return self.parts(self.scaled(x, site, name), site, name)

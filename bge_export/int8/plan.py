@@ -12,7 +12,7 @@ from torch import Tensor
 from bge_export.contracts import EmbeddingSpec, Track
 from bge_export.int8.calibration import Batch, Observation, Tokens, importance, observe, observed_tokens
 from bge_export.int8.encoder import SITES, Encoder, Layer
-from bge_export.int8.forward import activate, as_tensor, linear
+from bge_export.int8.forward import activate, as_tensor
 from bge_export.int8.rounding import hessian, token_weights
 from bge_export.int8.sites import EXPONENTS, LIMITS, OUTPUT_EXPONENTS, Input, InputPlan, plan_input, plan_precise_input
 from bge_export.int8.splitting import BUDGET, SplitPlan, plan_split, split
@@ -51,7 +51,6 @@ class LayerPlan:
         grams: by site, of the shifted input before it is scaled, [K, K]; "split" of `down`'s with its copies.
         importance: by site, of the outputs, [N].
         neurons: I, before copies.
-        reach: the largest absolute value of queries, which carry the score's scale, and of keys, without their bias.
     """
 
     qkv: InputPlan
@@ -63,7 +62,6 @@ class LayerPlan:
     grams: dict[str, Tensor]
     importance: dict[str, Tensor]
     neurons: int
-    reach: tuple[float, float]
 
     def activation_error(self, site: str) -> float:
         """Return the predicted 1 - cosine, mean over texts, by rounding the site's input in one part."""
@@ -136,14 +134,7 @@ def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Setti
         grams=_grams(layer, seen, inputs, down),
         importance={name: seen.importance[name].output for name in SITES},
         neurons=seen.inner.shape[1],
-        reach=_score_reach(layer, inputs["qkv"]),
     )
-
-
-def _score_reach(layer: Layer, seen: Input) -> tuple[float, float]:
-    query = linear(layer.query, seen.x) * layer.score_scale
-    key = (seen.x - seen.shift) @ as_tensor(layer.key.weight)
-    return query.abs().max().item(), key.abs().max().item()
 
 
 def _grams(layer: Layer, seen: Observation, inputs: dict[str, Input], plan: SplitPlan) -> dict[str, Tensor]:

@@ -38,11 +38,7 @@ class QuantizedLinear:
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """`encoder.Layer` with rounded weights and the grids of its sites.
-
-    `score_steps` are the steps of queries and of keys on a symmetric int8 grid, which a runtime that multiplies them as
-    integers may round them to; None where that is not exact enough.
-    """
+    """`encoder.Layer` with rounded weights and the grids of its sites."""
 
     qkv: Site
     query: QuantizedLinear
@@ -58,7 +54,6 @@ class QuantizedLayer:
     feedforward_norm: Norm
     heads: int
     activation: Activation
-    score_steps: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
