@@ -10,7 +10,8 @@ Formats and runtimes meet only through an `Artifact` on disk. Adding either is o
 or `runtimes/`, found by its name. This module needs nothing but the standard library and numpy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -23,6 +24,15 @@ POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "last")
 
 LAST_HIDDEN_STATE = "last_hidden_state"
 SENTENCE_EMBEDDING = "sentence_embedding"
+
+Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Opens a stage of known length: `with track("embedding", 120) as advance: advance(1)`. Stages follow one another."""
+
+
+@contextmanager
+def untracked(_name: str, _total: int) -> Generator[Callable[[int], None]]:
+    """Show no progress."""
+    yield lambda _count: None
 
 
 @dataclass(frozen=True)
@@ -159,8 +169,10 @@ class Exporter(Protocol):
     def options(self) -> Mapping[str, object]:
         """Return the exporter's own options, which are fields of it; the manifest records them."""
 
-    def export(self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str]) -> Sequence[ExportedModel]:
-        """Write one model a precision below `root` and say what was written."""
+    def export(
+        self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track = untracked
+    ) -> Sequence[ExportedModel]:
+        """Write one model a precision below `root` and say what was written; `track` shows what takes time."""
 
 
 class Session(Protocol):

@@ -23,6 +23,19 @@ def torch_devices() -> Mapping[str, str | None]:
     }
 
 
+def limit_threads(threads: int) -> None:
+    """Let torch compute with so many threads, and no more.
+
+    Raises:
+        MissingLibrary: torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingLibrary("torch", "export", "exporting") from error
+    torch.set_num_threads(threads)
+
+
 def open_device(device: str, threads: int) -> Mapping[str, str]:
     """Prepare torch for a device, float32 kept whole; return what is recorded of it.
 

@@ -11,6 +11,7 @@ from bge_export.cli.options import (
     Calibration,
     ClsOnly,
     CommonOptions,
+    ExportThreads,
     Json,
     MinCosine,
     ModelArgument,
@@ -22,7 +23,6 @@ from bge_export.cli.options import (
     Quantize,
     Revision,
     SentenceEmbedding,
-    Threads,
     Thresholds,
     WeightPrecision,
 )
@@ -50,7 +50,7 @@ def onnx(
     overwrite: Overwrite = False,
     no_check: NoCheck = False,
     thresholds: Thresholds = None,
-    threads: Threads = CORES,
+    threads: ExportThreads = CORES,
     as_json: Json = False,
 ) -> int:
     """Export a checkpoint to ONNX, and prove what was written.
@@ -80,7 +80,7 @@ def torchscript(
     overwrite: Overwrite = False,
     no_check: NoCheck = False,
     thresholds: Thresholds = None,
-    threads: Threads = CORES,
+    threads: ExportThreads = CORES,
     as_json: Json = False,
 ) -> int:
     """Export a checkpoint to TorchScript (fp32), and prove what was written."""
@@ -112,7 +112,7 @@ def openvino(
     overwrite: Overwrite = False,
     no_check: NoCheck = False,
     thresholds: Thresholds = None,
-    threads: Threads = CORES,
+    threads: ExportThreads = CORES,
     as_json: Json = False,
 ) -> int:
     """Export a checkpoint to OpenVINO, and prove what was written."""
@@ -162,7 +162,7 @@ def transformersjs(
     overwrite: Overwrite = False,
     no_check: NoCheck = False,
     thresholds: Thresholds = None,
-    threads: Threads = CORES,
+    threads: ExportThreads = CORES,
     as_json: Json = False,
 ) -> int:
     """Write the folder that Transformers.js loads, with weights and a model card, and prove it.

@@ -97,4 +97,7 @@ Require = Annotated[
     typer.Option(help="Refuse unless this was measured: runtime:device or target@runtime:device. Repeatable."),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the oracle and the runtimes.", show_default="all cores")]
+ExportThreads = Annotated[
+    int, typer.Option("--threads", min=1, help="Threads of export, oracle and runtimes.", show_default="all cores")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]

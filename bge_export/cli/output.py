@@ -24,7 +24,7 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
         from bge_export.commands import read_policy
         from bge_export.parity.html import write_html
 
-        write_html(html, proof.report, proof.verdict, read_policy(thresholds))
+        write_html(html, proof.report, proof.verdict, read_policy(thresholds), proof.frontiers)
     if as_json:
         print_json(to_json(proof.report, proof.verdict))
     else:

@@ -9,7 +9,6 @@ from bge_export.checkpoint import as_artifacts, open_checkpoint
 from bge_export.commands.browsers import Browsers, with_browsers
 from bge_export.commands.steps import (
     Proof,
-    Track,
     default_places,
     measure_places,
     named_place,
@@ -18,12 +17,12 @@ from bge_export.commands.steps import (
     read_texts,
     reference_vectors,
     run_oracle,
-    untracked,
 )
-from bge_export.contracts import Artifact, Pooling
+from bge_export.contracts import Artifact, Pooling, Track, untracked
 from bge_export.corpus import Corpus
 from bge_export.errors import UsageError
-from bge_export.manifest import Manifest, read_bundle
+from bge_export.manifest import Manifest, read_bundle, read_manifest
+from bge_export.parity.frontier import read_frontiers
 from bge_export.parity.gate import Verdict, judge
 from bge_export.parity.merge import merge
 from bge_export.parity.policy import ThresholdPolicy
@@ -79,6 +78,7 @@ def check_parity(
     policy = read_policy(thresholds)
     corpus = read_texts(texts, column)
     manifest, artifacts = read_bundle(folder)
+    frontiers = read_frontiers(manifest)
     places = [named_place(lane) for lane in lanes]
     if not places and browsers is None:
         places = default_places(artifacts, all_devices=True)
@@ -93,7 +93,7 @@ def check_parity(
     verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
     place = report_path or folder / REPORT
     write_report(report, place)
-    return Proof(report, verdict, place)
+    return Proof(report, verdict, place, frontiers)
 
 
 def write_reference(
@@ -151,7 +151,8 @@ def judge_report(
     policy, corpus = read_policy(thresholds), read_texts(texts, column)
     if bundle is None:
         return Proof(report, judge(report, policy, corpus, require=require), report_path)
-    return Proof(report, _judge_with_folder(report, policy, corpus, require, bundle), report_path)
+    verdict = _judge_with_folder(report, policy, corpus, require, bundle)
+    return Proof(report, verdict, report_path, read_frontiers(read_manifest(bundle)))
 
 
 def _judge_with_folder(
@@ -196,7 +197,10 @@ def merge_reports(
         *(_judge_with_folder(report, policy, corpus, require, folder) for folder in folders),
     ]
     write_report(report, out)
-    return Proof(report, Verdict(tuple(dict.fromkeys(bad for one in verdicts for bad in one.failures))), out)
+    verdict = Verdict(tuple(dict.fromkeys(bad for one in verdicts for bad in one.failures)))
+    # The same artifacts, byte for byte, whose folders may differ in what they record besides.
+    known = {one.target: one for folder in folders for one in read_frontiers(read_manifest(folder))}
+    return Proof(report, verdict, out, tuple(known.values()))
 
 
 def _eager(reference: str, revision: str | None, manifest: Manifest) -> tuple[Artifact, ...]:

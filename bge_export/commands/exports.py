@@ -9,8 +9,8 @@ from typing import Protocol
 
 from bge_export.bundle_files import REPORT
 from bge_export.checkpoint import open_checkpoint
-from bge_export.commands.steps import Proof, Track, default_places, measure_places, read_policy, run_oracle, untracked
-from bge_export.contracts import Artifact, Checkpoint, ExportedModel, Exporter, Pooling
+from bge_export.commands.steps import Proof, default_places, measure_places, read_policy, run_oracle
+from bge_export.contracts import Artifact, Checkpoint, ExportedModel, Exporter, Pooling, Track, untracked
 from bge_export.corpus import builtin_corpus
 from bge_export.errors import UsageError
 from bge_export.extension import Kept, kept_from
@@ -22,6 +22,7 @@ from bge_export.parity.gate import Verdict, judge
 from bge_export.parity.merge import merge
 from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import Lane, ParityReport, write_report
+from bge_export.torch_devices import limit_threads
 
 DEFAULT_MODEL = "BAAI/bge-small-en"
 
@@ -81,7 +82,7 @@ def export_model(
             where it was made of another checkpoint.
         check: whether parity and gate follow. Without, the manifest says that they were left out.
         thresholds: a file of limits in place of the package's own.
-        threads: threads for the oracle and the runtimes.
+        threads: threads for the export, the oracle and the runtimes.
         track: shows progress.
 
     Raises:
@@ -98,13 +99,12 @@ def export_model(
         kept = kept_from(out, checkpoint, targets, overwrite=overwrite)
         held = {*targets, *(model.target for model in kept.models)}
         precisions = [*(extra for extra in along if f"{exporter.format}-{extra}" not in held), *precisions]
-        with track(f"exporting {checkpoint.source}", 1) as advance:
-            kept.carry_models(staging)
-            write_layout(checkpoint, staging)
-            records = _records(exporter, exporter.export(checkpoint, staging, precisions))
-            weights = addition.write_weights(checkpoint, staging) if addition else kept.weights
-            write_manifest(staging, checkpoint, [*kept.models, *records], checked=check, weights=weights)
-            advance(1)
+        kept.carry_models(staging)
+        write_layout(checkpoint, staging)
+        limit_threads(threads)
+        records = _records(exporter, exporter.export(checkpoint, staging, precisions, track))
+        weights = addition.write_weights(checkpoint, staging) if addition else kept.weights
+        write_manifest(staging, checkpoint, [*kept.models, *records], checked=check, weights=weights)
         _, artifacts = read_bundle(staging)
         if not check:
             if addition:

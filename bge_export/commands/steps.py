@@ -1,20 +1,19 @@
 """What several commands share: progress, inputs, the oracle, and measuring."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bge_export.auto_tokens import other_token_ids
 from bge_export.checkpoint import open_checkpoint
-from bge_export.contracts import Artifact, Checkpoint
+from bge_export.contracts import Artifact, Checkpoint, Track
 from bge_export.corpus import Corpus, builtin_corpus, load_corpus
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.fixtures import fixtures_folder
 from bge_export.manifest import Manifest
 from bge_export.pair_rule import known_facts
 from bge_export.parity.compare import Place, compare, measurement_steps
+from bge_export.parity.frontier import Frontier
 from bge_export.parity.gate import Verdict
 from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import ParityReport
@@ -29,23 +28,15 @@ ASKED_FOR = frozenset({"transformersjs"})
 """What is measured only where `--runtime` names it: each version in each place takes a minute or more, and there are
 eighteen of them."""
 
-Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Opens a stage of known length: `with track("embedding", 120) as advance: advance(1)`."""
-
-
-@contextmanager
-def untracked(_name: str, _total: int) -> Any:  # noqa: ANN401 - a generator behind the decorator
-    """Show no progress."""
-    yield lambda _count: None
-
 
 @dataclass(frozen=True)
 class Proof:
-    """A report, the verdict on it, and the folder or file it was written to."""
+    """A report, the verdict on it, the folder or file it was written to, and the searches its folders record."""
 
     report: ParityReport
     verdict: Verdict
     place: Path
+    frontiers: tuple[Frontier, ...] = ()
 
 
 def read_policy(path: Path | None) -> ThresholdPolicy:

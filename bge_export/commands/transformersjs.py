@@ -7,8 +7,7 @@ from pathlib import Path
 
 from bge_export.card import CardFacts, write_card
 from bge_export.commands.exports import DEFAULT_MODEL, Exported, export_model
-from bge_export.commands.steps import Track, untracked
-from bge_export.contracts import Artifact, Checkpoint, Pooling
+from bge_export.contracts import Artifact, Checkpoint, Pooling, Track, untracked
 from bge_export.errors import UsageError
 from bge_export.exporters import find_exporter
 from bge_export.parity.compare import Place
@@ -91,7 +90,7 @@ def export_transformersjs(
         overwrite: whether what bge-export wrote there before may be replaced.
         check: whether parity and gate follow.
         thresholds: a file of limits in place of the package's own.
-        threads: threads for the oracle and the runtimes.
+        threads: threads for the export, the oracle and the runtimes.
         track: shows progress.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import onnx
 import onnx_ir as ir
 
-from bge_export.contracts import Checkpoint, ExportedModel
+from bge_export.contracts import Checkpoint, ExportedModel, Track, untracked
 from bge_export.int8.quantize import Int8Options, quantize
 from bge_export.manifest import MODEL_FILES
 from bge_export.onnx_trace import trace
@@ -57,7 +57,9 @@ class OnnxExporter:
         """Return the options."""
         return asdict(self) | {"int8": self.int8.record()}
 
-    def export(self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str]) -> Sequence[ExportedModel]:
+    def export(
+        self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track = untracked
+    ) -> Sequence[ExportedModel]:
         """Write one file a precision below `root` and say what was written.
 
         Raises:
@@ -65,17 +67,19 @@ class OnnxExporter:
             ExportError: the graph could not be traced.
             MissingLibrary: torch, transformers or onnxruntime is not installed.
         """
-        graphs = {"fp32": trace(checkpoint, root, sentence_embedding=self.sentence_embedding)}
+        with track(f"tracing {checkpoint.source}", 1):
+            graphs = {"fp32": trace(checkpoint, root, sentence_embedding=self.sentence_embedding)}
         written: list[ExportedModel] = []
         for precision in self.precisions:
             if precision not in precisions:
                 continue
             facts: dict[str, object] = {}
             if precision == "int8":
-                quantized = quantize(graphs["fp32"], checkpoint, self.int8, "sequence-major")
+                quantized = quantize(graphs["fp32"], checkpoint, self.int8, "sequence-major", track)
                 model, facts = quantized.model, quantized.record()
             else:
-                model = _made(precision, graphs, checkpoint)
+                with track(f"onnx-{precision}", 1):
+                    model = _made(precision, graphs, checkpoint)
             files = save(model, root, MODEL_FILES[f"onnx-{precision}"])
             inputs, outputs = (tuple(v.name for v in ends) for ends in (model.graph.input, model.graph.output))
             written.append(ExportedModel(precision, files, inputs, outputs, facts))

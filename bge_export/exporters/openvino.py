@@ -14,7 +14,7 @@ from typing import ClassVar
 import onnx
 import openvino
 
-from bge_export.contracts import Checkpoint, ExportedModel
+from bge_export.contracts import Checkpoint, ExportedModel, Track, untracked
 from bge_export.errors import ExportError, UsageError
 from bge_export.int8.quantize import Int8Options, quantize
 from bge_export.manifest import MODEL_FILES
@@ -61,7 +61,9 @@ class OpenVinoExporter:
         """Return the options."""
         return asdict(self) | {"int8": self.int8.record()}
 
-    def export(self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str]) -> Sequence[ExportedModel]:
+    def export(
+        self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track = untracked
+    ) -> Sequence[ExportedModel]:
         """Write one pair of files a precision and say what was written.
 
         Raises:
@@ -75,10 +77,11 @@ class OpenVinoExporter:
                 f"A length of {self.static_shape[1]} is not the checkpoint's: it takes {longest} tokens, and longer "
                 f"texts would be cut short. Use --static-shape {self.static_shape[0]}x{longest}."
             )
-        graph = trace(checkpoint, root, sentence_embedding=self.sentence_embedding)
+        with track(f"tracing {checkpoint.source}", 1):
+            graph = trace(checkpoint, root, sentence_embedding=self.sentence_embedding)
         written: list[ExportedModel] = []
         if "int8" in precisions:  # first, because converting empties a graph
-            quantized = quantize(graph, checkpoint, self.int8, "batch-major")
+            quantized = quantize(graph, checkpoint, self.int8, "batch-major", track)
             model = self._converted(quantized.model, checkpoint, root)
             written.append(replace(_save(model, quantized.model, root, "int8"), facts=quantized.record()))
         if floats := [precision for precision in precisions if precision != "int8"]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bge_export import tracing
-from bge_export.contracts import SENTENCE_EMBEDDING, Checkpoint, ExportedModel
+from bge_export.contracts import SENTENCE_EMBEDDING, Checkpoint, ExportedModel, Track, untracked
 from bge_export.errors import ExportError
 from bge_export.json_files import read_object_if_there
 
@@ -62,7 +62,9 @@ class TorchScriptExporter:
         """Return the options."""
         return asdict(self)
 
-    def export(self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str]) -> Sequence[ExportedModel]:
+    def export(
+        self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track = untracked
+    ) -> Sequence[ExportedModel]:
         """Write one file and say what was written.
 
         Raises:
@@ -80,7 +82,8 @@ class TorchScriptExporter:
             name, module, inputs = PLAIN_FILE, encoder, tracing.input_names(checkpoint)
             outputs = tracing.output_names(sentence_embedding=self.sentence_embedding)
         try:
-            archive = _traced(module, tracing.trace_inputs(encoder.model, inputs), inputs, outputs)
+            with track(f"tracing {checkpoint.source}", 1):
+                archive = _traced(module, tracing.trace_inputs(encoder.model, inputs), inputs, outputs)
         except Exception as error:
             first = str(error).strip().partition("\n")[0]
             raise ExportError(

@@ -1,6 +1,6 @@
 """Plans to a quantized encoder: folds and shifts once, then rounds each layer as fast or as exact as asked for."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,11 +61,14 @@ class Builder:
         names = ("query", "key", "value", "output", "up", "down")
         return sum(getattr(layer, name).weight.size for layer in self.encoder.layers for name in names)
 
-    def build(self, form: Form) -> QuantizedEncoder:
-        """Return the encoder in a form."""
-        layers = tuple(self._layer(place, form) for place in range(len(self.plans)))
+    def build(self, form: Form, advance: Callable[[int], None] = lambda _: None) -> QuantizedEncoder:
+        """Return the encoder in a form; `advance` is called with 1 after each layer."""
+        layers = []
+        for place in range(len(self.plans)):
+            layers.append(self._layer(place, form))
+            advance(1)
         own = self.encoder
-        return QuantizedEncoder(own.prelude, own.embedding_norm, layers, own.tail, own.hidden_order)
+        return QuantizedEncoder(own.prelude, own.embedding_norm, tuple(layers), own.tail, own.hidden_order)
 
     def _layer(self, place: int, form: Form) -> QuantizedLayer:
         plan = self.plans[place]

@@ -40,16 +40,25 @@ def fast_form(builder: Builder) -> Form:
     return Form(first=frozenset(first), first_finer=frozenset(finer))
 
 
+def most_forms(builder: Builder) -> int:
+    """Return how many forms there are to try."""
+    return 2 * len(_counts(builder)) - 1
+
+
+def _counts(builder: Builder) -> list[int]:
+    return list(dict.fromkeys(round(share * len(_places(builder))) for share in SHARES))
+
+
 def forms(builder: Builder) -> Iterator[Form]:
     """Yield the forms of the frontier, the fastest first."""
     fast = fast_form(builder)
     order = activation_order(builder)
-    counts = dict.fromkeys(round(share * len(order)) for share in SHARES)
+    counts = _counts(builder)
     for count in counts:
         precise = frozenset(order[:count])
         yield Form(precise, first=fast.first - precise, first_finer=fast.first_finer - precise)
     weights = weight_order(builder)
-    for count in list(counts)[1:]:
+    for count in counts[1:]:
         yield Form(frozenset(order), frozenset(weights[:count]))
 
 

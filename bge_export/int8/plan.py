@@ -1,12 +1,12 @@
 """Chooses, for one layer after the other, how each input is brought onto 8 bits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bge_export.contracts import EmbeddingSpec
+from bge_export.contracts import EmbeddingSpec, Track
 from bge_export.int8.calibration import Batch, Observation, Tokens, importance, observe, observed_tokens
 from bge_export.int8.encoder import SITES, Encoder, Layer
 from bge_export.int8.forward import activate, as_tensor
@@ -68,7 +68,7 @@ class LayerPlan:
 
 def plan_layers(
     encoder: Encoder, spec: EmbeddingSpec, texts: Sequence[Batch], ranges: Sequence[Batch], settings: Settings,
-    advance: Callable[[int], None],
+    track: Track,
 ) -> list[LayerPlan]:  # fmt: skip
     """Return the plan of each layer.
 
@@ -78,14 +78,16 @@ def plan_layers(
         texts: calibration texts.
         ranges: further texts, only for ranges.
         settings: the constants.
-        advance: called with 1 after each batch of `texts` and each layer.
+        track: shows two stages, of batches of `texts` and of layers.
     """
     tokens = observed_tokens(texts)
-    weights = importance(encoder, spec, texts, tokens, advance)
+    with track("int8: calibrating, batches", len(texts)) as advance:
+        weights = importance(encoder, spec, texts, tokens, advance)
     plans = []
-    for layer, seen in zip(encoder.layers, observe(encoder, texts, ranges, weights), strict=True):
-        plans.append(_plan_layer(layer, seen, tokens, settings))
-        advance(1)
+    with track("int8: planning, layers", len(encoder.layers)) as advance:
+        for layer, seen in zip(encoder.layers, observe(encoder, texts, ranges, weights), strict=True):
+            plans.append(_plan_layer(layer, seen, tokens, settings))
+            advance(1)
     return plans
 
 

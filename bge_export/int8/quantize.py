@@ -1,18 +1,17 @@
 """A float32 graph to a static 8-bit graph: read, calibrate, plan, build, arrange."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
-from bge_export.contracts import Checkpoint
+from bge_export.contracts import Checkpoint, Track, untracked
 from bge_export.digest import file_sha256
 from bge_export.errors import UsageError
 from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder
 from bge_export.int8.calibration import batches
-from bge_export.int8.forms import fast_form
+from bge_export.int8.forms import fast_form, most_forms
 from bge_export.int8.frontier import Judge, Step, cheapest
 from bge_export.int8.plan import Settings, plan_layers
 from bge_export.int8.reading import read_encoder
@@ -55,7 +54,7 @@ class Quantized:
 
 def quantize(
     model: onnx.ModelProto, checkpoint: Checkpoint, options: Int8Options, arrangement: Arrangement,
-    advance: Callable[[int], None] = lambda _: None,
+    track: Track = untracked,
 ) -> Quantized:  # fmt: skip
     """Return the graph on 8 bits.
 
@@ -64,7 +63,7 @@ def quantize(
         checkpoint: has the tokenizer, and says how the embedding is pooled.
         options: what the user chooses.
         arrangement: the order of axes that the runtime wants.
-        advance: called with 1 after each batch, layer and form.
+        track: shows the stages, which are counted in batches, layers and forms.
 
     Raises:
         UnknownGraph: the graph is no encoder that can be quantized layer by layer.
@@ -86,11 +85,14 @@ def quantize(
     rows, kept = held_back(rows) if search else (rows, [])
     main, rest = divided(rows)
     texts, ranges = batches(encoder, main, tokenizer.pad), batches(encoder, rest, tokenizer.pad)
-    builder = Builder(encoder, plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(), advance))
-    steps: list[Step] = []
-    if options.min_cosine is None:
-        form = fast_form(builder)
-    else:
+    plans = plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(), track)
+    with track("int8: rounding, layers", len(plans)) as advance:
+        builder = Builder(encoder, plans)
+        form, steps = fast_form(builder), list[Step]()
+        builder.build(form, advance)
+    if options.min_cosine is not None:
         judge = Judge.of(model, kept, tokenizer.pad, checkpoint.spec)
-        form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
-    return Quantized(arrange(builder.build(form), arrangement, cls_only=options.cls_only), tuple(steps))
+        with track("int8: forms tried, at most", most_forms(builder)) as advance:
+            form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
+    with track(f"int8: arranging {arrangement}", 1):
+        return Quantized(arrange(builder.build(form), arrangement, cls_only=options.cls_only), tuple(steps))

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from bge_export.parity import plots
 from bge_export.parity.batches import SHAPES
 from bge_export.parity.figures import cosine_figure, difference_figure, escaped
+from bge_export.parity.frontier import Frontier, panels
 from bge_export.parity.policy import Limits, ThresholdPolicy
 from bge_export.parity.render import as_json
 from bge_export.parity.report import Lane, ParityReport, RowParity
@@ -88,13 +89,16 @@ class Section:
         return sum(row.cosine is not None and plots.gap(row.cosine) <= 0 for row in self.lane.rows)
 
 
-def render_html(report: ParityReport, verdict: Verdict, limits: ThresholdPolicy | None = None) -> str:
+def render_html(
+    report: ParityReport, verdict: Verdict, limits: ThresholdPolicy | None = None, frontiers: Sequence[Frontier] = ()
+) -> str:
     """Return the page.
 
     Args:
         report: the facts.
         verdict: what the gate said of them.
         limits: the policy it judged by; its limits are drawn into the plots.
+        frontiers: the searches for int8 forms that the folder's manifest records.
     """
     facts = as_json(report, verdict)
     sections = [
@@ -112,7 +116,8 @@ def render_html(report: ParityReport, verdict: Verdict, limits: ThresholdPolicy 
         measured=sum(lane.measured for lane in report.lanes),
         absent=sum(lane.unavailable is not None and not lane.requested for lane in report.lanes),
         merged=len(report.runs) > 1,
-        data=_data({"verdict": facts, "report": report.model_dump(mode="json")}),
+        frontiers=frontiers,
+        data=_data({"verdict": facts, "report": report.model_dump(mode="json"), "frontiers": _records(frontiers)}),
     )  # fmt: skip
 
 
@@ -121,7 +126,10 @@ def refuse_page(path: Path) -> None:
     refuse_place(path, "page", OWN_PAGE)
 
 
-def write_html(path: Path, report: ParityReport, verdict: Verdict, limits: ThresholdPolicy | None = None) -> None:
+def write_html(
+    path: Path, report: ParityReport, verdict: Verdict, limits: ThresholdPolicy | None = None,
+    frontiers: Sequence[Frontier] = (),
+) -> None:  # fmt: skip
     """Write the page that `render_html` returns.
 
     Raises:
@@ -129,7 +137,7 @@ def write_html(path: Path, report: ParityReport, verdict: Verdict, limits: Thres
     """
     refuse_page(path)
     with written_whole(path) as temporary:
-        temporary.write_text(render_html(report, verdict, limits), "utf-8")
+        temporary.write_text(render_html(report, verdict, limits, frontiers), "utf-8")
 
 
 def _section(
@@ -175,13 +183,17 @@ def _template() -> Template:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters.update(cosine=cosine_figure, figure=difference_figure, gap=_gap)
-    environment.globals.update(plots=plots)
+    environment.globals.update(plots=plots, panels=panels)
     return environment.get_template("report.html.j2")
 
 
 def _line(value: object) -> object:
     """Return a text on one line; what the template itself made stays as it is."""
     return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _records(frontiers: Sequence[Frontier]) -> dict[str, list[dict[str, Any]]]:
+    return {one.target: [form.model_dump(mode="json") for form in one.forms] for one in frontiers}
 
 
 def _gap(cosine: float | None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 from architectures import KINDS, Kind, build
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bge_export.checkpoint import open_checkpoint
-from bge_export.contracts import Checkpoint, TokenBatch
+from bge_export.contracts import Checkpoint, TokenBatch, untracked
 from bge_export.int8 import rounding
 from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder, Form
@@ -101,9 +102,7 @@ def cosines(some: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def plans(sample: Sample) -> list[LayerPlan]:
-    return plan_layers(
-        sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(precise=True), lambda _: None
-    )
+    return plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(precise=True), untracked)
 
 
 @pytest.fixture(scope="module")
@@ -278,11 +277,30 @@ def test_a_text_has_the_same_vector_alone_and_in_any_batch(sample: Sample, build
         assert cosines(alone, together[place]) > 0.999999
 
 
+def test_by_batch_openvino_gives_a_text_one_vector_in_every_length(sample: Sample, builder: Builder) -> None:
+    # In two parts, so that a sum in another order is seen: the grid is 255 times finer.
+    everywhere = frozenset((place, site) for place in range(len(sample.encoder.layers)) for site in SITES)
+    model = arrange(builder.build(Form(everywhere)), "batch-major")
+    read = openvino.Core().read_model(model.SerializeToString(), b"")
+    config = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(read, "CPU", config).create_infer_request()
+    names = [value.name for value in model.graph.input]
+
+    def states(rows: list[tuple[int, ...]], length: int) -> np.ndarray:
+        return np.array(request.infer(sample.pad(rows, length).feed(names))[0])
+
+    for row in sample.rows:
+        alone = states([row], len(row))[0]
+        for more in (1, 7, 16, 29):
+            together = states([row, *sample.rows[:2]], max(len(row) + more, *map(len, sample.rows[:2])))
+            assert np.array_equal(together[0, : len(row)], alone), (len(row), more)
+
+
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, onnxruntime.InferenceSession, np.ndarray]:
     """A small BERT, its int8 graph opened, and the vector of each text alone."""
     sample = make_sample("bert", tmp_path_factory.mktemp("bert"))
-    layers = plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(), lambda _: None)
+    layers = plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(), untracked)
     model = arrange(Builder(sample.encoder, layers).build(Form()), "sequence-major")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     alone = np.stack([first_tokens(session, sample.pad([row]))[0] for row in sample.rows])

@@ -1,0 +1,106 @@
+"""Compare an int8 folder of OpenVINO with the file that NNCF's defaults make of the same model: exactness, then time.
+
+    scripts/nncf FOLDER [--texts FILE] [--threads N] [--seconds N]
+
+FOLDER was written by `bge-export openvino MODEL -o FOLDER --quantize int8`. NNCF is given the package's calibration
+texts, like our own recipe. Its file is kept as FOLDER.nncf/openvino_model.xml, and made once. Exit status 1 where ours
+is less exact.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from bge_export.bench.render import render
+from bge_export.commands import bench_files
+from bge_export.contracts import EmbeddingSpec
+from bge_export.corpus import builtin_corpus, load_corpus
+from bge_export.int8.texts import calibration_rows
+from bge_export.manifest import MODEL_FILES, read_bundle
+from bge_export.parity.figures import cosine_figure
+from bge_export.pooling import pool
+from bge_export.tokens import TextTokenizer
+
+BATCH = 8
+"""Texts in the batches that show what a neighbour does to a text."""
+
+
+def quantized_by_nncf(folder: Path, tokenizer: TextTokenizer) -> Path:
+    """Return NNCF's file of the folder's float32 model; its default settings for transformers."""
+    place = folder.with_name(f"{folder.name}.nncf") / "openvino_model.xml"
+    if not place.is_file():
+        import nncf
+        import openvino
+
+        model = openvino.Core().read_model(folder / MODEL_FILES["openvino-fp32"])
+        names = [port.get_any_name() for port in model.inputs]
+        rows = calibration_rows(tokenizer, None)
+        data = nncf.Dataset(rows, lambda row: tokenizer.pad([row]).feed(names))
+        place.parent.mkdir(exist_ok=True)
+        openvino.save_model(nncf.quantize(model, data, model_type=nncf.ModelType.TRANSFORMER), place)
+    return place
+
+
+def embed(
+    file: Path, batches: Sequence[Sequence[tuple[int, ...]]], tokenizer: TextTokenizer, spec: EmbeddingSpec,
+    threads: int,
+) -> NDArray[np.float64]:  # fmt: skip
+    """Return unit embeddings [N, D] of the texts in these batches."""
+    import openvino
+
+    core = openvino.Core()
+    config = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(core.read_model(file), "CPU", config).create_infer_request()
+    names = [port.get_any_name() for port in request.get_compiled_model().inputs]
+    found = []
+    for rows in batches:
+        batch = tokenizer.pad(rows)
+        request.infer(batch.feed(names))
+        found.append(pool(np.array(request.get_output_tensor(0).data), batch.attention_mask, spec).astype(np.float64))
+    joined = np.concatenate(found)
+    return np.asarray(joined / np.linalg.norm(joined, axis=1, keepdims=True))
+
+
+def main() -> int:
+    """Print how exact both are, alone and in batches, and how long both take."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--texts", type=Path, help="a .txt, .jsonl or .tsv file [default: the fixture texts]")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=60)
+    chosen = parser.parse_args()
+    manifest, _ = read_bundle(chosen.folder)
+    spec = EmbeddingSpec(**manifest.spec.model_dump())
+    tokenizer = TextTokenizer.load(chosen.folder, spec.max_tokens)
+    texts = (load_corpus(chosen.texts) if chosen.texts else builtin_corpus()).texts
+    ours = chosen.folder / MODEL_FILES["openvino-int8"]
+    theirs = quantized_by_nncf(chosen.folder, tokenizer)
+
+    rows = tokenizer.encode([text.text for text in texts])
+    alone = [[row] for row in rows]
+    together = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    wide = embed(chosen.folder / MODEL_FILES["openvino-fp32"], alone, tokenizer, spec, chosen.threads)
+    smallest = []
+    for name, file in (("ours", ours), ("NNCF", theirs)):
+        own = embed(file, alone, tokenizer, spec, chosen.threads)
+        exact = (own * wide).sum(1)
+        moved = (own * embed(file, together, tokenizer, spec, chosen.threads)).sum(1)
+        smallest.append(exact.min())
+        print(
+            f"{name}: with float32, {len(rows)} texts: smallest cosine {cosine_figure(float(exact.min()))} "
+            f"({texts[exact.argmin()].id}), mean {cosine_figure(float(exact.mean()))}; alone with batches of {BATCH}: "
+            f"smallest {cosine_figure(float(moved.min()))}, {np.sum(moved < 1 - 1e-6)} texts below 0.999999"
+        )
+    Console(width=160, highlight=False).print(
+        render(bench_files([ours], against=theirs, threads=(chosen.threads,), seconds=chosen.seconds))
+    )
+    return 0 if smallest[0] > smallest[1] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""An export that takes minutes shows how far it is, and keeps to the threads that it is given."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from bge_export import commands
+from bge_export.errors import ExportError
+from bge_export.exporters.onnx import OnnxExporter
+from bge_export.exporters.openvino import OpenVinoExporter
+from bge_export.int8.quantize import Int8Options
+
+
+class Stages:
+    """Records each stage's length and how far it came; refuses one inside another, which no display can show."""
+
+    def __init__(self) -> None:
+        self.lengths: dict[str, int] = {}
+        self.reached: dict[str, int] = {}
+        self.threads: set[int] = set()
+        self._open = False
+
+    @contextmanager
+    def track(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        assert not self._open, f"{name} inside another stage"
+        assert name not in self.lengths, f"{name} twice"
+        self.lengths[name], self.reached[name], self._open = total, 0, True
+
+        def advance(count: int) -> None:
+            self.threads.add(torch.get_num_threads())
+            self.reached[name] += count
+
+        yield advance
+        self._open = False
+
+
+LONG = {"int8: calibrating, batches", "int8: planning, layers", "int8: rounding, layers"}
+
+
+@pytest.mark.parametrize("exporter", [OnnxExporter(), OpenVinoExporter()], ids=["onnx", "openvino"])
+def test_int8_shows_each_batch_and_layer(exporter: OnnxExporter | OpenVinoExporter, tiny: Path, tmp_path: Path) -> None:
+    stages = Stages()
+    commands.export_model(
+        exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False, track=stages.track
+    )  # fmt: skip
+    assert set(stages.lengths) >= LONG
+    assert {name: stages.reached[name] for name in LONG} == {name: stages.lengths[name] for name in LONG}
+    assert stages.lengths["int8: planning, layers"] == 3
+    assert stages.lengths["int8: calibrating, batches"] > 2
+
+
+def test_a_search_counts_the_forms_it_may_try(tiny: Path, tmp_path: Path) -> None:
+    stages = Stages()
+    exporter = OnnxExporter(int8=Int8Options(min_cosine=1.0))
+    with pytest.raises(ExportError):
+        commands.export_model(
+            exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False, track=stages.track
+        )  # fmt: skip
+    assert stages.reached["int8: forms tried, at most"] == stages.lengths["int8: forms tried, at most"] > 2
+
+
+@pytest.fixture
+def threads_kept() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.usefixtures("threads_kept")
+def test_an_export_keeps_to_its_threads(threads: int, tiny: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(3)
+    stages = Stages()
+    commands.export_model(
+        OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"], check=False, threads=threads,
+        track=stages.track,
+    )  # fmt: skip
+    assert stages.threads == {threads}
