@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bge_export.contracts import Checkpoint
+from bge_export.int8.moments import Moments, input_moments
 from bge_export.precision import fp16
 from bge_export.precision.gptq import Blocks, round_weight
-from bge_export.precision.moments import Moments, calibration_texts, second_moments
 from bge_export.precision.q4_table import pack_table
-from bge_export.tokens import TextTokenizer
 
 DOMAIN = "com.microsoft"
 BLOCK = 32
@@ -34,9 +33,7 @@ def convert(model: onnx.ModelProto, checkpoint: Checkpoint) -> onnx.ModelProto:
         model: a float32 graph with a type on every value; it is changed.
         checkpoint: whose tokenizer the calibration texts are fed through.
     """
-    inputs = list(dict.fromkeys(node.input[0] for node in products(model.graph)))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
-    return quantize(model, second_moments(model, inputs, calibration_texts(), tokenizer))
+    return quantize(model, input_moments(model, products(model.graph), checkpoint))
 
 
 def half(model: onnx.ModelProto, _checkpoint: Checkpoint) -> onnx.ModelProto:
@@ -59,10 +56,10 @@ def quantize(model: onnx.ModelProto, moments: Moments) -> onnx.ModelProto:
     weights = {tensor.name: tensor for tensor in graph.initializer}
     rounded: dict[str, Blocks] = {}
     for node in products(graph):
-        source, name = node.input
+        name = node.input[1]
         if name not in rounded:
             weight = numpy_helper.to_array(weights[name]).astype(np.float32)
-            rounded[name] = _round(weight, moments[source])
+            rounded[name] = _round(weight, moments[name])
         _replace(graph, node, name, tuple(weights[name].dims), rounded[name])
     pack_table(graph)
     used = {name for node in graph.node for name in node.input}
