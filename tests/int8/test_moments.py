@@ -8,11 +8,11 @@ import pytest
 from architectures import HIDDEN, KINDS, Kind, build
 
 from bge_export.checkpoint import open_checkpoint
+from bge_export.graph.products import constant_products
 from bge_export.int8.calibration import batches
 from bge_export.int8.moments import SHARE_OF_ALL, input_moments, second_moments, weighted_moments
 from bge_export.int8.reading import UnknownGraph, read_encoder
 from bge_export.onnx_trace import trace
-from bge_export.precision import q4
 from bge_export.tokens import TextTokenizer
 
 TEXTS = ("hello world", "the dog sleeps in the garden", "a question about the weather")
@@ -27,7 +27,7 @@ def test_only_tokens_that_move_the_embedding_count(kind: Kind, tmp_path: Path) -
     tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
     rows = tokenizer.encode(TEXTS)
     found = weighted_moments(encoder, checkpoint.spec, batches(encoder, rows, tokenizer.pad))
-    products = [node for node in q4.products(model.graph) if node.input[1] in found]
+    products = [node for node in constant_products(model.graph) if node.input[1] in found]
     assert len(products) == len(found) == 6 * len(encoder.layers)
     plain = second_moments(model, products, rows, tokenizer)
     up = encoder.layers[-1].up.source
@@ -42,7 +42,7 @@ def test_only_tokens_that_move_the_embedding_count(kind: Kind, tmp_path: Path) -
 def test_in_a_graph_that_cannot_be_read_all_tokens_count_alike(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(build("bert", tmp_path / "bert", "cls")))
     model = trace(checkpoint, tmp_path, sentence_embedding=False)
-    products = q4.products(model.graph)
+    products = constant_products(model.graph)
     weighted = input_moments(model, products, checkpoint)
     other = onnx.ModelProto()
     other.CopyFrom(model)
