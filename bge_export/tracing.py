@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from bge_export.bias_folding import fold_biases
 from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Checkpoint, EmbeddingSpec
 from bge_export.model import load_model
 
@@ -63,8 +64,10 @@ class PoolingHead(nn.Module):
 
 
 def traced_encoder(checkpoint: Checkpoint, *, sentence_embedding: bool) -> TracedEncoder:
-    """Load the checkpoint and wrap it for tracing."""
-    return TracedEncoder(load_model(checkpoint), checkpoint.spec, sentence_embedding=sentence_embedding).eval()
+    """Load the checkpoint, fold biases that attention does not need, and wrap it for tracing."""
+    model = load_model(checkpoint)
+    fold_biases(model)
+    return TracedEncoder(model, checkpoint.spec, sentence_embedding=sentence_embedding).eval()
 
 
 def input_names(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from bge_export.cli.options import (
     Thresholds,
     WeightPrecision,
 )
-from bge_export.cli.output import print_json, show, show_frontier, track
+from bge_export.cli.output import print_json, show, show_int8, track
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,7 +197,7 @@ def _export(
 def _shown(exported: "Exported", as_json: bool) -> int:
     """Print what an export came to; return its exit status."""
     if not as_json:
-        show_frontier(exported.place)
+        show_int8(exported.place)
     if exported.proof is None:
         if as_json:
             print_json({"place": str(exported.place), "checked": False})

@@ -32,12 +32,14 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
     return proof.verdict.exit_status
 
 
-def show_frontier(folder: Path) -> None:
-    """Print the search for an int8 form, where the folder's models were searched for."""
+def show_int8(folder: Path) -> None:
+    """Print how the folder's int8 models were made: why plainly, and the search for a form where there was one."""
     from bge_export.manifest import read_manifest
     from bge_export.render import render_frontier
 
     for model in read_manifest(folder).models:
+        if reason := model.options.get("plain_arrangement"):
+            print(f"{model.target}: in the plain arrangement, less exact than the usual one, because {reason}.")
         if steps := model.options.get("frontier"):
             out().print(render_frontier(model.target, steps))
 

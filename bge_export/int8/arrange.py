@@ -58,7 +58,7 @@ class _Writer(Parts):
         hidden = len(self.encoder.embedding_norm.gamma)
         if self.by_sequence:
             self._sequence_first(embedded)
-        embedded = round_tables(self.graph, embedded)
+        embedded = round_tables(self.graph).get(embedded, embedded)
         self.sizes = self._sizes()
         bias = self._score_bias(biases)
         if self.by_sequence:

@@ -100,7 +100,7 @@ def batches(
     )
     names = [value.name for value in session.get_inputs()]
     found = []
-    for group in _groups([len(row) for row in rows]):
+    for group in groups([len(row) for row in rows]):
         tokens = pad([rows[place] for place in group])
         embedded, *biases = (torch.from_numpy(array) for array in session.run(None, tokens.feed(names)))
         found.append(
@@ -114,7 +114,7 @@ def batches(
     return found
 
 
-def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
+def groups(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Yield places of similar lengths, so many that their padded size stays below `BATCH_TOKENS`."""
     group: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
@@ -162,14 +162,11 @@ def importance(
     chosen = torch.zeros(len(tokens.text), dtype=torch.bool)
     chosen[tokens.sample] = True
     for batch in texts:
-        traces, embedding = _forward(encoder, spec, batch)
-        direction = torch.randn(embedding.shape, generator=generator)
-        outputs = {(place, site): trace.outputs[site] for place, trace in enumerate(traces) for site in SITES}
-        gradients = torch.autograd.grad((embedding * direction).sum(), list(outputs.values()))
+        _, gradients = backward(encoder, spec, batch, generator)
         count = int(batch.mask.sum())
         mine = chosen[start : start + count]
         start += count
-        for key, gradient in zip(outputs, gradients, strict=True):
+        for key, gradient in gradients.items():
             squares = gradient[batch.mask].square()
             token.setdefault(key, []).append(squares.sum(-1))
             sample.setdefault(key, []).append(squares[mine])
@@ -184,6 +181,17 @@ def importance(
         }
         for place in range(len(encoder.layers))
     ]
+
+
+def backward(
+    encoder: Encoder, spec: EmbeddingSpec, batch: Batch, generator: torch.Generator
+) -> tuple[list[Trace], dict[tuple[int, str], Tensor]]:
+    """Return each layer on a batch, and by layer and site the gradient of e.v, [B, S, N], for a v that is drawn."""
+    traces, embedding = _forward(encoder, spec, batch)
+    direction = torch.randn(embedding.shape, generator=generator)
+    outputs = {(place, site): trace.outputs[site] for place, trace in enumerate(traces) for site in SITES}
+    gradients = torch.autograd.grad((embedding * direction).sum(), list(outputs.values()))
+    return traces, dict(zip(outputs, gradients, strict=True))
 
 
 def _forward(encoder: Encoder, spec: EmbeddingSpec, batch: Batch) -> tuple[list[Trace], Tensor]:

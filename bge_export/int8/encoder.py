@@ -25,10 +25,17 @@ SITES = ("qkv", "output", "up", "down")
 
 @dataclass(frozen=True)
 class Linear:
-    """y = x @ weight + bias; `weight` [K, N] float32, `bias` [N] float32 or None."""
+    """y = x @ weight + bias.
+
+    Attributes:
+        weight: [K, N] float32.
+        bias: [N] float32, or None.
+        source: name of the weight in the graph that it was read from; empty once the weight is another.
+    """
 
     weight: Floats
     bias: Floats | None
+    source: str = ""
 
     def moved(self, shift: Floats) -> "Linear":
         """Return the layer that gives for x - shift what this one gives for x."""

@@ -13,8 +13,9 @@ from bge_export.int8.build import Builder
 from bge_export.int8.calibration import batches
 from bge_export.int8.forms import fast_form, most_forms
 from bge_export.int8.frontier import Judge, Step, cheapest
+from bge_export.int8.plain import quantize_plain
 from bge_export.int8.plan import Settings, plan_layers
-from bge_export.int8.reading import read_encoder
+from bge_export.int8.reading import UnknownGraph, read_encoder
 from bge_export.int8.texts import calibration_rows, divided, held_back
 from bge_export.tokens import TextTokenizer
 
@@ -42,14 +43,22 @@ class Int8Options:
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized graph, and the steps of the search for it (none where nothing was searched)."""
+    """A quantized graph.
+
+    Attributes:
+        model: the graph.
+        steps: of the search for it; none where nothing was searched.
+        plain: why the plain arrangement was used; None for the fast one.
+    """
 
     model: onnx.ModelProto
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
+    plain: str | None = None
 
     def record(self) -> dict[str, object]:
-        """Return the steps for a manifest."""
-        return {"frontier": [step.record() for step in self.steps]} if self.steps else {}
+        """Return for a manifest what was found out on the way."""
+        found: dict[str, object] = {"frontier": [step.record() for step in self.steps]} if self.steps else {}
+        return found if self.plain is None else found | {"plain_arrangement": self.plain}
 
 
 def quantize(
@@ -66,9 +75,9 @@ def quantize(
         track: shows the stages, which are counted in batches, layers and forms.
 
     Raises:
-        UnknownGraph: the graph is no encoder that can be quantized layer by layer.
         TextsError: the calibration file cannot be used.
-        UsageError: the first token's state is not enough for the checkpoint's pooling.
+        UsageError: the first token's state is not enough for the checkpoint's pooling, or an option needs a graph that
+            can be quantized layer by layer.
         ExportError: no form holds the cosine asked for.
     """
     if options.cls_only and checkpoint.spec.pooling != "cls":
@@ -76,12 +85,16 @@ def quantize(
             f"{checkpoint.source} pools by {checkpoint.spec.pooling!r}, which needs the states of all tokens. "
             "Leave out --cls-only."
         )
-    encoder = read_encoder(model)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    rows = calibration_rows(tokenizer, options.calibration)
+    try:
+        encoder = read_encoder(model)
+    except UnknownGraph as reason:
+        _need_no_layers(options, checkpoint, reason)
+        return Quantized(quantize_plain(model, rows, tokenizer), plain=str(reason))
     if options.cls_only and encoder.tail is not None:
         raise UsageError("--cls-only and --sentence-embedding exclude each other. Leave out one of them.")
     search = options.min_cosine is not None
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
-    rows = calibration_rows(tokenizer, options.calibration)
     rows, kept = held_back(rows) if search else (rows, [])
     main, rest = divided(rows)
     texts, ranges = batches(encoder, main, tokenizer.pad), batches(encoder, rest, tokenizer.pad)
@@ -96,3 +109,13 @@ def quantize(
             form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
     with track(f"int8: arranging {arrangement}", 1):
         return Quantized(arrange(builder.build(form), arrangement, cls_only=options.cls_only), tuple(steps))
+
+
+def _need_no_layers(options: Int8Options, checkpoint: Checkpoint, reason: UnknownGraph) -> None:
+    """Refuse options that only the fast arrangement has."""
+    asked = {"--cls-only": options.cls_only, "--min-cosine": options.min_cosine is not None}
+    if names := " and ".join(name for name, given in asked.items() if given):
+        raise UsageError(
+            f"{checkpoint.source}: {names} needs an encoder that can be quantized layer by layer, and this one cannot: "
+            f"{reason}. Leave out {names} to get the plain arrangement."
+        )

@@ -179,10 +179,11 @@ def _linear_before(value: ir.Value) -> tuple[Linear, ir.Value]:
     if node is not None and node.op_type == "Add" and (operands := _operands(node)):
         value, bias = operands
     product = _maker(value, "MatMul")
-    weight = _array(_input(product, 1))
+    constant = _input(product, 1)
+    weight = _array(constant)
     if weight is None or weight.ndim != 2:
         raise UnknownGraph(f"{product.name}: the weight is no constant matrix")
-    return Linear(weight, bias), _input(product, 0)
+    return Linear(weight, bias, constant.name or ""), _input(product, 0)
 
 
 def _linear_after(value: ir.Value, *, residual: bool = False) -> tuple[Linear, ir.Value]:

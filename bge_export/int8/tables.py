@@ -20,8 +20,9 @@ def lookups(value: ir.Value) -> list[tuple[ir.Node, int]]:
             for found in lookups(source)]  # fmt: skip
 
 
-def round_tables(graph: ir.Graph, embedded: ir.Value) -> ir.Value:
-    """Store large embedding tables as 8 bits a value and a scale a row; return the sum of embeddings."""
+def round_tables(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
+    """Store large embedding tables as 8 bits a value and a scale a row; return what took the place of each lookup."""
+    replaced: dict[ir.Value, ir.Value] = {}
     tape = ir.tape.Tape(graph)
     for gather in [node for node in graph if node.op_type == "Gather"]:
         table, index = gather.inputs[0], gather.inputs[1]
@@ -44,8 +45,8 @@ def round_tables(graph: ir.Graph, embedded: ir.Value) -> ir.Value:
             part.outputs[0].name = f"{part.name}:0"
             graph.insert_before(gather, part)
         ir.convenience.replace_all_uses_with(gather.outputs[0], parts[3].outputs[0])
-        if embedded is gather.outputs[0]:
-            embedded = parts[3].outputs[0]
+        replaced[gather.outputs[0]] = parts[3].outputs[0]
         graph.remove(gather, safe=True)
-        del graph.initializers[table.name or ""]
-    return embedded
+        if not table.consumers():
+            del graph.initializers[table.name or ""]
+    return replaced

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from bge_export.contracts import Checkpoint
+from bge_export.graph.products import constant_products
+from bge_export.int8.moments import Moments, input_moments
 from bge_export.precision import fp16
 from bge_export.precision.gptq import Blocks, round_weight
-from bge_export.precision.moments import Moments, calibration_texts, second_moments
 from bge_export.precision.q4_table import pack_table
-from bge_export.tokens import TextTokenizer
 
 DOMAIN = "com.microsoft"
 BLOCK = 32
@@ -34,9 +34,7 @@ def convert(model: onnx.ModelProto, checkpoint: Checkpoint) -> onnx.ModelProto:
         model: a float32 graph with a type on every value; it is changed.
         checkpoint: whose tokenizer the calibration texts are fed through.
     """
-    inputs = list(dict.fromkeys(node.input[0] for node in products(model.graph)))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
-    return quantize(model, second_moments(model, inputs, calibration_texts(), tokenizer))
+    return quantize(model, input_moments(model, constant_products(model.graph), checkpoint))
 
 
 def half(model: onnx.ModelProto, _checkpoint: Checkpoint) -> onnx.ModelProto:
@@ -54,15 +52,15 @@ def half(model: onnx.ModelProto, _checkpoint: Checkpoint) -> onnx.ModelProto:
 
 
 def quantize(model: onnx.ModelProto, moments: Moments) -> onnx.ModelProto:
-    """Return the graph in 4 bits, given the moments of the inputs of its `products`; it is changed."""
+    """Return the graph in 4 bits, given the moments of the inputs of its `constant_products`; it is changed."""
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     rounded: dict[str, Blocks] = {}
-    for node in products(graph):
-        source, name = node.input
+    for node in constant_products(graph):
+        name = node.input[1]
         if name not in rounded:
             weight = numpy_helper.to_array(weights[name]).astype(np.float32)
-            rounded[name] = _round(weight, moments[source])
+            rounded[name] = _round(weight, moments[name])
         _replace(graph, node, name, tuple(weights[name].dims), rounded[name])
     pack_table(graph)
     used = {name for node in graph.node for name in node.input}
@@ -71,16 +69,6 @@ def quantize(model: onnx.ModelProto, moments: Moments) -> onnx.ModelProto:
     if rounded:
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return model
-
-
-def products(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return each MatMul of a computed tensor with a constant matrix."""
-    matrices = {t.name for t in graph.initializer if len(t.dims) == 2 and t.data_type == TensorProto.FLOAT}
-    return [
-        node
-        for node in graph.node
-        if node.op_type == "MatMul" and node.input[1] in matrices and node.input[0] not in matrices
-    ]
 
 
 def _round(weight: NDArray[np.float32], moments: NDArray[np.float32]) -> Blocks:

@@ -52,7 +52,7 @@ def test_products_are_those_of_the_rounded_weight(width: int) -> None:
     weight = RANDOM.standard_normal((width, 6)).astype(np.float32)
     table = RANDOM.standard_normal((50, width)).astype(np.float32)
     identity = np.eye(width, dtype=np.float32)
-    model = q4.quantize(graph_of(weight, table), {"x": identity})
+    model = q4.quantize(graph_of(weight, table), {"weight": identity})
     assert [node.op_type for node in model.graph.node][-3:] == ["MatMulNBits", "MatMulNBits", "Add"]
     assert not {"weight", "table"} & {tensor.name for tensor in model.graph.initializer}
     assert {(entry.domain, entry.version) for entry in model.opset_import} == {("", 17), ("com.microsoft", 1)}
@@ -86,7 +86,7 @@ def test_half_bytes_are_packed_low_first_and_an_odd_end_is_filled() -> None:
 
 def test_in_half_precision_inputs_are_not_rounded() -> None:
     model = graph_of(np.eye(64, dtype=np.float32), RANDOM.standard_normal((50, 64)).astype(np.float32))
-    model = q4.quantize(model, {"x": np.eye(64, dtype=np.float32)})
+    model = q4.quantize(model, {"weight": np.eye(64, dtype=np.float32)})
     levels = [a.i for node in model.graph.node for a in node.attribute if a.name == "accuracy_level"]
     assert levels == [q4.INT8_PRODUCTS] * 2
     ids = RANDOM.integers(0, 50, (3, 7))

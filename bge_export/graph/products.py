@@ -1,0 +1,14 @@
+"""The products of a graph that hold most of its weights."""
+
+import onnx
+from onnx import TensorProto
+
+
+def constant_products(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return each MatMul of a computed tensor with a constant matrix."""
+    matrices = {t.name for t in graph.initializer if len(t.dims) == 2 and t.data_type == TensorProto.FLOAT}
+    return [
+        node
+        for node in graph.node
+        if node.op_type == "MatMul" and node.input[1] in matrices and node.input[0] not in matrices
+    ]

@@ -1,0 +1,95 @@
+"""The plain arrangement, for graphs that cannot be quantized layer by layer."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from architectures import build
+from noise_limits import noise_limits
+
+from bge_export import commands
+from bge_export.checkpoint import open_checkpoint
+from bge_export.errors import UsageError
+from bge_export.exporters.onnx import OnnxExporter
+from bge_export.graph.products import constant_products
+from bge_export.int8.plain import quantize_plain
+from bge_export.int8.quantize import Int8Options
+from bge_export.int8.reading import UnknownGraph, read_encoder
+from bge_export.onnx_trace import trace
+from bge_export.pair_rule import facts_of
+from bge_export.tokens import TextTokenizer
+
+
+@pytest.fixture(scope="module")
+def unusual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a BERT whose activation is GELU by tanh, which the fast arrangement does not know."""
+    folder = build("bert", tmp_path_factory.mktemp("plain") / "unusual", "cls")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu_new"}), "utf-8")
+    return folder
+
+
+def test_every_constant_product_is_on_integers_that_keep_the_pair_rule(unusual: Path, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(str(unusual))
+    model = trace(checkpoint, tmp_path, sentence_embedding=False)
+    with pytest.raises(UnknownGraph):
+        read_encoder(model)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    texts = ("hello world", "the dog sleeps in the garden", "a question about the weather", "bees find their way")
+    before = model.SerializeToString()
+    plain = quantize_plain(model, tokenizer.encode(texts), tokenizer)
+    assert model.SerializeToString() == before
+    plain.ir_version = 8
+    path = tmp_path / "plain.onnx"
+    onnx.save(plain, path)
+    facts = facts_of(path, "onnx")
+    assert facts.weights == len(constant_products(model.graph)) == 12
+    assert facts.broken == 0
+    assert not constant_products(plain.graph)
+    batch = tokenizer.pad(tokenizer.encode(texts))
+    states = []
+    for graph in (model, plain):
+        graph.ir_version = 8
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        states.append(session.run(None, batch.feed([value.name for value in session.get_inputs()]))[0][:, 0])
+    one, other = (some / np.linalg.norm(some, axis=-1, keepdims=True) for some in states)
+    # Drawn weights, 32 wide, lose more than trained ones (noise_limits.py).
+    assert 0.95 < (one * other).sum(-1).min() < 1 - 1e-6
+
+
+@pytest.mark.parametrize("format_name", ["onnx", "openvino"])
+def test_the_export_is_proven_and_says_why_it_is_plain(bge, unusual: Path, tmp_path: Path, format_name: str) -> None:
+    limits = noise_limits(tmp_path)
+    # In the plain arrangement wide channels stay wide: of drawn weights it keeps 0.92.
+    limits.write_text(limits.read_text("utf-8").replace('"min_cosine" = 0.95', '"min_cosine" = 0.88'), "utf-8")
+    out = tmp_path / "out"
+    done = bge(format_name, unusual, "-o", out, "--quantize", "int8", "--thresholds", limits)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{format_name}-int8: in the plain arrangement" in done.stdout
+    assert "the activation is neither GELU by Erf nor ReLU" in done.stdout
+    models = json.loads((out / "bge_export.json").read_text("utf-8"))["models"]
+    (int8,) = [model for model in models if model["target"] == f"{format_name}-int8"]
+    assert "activation" in int8["options"]["plain_arrangement"]
+
+
+def test_the_fast_arrangement_says_nothing_of_the_plain_one(tiny: Path, tmp_path: Path) -> None:
+    commands.export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"], check=False)
+    (model,) = json.loads((tmp_path / "out" / "bge_export.json").read_text("utf-8"))["models"]
+    assert "plain_arrangement" not in model["options"]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [(Int8Options(cls_only=True), "--cls-only"), (Int8Options(min_cosine=0.99), "--min-cosine")],
+)
+def test_what_only_the_fast_arrangement_has_is_refused(
+    unusual: Path, tmp_path: Path, options: Int8Options, name: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"{name} needs an encoder .* activation .*Leave out {name}"):
+        commands.export_model(
+            OnnxExporter(int8=options), str(unusual), tmp_path / "out", precisions=["int8"], check=False
+        )
+    assert not (tmp_path / "out").exists()
