@@ -87,7 +87,8 @@ def staged(files: Sequence[BenchFile], places: Sequence[Place], folder: Path) ->
     client = next((place.runtime for place in places if isinstance(place.runtime, ClientRuntime)), None)
     if client is None:
         return tuple(files)
-    donors = [file.artifact.root for file in files if file.artifact.spec != TAKEN_AS]
+    roots = [file.artifact.root.resolve() for file in files]
+    donors = [folder for root in roots for folder in (root, root.parent)]
     moved = []
     for number, file in enumerate(files):
         if file.artifact.spec == TAKEN_AS and file.artifact.target.format in client.formats:

@@ -51,7 +51,7 @@ class ClientsSession:
         Raises:
             ClientError: the client failed.
         """
-        return float(self._ask("time", seconds=least, **self._feed(batch))["seconds"])
+        return float(self._ask("time", least=least, **self._feed(batch))["seconds"])
 
     def _ask(self, op: str, **fields: object) -> Mapping[str, Any]:
         request: dict[str, Any] = {"slot": self._slot, **fields}

@@ -6,7 +6,7 @@
 //   tokenize  {texts}                                        -> {ids}      with the client's own tokenizer
 //   run       {input_ids, attention_mask, token_type_ids}    -> {outputs}  through the client's own model class
 //   embed     {text}                                         -> {row}      the client's whole pipeline
-//   time      {input_ids, …, seconds}                        -> {seconds}  of a run through the model class
+//   time      {input_ids, …, least}                          -> {seconds}  of a run through the model class
 //
 // Rows travel as base64 of float32, little endian. Of token states only what the pooling needs is sent: [B, D].
 
@@ -92,12 +92,12 @@ class Client {
     return { row: encode(tensor.data) };
   }
 
-  // One run that is not timed, then the median of those that follow until `seconds` have passed.
-  async time({ seconds, ...request }) {
+  // One run that is not timed, then the median of those that follow until `least` seconds have passed.
+  async time({ least, ...request }) {
     const feed = this.feed(request);
     await this.pipe.model(feed);
     const times = [];
-    for (const begin = performance.now(); performance.now() - begin < 1e3 * seconds || times.length === 0; ) {
+    for (const begin = performance.now(); performance.now() - begin < 1e3 * least || times.length === 0; ) {
       const before = performance.now();
       await this.pipe.model(feed);
       times.push((performance.now() - before) / 1e3);
