@@ -1,4 +1,4 @@
-"""Embeds texts as a library's users do, and compares: `loaders.py LIBRARY FOLDER TEXTS REFERENCE`; for scripts/loaders."""
+"""Embeds texts as users of a library do, and compares: `loaders.py LIBRARY FOLDER TEXTS REFERENCE`."""
 
 import importlib.metadata
 import json

@@ -3,7 +3,8 @@
 There ONNX Runtime sums the exponentials of a softmax four at a time, and what is left over one by one: a text of 125
 tokens gets another sum, by its last bit, where a batch pads it to 128. Between float layers nobody would see it; on a
 grid of 256 levels values fall on another one, and the vector moves to 0.9997. A row that is padded already is summed
-alike in every batch. On other processors the sums are masked instead, and nothing changes.
+alike in every batch. The native builds mask what is left
+over, and their vectors stay as they were.
 """
 
 import numpy as np
@@ -19,8 +20,8 @@ STATES = "last_hidden_state"
 def pad_inputs(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelProto:
     """Return the graph with its inputs padded and its token states cut again; it is changed.
 
-    Padding is what the mask hides: ids, types and mask of 0. A graph that gives one state a text has nothing to cut, and
-    one whose longest text would be padded beyond its positions stays as it is.
+    Padding is what the mask hides: ids, types and mask of 0. A graph of one state a text has nothing to cut; one whose
+    longest text would be padded beyond its positions stays as it is.
 
     Args:
         model: with token ids and a mask, of any length.
