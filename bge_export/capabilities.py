@@ -1,12 +1,13 @@
 """What some runtimes and sessions can do besides `contracts`: further seams, found by being there."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import Artifact
+from bge_export.contracts import Artifact, Session, TokenBatch
 
 
 @runtime_checkable
@@ -15,6 +16,28 @@ class SelectiveRuntime(Protocol):
 
     def reads(self, artifact: Artifact, device: str) -> bool:
         """Return whether it has a way to load the artifact there; True for a device that it does not know."""
+
+
+@runtime_checkable
+class ClientRuntime(Protocol):
+    """A runtime whose sessions are clients in processes of their own."""
+
+    def open_together(self, artifacts: Sequence[Artifact], device: str, threads: int) -> Sequence[Session]:
+        """Open several artifacts beside each other in one client; closing one closes all."""
+
+    def stage(self, artifact: Artifact, donors: Sequence[Path], stage: Path) -> Artifact:
+        """Return a bare model file as an artifact of a folder that the clients load, made in the empty `stage`."""
+
+
+@runtime_checkable
+class TimedSession(Protocol):
+    """A session in a client, which times and weighs itself: the way to it and this process are left out."""
+
+    def seconds(self, batch: TokenBatch, least: float) -> float:
+        """Return the median seconds of a run by the client's clock: one untimed, then over `least` seconds of runs."""
+
+    def peak_bytes(self) -> int | None:
+        """Return the most memory that the client has held, in bytes; None where nothing says."""
 
 
 @runtime_checkable

@@ -13,7 +13,8 @@ from bge_export.parity.figures import cosine_figure
 from bge_export.parity.report import Lane, ParityReport
 
 ORDER = ("q8", "fp16", "fp32")
-"""Which file the examples load: the smallest of those that every client and host of the examples takes."""
+"""Which file the examples load: the smallest of those that every client and host of the examples takes. Where a folder
+has none of them, one that version 2.5 has no name for, and so its example is left out."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ def examples(spec: EmbeddingSpec, repository: str, dtypes: set[str]) -> str:
 
 
 def _values(spec: EmbeddingSpec, repository: str, dtypes: set[str]) -> Mapping[str, object]:
-    dtype = next((name for name in ORDER if name in dtypes), "fp32")
+    dtype = next((name for name in ORDER if name in dtypes), min(dtypes, default="fp32"))
     return {
         "id": repository, "dim": spec.dim, "normalize": str(spec.normalize).lower(), "query_prefix": spec.query_prefix,
         "pooling": {"last": "last_token"}.get(spec.pooling, spec.pooling), "dtype": dtype,
-        "quantized": str("q8" in dtypes).lower(),
+        "quantized": str("q8" in dtypes).lower(), "oldest": not dtypes or not {"q8", "fp32"}.isdisjoint(dtypes),
         "version": {4: CLIENTS["4"].version, 3: CLIENTS["3"].version, 2: CLIENTS["2.5"].version},
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ MODEL_FILES: Mapping[str, str] = {
     "onnx-int8-dynamic": "onnx/model_int8.onnx",
     "onnx-q4": "onnx/model_q4.onnx",
     "onnx-q4f16": "onnx/model_q4f16.onnx",
+    "onnx-bnb4": "onnx/model_bnb4.onnx",
     "openvino-fp32": "openvino/openvino_model.xml",
     "openvino-fp16": "openvino/openvino_model_fp16.xml",
     "openvino-int8": "openvino/openvino_model_qint8_quantized.xml",

@@ -17,6 +17,7 @@ LOWEST = {
     "int8-dynamic": (0.96, 0.95),
     "q4": (0.85, 0.995),
     "q4f16": (0.85, 0.995),
+    "bnb4": (0.6, 0.9999),
 }
 """Precision -> smallest cosine, and smallest in a batch. Measured on `parity_fixtures/tiny` 0.984 and 0.968, 0.978 and
 0.974, 0.889 and 0.9991, 0.884 and 0.9994; on the checkpoints of `architectures` better everywhere."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bge_export.bench.bare import BareFile, read_onnx, read_openvino
+from bge_export.capabilities import ClientRuntime
 from bge_export.contracts import Artifact, EmbeddingSpec, Target
 from bge_export.digest import file_sha256
 from bge_export.errors import ArtifactError, UsageError
 from bge_export.manifest import read_bundle
+from bge_export.parity.compare import Place
 
 READERS = {".onnx": ("onnx", read_onnx), ".xml": ("openvino", read_openvino)}
 """Suffix of a bare file -> its format, and what reads its ends."""
@@ -54,7 +56,7 @@ class BenchFile:
 
 
 def gather(
-    paths: Sequence[Path], against: Path | None, formats: frozenset[str] | None = None
+    paths: Sequence[Path], against: Path | None, places: Sequence[Place] = ()
 ) -> tuple[tuple[BenchFile, ...], BenchFile]:
     """Return every file at `paths`, each once, and the base: `against`, else the first in fp32, else the first.
 
@@ -63,27 +65,47 @@ def gather(
     Args:
         paths: folders and files.
         against: the base, a folder or a file.
-        formats: what the runtimes that a user named read; a folder's artifacts of other formats are left out.
+        places: what a user named; a folder's artifacts that none of them reads are left out.
 
     Raises:
-        UsageError: a file is of a kind that cannot be timed, or a folder has nothing of these formats.
+        UsageError: a file is of a kind that cannot be timed, or a folder has nothing that these read.
         ArtifactError: a file or folder is missing, damaged or not what its manifest says.
     """
-    given = [file for path in paths for file in _files_at(path, formats)]
-    wanted = None if against is None else _first_fp32(list(_files_at(against, formats)))
+    given = [file for path in paths for file in _files_at(path, places)]
+    wanted = None if against is None else _first_fp32(list(_files_at(against, places)))
     once = {file.place: file for file in ([] if wanted is None else [wanted]) + given}
     files = _named(list(once.values()))
     return files, files[0] if wanted is not None else _first_fp32(files)
+
+
+def staged(files: Sequence[BenchFile], places: Sequence[Place], folder: Path) -> tuple[BenchFile, ...]:
+    """Return the files, of which bare ones are put into folders below `folder` for clients that load nothing else.
+
+    Raises:
+        UsageError: a bare file cannot be loaded by a client that was named.
+    """
+    client = next((place.runtime for place in places if isinstance(place.runtime, ClientRuntime)), None)
+    if client is None:
+        return tuple(files)
+    roots = [file.artifact.root.resolve() for file in files]
+    donors = [folder for root in roots for folder in (root, root.parent)]
+    moved = []
+    for number, file in enumerate(files):
+        if file.artifact.spec == TAKEN_AS and file.artifact.target.format in client.formats:
+            (stage := folder / str(number)).mkdir()
+            file = replace(file, artifact=client.stage(file.artifact, donors, stage))
+        moved.append(file)
+    return tuple(moved)
 
 
 def _first_fp32(files: Sequence[BenchFile]) -> BenchFile:
     return next((file for file in files if file.precision == "fp32"), files[0])
 
 
-def _files_at(path: Path, formats: frozenset[str] | None) -> Iterator[BenchFile]:
+def _files_at(path: Path, places: Sequence[Place]) -> Iterator[BenchFile]:
     """Yield the artifacts of a folder, or one bare file."""
     if path.is_dir():
-        yield from _artifacts_of(path, formats)
+        yield from _artifacts_of(path, places)
     elif not path.exists():
         raise ArtifactError(f"{path} does not exist. Give a folder that bge-export wrote, an .onnx or an .xml file.")
     elif path.suffix not in READERS:
@@ -96,10 +118,10 @@ def _files_at(path: Path, formats: frozenset[str] | None) -> Iterator[BenchFile]
         yield _bare(path, format_name, read(path))
 
 
-def _artifacts_of(folder: Path, formats: frozenset[str] | None) -> Iterator[BenchFile]:
+def _artifacts_of(folder: Path, places: Sequence[Place]) -> Iterator[BenchFile]:
     manifest, artifacts = read_bundle(folder)
     pairs = list(zip(manifest.models, artifacts, strict=True))
-    kept = [pair for pair in pairs if formats is None or pair[1].target.format in formats]
+    kept = [pair for pair in pairs if not places or any(place.reads(pair[1]) for place in places)]
     if not kept:
         held = ", ".join(str(artifact.target) for artifact in artifacts) or "nothing"
         raise UsageError(f"{folder} holds {held}, and no runtime that was named reads that.")

@@ -7,11 +7,13 @@ embeds would: a runtime's library and numpy.
 import json
 import sys
 import time
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
+from bge_export.capabilities import ClientRuntime, TimedSession
 from bge_export.contracts import Artifact, EmbeddingSpec, Target, TokenBatch
 from bge_export.errors import BgeExportError
 from bge_export.runtimes import find_runtime
@@ -40,15 +42,23 @@ def main() -> None:
 
 def _load(artifact: Artifact, runtime_name: str, device: str, threads: int) -> dict[str, float | None]:
     runtime = find_runtime(runtime_name)
-    import_module(runtime.library)
-    runtime.devices()  # some libraries load a part of themselves when they are asked for these
-    before = peak_mib()
+    client = isinstance(runtime, ClientRuntime)  # its library and its memory are not this process's
+    if not client:
+        import_module(runtime.library)
+        runtime.devices()  # some libraries load a part of themselves when they are asked for these
+    before = None if client else peak_mib()
     start = time.perf_counter()
     session = runtime.open(artifact, device, threads)
     load_seconds = time.perf_counter() - start
     ones = np.ones((1, TOKENS), dtype=np.int64)
-    session.embed(TokenBatch(ones, ones, ones * 0))
-    return {"load_seconds": load_seconds, "before_mib": before, "peak_mib": peak_mib()}
+    with closing(session):
+        session.embed(TokenBatch(ones, ones, ones * 0))
+        peak = _in_mib(session.peak_bytes()) if isinstance(session, TimedSession) else peak_mib()
+    return {"load_seconds": load_seconds, "before_mib": before, "peak_mib": peak}
+
+
+def _in_mib(size: int | None) -> float | None:
+    return None if size is None else size / MIB
 
 
 def peak_mib() -> float | None:

@@ -1,11 +1,12 @@
 """The stages of a run: memory in fresh processes, then all files open at once and timed in turns, then the report.
 
 What is timed is `Session.embed`, as parity runs it and with the same settings: the run of the model, its outputs copied
-to numpy, and the pooling of token states. Of bge-small-en the pooling takes less than 0.2 % of it.
+to numpy, and the pooling of token states. Of bge-small-en the pooling takes less than 0.2 % of it. A client in another
+process times the run of its own model class, and has all files of the run open beside each other, as here.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from time import perf_counter
@@ -18,7 +19,8 @@ from bge_export.bench.plan import Entry, Plan
 from bge_export.bench.ratios import geometric_mean, paired, spread
 from bge_export.bench.report import SCHEMA, BenchLane, BenchReport, FileFacts, LoadFacts, ShapeTimes
 from bge_export.bench.shapes import Shape
-from bge_export.bench.timing import Clock, Run, interleave, warm_up
+from bge_export.bench.timing import Clock, Elsewhere, Run, interleave, warm_up
+from bge_export.capabilities import ClientRuntime, TimedSession
 from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.doctor import instructions
 from bge_export.errors import ArtifactError, BgeExportError, RuntimeContractError
@@ -71,9 +73,9 @@ class OpenPlan:
             MeasurementError: one cannot be opened.
         """
         with ExitStack() as stack:  # closes what is open if a later one fails
-            for entry in self._plan.entries:
-                session = entry.place.runtime.open(entry.file.artifact, entry.place.device, entry.threads)
-                self._sessions[entry] = stack.enter_context(closing(session))
+            for entries in self._plan.processes:
+                for entry, session in zip(entries, _open(entries), strict=True):
+                    self._sessions[entry] = stack.enter_context(closing(session))
             self._stack = stack.pop_all()
         return self
 
@@ -107,10 +109,22 @@ class OpenPlan:
 
     @property
     def _runs(self) -> list[list[Run]]:
-        return [
-            [partial(self._sessions[entry].embed, self._batches[shape]) for entry, shape in group]
-            for group in self._groups
-        ]
+        return [[_run(self._sessions[entry], self._batches[shape]) for entry, shape in group] for group in self._groups]
+
+
+def _open(entries: Sequence[Entry]) -> Iterator[Session]:
+    """Open what runs in one process; one by one, so that what is open is closed if a later one fails."""
+    place, threads = entries[0].place, entries[0].threads
+    if isinstance(place.runtime, ClientRuntime):
+        yield from place.runtime.open_together([entry.file.artifact for entry in entries], place.device, threads)
+    else:
+        for entry in entries:
+            yield place.runtime.open(entry.file.artifact, place.device, threads)
+
+
+def _run(session: Session, batch: TokenBatch) -> Run:
+    once = partial(session.embed, batch)
+    return Elsewhere(once, partial(session.seconds, batch)) if isinstance(session, TimedSession) else once
 
 
 def environment_of(plan: Plan) -> dict[str, str]:

@@ -33,7 +33,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """Files, places, numbers of threads and shapes, all combined; `base` is one of the files."""
+    """Files, places, numbers of threads and shapes, all combined.
+
+    Attributes:
+        base: one of the files.
+        within: whether the base is measured anew in each place, rather than one yardstick for all places.
+    """
 
     files: tuple[BenchFile, ...]
     base: BenchFile
@@ -41,6 +46,7 @@ class Plan:
     threads: tuple[int, ...]
     shapes: tuple[Shape, ...]
     seed: int
+    within: bool = False
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -49,9 +55,17 @@ class Plan:
             Entry(file, place, threads)
             for file in self.files
             for place in self.places
-            if file.artifact.target.format in place.runtime.formats
+            if place.reads(file.artifact)
             for threads in self.threads
         )
+
+    @property
+    def processes(self) -> tuple[tuple[Entry, ...], ...]:
+        """Return the entries by place and number of threads: those of one run beside each other in one process."""
+        together: dict[tuple[Place, int], list[Entry]] = {}
+        for entry in self.entries:
+            together.setdefault((entry.place, entry.threads), []).append(entry)
+        return tuple(map(tuple, together.values()))
 
     @property
     def vocabulary(self) -> int:
@@ -59,8 +73,12 @@ class Plan:
         return min((file.vocabulary for file in self.files if file.vocabulary), default=SOME_IDS)
 
     def base_of(self, entry: Entry) -> Entry:
-        """Return the base file in the first place that reads it, with as many threads: one yardstick for all places."""
-        return next(one for one in self.entries if one.file == self.base and one.threads == entry.threads)
+        """Return the base file with as many threads: in the entry's own place if `within`, else in the first one."""
+        return next(
+            one
+            for one in self.entries
+            if one.file == self.base and one.threads == entry.threads and (not self.within or one.place == entry.place)
+        )
 
     def fp32_of(self, entry: Entry) -> Entry | None:
         """Return the fp32 file beside the entry of a narrower one, of its own format if there is one."""
@@ -89,7 +107,12 @@ class Plan:
         for place in self.places:
             if not any(entry.place == place for entry in self.entries):
                 formats = ", ".join(sorted(place.runtime.formats))
-                raise UsageError(f"{place.runtime.name} reads none of these files, only {formats}")
+                raise UsageError(f"{place.runtime.name}:{place.device} reads none of these files, only {formats}")
+            if self.within and not place.reads(self.base.artifact):
+                raise UsageError(
+                    f"{place.runtime.name}:{place.device} does not read {self.base.name}, so nothing can be compared "
+                    "with it there. Leave out --within or this runtime, or name another file with --against."
+                )
         _refuse_unavailable(self.places)
         torch = next((place.runtime.name for place in self.places if place.runtime.library == "torch"), None)
         if torch and len(self.threads) > 1:

@@ -18,12 +18,18 @@ def render(report: BenchReport) -> RenderableType:
     lines = (
         f"{environment['cpu']}, {environment['cores']} cores, {environment['instructions'] or 'nothing special'}; load "
         f"before the run {environment['load']}",
-        f"÷ base: time divided by that of {report.lanes[0].base.partition(',')[0]} in the same round. Medians of "
+        f"÷ base: time divided by that of {_yardstick(report)} in the same round. Medians of "
         f"{report.rounds} rounds in which the files take turns.",
         "Shapes: texts x tokens, random ids, no padding. MiB: peak of a process of its own, before it opens the file "
-        "and after one text.",
+        "and after one text; of a JavaScript client, its own process, which starts with the file.",
     )
     return Group(*(Text(escaped(line)) for line in lines), Text(""), _lanes(report), Text(""), _times(report))
+
+
+def _yardstick(report: BenchReport) -> str:
+    """Return the one lane that all are compared with, or the base file where each runtime has its own."""
+    bases = {lane.base.partition(",")[0] for lane in report.lanes}
+    return bases.pop() if len(bases) == 1 else f"{report.base} in the same runtime"
 
 
 def _lanes(report: BenchReport) -> Table:

@@ -35,10 +35,10 @@ class LoadFacts(Record):
     """One file in a process of its own.
 
     Attributes:
-        load_seconds: to open it; the runtime's library was imported before.
+        load_seconds: to open it; the runtime's library was imported before. Of a client, from the start of its process.
         before_mib: the process's peak before it was opened: interpreter, numpy, the library. None where the system
-            does not say.
-        peak_mib: its peak after one text of 16 tokens was embedded.
+            does not say, and of a client, whose process starts with the file.
+        peak_mib: its peak after one text of 16 tokens was embedded. None for a browser, which is many processes.
     """
 
     load_seconds: float
@@ -66,7 +66,7 @@ class BenchLane(Record):
 
     Attributes:
         facts: what the runtime says of itself.
-        base: the lane that the ratios are to: the base file in the first runtime of the run that reads it.
+        base: the lane that the ratios are to: the base file in the first runtime that reads it, or in this one.
         ratio: the geometric mean of the ratios over the shapes.
         slower_than_fp32: the shapes in which this narrower file took clearly longer than the fp32 file here.
     """

@@ -30,6 +30,10 @@ def bench(
     threads: Annotated[list[int] | None, typer.Option(min=1, help="Repeatable.", show_default="1")] = None,
     seconds: Annotated[float, typer.Option(min=0, help="How long to time; at least five rounds are made.")] = 30,
     seed: Annotated[int, typer.Option(min=0, help="Of the order and of the token ids.")] = 0,
+    within: Annotated[
+        bool,
+        typer.Option("--within", help="Compare in each runtime with the base there, not with the first runtime's."),
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the report, as JSON.")] = None,
     as_json: Json = False,
 ) -> int:
@@ -44,7 +48,7 @@ def bench(
 
     report = bench_files(
         paths, against=against, lanes=runtime or (), shapes=shape or (), threads=threads or (1,), seconds=seconds,
-        seed=seed, report_path=output, track=track,
+        seed=seed, within=within, report_path=output, track=track,
     )  # fmt: skip
     for warning in report.warnings:
         err.print("[bold yellow]warning:[/] ", end="")

@@ -27,6 +27,7 @@ class Quantization(StrEnum):
     int8_dynamic = "int8-dynamic"
     q4 = "q4"
     q4f16 = "q4f16"
+    bnb4 = "bnb4"
 
 
 class OpenVinoQuantization(StrEnum):

@@ -1,9 +1,10 @@
 """Time, memory and size of artifacts side by side."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bge_export.bench.files import gather
+from bge_export.bench.files import gather, staged
 from bge_export.bench.measure import OpenPlan, environment_of, measure_loads, report_of
 from bge_export.bench.plan import Plan
 from bge_export.bench.report import BenchReport, write_bench
@@ -25,6 +26,7 @@ def bench_files(
     threads: Sequence[int] = (1,),
     seconds: float = SECONDS,
     seed: int = SEED,
+    within: bool = False,
     report_path: Path | None = None,
     track: Track = untracked,
 ) -> BenchReport:
@@ -40,6 +42,7 @@ def bench_files(
         threads: numbers of threads.
         seconds: how long to time, warming up and memory not counted; five rounds are made in any case.
         seed: of token ids and order.
+        within: whether each lane is compared with the base in its own place, instead of the first place's.
         report_path: where to write the report.
         track: shows progress.
 
@@ -51,10 +54,19 @@ def bench_files(
         raise UsageError(f"{report_path} cannot be written: there is no such folder. Make it, or choose another place.")
     wanted = tuple(Shape.parse(written) for written in dict.fromkeys(shapes)) or SHAPES
     named = [named_place(name) for name in dict.fromkeys(lanes)]
-    formats = frozenset[str]().union(*(place.runtime.formats for place in named)) if named else None
-    files, base = gather(paths, against, formats)
+    files, base = gather(paths, against, named)
     places = named or default_places([file.artifact for file in files], all_devices=False)
-    plan = Plan(files, base, tuple(places), tuple(dict.fromkeys(threads)), wanted, seed)
+    with tempfile.TemporaryDirectory(prefix="bge_export-") as folder:
+        moved = staged(files, places, Path(folder))
+        base = moved[files.index(base)]
+        plan = Plan(moved, base, tuple(places), tuple(dict.fromkeys(threads)), wanted, seed, within)
+        report = _measured(plan, seconds, track)
+    if report_path is not None:
+        write_bench(report, report_path)
+    return report
+
+
+def _measured(plan: Plan, seconds: float, track: Track) -> BenchReport:
     plan.refuse_impossible()
     environment = environment_of(plan)
     with track("loading each in a process of its own", len(plan.entries)) as advance:
@@ -64,7 +76,4 @@ def bench_files(
             opened.warm_up(advance)
         with track("timing, seconds", max(1, round(seconds))) as advance:
             times = opened.time(seconds, advance)
-        report = report_of(plan, environment, loads, opened.facts, times)
-    if report_path is not None:
-        write_bench(report, report_path)
-    return report
+        return report_of(plan, environment, loads, opened.facts, times)

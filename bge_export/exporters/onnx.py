@@ -16,7 +16,7 @@ from bge_export.contracts import Checkpoint, ExportedModel, Track, untracked
 from bge_export.int8.quantize import Int8Options, quantize
 from bge_export.manifest import MODEL_FILES
 from bge_export.onnx_trace import trace
-from bge_export.precision import dynamic, fp16, q4
+from bge_export.precision import bnb4, dynamic, fp16, q4
 
 Recipe = Callable[[onnx.ModelProto, Checkpoint], onnx.ModelProto]
 """Makes a graph of another one, which it may change; the checkpoint has the tokenizer, for texts to calibrate with."""
@@ -27,6 +27,7 @@ RECIPES: Mapping[str, tuple[str, Recipe]] = {
     "int8-dynamic": ("fp32", lambda model, _: dynamic.int8(model)),
     "q4": ("fp32", q4.convert),
     "q4f16": ("q4", q4.half),
+    "bnb4": ("fp32", lambda model, _: bnb4.convert(model)),
 }
 """Precision -> the precision whose graph it is made of, and how. A new one is a line here, its file's name in
 `manifest.MODEL_FILES` and its limits in `thresholds.toml`; `cli/options.py` names those that `--quantize` takes."""

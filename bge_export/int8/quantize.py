@@ -13,6 +13,7 @@ from bge_export.int8.build import Builder
 from bge_export.int8.calibration import batches
 from bge_export.int8.forms import fast_form, most_forms
 from bge_export.int8.frontier import Judge, Step, cheapest
+from bge_export.int8.padding import pad_inputs
 from bge_export.int8.plain import quantize_plain
 from bge_export.int8.plan import Settings, plan_layers
 from bge_export.int8.reading import UnknownGraph, read_encoder
@@ -28,17 +29,19 @@ class Int8Options:
         calibration: a file of texts in place of the package's own.
         cls_only: whether the graph returns the first token's state alone, [B, 1, D].
         min_cosine: the smallest cosine that texts held back must reach; None for the fastest form.
+        web: whether the graph pads its inputs, so that a text has one vector in WebAssembly too (`padding.py`).
     """
 
     calibration: Path | None = None
     cls_only: bool = False
     min_cosine: float | None = None
+    web: bool = False
 
     def record(self) -> dict[str, object]:
         """Return the options for a manifest: of a file its name and digest, never where it lay."""
         file = self.calibration
         texts = "built-in" if file is None else {"name": file.name, "sha256": file_sha256(file)}
-        return {"calibration": texts, "cls_only": self.cls_only, "min_cosine": self.min_cosine}
+        return {"calibration": texts, "cls_only": self.cls_only, "min_cosine": self.min_cosine, "web": self.web}
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def quantize(
         encoder = read_encoder(model)
     except UnknownGraph as reason:
         _need_no_layers(options, checkpoint, reason)
-        return Quantized(quantize_plain(model, rows, tokenizer), plain=str(reason))
+        plain = quantize_plain(model, rows, tokenizer)
+        return Quantized(_padded(plain, checkpoint, options), plain=str(reason))
     if options.cls_only and encoder.tail is not None:
         raise UsageError("--cls-only and --sentence-embedding exclude each other. Leave out one of them.")
     search = options.min_cosine is not None
@@ -108,7 +112,12 @@ def quantize(
         with track("int8: forms tried, at most", most_forms(builder)) as advance:
             form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
     with track(f"int8: arranging {arrangement}", 1):
-        return Quantized(arrange(builder.build(form), arrangement, cls_only=options.cls_only), tuple(steps))
+        arranged = arrange(builder.build(form), arrangement, cls_only=options.cls_only)
+    return Quantized(_padded(arranged, checkpoint, options), tuple(steps))
+
+
+def _padded(model: onnx.ModelProto, checkpoint: Checkpoint, options: Int8Options) -> onnx.ModelProto:
+    return pad_inputs(model, checkpoint.spec.max_tokens) if options.web else model
 
 
 def _need_no_layers(options: Int8Options, checkpoint: Checkpoint, reason: UnknownGraph) -> None:

@@ -1,4 +1,4 @@
-"""Starts a client on an artifact, and holds what it loaded against the artifact's bytes."""
+"""Starts a client on artifacts, and holds what it loaded of each against the artifact's bytes."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,32 +19,41 @@ DENO = ("run", "--allow-read", "--allow-env", "--allow-ffi", "--allow-sys", "--n
         "--cached-only", "--no-config")  # fmt: skip
 """No network, no writing: what the client needs is on disk."""
 
+MODEL = "model"
+"""What a client is told that a folder is called; further ones have a number behind."""
+
 NO_GPU = ("no WebGPU adapter", "does not support fp16")
 """How a browser without a usable adapter says so; software adapters have no 16-bit shaders."""
 
 
 def open_client(
-    place: str, client: Client, artifact: Artifact, threads: int, stack: ExitStack
-) -> tuple[Link, Mapping[str, Any]]:
-    """Start a client on a staged folder, and hold what it loaded against the artifact."""
-    request = opening_request(client, artifact, threads)
+    place: str, client: Client, artifacts: Sequence[Artifact], threads: int, stack: ExitStack
+) -> tuple[Link, Sequence[Mapping[str, Any]]]:
+    """Start one client on staged folders, and hold what it loaded against each artifact; their slots count from 0."""
+    requests = [opening_request(client, artifact, threads, slot) for slot, artifact in enumerate(artifacts)]
     package = packages_folder() / client.package
+    answers: list[Mapping[str, Any]] = []
     if place in ("node", "deno"):
-        link, answer = _open_native(place, client, artifact, package, request, stack)
-        _refuse_other_bytes(artifact, answer["sessions"])
-    else:
-        server = Loopback({"models/model": artifact.root, f"lib/{client.name}": package, "js": JS})
-        stack.callback(server.close)
-        link = _web_link(place, server, package)
-        stack.callback(link.close)
-        answer = open_web(link, place, client, server, package, request)
+        link, stage = _native_link(place, artifacts, requests, stack)
+        for artifact, request in zip(artifacts, requests, strict=True):
+            answers.append(_open_native(link, client, stage, package, request))
+            _refuse_other_bytes(artifact, answers[-1]["sessions"])
+        return link, answers
+    models = {f"models/{request['name']}": item.root for item, request in zip(artifacts, requests, strict=True)}
+    server = Loopback({**models, f"lib/{client.name}": package, "js": JS})
+    stack.callback(server.close)
+    link = _web_link(place, server, package)
+    stack.callback(link.close)
+    for artifact, request in zip(artifacts, requests, strict=True):
+        server.served.clear()
+        answers.append(open_web(link, place, client, server, package, request))
         if place == "edge":
-            _refuse_other_bytes(artifact, answer["sessions"])
-        refuse_other_file(artifact, server.served)
-    return link, answer
+            _refuse_other_bytes(artifact, answers[-1]["sessions"])
+        refuse_other_file(artifact, server.served, request["name"])
+    return link, answers
 
 
-def opening_request(client: Client, artifact: Artifact, threads: int) -> Mapping[str, Any]:
+def opening_request(client: Client, artifact: Artifact, threads: int, slot: int = 0) -> Mapping[str, Any]:
     """Return what every place is told about the artifact.
 
     Raises:
@@ -54,25 +63,33 @@ def opening_request(client: Client, artifact: Artifact, threads: int) -> Mapping
     if options is None:
         raise ArtifactError(f"Transformers.js {client.version} has no name for {artifact.model}")
     spec = artifact.spec
-    return {"options": dict(options), "pooling": spec.pooling, "normalize": spec.normalize, "threads": threads}
+    name = f"{MODEL}{slot or ''}"
+    return {"slot": slot, "name": name, "options": dict(options), "pooling": spec.pooling, "normalize": spec.normalize,
+            "threads": threads}  # fmt: skip
 
 
-def _open_native(
-    place: str, client: Client, artifact: Artifact, package: Path, request: Mapping[str, Any], stack: ExitStack
-) -> tuple[Link, Mapping[str, Any]]:
-    """Open the artifact in a process with the native ONNX Runtime, with an empty cache beside the staged folder."""
+def _native_link(
+    place: str, artifacts: Sequence[Artifact], requests: Sequence[Mapping[str, Any]], stack: ExitStack
+) -> tuple[Link, Path]:
+    """Start a process for the native ONNX Runtime in a folder of staged ones, with an empty cache beside them."""
     stage = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bge_export-")))
-    (stage / "model").symlink_to(artifact.root.resolve(), target_is_directory=True)
+    for artifact, request in zip(artifacts, requests, strict=True):
+        (stage / request["name"]).symlink_to(artifact.root.resolve(), target_is_directory=True)
     (stage / "cache").mkdir()
     command = [find_node()] if place == "node" else [find_deno(), *DENO]
     link = ProcessLink([*command, JS / "runner.mjs"], stage)
     stack.callback(link.close)
+    return link, stage
+
+
+def _open_native(
+    link: Link, client: Client, stage: Path, package: Path, request: Mapping[str, Any]
+) -> Mapping[str, Any]:
     settings = {"env": {"cacheDir": str(stage / "cache")}}
-    answer = link.ask(
+    return link.ask(
         "open", OPEN_SECONDS, library=str(package / client.node), build="native", models=str(stage), settings=settings,
         **request,
     )  # fmt: skip
-    return link, answer
 
 
 def _web_link(place: str, server: Loopback, package: Path) -> Link:
@@ -133,8 +150,8 @@ def _refuse_other_bytes(artifact: Artifact, sessions: Sequence[Mapping[str, str]
         )
 
 
-def refuse_other_file(artifact: Artifact, served: Sequence[str]) -> None:
+def refuse_other_file(artifact: Artifact, served: Sequence[str], folder: str = MODEL) -> None:
     """Raise unless the artifact's file is the one model that was fetched."""
-    fetched = {name.removeprefix("models/model/") for name in served if name.endswith(".onnx")}
+    fetched = {name.removeprefix(f"models/{folder}/") for name in served if name.endswith(".onnx")}
     if fetched != {artifact.model}:
         raise ArtifactError(f"the client fetched {', '.join(sorted(fetched)) or 'no model'}, not {artifact.model}")

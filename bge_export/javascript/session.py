@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, TokenBatch
 from bge_export.errors import ArtifactError, ClientError
 from bge_export.javascript.clients import Client
-from bge_export.javascript.process import Link, peak_bytes
+from bge_export.javascript.process import Link, ProcessLink, peak_bytes
 from bge_export.pooling import normalize
 
 
@@ -19,13 +19,20 @@ class ClientsSession:
     """One model file in one client."""
 
     def __init__(
-        self, link: Link, artifact: Artifact, client: Client, facts: Mapping[str, str], resources: ExitStack
+        self,
+        link: Link,
+        artifact: Artifact,
+        client: Client,
+        facts: Mapping[str, str],
+        resources: ExitStack,
+        slot: int = 0,
     ) -> None:
-        """Wrap an opened client; `resources` end with it."""
+        """Wrap one slot of an opened client; `resources` end with it."""
         self._link = link
         self._artifact = artifact
         self._client = client
         self._resources = resources
+        self._slot = slot
         self.facts = facts
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
@@ -35,12 +42,25 @@ class ClientsSession:
             ArtifactError: an output is not float32, which clients pool as if it were.
             ClientError: the client failed.
         """
-        arrays = batch.feed(("input_ids", "attention_mask", "token_type_ids"))
-        answer = self._link.ask(
-            "run", names=list(self._artifact.inputs), outputs=list(self._artifact.outputs),
-            dims=list(batch.input_ids.shape), arrays={name: array.ravel().tolist() for name, array in arrays.items()},
-        )  # fmt: skip
+        answer = self._ask("run", outputs=list(self._artifact.outputs), **self._feed(batch))
         return {name: self._rows(name, answer["outputs"][name], len(batch.input_ids)) for name in answer["outputs"]}
+
+    def seconds(self, batch: TokenBatch, least: float) -> float:
+        """Return the median seconds of a run by the client's own clock, over `least` seconds of runs.
+
+        Raises:
+            ClientError: the client failed.
+        """
+        return float(self._ask("time", least=least, **self._feed(batch))["seconds"])
+
+    def _ask(self, op: str, **fields: object) -> Mapping[str, Any]:
+        request: dict[str, Any] = {"slot": self._slot, **fields}
+        return self._link.ask(op, **request)
+
+    def _feed(self, batch: TokenBatch) -> dict[str, Any]:
+        arrays = batch.feed(("input_ids", "attention_mask", "token_type_ids"))
+        flat = {name: array.ravel().tolist() for name, array in arrays.items()}
+        return {"names": list(self._artifact.inputs), "dims": list(batch.input_ids.shape), "arrays": flat}
 
     def _rows(self, name: str, given: Mapping[str, Any], count: int) -> NDArray[np.float32]:
         if given["type"] != "float32":
@@ -54,16 +74,22 @@ class ClientsSession:
 
     def tokenize(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the ids that the client's own tokenizer makes of each text."""
-        return [tuple(ids) for ids in self._link.ask("tokenize", texts=list(texts))["ids"]]
+        return [tuple(ids) for ids in self._ask("tokenize", texts=list(texts))["ids"]]
 
     def embed_text(self, text: str) -> NDArray[np.float32]:
         """Return what the client's own pipeline makes of a text, [D] float32."""
-        return _decoded(self._link.ask("embed", text=text, by_hand=not self._client.cls)["row"])
+        return _decoded(self._ask("embed", text=text, by_hand=not self._client.cls)["row"])
 
     def usage(self) -> tuple[float, int | None]:
         """Return the CPU seconds that the client has used since it started, and its peak memory in bytes if known."""
-        cpu = float(self._link.ask("usage")["cpu_seconds"])
-        return cpu, peak_bytes(self._link.pid)
+        return float(self._ask("usage")["cpu_seconds"]), self.peak_bytes()
+
+    def peak_bytes(self) -> int | None:
+        """Return the most memory that the client has held, in bytes; None where the system or the place does not say.
+
+        A browser's pages live in processes of their own, which its first process does not count.
+        """
+        return peak_bytes(self._link.pid) if isinstance(self._link, ProcessLink) else None
 
     def close(self) -> None:
         """End the client."""

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
+from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, Target, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
 from bge_export.pooling import pool
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
+
+NO_OPERATOR = Target("onnx", "bnb4")
+"""What it cannot read: it has no MatMulBnb4."""
 
 
 class OpenVinoSession:
@@ -127,6 +130,10 @@ class OpenVinoRuntime:
             device: None if DEVICES[device] in present else f"OpenVINO finds no {DEVICES[device]} here"
             for device in self.known
         }
+
+    def reads(self, artifact: Artifact, _device: str) -> bool:
+        """Return whether it has the operators of the artifact."""
+        return artifact.target != NO_OPERATOR
 
     def open(self, artifact: Artifact, device: str, threads: int) -> Session:
         """Load the artifact on `device`.

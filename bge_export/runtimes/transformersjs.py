@@ -5,8 +5,9 @@ tokenizer and pipeline are asked besides (`capabilities.ClientSession`). Nothing
 reached ONNX Runtime must be the artifact's, because clients fall back to another file or to a cache without a word.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from bge_export.contracts import Artifact, Session
 from bge_export.errors import DeviceUnavailable
@@ -14,6 +15,7 @@ from bge_export.javascript.clients import CLIENTS
 from bge_export.javascript.opening import open_client
 from bge_export.javascript.packages import find_chromium, find_deno, find_node, packages_folder
 from bge_export.javascript.session import ClientsSession
+from bge_export.javascript.staging import stage_file
 
 FINDERS = {
     "node": (find_node,),
@@ -56,6 +58,16 @@ class TransformersJs:
             ClientError: the client failed, ended or hung.
             DeviceUnavailable: a program or the clients' packages are missing.
         """
+        return self.open_together((artifact,), device, threads)[0]
+
+    def open_together(self, artifacts: Sequence[Artifact], device: str, threads: int) -> Sequence[ClientsSession]:
+        """Load several artifacts beside each other in one client; closing one closes all.
+
+        Raises:
+            ArtifactError: the client loaded other bytes than an artifact's.
+            ClientError: the client failed, ended or hung.
+            DeviceUnavailable: a program or the clients' packages are missing.
+        """
         if device not in DEVICES:
             raise DeviceUnavailable(f"transformersjs knows no {device!r}; it has {', '.join(DEVICES)}")
         if (why := _missing(device)) is not None:
@@ -63,9 +75,21 @@ class TransformersJs:
         place, _, name = device.partition("@")
         client = CLIENTS[name]
         with ExitStack() as stack:
-            link, answer = open_client(place, client, artifact, threads, stack)
+            link, answers = open_client(place, client, artifacts, threads, stack)
+            held = stack.pop_all()
+        sessions = []
+        for slot, (artifact, answer) in enumerate(zip(artifacts, answers, strict=True)):
             facts = {"transformers.js": str(answer.get("version")), "place": place, "loaded": artifact.model}
-            return ClientsSession(link, artifact, client, facts, stack.pop_all())
+            sessions.append(ClientsSession(link, artifact, client, facts, held, slot))
+        return sessions
+
+    def stage(self, artifact: Artifact, donors: Sequence[Path], stage: Path) -> Artifact:
+        """Return a bare model file as an artifact of a folder that the clients load, made in `stage`.
+
+        Raises:
+            UsageError: it cannot be one.
+        """
+        return stage_file(artifact, donors, stage)
 
 
 def _missing(device: str) -> str | None:

@@ -1,9 +1,11 @@
 """The command through a real process, with the embedded checkpoint."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from conftest import needs_client
 
 from bge_export.bench.report import read_bench
 from bge_export.commands import Exported, bench_files
@@ -83,3 +85,31 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(bge, ti
     assert done.returncode == 3
     assert "MIGraphXExecutionProvider" in done.stderr
     assert "loading" not in done.stderr
+
+
+@pytest.mark.parametrize("device", ["node@3", "web@2.5", "chromium@4"])
+def test_a_client_is_measured_with_a_file_of_anyones_beside_the_folders(
+    bge, tiny_export: Exported, tmp_path: Path, device: str
+) -> None:
+    needs_client(device)
+    theirs = Path(shutil.copy(tiny_export.place / "onnx/model_fp16.onnx", tmp_path / "theirs.onnx"))
+    lanes = ("--runtime", f"transformersjs:{device}")
+    done = bge("bench", tiny_export.place, "--against", theirs, *lanes, *QUICK, "-o", tmp_path / "b.json")
+    assert done.returncode == 0, done.stderr
+    report = read_bench(tmp_path / "b.json")
+    readable = ["onnx-fp32"] if device == "web@2.5" else ["onnx-fp32", "onnx-fp16"]
+    assert [lane.file for lane in report.lanes] == ["theirs.onnx", *readable]
+    assert {lane.base for lane in report.lanes} == {f"theirs.onnx@transformersjs:{device}, 1 thread"}
+    for lane in report.lanes:
+        assert all(0 < one.seconds.median < 10 for one in lane.times)
+        assert lane.load.before_mib is None
+        assert (lane.load.peak_mib is None) == device.startswith("chromium")
+        assert lane.load.peak_mib is None or 40 < lane.load.peak_mib < 1000
+    assert str(tmp_path) not in (tmp_path / "b.json").read_text()
+
+
+def test_a_file_that_a_client_cannot_load_by_itself_is_refused(bge, tiny_export: Exported, tmp_path: Path) -> None:
+    alone = shutil.copy(tiny_export.place / "onnx/model.onnx", tmp_path / "alone.onnx")
+    done = bge("bench", alone, "--runtime", "transformersjs:node@4", *QUICK)
+    assert done.returncode == 2
+    assert "alone.onnx has no config.json" in " ".join(done.stderr.split())

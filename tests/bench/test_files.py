@@ -10,6 +10,10 @@ from bge_export.bench.bare import read_onnx
 from bge_export.bench.files import SOME_IDS, gather
 from bge_export.commands import Exported
 from bge_export.errors import ArtifactError, UsageError
+from bge_export.parity.compare import Place
+from bge_export.runtimes import find_runtime
+
+PLACES = {name: Place(find_runtime(name), "cpu", requested=True) for name in ("onnxruntime", "torchscript")}
 
 
 def write_model(path: Path, *kinds: tuple[int, int], inputs: tuple[str, ...] = ("input_ids",)) -> Path:
@@ -110,10 +114,10 @@ def test_an_openvino_file_is_read(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_of_a_folder_only_what_the_named_runtimes_read_is_measured(tiny_export: Exported) -> None:
-    files, _ = gather([tiny_export.place], None, frozenset({"onnx", "other"}))
+    files, _ = gather([tiny_export.place], None, [PLACES["onnxruntime"]])
     assert [file.name for file in files] == ["onnx-fp32", "onnx-fp16"]
     with pytest.raises(UsageError, match="tiny holds onnx-fp32, onnx-fp16, and no runtime that was named reads that"):
-        gather([tiny_export.place], None, frozenset({"torchscript"}))
+        gather([tiny_export.place], None, [PLACES["torchscript"]])
 
 
 def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:

@@ -66,6 +66,29 @@ class SlowSession:
         self.closed = True
 
 
+@dataclass(eq=False)
+class ClientsRuntime(SlowRuntime):
+    """Runs in a process of its own, by whose clock everything takes 7 s."""
+
+    together: list[int] = field(default_factory=list)
+
+    def stage(self, artifact: Artifact, donors: Sequence[Path], stage: Path) -> Artifact:
+        raise NotImplementedError
+
+    def open_together(self, artifacts: Sequence[Artifact], device: str, threads: int) -> Sequence[SlowSession]:
+        self.together.append(len(artifacts))
+        self.opened += [ClientsSession(self, artifact, threads) for artifact in artifacts]
+        return self.opened[-len(artifacts) :]
+
+
+class ClientsSession(SlowSession):
+    def seconds(self, batch: TokenBatch, least: float) -> float:
+        return 7.0
+
+    def peak_bytes(self) -> int | None:
+        return None
+
+
 def file_of(precision: str, format_name: str = "onnx", max_tokens: int = 0) -> BenchFile:
     artifact = Artifact(
         target=Target(format_name, precision), root=Path(), model=f"{precision}.onnx", files=(), digest="",
@@ -147,6 +170,20 @@ def test_the_base_is_one_for_all_runtimes_and_fp32_is_that_of_the_own() -> None:
     assert report.lanes[3].slower_than_fp32 == ("2x8",)  # than fp32 in the same runtime
 
 
+def test_within_each_runtime_has_its_own_base() -> None:
+    report = report_from(replace(plan_of(SlowRuntime("one"), SlowRuntime("two", factor=4.0)), within=True))
+    assert lanes(report)["onnx-int8@two:cpu, 1 thread"] == [0.5, 1.1]
+    assert {lane.base for lane in report.lanes} == {"onnx-fp32@one:cpu, 1 thread", "onnx-fp32@two:cpu, 1 thread"}
+
+
+def test_files_of_a_client_are_opened_in_one_process_and_timed_there() -> None:
+    runtime = ClientsRuntime()
+    report = report_from(plan_of(runtime))
+    assert runtime.together == [3]
+    assert [one.seconds.median for one in report.lanes[1].times] == [7.0, 7.0]
+    assert all(session.closed for session in runtime.opened)
+
+
 def test_numbers_of_threads_are_compared_with_their_like() -> None:
     report = report_from(plan_of(threads=(1, 2)))
     assert lanes(report)["onnx-int8@slow:cpu, 2 threads"] == [0.5, 1.1]
@@ -191,7 +228,15 @@ def test_a_crash_is_named_with_file_runtime_and_shape(monkeypatch: pytest.Monkey
             UsageError,
             "other-fp32: no runtime that was named, or is installed, reads other",
         ),
-        (plan_of(SlowRuntime(), SlowRuntime("x", frozenset({"xyz"}))), UsageError, "x reads none of these files"),
+        (plan_of(SlowRuntime(), SlowRuntime("x", frozenset({"xyz"}))), UsageError, "x:cpu reads none of these files"),
+        (
+            replace(
+                plan_of(SlowRuntime(), SlowRuntime("x", frozenset({"xyz"})), files=(*FILES, file_of("int8", "xyz"))),
+                within=True,
+            ),
+            UsageError,
+            "x:cpu does not read onnx-fp32, so nothing can be compared",
+        ),
         (plan_of(files=[file_of("fp32", max_tokens=7)]), UsageError, "shape 2x8: onnx-fp32 takes 7 tokens"),
         (plan_of(SlowRuntime(library="torch"), threads=(1, 2)), UsageError, "Give one --threads"),
         (replace(plan_of(), places=(Place(SlowRuntime(), "gpu", True),)), DeviceUnavailable, "there is none"),

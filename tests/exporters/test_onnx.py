@@ -17,7 +17,7 @@ from bge_export.exporters.onnx import OnnxExporter
 from bge_export.manifest import MODEL_FILES, read_bundle
 
 KINDS = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
-ROUNDED = ("uint8", "int8-dynamic", "q4", "q4f16")
+ROUNDED = ("uint8", "int8-dynamic", "q4", "q4f16", "bnb4")
 POOLINGS = ("cls", "mean", "last")
 
 

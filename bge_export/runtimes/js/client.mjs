@@ -1,20 +1,40 @@
 // One client, whatever runs it: opens a model folder with a Transformers.js that the caller imported, and answers
-// requests about it. Nothing here knows Node, Deno or a browser.
+// requests about it. Nothing here knows Node, Deno or a browser. Each request may name a slot: models in several are
+// open beside each other in one library.
 //
-//   open      {models, options, pooling, normalize, env}     -> {version, inputs}
+//   open      {models, name, options, pooling, normalize, settings} -> {version, files}
 //   tokenize  {texts}                                        -> {ids}      with the client's own tokenizer
 //   run       {input_ids, attention_mask, token_type_ids}    -> {outputs}  through the client's own model class
 //   embed     {text}                                         -> {row}      the client's whole pipeline
+//   time      {input_ids, …, least}                          -> {seconds}  of a run through the model class
 //
 // Rows travel as base64 of float32, little endian. Of token states only what the pooling needs is sent: [B, D].
 
-export class Client {
+export class Clients {
+  // `load` imports the library that a request names; once, whatever later ones name.
+  constructor(load) {
+    this.load = load;
+    this.library = null;
+    this.opened = new Map();
+  }
+
+  async answer(request) {
+    const slot = request.slot ?? 0;
+    if (request.op === 'open') {
+      this.library ??= await this.load(request);
+      this.opened.set(slot, new Client(this.library));
+    }
+    return await this.opened.get(slot).answer(request);
+  }
+}
+
+class Client {
   constructor(library) {
     this.library = library;
     this.loaded = [];
   }
 
-  async open({ models, options, pooling, normalize, settings }) {
+  async open({ models, name, options, pooling, normalize, settings }) {
     const { env, pipeline } = this.library;
     env.allowLocalModels = true; // false by default in browsers from version 3 on
     env.allowRemoteModels = false;
@@ -25,7 +45,7 @@ export class Client {
     this.pooling = pooling;
     this.normalize = normalize;
     const progress_callback = ({ status, file }) => status === 'done' && this.loaded.push(file);
-    this.pipe = await pipeline('feature-extraction', 'model', { ...options, progress_callback });
+    this.pipe = await pipeline('feature-extraction', name, { ...options, progress_callback });
     return { version: env.version, files: this.loaded };
   }
 
@@ -38,13 +58,16 @@ export class Client {
     return { ids };
   }
 
-  async run({ names, outputs, dims, arrays }) {
+  feed({ names, dims, arrays }) {
     const { Tensor } = this.library;
-    const feed = {};
-    for (const name of names) {
-      feed[name] = new Tensor('int64', BigInt64Array.from(arrays[name], BigInt), dims);
-    }
-    const given = await this.pipe.model(feed);
+    return Object.fromEntries(
+      names.map((name) => [name, new Tensor('int64', BigInt64Array.from(arrays[name], BigInt), dims)]),
+    );
+  }
+
+  async run(request) {
+    const { outputs, arrays } = request;
+    const given = await this.pipe.model(this.feed(request));
     const found = {};
     for (const name of outputs) {
       const tensor = given[name];
@@ -69,8 +92,23 @@ export class Client {
     return { row: encode(tensor.data) };
   }
 
+  // One run that is not timed, then the median of those that follow until `least` seconds have passed.
+  async time({ least, ...request }) {
+    const feed = this.feed(request);
+    await this.pipe.model(feed);
+    const times = [];
+    for (const begin = performance.now(); performance.now() - begin < 1e3 * least || times.length === 0; ) {
+      const before = performance.now();
+      await this.pipe.model(feed);
+      times.push((performance.now() - before) / 1e3);
+    }
+    times.sort((a, b) => a - b);
+    const middle = times.length / 2;
+    return { seconds: (times[Math.ceil(middle) - 1] + times[Math.floor(middle)]) / 2 };
+  }
+
   async answer(request) {
-    if (!['open', 'tokenize', 'run', 'embed'].includes(request.op)) throw Error(`no such request: ${request.op}`);
+    if (!['open', 'tokenize', 'run', 'embed', 'time'].includes(request.op)) throw Error(`no such request: ${request.op}`);
     return await this[request.op](request);
   }
 }

@@ -1,7 +1,7 @@
 // Runs a client in a page: fetches one request after another from the server that it came from, and posts the answers.
 // A page that a person opened says who it is first; one in a browser that was started for it needs no name.
 
-import { Client, captureConsole, reason } from './client.mjs';
+import { Clients, captureConsole, reason } from './client.mjs';
 
 const base = new URL('../', import.meta.url);
 const state = document.getElementById('state');
@@ -9,7 +9,7 @@ const table = document.getElementById('table');
 const logs = captureConsole();
 const served = new URL(location.href).searchParams.has('served');
 const page = served ? (sessionStorage.page ??= crypto.getRandomValues(new Uint32Array(2)).join('-')) : 'own';
-let client = null;
+const clients = new Clients(({ library }) => import(library));
 
 function at(name) {
   return new URL(`${name}?page=${page}`, base);
@@ -37,10 +37,9 @@ function show({ rows }) {
 
 async function answer(request) {
   if (request.op === 'show') return show(request);
-  if (request.op !== 'open') return await client.answer(request);
-  if (request.options.device === 'webgpu' && !(await adapter())) throw Error('this browser has no WebGPU adapter');
-  client = new Client(await import(request.library));
-  return await client.open(request);
+  const webgpu = request.op === 'open' && request.options.device === 'webgpu';
+  if (webgpu && !(await adapter())) throw Error('this browser has no WebGPU adapter');
+  return await clients.answer(request);
 }
 
 addEventListener('unhandledrejection', (event) => {

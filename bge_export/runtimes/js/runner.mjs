@@ -2,17 +2,28 @@
 // `open` also says which library to import, and which of its builds that is.
 
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import nodeProcess from 'node:process';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
-import { Client, captureConsole, reason } from './client.mjs';
+import { Clients, captureConsole, reason } from './client.mjs';
 
 const { stdin, stdout } = nodeProcess;
 const logs = captureConsole();
 const sessions = []; // what reached ONNX Runtime, whatever the library says that it loaded
-let client = null;
+const clients = new Clients(load);
+
+// The digest of a file or of bytes in memory; a file is read in parts, so that it adds nothing to the peak of memory.
+function digest(model) {
+  const hash = createHash('sha256');
+  if (typeof model !== 'string') return hash.update(new Uint8Array(model.buffer ?? model)).digest('hex');
+  const part = new Uint8Array(1 << 20);
+  const file = openSync(model);
+  for (let size; (size = readSync(file, part)) > 0; ) hash.update(part.subarray(0, size));
+  closeSync(file);
+  return hash.digest('hex');
+}
 
 // Notes the bytes and the provider of each session that the native ONNX Runtime opens, and sets its threads.
 function watch(path, threads) {
@@ -22,12 +33,8 @@ function watch(path, threads) {
   InferenceSession.create = async (model, ...rest) => {
     const options = rest.pop() ?? {};
     const session = await create(model, ...rest, { ...options, intraOpNumThreads: threads, interOpNumThreads: 1 });
-    const bytes = typeof model === 'string' ? readFileSync(model) : new Uint8Array(model.buffer ?? model);
     const [provider = 'cpu'] = options.executionProviders ?? [];
-    sessions.push({
-      sha256: createHash('sha256').update(bytes).digest('hex'),
-      provider: String(provider?.name ?? provider),
-    });
+    sessions.push({ sha256: digest(model), provider: String(provider?.name ?? provider) });
     return session;
   };
   return runtime;
@@ -54,9 +61,8 @@ function usage() {
 
 async function answer(request) {
   if (request.op === 'usage') return usage();
-  if (request.op !== 'open') return await client.answer(request);
-  client = new Client(await load(request));
-  return { ...(await client.open(request)), sessions };
+  const found = await clients.answer(request);
+  return request.op === 'open' ? { ...found, sessions: sessions.splice(0) } : found;
 }
 
 function write(value) {

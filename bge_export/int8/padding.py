@@ -1,0 +1,65 @@
+"""Inputs padded to a multiple of four tokens inside the graph, so that a text has one vector in WebAssembly too.
+
+There ONNX Runtime sums the exponentials of a softmax four at a time, and what is left over one by one: a text of 125
+tokens gets another sum, by its last bit, where a batch pads it to 128. Between float layers nobody would see it; on a
+grid of 256 levels values fall on another one, and the vector moves to 0.9997. A row that is padded already is summed
+alike in every batch. The native builds mask what is left over: there up to three more tokens would cost time for
+nothing, so only the folder for Transformers.js has such a graph.
+"""
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+LANES = 4
+IDS = "input_ids"
+INPUTS = (IDS, "attention_mask", "token_type_ids")
+STATES = "last_hidden_state"
+
+
+def pad_inputs(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelProto:
+    """Return the graph with its inputs padded and its token states cut again; it is changed.
+
+    Padding is what the mask hides: ids, types and mask of 0. A graph of one state a text has nothing to cut; one whose
+    longest text would be padded beyond its positions stays as it is.
+
+    Args:
+        model: with token ids and a mask, of any length.
+        max_tokens: the longest text.
+    """
+    graph = model.graph
+    names = [value.name for value in graph.input if value.name in INPUTS]
+    if max_tokens % LANES:
+        return model
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in names:
+                node.input[place] = f"{name}/padded"
+        for place, name in enumerate(node.output):
+            if name == STATES and _long(graph):
+                node.output[place] = f"{name}/padded"
+    constants = {"lanes": [LANES], "last": [1], "none": [0], "before": [0, 0, 0]}
+    graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.int64), f"padding/{name}") for name, value in constants.items()
+    )
+    first = [
+        helper.make_node("Shape", [IDS], ["padding/shape"], "padding/shape", start=1, end=2),
+        helper.make_node("Neg", ["padding/shape"], ["padding/negative"], "padding/negative"),
+        helper.make_node("Mod", ["padding/negative", "padding/lanes"], ["padding/missing"], "padding/missing"),
+        helper.make_node("Concat", ["padding/before", "padding/missing"], ["padding/pads"], "padding/pads", axis=0),
+        *(helper.make_node("Pad", [name, "padding/pads"], [f"{name}/padded"], f"{name}/padded") for name in names),
+    ]
+    nodes = [*first, *graph.node]
+    if _long(graph):
+        cut = [f"{STATES}/padded", "padding/none", "padding/shape", "padding/last"]
+        nodes.append(helper.make_node("Slice", cut, [STATES], STATES))
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+    return model
+
+
+def _long(graph: onnx.GraphProto) -> bool:
+    """Return whether the graph gives a state for each token; with `--cls-only` that axis is 1."""
+    states = next((value for value in graph.output if value.name == STATES), None)
+    return states is not None and states.type.tensor_type.shape.dim[1].dim_value != 1

@@ -1,0 +1,61 @@
+"""A graph whose inputs are padded inside gives the vectors that it gave, and is padded as it says."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import needs_client
+
+from bge_export.commands import export_transformersjs
+from bge_export.contracts import TokenBatch
+from bge_export.int8.padding import pad_inputs
+from bge_export.manifest import read_bundle
+from bge_export.runtimes.transformersjs import RUNTIME
+
+
+@pytest.fixture(scope="module")
+def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("padding") / "out"
+    return export_transformersjs(str(tiny), out, dtypes=["fp32", "int8"], weights=False, check=False).place
+
+
+def batch(length: int, padding: int = 0, rows: int = 1) -> TokenBatch:
+    ids = np.random.default_rng(length).integers(5, 800, size=(rows, length))
+    full = np.pad(np.ones_like(ids), ((0, 0), (0, padding)))
+    return TokenBatch(np.pad(ids, ((0, 0), (0, padding))), full, full * 0)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 125, 511, 512])
+def test_a_padded_graph_gives_the_states_of_the_real_tokens(folder: Path, length: int) -> None:
+    plain = onnx.load(folder / "onnx/model.onnx")
+    padded = pad_inputs(onnx.load(folder / "onnx/model.onnx"), 512)
+    onnx.checker.check_model(padded)
+    inside = {"input_ids", "padding/shape"}
+    assert not any("input_ids" in node.input for node in padded.graph.node if not inside & {*node.output, *node.input})
+    given = []
+    for model in (plain, padded):
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        feed = batch(length, rows=2).feed([value.name for value in model.graph.input])
+        given.append(session.run(["last_hidden_state"], feed)[0])
+    assert given[0].shape == given[1].shape == (2, length, given[0].shape[2])
+    assert np.abs(given[0] - given[1]).max() < 1e-5
+
+
+def test_a_text_that_would_be_padded_beyond_the_positions_is_not(folder: Path) -> None:
+    model = onnx.load(folder / "onnx/model.onnx")
+    assert pad_inputs(onnx.load(folder / "onnx/model.onnx"), 510) == model
+
+
+@pytest.mark.parametrize("device", ["web@2.5", "web@3"])
+def test_a_text_has_one_vector_in_every_batch_in_webassembly(folder: Path, device: str) -> None:
+    needs_client(device)
+    artifact = next(item for item in read_bundle(folder)[1] if item.target.precision == "int8")
+    session = RUNTIME.open(artifact, device, 1)
+    try:
+        for length in (125, 126, 127):
+            rows = [session.embed(batch(length, padding))["last_hidden_state"][0] for padding in (0, 1, 2, 3, 9)]
+            assert all(np.array_equal(rows[0], row) for row in rows[1:]), length
+    finally:
+        session.close()
