@@ -1,6 +1,6 @@
 """Plans to a quantized encoder: folds and shifts once, then rounds each layer as fast or as exact as asked for."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,9 +12,9 @@ from bge_export.int8.folds import fold_attention, scale_values, shift_attention,
 from bge_export.int8.forward import as_tensor
 from bge_export.int8.pairing import Reader, order_channels
 from bge_export.int8.plan import LayerPlan
-from bge_export.int8.quantized import QuantizedEncoder, QuantizedLayer, QuantizedLinear, Site
+from bge_export.int8.quantized import QuantizedEncoder, QuantizedLayer, QuantizedLinear, Rows, Site
 from bge_export.int8.reorder import Order, reorder_heads, reorder_hidden, reorder_inner
-from bge_export.int8.rounding import Rounded, round_weight
+from bge_export.int8.rounding import COARSE, FACTORS, Rounded, round_weight
 from bge_export.int8.sites import InputPlan
 from bge_export.int8.splitting import SplitPlan, split
 
@@ -40,6 +40,12 @@ class Form:
     finer: frozenset[Place] = frozenset()
     first: frozenset[Place] = frozenset()
     first_finer: frozenset[Place] = frozenset()
+
+    def weight_rows(self, where: Place) -> Rows | None:
+        """Return which rows of a site's input meet weights in two parts; None for none."""
+        if where in self.finer:
+            return "all"
+        return "first" if where in self.first_finer else None
 
 
 class Builder:
@@ -73,7 +79,7 @@ class Builder:
     def _layer(self, place: int, form: Form) -> QuantizedLayer:
         plan = self.plans[place]
         precise = {site: (place, site) in form.precise for site in SITES}
-        finer = {site: (place, site) in form.finer | form.first_finer for site in SITES}
+        finer = {site: form.weight_rows((place, site)) for site in SITES}
         layer = self._float_layer(place, precise)
         # The weights of `up` and `down` depend on whether neurons are split.
         whole = {site: site in ("up", "down") and precise["down"] for site in SITES}
@@ -117,7 +123,7 @@ class Builder:
         return self._orders[place, precise]
 
     def _round(
-        self, layer: Layer, place: int, site: str, precise: dict[str, bool], *, finer: bool
+        self, layer: Layer, place: int, site: str, precise: dict[str, bool], *, finer: Rows | None
     ) -> dict[str, QuantizedLinear]:
         """Return the rounded linear layers that read a site, by name."""
         plan, gram = self.plans[place], _gram(self.plans[place], site, precise=precise[site])
@@ -130,13 +136,15 @@ class Builder:
         if site == "down":
             order = self._orders[place, precise["down"]]
             gram = gram[order][:, order]
-        copies = site == "up" and not precise["down"]
-        order_up = self._orders[place, precise["down"]]
-        rounded = _round_up(weight, gram, plan, order_up) if copies else round_weight(weight, gram)
-        rest: Rounded | None = None
-        if finer:
-            missed = weight - as_tensor(rounded.weight)
-            rest = _round_up(missed, gram, plan, order_up) if copies else round_weight(missed, gram)
+        order_up = self._orders[place, precise["down"]] if site == "up" and not precise["down"] else None
+
+        def rounded_part(weight: Tensor, factors: Sequence[float]) -> Rounded:
+            if order_up is None:
+                return round_weight(weight, gram, factors)
+            return _round_up(weight, gram, plan, order_up, factors)
+
+        rounded = rounded_part(weight, COARSE if finer == "all" else FACTORS)
+        rest = None if finer is None else rounded_part(weight - as_tensor(rounded.weight), FACTORS)
         result, start = {}, 0
         for name, width in zip(names, widths, strict=True):
             part = slice(start, start + width)
@@ -157,7 +165,7 @@ class Builder:
         every = dict.fromkeys(SITES, precise)
         layer = self._float_layer(place, every)
         self._layer(place, Form(frozenset((place, name) for name in SITES if precise)))
-        rounded = self._rounded[place, site, False, precise and site in ("up", "down")]
+        rounded = self._rounded[place, site, None, precise and site in ("up", "down")]
         return _weight_error(layer, plan, site, rounded, self._orders[place, precise], precise=precise)
 
 
@@ -203,17 +211,17 @@ def _gram(plan: LayerPlan, site: str, *, precise: bool) -> Tensor:
     return plan.grams[site] / scale[:, None] / scale
 
 
-def _round_up(weight: Tensor, gram: Tensor, plan: LayerPlan, order: Order) -> Rounded:
+def _round_up(weight: Tensor, gram: Tensor, plan: LayerPlan, order: Order, factors: Sequence[float]) -> Rounded:
     """Round `up`, whose neurons stand in `order`; copies of a neuron share its integers, stretched by their factor."""
     places = np.argsort(order)
-    base = round_weight(weight[:, places[: plan.neurons]], gram)
+    base = round_weight(weight[:, places[: plan.neurons]], gram, factors)
     copies = plan.down.copies
     neurons = [copy.neuron for copy in copies]
-    factors = np.array([copy.factor for copy in copies], np.float32)
+    stretched = np.array([copy.factor for copy in copies], np.float32)
     empty = weight.shape[1] - plan.neurons - len(copies)
     zeros = np.zeros((len(weight), empty), np.int8)
     integers = np.concatenate([base.integers, base.integers[:, neurons], zeros], axis=1)
-    scale = np.concatenate([base.scale, base.scale[neurons] * factors, np.ones(empty, np.float32)])
+    scale = np.concatenate([base.scale, base.scale[neurons] * stretched, np.ones(empty, np.float32)])
     return Rounded(np.ascontiguousarray(integers[:, order]), scale[order])
 
 

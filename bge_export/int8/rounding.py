@@ -8,6 +8,7 @@ to come take that error too; the scale of each output channel is chosen with it.
 one after the other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,10 @@ pairs are limited."""
 
 DAMPING = 0.05
 """Added to the Hessian's diagonal, times its mean. GPTQ's own 0.01 fits calibration texts better and others worse."""
+
+COARSE = (128 / 64,)
+"""The only candidate for weights in two parts: no code of the first is larger than 64, so that no pair is limited and
+nothing but a rounding error is left for the second."""
 
 MOST_IMPORTANT, LEAST_IMPORTANT = 50.0, 0.3
 """Bounds of a token's weight relative to the mean, so that a few tokens do not decide alone."""
@@ -62,15 +67,16 @@ def hessian(y: Tensor, weights: Tensor) -> Tensor:
     return (y * weights[:, None]).T @ y
 
 
-def round_weight(weight: Tensor, gram: Tensor) -> Rounded:
+def round_weight(weight: Tensor, gram: Tensor, factors: Sequence[float] = FACTORS) -> Rounded:
     """Return the weight on integers that keep the pair rule.
 
     Args:
         weight: [K, N].
         gram: the Hessian of its inputs, [K, K].
+        factors: candidates for a channel's scale, see `FACTORS`.
     """
     diagonal = gram.diagonal().clamp(min=0)
-    scale = _channel_scales(weight, diagonal)
+    scale = _channel_scales(weight, diagonal, factors)
     damped = gram.double() + DAMPING * diagonal.mean().double().clamp(min=1e-12) * torch.eye(len(gram)).double()
     order = _pair_order(diagonal)
     ordered = damped[order][:, order]
@@ -126,11 +132,11 @@ def limited(codes: Tensor, partner: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(codes, lower), upper)
 
 
-def _channel_scales(weight: Tensor, diagonal: Tensor) -> Tensor:
+def _channel_scales(weight: Tensor, diagonal: Tensor, factors: Sequence[float]) -> Tensor:
     """Return for each output channel the scale whose plain rounding under the rule has the least weighted error."""
     base = weight.abs().amax(0).clamp(min=1e-12) / GREATEST
     best, chosen = torch.full_like(base, torch.inf), base
-    for factor in FACTORS:
+    for factor in factors:
         scale = base * factor
         codes = keep_pairs(torch.round(weight / scale).clamp(-GREATEST, GREATEST))
         error = ((codes * scale - weight).square() * diagonal[:, None]).sum(0)

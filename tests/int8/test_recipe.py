@@ -1,5 +1,6 @@
 """Each step of the int8 recipe against a statement of what it should compute, on every architecture."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +29,12 @@ from bge_export.int8.folds import (
     shift_feedforward,
     with_layer,
 )
+from bge_export.int8.forms import fast_form
 from bge_export.int8.forward import run
 from bge_export.int8.grid import grid_between
 from bge_export.int8.pairing import Reader, order_channels
 from bge_export.int8.plan import LayerPlan, Settings, plan_layers
-from bge_export.int8.quantized import round_table
+from bge_export.int8.quantized import QuantizedLinear, Site, round_table
 from bge_export.int8.reading import UnknownGraph, read_encoder
 from bge_export.int8.reorder import reorder_heads, reorder_hidden, reorder_inner
 from bge_export.int8.splitting import Copy, SplitPlan, plan_split, split
@@ -102,7 +104,7 @@ def cosines(some: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def plans(sample: Sample) -> list[LayerPlan]:
-    return plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(precise=True), untracked)
+    return plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(), untracked)
 
 
 @pytest.fixture(scope="module")
@@ -219,9 +221,27 @@ def test_rounding_keeps_the_pair_rule_and_beats_plain_rounding() -> None:
 
 def test_neighbours_are_chosen_so_that_large_weights_stand_apart() -> None:
     weight = torch.tensor([[1.0], [1.0], [0.1], [0.1]])
-    order = order_channels([Reader(weight, torch.ones(4), torch.ones(1))]).tolist()
+    found, (signs,) = order_channels([Reader(weight, torch.ones(4), torch.ones(1))])
+    order = found.tolist()
     assert sorted(order) == [0, 1, 2, 3]
+    assert signs.tolist() == [1, 1, 1, 1]
     assert {frozenset(order[:2]), frozenset(order[2:])}.isdisjoint({frozenset({0, 1})})
+
+
+def test_of_two_large_neighbours_one_is_turned_where_the_input_is_scaled() -> None:
+    weight = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+    _, (signs, kept) = order_channels(
+        [Reader(weight, torch.ones(2), torch.ones(2), turns=turns) for turns in (True, False)]
+    )
+    assert signs.tolist() == [1, -1]
+    assert kept.tolist() == [1, 1]
+    mixed = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    assert order_channels([Reader(mixed, torch.ones(2), torch.ones(2), turns=True)])[1][0].tolist() == [1, 1]
+
+
+def test_both_of_a_pair_give_way_by_half() -> None:
+    fixed = rounding.keep_pairs(torch.tensor([[120.0, -100.0, 90.0], [100.0, -127.0, -100.0]]))
+    assert fixed.tolist() == [[74.0, -51.0, 90.0], [54.0, -77.0, -100.0]]
 
 
 def test_tables_are_rounded_row_by_row() -> None:
@@ -234,13 +254,15 @@ def test_tables_are_rounded_row_by_row() -> None:
 # ----------------------------------------------------------------------------------------------- whole graphs
 
 
+EVERYWHERE = frozenset((place, site) for place in range(2) for site in SITES)
+
+
 @pytest.mark.parametrize("arrangement", ["sequence-major", "batch-major"])
 @pytest.mark.parametrize("precise", [False, True])
 def test_arranged_graphs_are_close_to_float32(
     sample: Sample, builder: Builder, arrangement: Arrangement, precise: bool
 ) -> None:
-    everywhere = frozenset((place, site) for place in range(len(sample.encoder.layers)) for site in SITES)
-    form = Form(everywhere, everywhere) if precise else Form()
+    form = Form(EVERYWHERE, EVERYWHERE) if precise else Form()
     model = arrange(builder.build(form), arrangement)
     onnx.checker.check_model(model, full_check=True)
     expected = run_graph(sample.model, sample.tokens)[:, 0]
@@ -255,6 +277,43 @@ def test_the_first_token_alone_is_that_of_all(sample: Sample, builder: Builder, 
     first = run_graph(arrange(builder.build(Form()), arrangement, cls_only=True), sample.tokens)
     assert first.shape == (whole.shape[0], 1, whole.shape[2])
     assert cosines(first[:, 0], whole[:, 0]).min() > 0.995  # its keys and values are not rounded to 8 bits
+
+
+@pytest.mark.parametrize("arrangement", ["sequence-major", "batch-major"])
+@pytest.mark.parametrize("cls_only", [False, True])
+def test_second_parts_of_first_tokens_move_their_rows_alone(
+    sample: Sample, builder: Builder, arrangement: Arrangement, cls_only: bool
+) -> None:
+    last = frozenset({(1, "output")})
+    encoder = builder.build(Form(first=last, first_finer=last))
+    layer = encoder.layers[1]
+    assert (layer.output_site.parts, layer.output_site.rows) == (2, "first")
+
+    def states(output_site: Site, output: QuantizedLinear) -> np.ndarray:
+        changed = dataclasses.replace(layer, output_site=output_site, output=output)
+        layers = (encoder.layers[0], changed)
+        model = arrange(dataclasses.replace(encoder, layers=layers), arrangement, cls_only=cls_only)
+        return run_graph(model, sample.tokens)
+
+    first = states(layer.output_site, layer.output)
+    every = states(dataclasses.replace(layer.output_site, rows="all"), layer.output)
+    none = states(dataclasses.replace(layer.output_site, parts=1), dataclasses.replace(layer.output, rest=None))
+    np.testing.assert_allclose(first[:, 0], every[:, 0], atol=1e-5)
+    np.testing.assert_allclose(first[:, 1:], none[:, 1:], atol=1e-5)
+    assert np.abs(first[:, 0] - none[:, 0]).max() > 1e-3
+
+
+def test_the_fast_form_gives_second_parts_to_first_tokens_that_matter(sample: Sample, builder: Builder) -> None:
+    plans = [
+        dataclasses.replace(plan, first={site: 0.9 if (place, site) == (1, "output") else 0.4 for site in SITES})
+        for place, plan in enumerate(builder.plans)
+    ]
+    chosen = copy.copy(builder)
+    chosen.plans = plans
+    assert fast_form(chosen).first == frozenset({(1, "output")})
+    assert fast_form(chosen).first_finer == frozenset()  # its weights are more than 1.5 % of so small an encoder
+    chosen.plans = [dataclasses.replace(plan, first=dict.fromkeys(SITES, 0.4)) for plan in plans]
+    assert fast_form(chosen) == Form()
 
 
 def test_both_arrangements_hold_the_same_integers_and_give_the_same_vectors(sample: Sample, builder: Builder) -> None:
