@@ -1,6 +1,7 @@
 """What `inspect` and `doctor` print."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -21,17 +22,18 @@ def render_folder(facts: FolderFacts) -> RenderableType:
     return Group(*parts, *(_graph(graph) for graph in facts.graphs), *models)
 
 
-def render_frontier(target: str, steps: Sequence[Mapping[str, float]]) -> RenderableType:
+def render_frontier(target: str, steps: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return the forms that were tried for an 8-bit artifact, from the fastest to the one that was taken."""
     table = Table(
         "activations in two parts", "weights in two parts", "predicted 1 - cosine", "smallest cosine", "mean cosine",
-        "ms, 1x64", "MB", title=f"{target}: forms tried; the last was taken", title_justify="left",
+        "odd strings", "ms, 1x64", "MB", title=f"{target}: forms tried; the last was taken", title_justify="left",
     )  # fmt: skip
     for step in steps:
         table.add_row(
             f"{step['precise']} sites", f"{step['finer']} sites", f"{step['predicted']:.1e}",
-            cosine_figure(step["smallest"]), cosine_figure(step["mean"]), f"{step['milliseconds']:.1f}",
-            f"{step['size_bytes'] / 1e6:.1f}",
+            cosine_figure(step["smallest"]), cosine_figure(step["mean"]),
+            "–" if step["smallest_odd"] is None else cosine_figure(step["smallest_odd"]),
+            f"{step['milliseconds']:.1f}", f"{step['size_bytes'] / 1e6:.1f}",
         )  # fmt: skip
     return table
 

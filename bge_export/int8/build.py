@@ -34,12 +34,14 @@ class Form:
         finer: sites whose weights are, too.
         first: sites where the first token's input is rounded in two parts, which is a small product.
         first_finer: sites of `first` where it meets weights in two parts.
+        widening: all grids of states are so much wider.
     """
 
     precise: frozenset[Place] = frozenset()
     finer: frozenset[Place] = frozenset()
     first: frozenset[Place] = frozenset()
     first_finer: frozenset[Place] = frozenset()
+    widening: float = 1.0
 
     def weight_rows(self, where: Place) -> Rows | None:
         """Return which rows of a site's input meet weights in two parts; None for none."""
@@ -93,8 +95,8 @@ class Builder:
         def grid(site: str) -> Site:
             first = (place, site) in form.first
             own = _plan(plan, site, precise=precise[site])
-            if isinstance(own, InputPlan) and (precise[site] or first):
-                own = replace(own, margin=PRECISE_MARGIN)
+            if isinstance(own, InputPlan):
+                own = replace(own, margin=form.widening * (PRECISE_MARGIN if precise[site] or first else own.margin))
             scale = own.scale.numpy() if isinstance(own, InputPlan) and site != "output" else None
             return Site(scale, own.grid, 2 if precise[site] or first else 1, "first" if first else "all")
 

@@ -5,7 +5,7 @@ measured as the file it would be, in ONNX Runtime, against the float32 graph.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -29,7 +29,8 @@ class Step:
     Attributes:
         precise, finer: sites whose activations, and whose weights, are in two parts.
         predicted: 1 - cosine that rounding activations is predicted to cost, mean over the calibration texts.
-        smallest, mean: cosine with float32 on the texts held back.
+        smallest, mean: cosine with float32 on the texts held back, without odd strings.
+        smallest_odd: of odd strings held back and single marks; None where there are none.
         milliseconds: median of one text of `TIMED_TOKENS` tokens, one thread, on this machine.
         size_bytes: of the file.
     """
@@ -39,10 +40,11 @@ class Step:
     predicted: float
     smallest: float
     mean: float
+    smallest_odd: float | None
     milliseconds: float
     size_bytes: int
 
-    def record(self) -> dict[str, float]:
+    def record(self) -> dict[str, float | None]:
         """Return the step for a manifest."""
         return asdict(self)
 
@@ -55,22 +57,32 @@ class Judge:
         rows: token ids of each text.
         pad: makes a batch of rows.
         spec: how states are pooled.
+        odd: which of them are odd strings, [N] bool.
         expected: unit embeddings, [N, D] float64.
     """
 
     rows: Sequence[tuple[int, ...]]
     pad: Callable[[Sequence[Sequence[int]]], TokenBatch]
     spec: EmbeddingSpec
+    odd: NDArray[np.bool_]
     expected: NDArray[np.float64]
 
     @classmethod
     def of(
         cls, model: onnx.ModelProto, rows: Sequence[tuple[int, ...]],
         pad: Callable[[Sequence[Sequence[int]]], TokenBatch], spec: EmbeddingSpec,
+        odd: Collection[tuple[int, ...]] = (),
     ) -> "Judge":  # fmt: skip
-        """Embed the texts with the float32 graph."""
-        empty = cls(rows, pad, spec, np.zeros((0, 0)))
-        return cls(rows, pad, spec, empty.embed(model)[0])
+        """Embed the texts with the float32 graph; `odd` says which of them are odd strings."""
+        marked = np.array([row in odd for row in rows])
+        empty = cls(rows, pad, spec, marked, np.zeros((0, 0)))
+        return cls(rows, pad, spec, marked, empty.embed(model)[0])
+
+    def cosines(self, model: onnx.ModelProto) -> tuple[NDArray[np.float64], float]:
+        """Return each text's cosine with float32, [N], and the time of one text in milliseconds."""
+        embeddings, milliseconds = self.embed(model)
+        cosines: NDArray[np.float64] = (embeddings * self.expected).sum(1)
+        return cosines, milliseconds
 
     def embed(self, model: onnx.ModelProto) -> tuple[NDArray[np.float64], float]:
         """Return unit embeddings [N, D], one text at a time, and the time of one text in milliseconds."""
@@ -100,6 +112,8 @@ def cheapest(
 ) -> tuple[Form, list[Step]]:
     """Return the first form whose smallest cosine on the held-back texts is at least `least`, and all steps to it.
 
+    Odd strings do not decide: a single mark may need all that 16 bits can do, for which every other text would pay.
+
     Raises:
         ExportError: no form holds it; the message names the best.
     """
@@ -112,15 +126,15 @@ def cheapest(
             return form, steps
     best = max(steps, key=lambda step: step.smallest)
     raise ExportError(
-        f"No 8-bit form holds a cosine of {least} on {len(judge.rows)} texts held back: the best reached "
+        f"No 8-bit form holds a cosine of {least} on {(~judge.odd).sum()} texts held back: the best reached "
         f"{best.smallest:.6f}, with {best.precise} sites' activations and {best.finer} sites' weights in two parts. "
         "Ask for less with --min-cosine, or use fp16."
     )
 
 
 def _measured(form: Form, model: onnx.ModelProto, plans: Sequence[LayerPlan], judge: Judge) -> Step:
-    embeddings, milliseconds = judge.embed(model)
-    cosines = (embeddings * judge.expected).sum(1)
+    cosines, milliseconds = judge.cosines(model)
+    natural, odd = cosines[~judge.odd], cosines[judge.odd]
     predicted = sum(
         plan.activation_error(site)
         for place, plan in enumerate(plans)
@@ -128,6 +142,7 @@ def _measured(form: Form, model: onnx.ModelProto, plans: Sequence[LayerPlan], ju
         if (place, site) not in form.precise
     )
     return Step(
-        len(form.precise), len(form.finer), predicted, float(cosines.min()), float(cosines.mean()), milliseconds,
+        len(form.precise), len(form.finer), predicted, float(natural.min()), float(natural.mean()),
+        float(odd.min()) if len(odd) else None, milliseconds,
         len(model.SerializeToString()),
     )  # fmt: skip

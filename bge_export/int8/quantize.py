@@ -17,7 +17,8 @@ from bge_export.int8.padding import pad_inputs
 from bge_export.int8.plain import quantize_plain
 from bge_export.int8.plan import Settings, plan_layers
 from bge_export.int8.reading import UnknownGraph, read_encoder
-from bge_export.int8.texts import calibration_rows, divided, held_back
+from bge_export.int8.steady import WIDENINGS, steadiest
+from bge_export.int8.texts import calibration_rows, divided, held_back, odd_rows, single_marks
 from bge_export.tokens import TextTokenizer
 
 
@@ -107,8 +108,14 @@ def quantize(
         builder = Builder(encoder, plans)
         form, steps = fast_form(builder), list[Step]()
         builder.build(form, advance)
-    if options.min_cosine is not None:
-        judge = Judge.of(model, kept, tokenizer.pad, checkpoint.spec)
+    marks = single_marks(tokenizer)
+    if options.min_cosine is None:
+        judge = Judge.of(model, marks, tokenizer.pad, checkpoint.spec)
+        with track("int8: candidates tried, at most", len(WIDENINGS)) as advance:
+            form = steadiest(builder, form, judge, cls_only=options.cls_only, advance=advance)
+    else:
+        odd = {*marks, *(odd_rows(tokenizer) if options.calibration is None else ())}
+        judge = Judge.of(model, [*kept, *marks], tokenizer.pad, checkpoint.spec, odd)
         with track("int8: forms tried, at most", most_forms(builder)) as advance:
             form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
     with track(f"int8: arranging {arrangement}", 1):

@@ -1,11 +1,12 @@
 """The texts that an encoder is calibrated on: the package's own, in languages its tokenizer knows, or a user's.
 
 The package's own are ours, written for this: sentences, short lines, questions, searches with their instruction,
-abstracts, passages, and odd strings (single marks, one word repeated, code, other scripts). None of them is among the
-texts that parity measures; a test compares the two.
+abstracts, passages, and in files of their own odd strings (single marks, one word repeated, code, other scripts). None
+of them is among the texts that parity measures; a test compares the two.
 """
 
 import random
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from bge_export.fixtures import fixtures_folder
 from bge_export.tokens import TextTokenizer
 
 FOLDER = "calibration"
+ODD = "-odd"
+"""Ends the name of a language's file of odd strings."""
 
 MOST_UNKNOWN = 0.05
 """A language is left out where its tokens are unknown to the tokenizer more often: they would calibrate nothing."""
@@ -34,14 +37,38 @@ def calibration_rows(tokenizer: TextTokenizer, path: Path | None) -> list[tuple[
     Raises:
         TextsError: the file cannot be used.
     """
-    files = [path] if path else sorted((fixtures_folder() / FOLDER).glob("*.txt"))
-    texts = [[text.text for text in load_corpus(file).texts] for file in files]
-    if path is None:
-        known = [some for some in texts if tokenizer.unknown_share(some) <= MOST_UNKNOWN]
-        texts = known or texts
-    rows = [row for some in texts for row in tokenizer.encode(some)]
+    texts = _texts(path) if path else [text for file in _languages(tokenizer) for text in _texts(file, _odd(file))]
+    rows = list(tokenizer.encode(texts))
     random.Random(0).shuffle(rows)  # noqa: S311 - a fixed order, no secret
     return rows
+
+
+def odd_rows(tokenizer: TextTokenizer) -> frozenset[tuple[int, ...]]:
+    """Return the token ids of the package's odd strings."""
+    return frozenset(tokenizer.encode([text for file in _languages(tokenizer) for text in _texts(_odd(file))]))
+
+
+def single_marks(tokenizer: TextTokenizer) -> list[tuple[int, ...]]:
+    """Return the token ids of texts that are one mark of ASCII each.
+
+    Of all texts they are the closest to a point where a model tips over, such as a head of attention that looks at
+    one token or the other.
+    """
+    return list(tokenizer.encode(list(string.punctuation)))
+
+
+def _languages(tokenizer: TextTokenizer) -> list[Path]:
+    """Return the files of the languages whose tokens the tokenizer knows; all where it knows none."""
+    files = sorted(file for file in (fixtures_folder() / FOLDER).glob("*.txt") if not file.stem.endswith(ODD))
+    return [file for file in files if tokenizer.unknown_share(_texts(file)) <= MOST_UNKNOWN] or files
+
+
+def _odd(file: Path) -> Path:
+    return file.with_stem(file.stem + ODD)
+
+
+def _texts(*files: Path) -> list[str]:
+    return [text.text for file in files for text in load_corpus(file).texts]
 
 
 def divided(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:

@@ -25,6 +25,7 @@ class Form(BaseModel):
     predicted: float = Field(allow_inf_nan=False)
     smallest: float = Field(allow_inf_nan=False)
     mean: float = Field(allow_inf_nan=False)
+    smallest_odd: float | None = Field(allow_inf_nan=False)
     milliseconds: float = Field(ge=0, allow_inf_nan=False)
     size_bytes: int = Field(ge=0)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from bge_export.checkpoint import open_checkpoint
 from bge_export.corpus import builtin_corpus, load_corpus
 from bge_export.fixtures import fixtures_folder
-from bge_export.int8.texts import calibration_rows, divided, held_back
+from bge_export.int8.texts import calibration_rows, divided, held_back, odd_rows, single_marks
 from bge_export.tokens import TextTokenizer
 
 
@@ -17,7 +17,7 @@ def test_no_text_is_both_calibrated_and_measured() -> None:
     measured = {plain(text.text) for text in builtin_corpus().texts}
     for file in (fixtures_folder() / "calibration").glob("*.txt"):
         lines = load_corpus(file).texts
-        assert len({text.text for text in lines}) == len(lines) > 300
+        assert len({text.text for text in lines}) == len(lines) > (30 if file.stem.endswith("-odd") else 300)
         assert not [text.text for text in lines if plain(text.text) in measured and plain(text.text)]
 
 
@@ -28,6 +28,15 @@ def test_an_own_file_takes_the_place_of_the_packages(tiny: Path, tmp_path: Path)
     tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
     assert sorted(calibration_rows(tokenizer, file)) == sorted(tokenizer.encode(["a dog", "a cat"]))
     assert len(calibration_rows(tokenizer, None)) > 300
+
+
+def test_odd_strings_are_among_the_texts_and_known_as_odd(tiny: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny))
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    odd = odd_rows(tokenizer)
+    assert {*tokenizer.encode(["!", "…"])} <= odd <= {*calibration_rows(tokenizer, None)}
+    assert not {*tokenizer.encode(["Whose turn is it?"])} & odd
+    assert len(single_marks(tokenizer)) == 32
 
 
 def test_texts_held_back_are_not_calibrated_with() -> None:
