@@ -70,6 +70,10 @@ def test_pooling_is_recognised():
     assert seen_pooling(rows([0, 1], [0, 2], [np.nan, 0]), references, "cls") == "mean"
     assert seen_pooling(rows([1, 0], [1, 0], [0, 1]), references, "cls") == "cls"
     assert seen_pooling(rows([1, 1], [1, 1], [1, 1]), references, "cls") is None
+    # An embedding that two poolings miss by nearly as much says nothing of its pooling.
+    near = {"cls": rows([1, 0.2]), "last": rows([1, 0.19])}
+    assert seen_pooling(rows([1, 0]), near, "cls") == "cls"
+    assert seen_pooling(rows([1, 0.18]), {"cls": rows([1, 0.3]), "last": rows([1, 0.19])}, "cls") == "last"
     assert seen_pooling(rows([0, 0], [0, 0], [0, 0]), references, "cls") is None
 
 
