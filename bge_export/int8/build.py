@@ -57,7 +57,7 @@ class Builder:
         """Shift, fold and order an encoder (in float32, as it was read) as its plans say."""
         for place, plan in enumerate(plans):
             encoder = shift_attention(encoder, place, plan.qkv.shift.numpy())
-            layer = shift_feedforward(encoder.layers[place], plan.up.shift.numpy())
+            layer = shift_feedforward(plan.pruning.layer(encoder.layers[place]), plan.up.shift.numpy())
             encoder = with_layer(encoder, place, fold_attention(layer))
         self.encoder, self.plans = _ordered(encoder, plans)
         self._rounded: dict[tuple[object, ...], dict[str, QuantizedLinear]] = {}
@@ -66,8 +66,11 @@ class Builder:
     @property
     def weights(self) -> int:
         """Return how many weights the layers have."""
-        names = ("query", "key", "value", "output", "up", "down")
-        return sum(getattr(layer, name).weight.size for layer in self.encoder.layers for name in names)
+        return sum(self.weights_of(place, site) for place in range(len(self.plans)) for site in SITES)
+
+    def weights_of(self, place: int, site: str) -> int:
+        """Return how many weights read a site."""
+        return sum(getattr(self.encoder.layers[place], name).weight.size for name in _names(site))
 
     def build(self, form: Form, advance: Callable[[int], None] = lambda _: None) -> QuantizedEncoder:
         """Return the encoder in a form; `advance` is called with 1 after each layer."""
@@ -129,7 +132,7 @@ class Builder:
     ) -> dict[str, QuantizedLinear]:
         """Return the rounded linear layers that read a site, by name."""
         plan, gram = self.plans[place], _gram(self.plans[place], site, precise=precise[site])
-        names = ("query", "key", "value") if site == "qkv" else (site,)
+        names = _names(site)
         own = [as_tensor(getattr(layer, name).weight) for name in names]
         weight = torch.cat(own, dim=1)
         widths = [part.shape[1] for part in own]
@@ -192,6 +195,11 @@ def _weight_error(
         start, count = start + target.shape[1], count + target.numel()
         total += float(((gram @ missed * missed).sum(0) * outputs).sum())
     return total, count
+
+
+def _names(site: str) -> tuple[str, ...]:
+    """Return the linear layers that read a site."""
+    return ("query", "key", "value") if site == "qkv" else (site,)
 
 
 def _plan(plan: LayerPlan, site: str, *, precise: bool) -> InputPlan | SplitPlan:

@@ -10,6 +10,7 @@ from bge_export.contracts import EmbeddingSpec, Track
 from bge_export.int8.calibration import Batch, Observation, Tokens, importance, observe, observed_tokens
 from bge_export.int8.encoder import SITES, Encoder, Layer
 from bge_export.int8.forward import activate, as_tensor
+from bge_export.int8.pruning import Pruning, plan_pruning
 from bge_export.int8.rounding import hessian, token_weights
 from bge_export.int8.sites import EXPONENTS, LIMITS, OUTPUT_EXPONENTS, Input, InputPlan, plan_input
 from bge_export.int8.splitting import BUDGET, SplitPlan, plan_split, split
@@ -43,7 +44,7 @@ class LayerPlan:
         grams: by site, of the shifted input before it is scaled, [K, K]; "split" of `down`'s with its copies.
         importance: by site, of the outputs, [N].
         first: by site, the share of the importance that the first tokens of the texts have.
-        neurons: I, before copies.
+        pruning: which neurons stay; everything else counts these alone.
     """
 
     qkv: InputPlan
@@ -54,7 +55,12 @@ class LayerPlan:
     grams: dict[str, Tensor]
     importance: dict[str, Tensor]
     first: dict[str, float]
-    neurons: int
+    pruning: Pruning
+
+    @property
+    def neurons(self) -> int:
+        """Return how many neurons are kept, before copies."""
+        return len(self.pruning.kept)
 
     def activation_error(self, site: str) -> float:
         """Return the predicted 1 - cosine, mean over texts, by rounding the site's input in one part."""
@@ -92,6 +98,10 @@ def plan_layers(
 
 
 def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Settings) -> LayerPlan:
+    count = int(tokens.text.max()) + 1
+    pruning = plan_pruning(layer, seen, tokens)
+    layer, seen = pruning.layer(layer), pruning.observation(seen)
+
     def site(name: str, weight: Tensor, shift: Tensor) -> Input:
         return Input(seen.inputs[name], seen.low[name], seen.high[name], shift, weight, seen.importance[name], tokens)
 
@@ -108,7 +118,6 @@ def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Setti
         "output": site("output", as_tensor(layer.output.weight), constant),
         "up": site("up", as_tensor(layer.up.weight), middle("up")),
     }
-    count = int(tokens.text.max()) + 1
     down, precise_down = (
         plan_split(
             layer, seen.inner, seen.high["down"], seen.importance["down"], budget=budget, margin=settings.down_margin,
@@ -126,7 +135,7 @@ def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Setti
         grams=_grams(layer, seen, inputs, down),
         importance={name: seen.importance[name].output for name in SITES},
         first={name: _share(seen.importance[name].token, tokens.first) for name in SITES},
-        neurons=seen.inner.shape[1],
+        pruning=pruning,
     )
 
 
