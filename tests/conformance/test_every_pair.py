@@ -36,12 +36,20 @@ UNSUPPORTED = {
 }
 """Format and runtime that does not read it. Every other pair is measured."""
 
+NO_OPERATOR = {("onnx-bnb4", "openvino")}
+"""Target and runtime that reads the format, and lacks an operator of that precision."""
+
 PINNED = {"openvino_default_hint": "openvino"}
 """Runtime that chooses its own precision, and so proves nothing alone -> the pinned one beside it."""
 DEVICES = {"transformersjs": "node@4"}
 """Where a runtime that has no `cpu` is measured; `tests/runtimes` has the other places."""
 
-PAIRS = [(target, name) for target in TARGETS for name in runtime_names() if (target.format, name) not in UNSUPPORTED]
+PAIRS = [
+    (target, name)
+    for target in TARGETS
+    for name in runtime_names()
+    if (target.format, name) not in UNSUPPORTED and (str(target), name) not in NO_OPERATOR
+]
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +95,18 @@ def test_a_pair_is_proven(everything: Path, reference: Path, thresholds: Path, t
 def test_the_list_of_unsupported_pairs_is_what_the_runtimes_say() -> None:
     readers = {(target.format, name) for target in TARGETS for name in runtime_names()}
     assert {(f, name) for f, name in readers if f not in find_runtime(name).formats} == UNSUPPORTED
+
+
+def test_the_list_of_missing_operators_is_what_the_runtimes_say(everything: Path) -> None:
+    artifacts = read_bundle(everything)[1]
+    places = {name: Place(find_runtime(name), DEVICES.get(name, "cpu"), True) for name in runtime_names()}
+    found = {
+        (str(item.target), name)
+        for item in artifacts
+        for name, place in places.items()
+        if item.target.format in find_runtime(name).formats and not place.reads(item)
+    }
+    assert found == NO_OPERATOR
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
