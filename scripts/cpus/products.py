@@ -36,7 +36,7 @@ def products(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, onnx.Node
         if quantize is not None and quantize.op_type == "Slice":  # the rows of first tokens
             whole, quantize = nodes[quantize.input[0]], onnx.NodeProto()
             quantize.CopyFrom(whole)
-            quantize.output[0] = left.input[0]
+            quantize.output[0] = quantize.name = left.input[0]
         if weight is not None and weight.data_type == onnx.TensorProto.INT8 and quantize is not None:
             yield node, quantize, weight
 
