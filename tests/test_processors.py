@@ -8,18 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from conftest import IN_CI
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from bge_export.commands import Exported
+from bge_export.commands import Exported, export_model
+from bge_export.exporters.onnx import OnnxExporter
 from bge_export.pair_rule import facts_of
 
 SCRIPTS = Path(__file__).parent.parent / "scripts/cpus"
 sys.path.insert(0, str(SCRIPTS))
 
 from compare import main  # noqa: E402
-from products import with_broken_pairs  # noqa: E402
+from products import cut_out, products, with_broken_pairs, worst_inputs  # noqa: E402
 
 
 class Texts(CalibrationDataReader):
@@ -94,3 +96,12 @@ def test_the_script_says_how_it_is_used() -> None:
         [sys.executable, SCRIPTS / "compare.py", "--help"], capture_output=True, text=True, check=True
     )
     assert "FILE.onnx" in done.stdout
+
+
+def test_products_of_first_tokens_rows_are_cut_out_too(tiny: Path, tmp_path: Path) -> None:
+    export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"], check=False)
+    model = onnx.load(tmp_path / "out/onnx/model_quantized.onnx")
+    assert any(node.op_type == "Slice" and node.name.endswith("first_codes") for node in model.graph.node)
+    assert any(product.name.endswith(".rest") for product, *_ in products(model))
+    session = onnxruntime.InferenceSession(cut_out(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    assert len(session.run(None, worst_inputs(model))) == len(list(products(model)))
