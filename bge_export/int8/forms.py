@@ -1,16 +1,19 @@
-"""The forms of one encoder from fast to exact, each site where two parts pay most.
+"""The forms of one encoder from fast to exact: one second part after the other, where it pays most for its time.
 
 The embedding is the state of one token. Where it is the first, errors of the other tokens in the last layers hardly
 matter, so that the first token's rows alone are worth a second part: B rows of B * S, which cost next to nothing.
 """
 
+import math
 from collections.abc import Iterator
+from typing import Literal
 
-from bge_export.int8.build import Builder, Form, Place
+from bge_export.int8.build import Builder
 from bge_export.int8.encoder import SITES
+from bge_export.int8.form import Form, Place
 
-SHARES = (0.0, 1 / 24, 1 / 12, 1 / 6, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
-"""Shares of the sites that are rounded in two parts, one form after the other; then the same shares of the weights."""
+SHARES = (0.0, 1 / 48, 1 / 24, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 5 / 12, 1 / 2, 7 / 12, 2 / 3, 5 / 6, 1.0)
+"""One form each: the share of all second parts, of inputs and of weights, that it has."""
 
 FIRST_SITES = 0.04
 """Share of the sites whose first token is rounded in two parts in every form. Each costs 0.2 to 0.4 % of the time."""
@@ -22,63 +25,71 @@ FIRST_WEIGHTS = 0.015
 """Share of all weights that get a second part for the first token alone; they make the file larger by as much."""
 
 
+Part = Literal["input", "weights"]
+
+PER_INPUT, PER_OUTPUT = 140, 40
+"""What a second part costs beside its multiplications, for each channel of its input (bounds, rounding, what was
+missed) and of its output (a sum), in multiplications of one core with AVX512-VNNI."""
+
+
 def fast_form(builder: Builder) -> Form:
     """Return the fastest form: all sites in one part, but for the first token where that pays most."""
     plans = builder.plans
-    order = sorted(
-        _places(builder), key=lambda where: -plans[where[0]].first_error(where[1]) / builder.weights_of(*where)
-    )
+    weights = {where: math.prod(builder.shape_of(*where)) for where in _places(builder)}
+    order = sorted(_places(builder), key=lambda where: -plans[where[0]].first_error(where[1]) / weights[where])
     order = [where for where in order if plans[where[0]].first[where[1]] >= FIRST_IMPORTANCE]
     first = order[: max(1, round(FIRST_SITES * len(_places(builder))))]
-    errors = {where: builder.weight_error(*where, precise=False) for where in first}
+
+    def gain(where: Place) -> float:
+        place, site = where
+        return builder.weight_error(place, site, precise=False) * plans[place].first[site] / weights[where]
+
     left = FIRST_WEIGHTS * builder.weights
     finer = []
-    for where in sorted(
-        first, key=lambda where: -errors[where][0] * plans[where[0]].first[where[1]] / errors[where][1]
-    ):
-        if errors[where][1] <= left:
+    for where in sorted(first, key=gain, reverse=True):
+        if weights[where] <= left:
             finer.append(where)
-            left -= errors[where][1]
+            left -= weights[where]
     return Form(first=frozenset(first), first_finer=frozenset(finer))
 
 
 def most_forms(builder: Builder) -> int:
     """Return how many forms there are to try."""
-    return 2 * len(_counts(builder)) - 1
+    return len(_counts(builder))
 
 
 def _counts(builder: Builder) -> list[int]:
-    return list(dict.fromkeys(round(share * len(_places(builder))) for share in SHARES))
+    """Return how many second parts each form has."""
+    return list(dict.fromkeys(round(share * 2 * len(_places(builder))) for share in SHARES))
 
 
 def forms(builder: Builder) -> Iterator[Form]:
     """Yield the forms of the frontier, the fastest first."""
     fast = fast_form(builder)
-    order = activation_order(builder)
-    counts = _counts(builder)
-    for count in counts:
-        precise = frozenset(order[:count])
-        yield Form(precise, first=fast.first - precise, first_finer=fast.first_finer - precise)
-    weights = weight_order(builder)
-    for count in counts[1:]:
-        yield Form(frozenset(order), frozenset(weights[:count]))
+    steps = second_parts(builder)
+    for count in _counts(builder):
+        precise = frozenset(where for what, where in steps[:count] if what == "input")
+        finer = frozenset(where for what, where in steps[:count] if what == "weights")
+        yield Form(precise, finer, first=fast.first - precise, first_finer=fast.first_finer - precise)
 
 
-def activation_order(builder: Builder) -> list[Place]:
-    """Return all sites, the one whose rounded input costs most first."""
-    return sorted(_places(builder), key=lambda where: -builder.plans[where[0]].activation_error(where[1]))
+def second_parts(builder: Builder) -> list[tuple[Part, Place]]:
+    """Return all second parts, the one first that is predicted to spare most error for its time.
 
-
-def weight_order(builder: Builder) -> list[Place]:
-    """Return all sites, the one whose rounded weights cost most for each of their parameters first.
-
-    Inputs are in two parts, as they are where weights become the limit.
+    A second part of an input spares the rounding error of the first, and, since the pair rule no longer binds the
+    weights, part of theirs. A second part of weights spares the rest of it, and needs an input in two parts.
     """
-    costs: dict[Place, float] = {}
+    gains: dict[tuple[Part, Place], float] = {}
     for where in _places(builder):
-        error, count = builder.weight_error(*where, precise=True)
-        costs[where] = error / count
-    return sorted(costs, key=lambda where: -costs[where])
+        place, site = where
+        left = builder.weight_error(place, site, precise=True)
+        spared = builder.plans[place].activation_error(site) + builder.weight_error(place, site, precise=False) - left
+        inputs, outputs = builder.shape_of(place, site)
+        cost = inputs * outputs + PER_OUTPUT * outputs
+        gains["input", where] = spared / (cost + PER_INPUT * inputs)
+        # Never before its input.
+        gains["weights", where] = min(left / cost, gains["input", where])
+    return sorted(gains, key=lambda step: (-gains[step], step[0] == "weights"))
 
 
 def _places(builder: Builder) -> list[Place]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from bge_export.contracts import EmbeddingSpec, TokenBatch
 from bge_export.errors import ExportError
 from bge_export.int8.arrange import arrange
-from bge_export.int8.build import Builder, Form
+from bge_export.int8.build import Builder
+from bge_export.int8.form import Form
 from bge_export.int8.forms import forms
 from bge_export.int8.plan import LayerPlan
 

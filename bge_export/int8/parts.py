@@ -9,12 +9,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bge_export.int8.encoder import Activation, Norm
-from bge_export.int8.grid import Grid
+from bge_export.int8.grid import HALF, LEVELS, Grid
 from bge_export.int8.quantized import QuantizedLinear, Site
 from bge_export.int8.rounding import Rounded
 
-REST_ZERO = 128
-REST_FINER = 255
+REST_STEPS = {LEVELS: 255, HALF: 126}
+"""Greatest code of a grid -> steps of the second part to one of the first. Half of one, either way, is in its range."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,13 @@ class Parts:
 
     def parts(self, x: ir.Value, site: Site, name: str, *, only_first: bool = False) -> RoundedInput:
         """Return a scaled input in its parts; with `only_first` its rows are those of first tokens already."""
+        if site.grid.levels < LEVELS:
+            # A code above would be as good as any to uint8. The pair rule is read from these bounds (`pair_rule`).
+            least, greatest = (
+                self.floats(site.grid.least, f"{name}.least"),
+                self.floats(site.grid.greatest, f"{name}.most"),
+            )
+            x = self.op("Clip", [x, least, greatest], f"{name}/within")
         codes, whole = self.rounded(x, site.grid, name)
         if site.parts == 1:
             return RoundedInput(whole, site.grid)
@@ -123,7 +130,8 @@ class Parts:
         if narrow:
             rows = self.first(codes, f"{name}/first_codes")
             x, same = self.first(x, f"{name}/first_input"), self.unrounded(rows, site.grid, f"{name}/first")
-        grid = Grid(float(np.float32(site.grid.scale / REST_FINER)), REST_ZERO)
+        steps = REST_STEPS[site.grid.levels]
+        grid = Grid(float(np.float32(site.grid.scale / steps)), (site.grid.levels + 1) // 2, site.grid.levels)
         _, rest = self.rounded(self.op("Sub", [x, same], f"{name}/missed"), grid, f"{name}.rest")
         return RoundedInput(whole, site.grid, SecondPart(same, rest, grid, narrow=narrow))
 

@@ -13,7 +13,7 @@ from bge_export.int8.forward import activate, as_tensor
 from bge_export.int8.pruning import Pruning, plan_pruning
 from bge_export.int8.rounding import hessian, token_weights
 from bge_export.int8.sites import EXPONENTS, LIMITS, OUTPUT_EXPONENTS, Input, InputPlan, plan_input
-from bge_export.int8.splitting import BUDGET, SplitPlan, plan_split, split
+from bge_export.int8.splitting import BUDGET, GELU_LEAST, SplitPlan, plan_split, split
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,11 @@ class LayerPlan:
     Attributes:
         qkv, output, up: scalings.
         down: range and copies in one part.
-        precise_down: range without copies, in two parts.
+        whole_down: range of the same input without copies; it is scaled where it gets two parts.
         grams: by site, of the shifted input before it is scaled, [K, K]; "split" of `down`'s with its copies.
         importance: by site, of the outputs, [N].
         first: by site, the share of the importance that the first tokens of the texts have.
+        length: tokens of a text, mean.
         pruning: which neurons stay; everything else counts these alone.
     """
 
@@ -51,16 +52,27 @@ class LayerPlan:
     output: InputPlan
     up: InputPlan
     down: SplitPlan
-    precise_down: SplitPlan
+    whole_down: InputPlan
     grams: dict[str, Tensor]
     importance: dict[str, Tensor]
     first: dict[str, float]
+    length: float
     pruning: Pruning
 
     @property
     def neurons(self) -> int:
         """Return how many neurons are kept, before copies."""
         return len(self.pruning.kept)
+
+    def input(self, site: str) -> InputPlan:
+        """Return the scaling of an input, that of `down` without copies."""
+        found: InputPlan = self.whole_down if site == "down" else getattr(self, site)
+        return found
+
+    def gram(self, site: str) -> Tensor:
+        """Return the Hessian of an input in one part, scaled, [K, K]."""
+        scale = self.input(site).scale
+        return self.grams[site] / scale[:, None] / scale
 
     def activation_error(self, site: str) -> float:
         """Return the predicted 1 - cosine, mean over texts, by rounding the site's input in one part."""
@@ -118,12 +130,9 @@ def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Setti
         "output": site("output", as_tensor(layer.output.weight), constant),
         "up": site("up", as_tensor(layer.up.weight), middle("up")),
     }
-    down, precise_down = (
-        plan_split(
-            layer, seen.inner, seen.high["down"], seen.importance["down"], budget=budget, margin=settings.down_margin,
-            texts=count,
-        )
-        for budget in (settings.budget, 0)
+    down = plan_split(
+        layer, seen.inner, seen.high["down"], seen.importance["down"],
+        budget=settings.budget, margin=settings.down_margin, texts=count,
     )  # fmt: skip
     margin = settings.input_margin
     return LayerPlan(
@@ -131,12 +140,19 @@ def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Setti
         output=plan_input(inputs["output"], exponents=OUTPUT_EXPONENTS, margin=settings.output_margin),
         up=plan_input(inputs["up"], exponents=EXPONENTS, limits=LIMITS, margin=margin),
         down=down,
-        precise_down=precise_down,
+        whole_down=_whole_down(layer, seen),
         grams=_grams(layer, seen, inputs, down),
         importance={name: seen.importance[name].output for name in SITES},
         first={name: _share(seen.importance[name].token, tokens.first) for name in SITES},
+        length=len(tokens.text) / count,
         pruning=pruning,
     )
+
+
+def _whole_down(layer: Layer, seen: Observation) -> InputPlan:
+    high = seen.high["down"]
+    low = torch.full_like(high, GELU_LEAST if layer.activation == "gelu" else 0.0)
+    return InputPlan(torch.zeros_like(high), torch.ones_like(high), low, high, 1.0, 0.0, 0.0)
 
 
 def _share(importance: Tensor, which: Tensor) -> float:

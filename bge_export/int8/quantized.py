@@ -19,9 +19,9 @@ Rows = Literal["all", "first"]
 class Site:
     """A linear layer's input: divided by `scale` [K] (None: by nothing), then rounded to a grid.
 
-    With two `parts` the rounding error is rounded once more, to a grid 255 times finer, and goes through the same
-    weights: 16 bits in all, for one more product. Where `rows` is "first", only the first token of each text gets the
-    second part, and its weights theirs (`QuantizedLinear.rest`).
+    With two `parts` the rounding error is rounded once more, on a grid as many times finer as the first has levels, and
+    goes through the same weights: 14 or 16 bits in all, for one more product. Where `rows` is "first", only the first
+    token of each text gets the second part, and its weights theirs (`QuantizedLinear.rest`).
     """
 
     scale: Floats | None

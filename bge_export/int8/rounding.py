@@ -67,25 +67,28 @@ def hessian(y: Tensor, weights: Tensor) -> Tensor:
     return (y * weights[:, None]).T @ y
 
 
-def round_weight(weight: Tensor, gram: Tensor, factors: Sequence[float] = FACTORS) -> Rounded:
-    """Return the weight on integers that keep the pair rule.
+def round_weight(
+    weight: Tensor, gram: Tensor, factors: Sequence[float] = FACTORS, *, paired: bool = True
+) -> Rounded:  # fmt: skip
+    """Return the weight on integers.
 
     Args:
         weight: [K, N].
         gram: the Hessian of its inputs, [K, K].
         factors: candidates for a channel's scale, see `FACTORS`.
+        paired: whether they keep the pair rule; only where inputs have codes up to 127 may they not.
     """
     diagonal = gram.diagonal().clamp(min=0)
-    scale = _channel_scales(weight, diagonal, factors)
+    scale = _channel_scales(weight, diagonal, factors, paired=paired)
     damped = gram.double() + DAMPING * diagonal.mean().double().clamp(min=1e-12) * torch.eye(len(gram)).double()
     order = _pair_order(diagonal)
     ordered = damped[order][:, order]
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(ordered)), upper=True).float()
-    integers = _propagate(weight[order].clone(), scale, inverse, order)
+    integers = _propagate(weight[order].clone(), scale, inverse, order, paired=paired)
     return Rounded(integers.to(torch.int8).numpy(), scale.numpy())
 
 
-def _propagate(weight: Tensor, scale: Tensor, inverse: Tensor, order: Tensor) -> Tensor:
+def _propagate(weight: Tensor, scale: Tensor, inverse: Tensor, order: Tensor, *, paired: bool) -> Tensor:
     """Round row by row in `order`; return the integers in the weight's own order, [K, N] float32."""
     rows = len(weight)
     integers = torch.zeros_like(weight)  # in the weight's own order
@@ -96,7 +99,9 @@ def _propagate(weight: Tensor, scale: Tensor, inverse: Tensor, order: Tensor) ->
         for row in range(start, end):
             place = places[row]
             code = torch.round(weight[row] / scale).clamp(-GREATEST, GREATEST)
-            if row % 2:
+            if not paired:
+                pass
+            elif row % 2:
                 code = limited(code, integers[place ^ 1])
             elif row + 1 < rows:
                 code = code - code.sign() * (excess(code, torch.round(weight[row + 1] / scale)) / 2).floor()
@@ -132,13 +137,14 @@ def limited(codes: Tensor, partner: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(codes, lower), upper)
 
 
-def _channel_scales(weight: Tensor, diagonal: Tensor, factors: Sequence[float]) -> Tensor:
-    """Return for each output channel the scale whose plain rounding under the rule has the least weighted error."""
+def _channel_scales(weight: Tensor, diagonal: Tensor, factors: Sequence[float], *, paired: bool) -> Tensor:
+    """Return for each output channel the scale whose plain rounding has the least weighted error."""
     base = weight.abs().amax(0).clamp(min=1e-12) / GREATEST
     best, chosen = torch.full_like(base, torch.inf), base
     for factor in factors:
         scale = base * factor
-        codes = keep_pairs(torch.round(weight / scale).clamp(-GREATEST, GREATEST))
+        codes = torch.round(weight / scale).clamp(-GREATEST, GREATEST)
+        codes = keep_pairs(codes) if paired else codes
         error = ((codes * scale - weight).square() * diagonal[:, None]).sum(0)
         chosen = torch.where(error < best, scale, chosen)
         best = torch.minimum(error, best)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bge_export.int8.calibration import Importance, Tokens
-from bge_export.int8.grid import Grid, grid_between
+from bge_export.int8.grid import LEVELS, Grid, grid_between
 
 EXPONENTS = (0.5, 0.7, 0.85, 1.0)
 OUTPUT_EXPONENTS = (0.0, 0.25, 0.5, 0.7, 0.85)
@@ -40,6 +40,7 @@ class InputPlan:
         margin: the grid is so much wider than the range seen, because texts to come reach further.
         error: predicted error of the embedding, mean and root mean square over the texts, averaged.
         activation_error: the part of it that comes from rounding the activations.
+        levels: the greatest code of the grid.
     """
 
     shift: Tensor
@@ -49,11 +50,12 @@ class InputPlan:
     margin: float
     error: float
     activation_error: float
+    levels: int = LEVELS
 
     @property
     def grid(self) -> Grid:
         """Return the grid of the scaled input."""
-        return _grid(self.low, self.high, self.scale, self.margin)
+        return _grid(self.low, self.high, self.scale, self.margin, self.levels)
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,9 @@ def plan_input(seen: Input, *, exponents: Sequence[float], limits: Sequence[floa
     return best
 
 
-def _grid(low: Tensor, high: Tensor, scale: Tensor, margin: float) -> Grid:
+def _grid(low: Tensor, high: Tensor, scale: Tensor, margin: float, levels: int = LEVELS) -> Grid:
     ends = torch.stack([low / scale, high / scale])
-    return grid_between(ends.min().item() * margin, ends.max().item() * margin)
+    return grid_between(ends.min().item() * margin, ends.max().item() * margin, levels)
 
 
 def text_errors(errors: Tensor, importance: Importance, tokens: Tokens) -> Tensor:

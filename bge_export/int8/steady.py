@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bge_export.int8.arrange import arrange
-from bge_export.int8.build import Builder, Form
+from bge_export.int8.build import Builder
+from bge_export.int8.form import Form
 from bge_export.int8.frontier import Judge
 
 WIDENINGS = (1.0, 1.02, 0.98, 1.04, 0.96, 1.06)

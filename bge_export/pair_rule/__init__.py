@@ -3,6 +3,7 @@
 Such a processor (x86 with AVX2, or AVX-512 before Cascade Lake) multiplies uint8 by int8 with an instruction that adds
 the products of two neighbouring inputs, 2i and 2i + 1, in a saturating 16-bit integer. With weights w and v of the same
 sign 255 * (|w| + |v|) must stay below 32768: |w| + |v| may be 128 at most. Those of opposite signs cannot saturate.
+Inputs that a file keeps to codes up to 127 leave all 8 bits to their weights.
 
 One file a format says which weights of an artifact are multiplied so, found by its name. This module needs numpy alone.
 """
@@ -17,13 +18,17 @@ from numpy.typing import NDArray
 
 from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError, MissingLibrary
+from bge_export.pair_rule.bounds import GREATEST_CODE
 from bge_export.plugins import find, names
 
-PAIR_SUM = 128
+GREATEST_SUM = 2**15 - 1
+
+PAIR_SUM = GREATEST_SUM // GREATEST_CODE
 """What two neighbouring weights of the same sign may sum to in size."""
 
-Weights: TypeAlias = Iterator[tuple[str, NDArray[np.int8]]]
-"""Name and integers [..., K, N], inputs first, of each int8 weight that is multiplied with 8-bit activations."""
+Weights: TypeAlias = Iterator[tuple[str, NDArray[np.int8], int]]
+"""Name and integers [..., K, N], inputs first, of each int8 weight that is multiplied with 8-bit activations, and the
+greatest code that these can have."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +50,26 @@ class PairFacts:
     first_broken: int
 
 
-def broken_pairs(integers: NDArray[np.int8]) -> int:
-    """Return how many pairs of rows 2i and 2i + 1 of [..., K, N] break the rule; a last row without partner cannot."""
+def broken_pairs(integers: NDArray[np.int8], greatest: int = GREATEST_CODE) -> int:
+    """Return how many pairs of rows 2i and 2i + 1 of [..., K, N] break the rule; a last row without partner cannot.
+
+    Args:
+        integers: the weight.
+        greatest: code of its inputs.
+    """
     even = integers[..., : integers.shape[-2] // 2 * 2, :].astype(np.int16)
     one, other = even[..., 0::2, :], even[..., 1::2, :]
-    return int(((np.sign(one) == np.sign(other)) & (np.abs(one) + np.abs(other) > PAIR_SUM)).sum())
+    return int(
+        ((np.sign(one) == np.sign(other)) & (np.abs(one) + np.abs(other) > GREATEST_SUM // max(greatest, 1))).sum()
+    )
 
 
-def pair_facts(weights: Iterable[tuple[str, NDArray[np.int8]]]) -> PairFacts:
-    """Return the facts of named weights, each [..., K, N]."""
+def pair_facts(weights: Iterable[tuple[str, NDArray[np.int8], int]]) -> PairFacts:
+    """Return the facts of named weights, each [..., K, N] with the greatest code of its inputs."""
     count = pairs = broken = first_broken = 0
     first = None
-    for name, integers in weights:
-        found = broken_pairs(integers)
+    for name, integers, greatest in weights:
+        found = broken_pairs(integers, greatest)
         count += 1
         pairs += integers.size // max(integers.shape[-2], 1) * (integers.shape[-2] // 2)
         broken += found

@@ -16,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from bge_export.errors import ArtifactError
 from bge_export.pair_rule import Weights
+from bge_export.pair_rule.bounds import GREATEST_CODE, Bounds, Grid, grid_of
 
 INTEGER_PRODUCTS: Mapping[str, int] = {
     "MatMulInteger": 1,
@@ -33,18 +34,20 @@ SHAPING = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"
 
 
 @dataclass(frozen=True)
-class _Graph:
-    """A graph by names."""
+class Graph:
+    """A graph by names; `folder` holds what is stored outside of it."""
 
     graph: onnx.GraphProto
     folder: Path
 
     @cached_property
     def tensors(self) -> dict[str, onnx.TensorProto]:
+        """Return the stored tensors by name."""
         return {tensor.name: tensor for tensor in self.graph.initializer}
 
     @cached_property
     def producers(self) -> dict[str, onnx.NodeProto]:
+        """Return the node of each tensor."""
         return {name: node for node in self.graph.node for name in node.output}
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
@@ -88,6 +91,44 @@ class _Graph:
             node = self.producers.get(node.input[0])
         return node is not None and node.op_type == "DequantizeLinear" and self.constant(node.input[0]) is None
 
+    def greatest_code(self, name: str) -> int:
+        """Return the greatest code that 8-bit activations behind a float tensor can have."""
+        node = self.producers.get(name)
+        while node is not None and node.op_type in SHAPING:
+            node = self.producers.get(node.input[0])
+        rounding = None if node is None else self.producers.get(node.input[0])
+        grid = self.grid(rounding)
+        if rounding is None or grid is None:
+            return GREATEST_CODE
+        return grid.greatest_code(self.bounds(rounding.input[0]))
+
+    def bounds(self, name: str) -> Bounds | None:
+        """Return between which constants the graph keeps a float tensor, None where it says nothing of them.
+
+        They are those of a Clip, or what rounding to a grid can miss of a tensor within it.
+        """
+        node = self.producers.get(name)
+        if node is not None and node.op_type == "Clip" and len(node.input) == 3 and all(node.input):
+            least, greatest = (self.constant(end) for end in node.input[1:])
+            return None if least is None or greatest is None else (float(least), float(greatest))
+        if node is None or node.op_type != "Sub":
+            return None
+        whole, back = node.input[0], self.producers.get(node.input[1])
+        rounding = None if back is None or back.op_type != "DequantizeLinear" else self.producers.get(back.input[0])
+        grid = self.grid(rounding)
+        if grid is None or rounding is None or back is None or back.input[1:] != rounding.input[1:]:
+            return None
+        return grid.missed(self.bounds(whole)) if rounding.input[0] == whole else None
+
+    def grid(self, node: onnx.NodeProto | None) -> Grid | None:
+        """Return the grid of a QuantizeLinear to uint8 with one scale, else None."""
+        if node is None or node.op_type != "QuantizeLinear" or len(node.input) < 3:
+            return None
+        scale, zero = (self.constant(name) for name in node.input[1:3])
+        if scale is None or zero is None or scale.size != 1 or zero.size != 1 or zero.dtype != np.uint8:
+            return None
+        return grid_of(float(scale.item()), float(zero.item()))
+
 
 def int8_weights(path: Path) -> Weights:
     """Yield the weights of a file.
@@ -96,28 +137,28 @@ def int8_weights(path: Path) -> Weights:
         ArtifactError: it cannot be read.
     """
     try:
-        graph = _Graph(onnx.load(path, load_external_data=False).graph, path.parent)
+        graph = Graph(onnx.load(path, load_external_data=False).graph, path.parent)
         for node in graph.graph.node:
             yield from _of_node(graph, node)
     except Exception as error:
         raise ArtifactError(f"{path}: its weights cannot be read: {error}. Export it again.") from error
 
 
-def _of_node(graph: _Graph, node: onnx.NodeProto) -> Weights:
+def _of_node(graph: Graph, node: onnx.NodeProto) -> Weights:
     """Yield the int8 weight of a product, [..., K, N]."""
     if node.op_type in INTEGER_PRODUCTS:
         found = graph.stored(node.input[INTEGER_PRODUCTS[node.op_type]])
         if found is not None:
-            yield found[0], _turned(found[1], _flag(node, "transB"))
+            yield found[0], _turned(found[1], _flag(node, "transB")), GREATEST_CODE
     elif node.op_type in FLOAT_PRODUCTS:
         left, right = node.input[:2]
         weight, turned = graph.codes(right), _flag(node, "transB")
         if weight is not None and graph.quantized(left):
-            yield weight[0], _turned(weight[1], turned)
+            yield weight[0], _turned(weight[1], turned), graph.greatest_code(left)
         # A weight on the left has its inputs last.
         weight, turned = graph.codes(left), not _flag(node, "transA")
         if weight is not None and graph.quantized(right):
-            yield weight[0], _turned(weight[1], turned)
+            yield weight[0], _turned(weight[1], turned), graph.greatest_code(right)
 
 
 def _turned(integers: NDArray[np.int8], turned: bool) -> NDArray[np.int8]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bge_export.errors import ArtifactError
 from bge_export.pair_rule import Weights
+from bge_export.pair_rule.bounds import GREATEST_CODE, Bounds, Grid, grid_of
 
 DEQUANTIZING = ("Convert", "Subtract", "Multiply")
 SHAPING = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
@@ -45,7 +46,8 @@ def _of_product(node: Any) -> Weights:  # noqa: ANN401 - openvino has no types
         constant = _constant(weight)
         if constant is not None and _quantized(other):
             integers = _shaped(weight, constant)
-            yield constant.get_friendly_name(), np.swapaxes(integers, -1, -2) if turned else integers
+            integers = np.swapaxes(integers, -1, -2) if turned else integers
+            yield constant.get_friendly_name(), integers, _greatest_code(other)
 
 
 def _constant(node: Any) -> Any:  # noqa: ANN401 - openvino has no types
@@ -81,3 +83,71 @@ def _quantized(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
     if kind == "FakeQuantize":
         return int(node.get_attributes()["levels"]) <= LEVELS
     return kind == "Parameter" and node.get_element_type().get_type_name() in INTEGERS
+
+
+def _greatest_code(node: Any) -> int:  # noqa: ANN401 - openvino has no types
+    """Return the greatest code of 8-bit activations."""
+    rounding = _behind(node)
+    grid = _grid(rounding)
+    return GREATEST_CODE if grid is None else grid.greatest_code(_bounds(rounding.input_value(0).get_node()))
+
+
+def _behind(node: Any) -> Any:  # noqa: ANN401 - openvino has no types
+    """Return the node whose result is made float again, and shaped."""
+    while node.get_type_name() in (*DEQUANTIZING, *SHAPING):
+        node = node.input_value(0).get_node()
+    return node
+
+
+def _bounds(node: Any) -> Bounds | None:  # noqa: ANN401 - openvino has no types
+    """Return between which constants a float tensor is kept, see `pair_rule.onnx`."""
+    if node.get_type_name() == "Minimum":
+        greatest, inner = _split(node)
+        least, _ = _split(inner) if inner is not None and inner.get_type_name() == "Maximum" else (None, None)
+        return None if least is None or greatest is None else (least, greatest)
+    if node.get_type_name() != "Subtract":
+        return None
+    whole, back = (value.get_node() for value in node.input_values())
+    rounding = _behind(back)
+    grid = _grid(rounding)
+    if grid is None or rounding.input_value(0).get_node().get_friendly_name() != whole.get_friendly_name():
+        return None
+    return grid.missed(_bounds(whole)) if _inverse(back, grid) else None
+
+
+def _split(node: Any) -> tuple[float | None, Any]:  # noqa: ANN401 - openvino has no types
+    """Return of a node's two inputs the number and the other one; None for a number where there is none."""
+    one, other = (value.get_node() for value in node.input_values())
+    for constant, rest in ((one, other), (other, one)):
+        number = _number(constant)
+        if number is not None:
+            return number, rest
+    return None, None
+
+
+def _number(node: Any) -> float | None:  # noqa: ANN401 - openvino has no types
+    while node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "Constant" or node.get_data().size != 1:
+        return None
+    return float(node.get_data().item())
+
+
+def _grid(node: Any) -> Grid | None:  # noqa: ANN401 - openvino has no types
+    """Return the grid of a FakeQuantize to the codes 0 to 255, else None."""
+    if node.get_type_name() != "FakeQuantize" or int(node.get_attributes()["levels"]) != LEVELS:
+        return None
+    least, greatest, zero, most = (_number(value.get_node()) for value in node.input_values()[1:])
+    if least is None or greatest is None or (zero, most) != (0.0, LEVELS - 1.0):
+        return None
+    scale = (greatest - least) / (LEVELS - 1)
+    return grid_of(scale, -least / scale if scale else 0.0)
+
+
+def _inverse(node: Any, grid: Grid) -> bool:  # noqa: ANN401 - openvino has no types
+    """Return whether a node makes codes of a grid the numbers that they stand for."""
+    if node.get_type_name() != "Multiply":
+        return False
+    scale, shifted = _split(node)
+    zero, _ = _split(shifted) if scale is not None and shifted.get_type_name() == "Subtract" else (None, None)
+    return scale is not None and zero is not None and np.allclose((scale, zero), (grid.scale, grid.zero), rtol=1e-4)

@@ -5,12 +5,15 @@ beside the middle between two codes, and the code is another. The products alone
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+
+from bge_export.pair_rule.onnx import Graph
 
 ROWS = 8
 """All codes the greatest, all the least, the rest drawn at random."""
@@ -77,12 +80,16 @@ def width(product: onnx.NodeProto, weight: onnx.TensorProto) -> int:
 
 
 def worst_inputs(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
-    """Return for each input of `cut_out` the floats that quantize to the codes wanted, [ROWS, K]."""
+    """Return for each input of `cut_out` the floats that quantize to the codes wanted, [ROWS, K].
+
+    No code is greater than the graph lets it be.
+    """
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    graph = Graph(model.graph, Path())
     found: dict[str, NDArray[np.float32]] = {}
     for product, quantize, weight in products(model):
         scale, zero = (tensors[name] for name in quantize.input[1:3])
-        codes = _codes(width(product, weight), zero.dtype)
+        codes = np.minimum(_codes(width(product, weight), zero.dtype), graph.greatest_code(product.input[0]))
         found[f"{quantize.output[0]}/input"] = (codes - zero.astype(np.float32)) * scale.astype(np.float32)
     return found
 

@@ -12,7 +12,7 @@ from bge_export import commands
 from bge_export.errors import ExportError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.int8 import frontier
-from bge_export.int8.build import Form
+from bge_export.int8.form import Form
 from bge_export.int8.frontier import Judge
 from bge_export.int8.quantize import Int8Options
 

@@ -2,11 +2,13 @@
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import openvino
 import pytest
@@ -19,7 +21,7 @@ from bge_export.checkpoint import open_checkpoint
 from bge_export.contracts import Checkpoint, TokenBatch, untracked
 from bge_export.int8 import rounding
 from bge_export.int8.arrange import Arrangement, arrange
-from bge_export.int8.build import Builder, Form
+from bge_export.int8.build import Builder
 from bge_export.int8.calibration import Batch, batches
 from bge_export.int8.encoder import SITES, Encoder, Layer, Linear
 from bge_export.int8.folds import (
@@ -29,17 +31,22 @@ from bge_export.int8.folds import (
     shift_feedforward,
     with_layer,
 )
-from bge_export.int8.forms import fast_form
+from bge_export.int8.form import Form
+from bge_export.int8.forms import fast_form, forms, most_forms, second_parts
 from bge_export.int8.forward import run
 from bge_export.int8.grid import grid_between
 from bge_export.int8.pairing import Reader, order_channels
+from bge_export.int8.parts import Parts
 from bge_export.int8.plan import LayerPlan, Settings, plan_layers
+from bge_export.int8.precise_inputs import PRECISE_MARGIN, plan_precise
 from bge_export.int8.quantized import QuantizedLinear, Site, round_table
 from bge_export.int8.reading import UnknownGraph, read_encoder
 from bge_export.int8.reorder import reorder_heads, reorder_hidden, reorder_inner
+from bge_export.int8.sites import InputPlan
 from bge_export.int8.splitting import Copy, SplitPlan, plan_split, split
 from bge_export.onnx_trace import trace
-from bge_export.pair_rule import broken_pairs
+from bge_export.pair_rule import broken_pairs, pair_facts
+from bge_export.pair_rule.onnx import int8_weights
 from bge_export.tokens import TextTokenizer
 
 TEXTS = (
@@ -219,6 +226,31 @@ def test_rounding_keeps_the_pair_rule_and_beats_plain_rounding() -> None:
     assert error(torch.from_numpy(rounded.weight)) < error(plain)
 
 
+def test_where_the_rule_does_not_bind_rounding_is_closer() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(600, 64, generator=generator)
+    weight = torch.randn(64, 32, generator=generator).sign() * (0.5 + torch.rand(64, 32, generator=generator))
+    gram = rounding.hessian(x, torch.full((600,), 1 / 600))
+    bound, free = (rounding.round_weight(weight, gram, paired=paired) for paired in (True, False))
+    assert broken_pairs(bound.integers) == 0
+    assert broken_pairs(free.integers) > 0
+    missed = [float(np.square(one.weight - weight.numpy()).mean()) for one in (bound, free)]
+    assert missed[1] < missed[0] / 4
+
+
+def test_an_input_in_two_parts_is_scaled_so_that_the_rows_of_its_weights_are_even() -> None:
+    rows = torch.tensor([1.0, 1.0, 1.0, 30.0])
+    weight = rows[:, None] * torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    ends = torch.full((4,), 5.0)
+    plan = InputPlan(torch.zeros(4), torch.ones(4), -ends, ends, 1.25, 0.0, 0.0)
+    found = plan_precise(plan, weight, torch.ones(4), torch.ones(64), paired=False)
+    evened = (weight * found.scale[:, None]).square().mean(1).sqrt()
+    assert evened.max() / evened.min() < 10  # from 30
+    assert found.grid.levels == 127
+    assert found.grid.least <= -5 * PRECISE_MARGIN / found.scale.min() + found.grid.scale
+    assert plan_precise(plan, weight, torch.ones(4), torch.ones(64), paired=True).grid.levels == 255
+
+
 def test_neighbours_are_chosen_so_that_large_weights_stand_apart() -> None:
     weight = torch.tensor([[1.0], [1.0], [0.1], [0.1]])
     found, (signs,) = order_channels([Reader(weight, torch.ones(4), torch.ones(1))])
@@ -272,6 +304,43 @@ def test_arranged_graphs_are_close_to_float32(
 
 
 @pytest.mark.parametrize("arrangement", ["sequence-major", "batch-major"])
+def test_in_two_parts_all_weights_have_8_bits_and_none_can_overflow(
+    sample: Sample, builder: Builder, arrangement: Arrangement, tmp_path: Path
+) -> None:
+    onnx.save(arrange(builder.build(Form(EVERYWHERE, EVERYWHERE)), arrangement), tmp_path / "model.onnx")
+    weights = list(int8_weights(tmp_path / "model.onnx"))
+    assert pair_facts(weights).broken == 0
+    # two inputs for each weight, and one of them for its second part; all but those of neurons are kept small
+    assert [greatest for _, _, greatest in weights].count(127) == 2 * 5 * 3
+    assert [greatest for _, _, greatest in weights].count(255) == 2 * 3
+    assert sum(broken_pairs(integers) for _, integers, _ in weights) > 0
+
+
+@pytest.mark.parametrize("levels", [127, 255])
+def test_two_parts_miss_half_a_step_of_the_second(levels: int) -> None:
+    grid = grid_between(-3, 5, levels)
+    prelude = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] y) { y = Identity(x) }'
+    )
+    parts = Parts(prelude, by_sequence=True)
+    made = parts.parts(parts.graph.outputs[0], Site(None, grid, 2), "site")
+    assert made.second is not None
+    parts.graph.outputs[:] = [made.whole, made.second.rest]
+    for value in parts.graph.outputs:
+        value.dtype, value.shape = onnx_ir.DataType.FLOAT, onnx_ir.Shape(["N"])
+    x = np.concatenate(
+        [np.linspace(grid.least, grid.greatest, 4001, dtype=np.float32), np.array([-100, 7, 1e9], np.float32)]
+    )
+    session = onnxruntime.InferenceSession(onnx_ir.to_proto(parts.model).SerializeToString())
+    whole, rest = session.run(None, {"x": x})
+    missed = np.abs(whole + rest - np.clip(x, grid.least, grid.greatest))
+    assert missed[:-3].max() < 0.51 * grid.scale / (126 if levels == 127 else 255)
+    if levels == 127:  # beyond the bounds it is the nearest of them
+        np.testing.assert_allclose((whole + rest)[-3:], [grid.least, grid.greatest, grid.greatest], rtol=1e-5)
+        assert (np.round(whole / grid.scale) + grid.zero).max() == 127
+
+
+@pytest.mark.parametrize("arrangement", ["sequence-major", "batch-major"])
 def test_the_first_token_alone_is_that_of_all(sample: Sample, builder: Builder, arrangement: Arrangement) -> None:
     whole = run_graph(arrange(builder.build(Form()), arrangement), sample.tokens)
     first = run_graph(arrange(builder.build(Form()), arrangement, cls_only=True), sample.tokens)
@@ -314,6 +383,21 @@ def test_the_fast_form_gives_second_parts_to_first_tokens_that_matter(sample: Sa
     assert fast_form(chosen).first_finer == frozenset()  # its weights are more than 1.5 % of so small an encoder
     chosen.plans = [dataclasses.replace(plan, first=dict.fromkeys(SITES, 0.4)) for plan in plans]
     assert fast_form(chosen) == Form()
+
+
+def test_second_parts_come_where_they_pay_and_weights_after_their_input(builder: Builder) -> None:
+    steps = second_parts(builder)
+    assert len(steps) == len(set(steps)) == 2 * len(EVERYWHERE)
+    places = {step: place for place, step in enumerate(steps)}
+    assert all(places["input", where] < places["weights", where] for where in EVERYWHERE)
+    found = list(forms(builder))
+    assert found[0] == fast_form(builder)
+    assert found[-1] == Form(EVERYWHERE, EVERYWHERE)
+    assert len(found) == most_forms(builder)
+    for form, after in itertools.pairwise(found):
+        assert form.precise <= after.precise
+        assert form.finer <= after.finer
+        assert not after.first & after.precise
 
 
 def test_both_arrangements_hold_the_same_integers_and_give_the_same_vectors(sample: Sample, builder: Builder) -> None:

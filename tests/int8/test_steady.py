@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bge_export.int8 import steady
-from bge_export.int8.build import Form
+from bge_export.int8.form import Form
 from bge_export.int8.steady import ENOUGH, WIDENINGS, steadiest
 
 

@@ -73,3 +73,48 @@ def float_weight() -> onnx.ModelProto:
     made.graph.node.insert(0, helper.make_node("QuantizeLinear", ["v", "t", "u"], ["w"], axis=1))
     onnx.checker.check_model(made)
     return made
+
+
+BACK = "b = DequantizeLinear<axis=1>(w, t, u)\n y = MatMul(a, b)"
+WITHIN = "c = Clip(x, low, high)\n"
+MISSED = "d = QuantizeLinear(c, s, z)\n e = DequantizeLinear(d, s, z)\n f = Sub(c, e)\n"
+REST = "q = QuantizeLinear(f, r, h)\n a = DequantizeLinear(q, r, h)\n"
+
+BOUNDED = {
+    "bounds": f"{WITHIN} q = QuantizeLinear(c, s, z)\n a = DequantizeLinear(q, s, z)\n {BACK}",
+    "what bounds missed": f"{WITHIN} {MISSED} {REST} {BACK}",
+}
+"""Activations that no code above 127 is needed for; s = 0.02 and z = 28, r = 0.02 / 126 and h = 64."""
+
+UNBOUNDED = {
+    "wide bounds": BOUNDED["bounds"].replace("high", "higher"),
+    "no bounds": f"{ACTIVATIONS} {BACK}",
+    "bounds that are no number": BOUNDED["bounds"].replace("high", "nan"),
+    "bounds of another tensor": f"{WITHIN} {ACTIVATIONS} {BACK}",
+    "what was missed without bounds": BOUNDED["what bounds missed"].replace(WITHIN, "c = Identity(x)\n"),
+    "what a narrower grid missed": BOUNDED["what bounds missed"].replace("high", "higher").replace(" s, z", " r, z"),
+    "what was missed of another tensor": BOUNDED["what bounds missed"].replace("Sub(c, e)", "Sub(x, e)"),
+    "on another grid than it was rounded to": BOUNDED["what bounds missed"].replace(
+        "e = DequantizeLinear(d, s, z)", "e = DequantizeLinear(d, t0, z)"
+    ),
+}
+"""Activations whose codes may go up to 255."""
+
+NUMBERS = {
+    "low": -0.56, "high": 1.98, "higher": 4.0, "nan": np.nan, "r": 0.02 / 126, "t0": 0.03, "s": 0.02,
+}  # fmt: skip
+
+
+def bounded(folder: Path, nodes: str) -> Path:
+    """Write a graph of activations within bounds, whose weight is 127 everywhere."""
+    made = parser.parse_model(f"{HEAD} {{ {nodes} }}")
+    values = {name: np.float32(value) for name, value in NUMBERS.items()} | {
+        "w": np.full((K, N), 127, np.int8), "t": np.full(N, 0.01, np.float32), "u": np.zeros(N, np.int8),
+        "z": np.uint8(28), "h": np.uint8(64),
+    }  # fmt: skip
+    used = {name for node in made.graph.node for name in node.input}
+    for name in sorted(used & set(values)):
+        made.graph.initializer.append(numpy_helper.from_array(np.asarray(values[name]), name))
+    onnx.checker.check_model(made)
+    onnx.save(made, folder / "model.onnx")
+    return folder / "model.onnx"

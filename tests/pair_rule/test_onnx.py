@@ -2,7 +2,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from pair_rule.models import ACTIVATIONS, PAIRS, WAYS, float_weight, written
+from pair_rule.models import ACTIVATIONS, BOUNDED, PAIRS, UNBOUNDED, WAYS, bounded, float_weight, written
 
 from bge_export.errors import ArtifactError
 from bge_export.pair_rule import PairFacts, facts_of
@@ -42,6 +42,16 @@ def test_a_weight_outside_the_file(tmp_path: Path) -> None:
 )
 def test_a_weight_that_is_multiplied_as_float_is_not_concerned(nodes: str, tmp_path: Path) -> None:
     assert facts_of(written(tmp_path, nodes), "onnx").weights == 0
+
+
+@pytest.mark.parametrize("way", BOUNDED)
+def test_inputs_that_the_graph_keeps_small_leave_all_bits_to_the_weight(way: str, tmp_path: Path) -> None:
+    assert facts_of(bounded(tmp_path, BOUNDED[way]), "onnx") == PairFacts(1, PAIRS, 0, None, 0)
+
+
+@pytest.mark.parametrize("way", UNBOUNDED)
+def test_bounds_that_keep_nothing_small(way: str, tmp_path: Path) -> None:
+    assert facts_of(bounded(tmp_path, UNBOUNDED[way]), "onnx") == PairFacts(1, PAIRS, PAIRS, "w", PAIRS)
 
 
 def test_float_files_hold_none(tiny_export, tmp_path: Path) -> None:

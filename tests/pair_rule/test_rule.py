@@ -39,8 +39,18 @@ def test_seven_bits_keep_the_rule_whatever_they_are():
     assert broken_pairs(np.full((4, 3), -64, dtype=np.int8)) == 0
 
 
+@given(codes, codes, st.integers(1, 255))
+def test_smaller_inputs_leave_more_to_the_weights(one, other, greatest):
+    saturates = any(not -32768 <= greatest * value <= 32767 for value in (one + other, one, other))
+    # -128 * 255 in one product is the only case that one weight decides alone
+    assert broken_pairs(column(one, other), greatest) >= int(saturates)
+    assert broken_pairs(column(one, other), 127) == 0 or -128 in (one, other)
+
+
 def test_facts_name_the_first_weight_that_breaks_it():
-    facts = pair_facts([("good", column(1, 1, 1)), ("bad", column(100, 100, 90, 90)), ("worse", column(*[127] * 6))])
+    facts = pair_facts(
+        [("good", column(1, 1, 1), 255), ("bad", column(100, 100, 90, 90), 255), ("worse", column(*[127] * 6), 255)]
+    )
     assert facts == PairFacts(weights=3, pairs=1 + 2 + 3, broken=5, first="bad", first_broken=2)
     assert pair_facts([]) == PairFacts(0, 0, 0, None, 0)
 
