@@ -138,8 +138,9 @@ class _Writer(Parts):
         hidden = layer.value.weight.integers.shape[1]
         width = hidden // layer.heads
         key, value = (self.float_heads(part, layer) for part in (layer.key, layer.value))  # [heads, H, width]
-        by_head = self.op("Reshape", [query, self.integers([-1, layer.heads, 1, width])], "query/heads")
-        asked = self.op("MatMul", [by_head, self.floats(key.transpose(0, 2, 1), "key.columns")], "query/keys")
+        # A column: ONNX Runtime multiplies by one twice as fast as a row by as many numbers.
+        by_head = self.op("Reshape", [query, self.integers([-1, layer.heads, width, 1])], "query/heads")
+        asked = self.op("MatMul", [self.floats(key, "key.rows"), by_head], "query/keys")
         texts = self.by_text(x, hidden)
         tokens = self.op("Transpose", [texts], "tokens/columns", perm=[0, 2, 1])
         asked = self.op("Reshape", [asked, self.integers([0, layer.heads, hidden])], "query/rows")

@@ -108,7 +108,7 @@ def plan_input(seen: Input, *, exponents: Sequence[float], limits: Sequence[floa
         scaled = seen.weight * scale[:, None]
         activation = text_errors((grid.rounded(y) - y) @ scaled, seen.importance, seen.tokens)
         weights = text_errors(y @ (_rounded_weight(scaled) - scaled), seen.importance, seen.tokens)
-        error = _objective(activation + WEIGHT_SHARE * weights)
+        error = objective(activation + WEIGHT_SHARE * weights)
         if best is None or error < best.error:
             best = InputPlan(seen.shift, scale, low, high, margin, error, activation.mean().item())
     assert best is not None  # noqa: S101 - there is at least one candidate
@@ -138,7 +138,7 @@ def _per_text(values: Tensor, texts: Tensor, count: int) -> Tensor:
     return torch.zeros(count).index_add_(0, texts, values)
 
 
-def _objective(errors: Tensor) -> float:
+def objective(errors: Tensor) -> float:
     """Mean and root mean square, averaged: the second makes bad texts count."""
     return 0.5 * (errors.mean() + errors.square().mean().sqrt()).item()
 

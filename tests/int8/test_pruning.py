@@ -1,5 +1,7 @@
 """Neurons left out: those that the embedding does without, and the others take over what can be told from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -78,3 +80,17 @@ def test_where_every_neuron_matters_all_stay(x: torch.Tensor) -> None:
     plan = plan_pruning(layer, seen, tokens)
     assert plan.kept.tolist() == list(range(WIDTH))
     np.testing.assert_array_equal(as_tensor(plan.down.weight), as_tensor(layer.down.weight))
+
+
+def test_neurons_told_from_others_on_their_own_texts_alone_stay(x: torch.Tensor) -> None:
+    """On 40 texts any neuron can be told from 95 others, whatever it is; on other texts it cannot."""
+    layer = a_layer()
+    seen, _ = seen_on(layer, x, 2e-6)
+    few = {name: values[:40] for name, values in seen.inputs.items()}
+    narrow = {
+        name: Importance(one.token[:40], one.output, one.sample[:40]) for name, one in seen.importance.items()
+    }  # fmt: skip
+    places = torch.arange(40)
+    tokens = Tokens(places, torch.ones(40, dtype=torch.bool), places)
+    plan = plan_pruning(layer, replace(seen, inputs=few, inner=seen.inner[:40], importance=narrow), tokens)
+    assert len(plan.kept) > WIDTH - WIDTH // 8
