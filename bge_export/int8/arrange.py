@@ -3,13 +3,15 @@
     SEQUENCE_MAJOR   rows of tokens [S*B, width], `Gemm` with a 32-bit bias: ONNX Runtime fuses each linear layer with
                      its bias and both attention products with their transpositions (Node, wasm, Python)
     BATCH_MAJOR      [B, S, width], `MatMul` and `Add`: OpenVINO fuses attention, and rounding into the layer before.
-                     What is rounded is normalised a second time, scaled, in place of a product. Keys are padded to
-                     whole vectors: the softmax adds up what is left of one in another order, so that a text's
-                     embedding would depend on the length of its batch
+                     Queries and keys are rounded too, since it multiplies them as integers. What is rounded is
+                     normalised a second time, scaled, in place of a product. Keys are padded to whole vectors: the
+                     softmax adds up what is left of one in another order, so that a text's embedding would depend on
+                     the length of its batch
 
-Both hold the same integers, scales and zero points. What was measured, operator by operator: docs/decisions/0016.
+Both hold the same integers. What was measured, operator by operator: docs/decisions/0016.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -18,7 +20,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bge_export.contracts import LAST_HIDDEN_STATE
-from bge_export.int8.parts import Parts
+from bge_export.int8.grid import Grid
+from bge_export.int8.parts import Parts, RoundedInput
 from bge_export.int8.quantized import QuantizedEncoder, QuantizedLayer, QuantizedLinear, Site
 from bge_export.int8.tables import lookups, round_tables
 
@@ -99,17 +102,23 @@ class _Writer(Parts):
     def layer(self, layer: QuantizedLayer, x: ir.Value, bias: ir.Value) -> ir.Value:
         scaled = self.scaled(x, layer.qkv, "qkv")
         parts = self.parts(scaled, layer.qkv, "qkv")
-        keys = parts if self.by_sequence else self.parts(self.whole(scaled, "qkv/whole"), layer.qkv, "qkv.whole")
-        query, key, value = (
-            self.heads(self.linear(read, part, name), layer, name)
-            for read, part, name in (
-                (parts, layer.query, "query"), (keys, layer.key, "key"), (keys, layer.value, "value")
-            )
-        )  # fmt: skip
+        keys = parts if self.by_sequence else self.whole_input(parts, "qkv")
+        value = self.heads(self.linear(keys, layer.value, "value"), layer, "value")
+        asking, asked = self.scored(parts, keys, layer)
+        query, key = self.heads(asking, layer, "query"), self.heads(asked, layer, "key")
         columns = self.op("Transpose", [key], "key/columns", perm=[0, 1, 3, 2])
         scores = self.op("Add", [self.op("MatMul", [query, columns], "scores"), bias], "scores/masked")
         mixed = self.op("MatMul", [self.op("Softmax", [scores], "probabilities", axis=-1), value], "mixed")
         return self.rest_of_layer(layer, x, self.together(mixed, layer.value.weight.integers.shape[1]))
+
+    def scored(self, asking: RoundedInput, asked: RoundedInput, layer: QuantizedLayer) -> tuple[ir.Value, ir.Value]:
+        """Return queries and keys; by batch they are rounded, where the layer says how."""
+        plan = layer.scores
+        if self.by_sequence or plan is None:
+            return self.linear(asking, layer.query, "query"), self.linear(asked, layer.key, "key")
+        query = self.linear(asking, layer.query.times(plan.balance), "query")
+        key = self.linear(asked, layer.key.lowered(plan.middle).times(np.reciprocal(plan.balance)), "key")
+        return self.rounded_evenly(query, plan.step, "query"), self.rounded_evenly(key, plan.step, "key")
 
     def rest_of_layer(
         self, layer: QuantizedLayer, x: ir.Value, attended: ir.Value, *, only_first: bool = False
@@ -157,7 +166,7 @@ class _Writer(Parts):
     def by_text(self, x: ir.Value, hidden: int) -> ir.Value:
         """Return the states as [B, S, H]; by batch, S is that of `whole`."""
         if not self.by_sequence:
-            return self.whole(x, "texts")
+            return self.whole(x, self.floats(0.0, "nothing"), "texts")
         if self._texts is None:
             shape = self.op("Concat", [self.sizes[1], self.sizes[0], self.integers([hidden])], "sizes", axis=0)
             split = self.op("Reshape", [x, shape], "texts/split")
@@ -202,9 +211,28 @@ class _Writer(Parts):
         shape = [self.sizes[0], self.integers([1]), self.sizes[1], self.sizes[1]]
         return self.op("Expand", [total, self.op("Concat", shape, "sizes/scores", axis=0)], "bias/expanded")
 
-    def whole(self, x: ir.Value, name: str) -> ir.Value:
-        """Return states [B, S, H] with S rounded up to whole vectors; the rows that are added are zero."""
-        return self.op("Pad", [x, self._padding, self.floats(0.0, "nothing")], name)
+    def whole(self, x: ir.Value, nothing: ir.Value, name: str) -> ir.Value:
+        """Return states [B, S, H] or their codes with S rounded up to whole vectors; `nothing` is 0 or its code."""
+        return self.op("Pad", [x, self._padding, nothing], name)
+
+    def whole_input(self, x: RoundedInput, name: str) -> RoundedInput:
+        """Return a rounded input with `whole` rows.
+
+        Its codes are padded, which is a quarter of the bytes; of padded numbers OpenVINO would compute products in
+        floating point.
+        """
+
+        def padded(codes: ir.Value, grid: Grid, name: str) -> tuple[ir.Value, ir.Value]:
+            nothing = self.constant(np.array(grid.zero, np.uint8), f"{name}.zero")
+            codes = self.whole(codes, nothing, f"{name}/whole_codes")
+            return codes, self.unrounded(codes, grid, f"{name}/whole")
+
+        codes, whole = padded(x.codes, x.grid, name)
+        second = x.second
+        if second is not None and not second.narrow:
+            rest_codes, rest = padded(second.codes, second.grid, f"{name}.rest")
+            second = replace(second, same=whole, codes=rest_codes, rest=rest)
+        return RoundedInput(codes, whole, x.grid, second)
 
     def _sequence_first(self, embedded: ir.Value) -> None:
         """Make the sum of embeddings [S, B, H] by turning the ids that look them up, which are small."""

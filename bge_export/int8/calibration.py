@@ -62,7 +62,8 @@ class Observation:
         inputs: of each site, [T, K] float32, T all tokens in the order of the batches.
         inner: the result of `up` before its activation, [T, I] float32.
         importance: of each site.
-        low, high: the least and greatest value of each input channel over the texts and the texts for ranges, [K].
+        low, high: the least and greatest value of each input channel over the texts and the texts for ranges, [K];
+            "query" and "key" of what they are.
     """
 
     inputs: dict[str, Tensor]
@@ -229,15 +230,18 @@ def observe(
         low: dict[str, Tensor] = {}
         high: dict[str, Tensor] = {}
         inner: list[Tensor] = []
+        widths = [part.weight.shape[1] for part in (layer.query, layer.key, layer.value)]
         for place, batch in enumerate((*texts, *ranges)):
             with torch.no_grad():
                 trace = run_layer(layer, states[place], batch.bias)
             states[place] = trace.state
-            for site in SITES:
-                rows = trace.inputs[site][batch.mask]
-                low[site] = torch.minimum(low.get(site, rows[0]), rows.amin(0))
-                high[site] = torch.maximum(high.get(site, rows[0]), rows.amax(0))
-                if place < len(texts):
+            seen = {site: trace.inputs[site][batch.mask] for site in SITES}
+            queries, keys, _ = torch.split(trace.outputs["qkv"][batch.mask], widths, dim=-1)
+            for name, rows in {**seen, "query": queries, "key": keys}.items():
+                low[name] = torch.minimum(low.get(name, rows[0]), rows.amin(0))
+                high[name] = torch.maximum(high.get(name, rows[0]), rows.amax(0))
+            if place < len(texts):
+                for site, rows in seen.items():
                     inputs[site].append(rows)
             if place < len(texts):
                 inner.append(trace.inner[batch.mask])

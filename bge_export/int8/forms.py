@@ -5,9 +5,10 @@ matter, so that the first token's rows alone are worth a second part: B rows of 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from bge_export.int8.arrange import Arrangement
 from bge_export.int8.build import Builder
 from bge_export.int8.encoder import SITES
 from bge_export.int8.form import Form, Place
@@ -15,8 +16,9 @@ from bge_export.int8.form import Form, Place
 SHARES = (0.0, 1 / 48, 1 / 24, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 5 / 12, 1 / 2, 7 / 12, 2 / 3, 5 / 6, 1.0)
 """One form each: the share of all second parts, of inputs and of weights, that it has."""
 
-FIRST_SITES = 1 / 12
-"""Share of the sites whose first token is rounded in two parts in every form. Each costs 0.2 to 0.4 % of the time."""
+FIRST_SITES: Mapping[Arrangement, float] = {"sequence-major": 1 / 12, "batch-major": 0.0}
+"""Share of the sites whose first token is rounded in two parts in every form. Each costs ONNX Runtime 0.2 to 0.4 % of
+the time, and OpenVINO, which cannot add to some rows of a tensor in place, 0.8 %."""
 
 FIRST_IMPORTANCE = 0.5
 """A site is one of them only where the first token has this share of the importance."""
@@ -32,13 +34,13 @@ PER_INPUT, PER_OUTPUT = 140, 40
 missed) and of its output (a sum), in multiplications of one core with AVX512-VNNI."""
 
 
-def fast_form(builder: Builder) -> Form:
+def fast_form(builder: Builder, arrangement: Arrangement) -> Form:
     """Return the fastest form: all sites in one part, but for the first token where that pays most."""
     plans = builder.plans
     weights = {where: math.prod(builder.shape_of(*where)) for where in _places(builder)}
     order = sorted(_places(builder), key=lambda where: -plans[where[0]].first_error(where[1]) / weights[where])
     order = [where for where in order if plans[where[0]].first[where[1]] >= FIRST_IMPORTANCE]
-    first = order[: max(1, round(FIRST_SITES * len(_places(builder))))]
+    first = order[: math.ceil(FIRST_SITES[arrangement] * len(_places(builder)))]
 
     def gain(where: Place) -> float:
         place, site = where
@@ -63,9 +65,9 @@ def _counts(builder: Builder) -> list[int]:
     return list(dict.fromkeys(round(share * 2 * len(_places(builder))) for share in SHARES))
 
 
-def forms(builder: Builder) -> Iterator[Form]:
+def forms(builder: Builder, arrangement: Arrangement) -> Iterator[Form]:
     """Yield the forms of the frontier, the fastest first."""
-    fast = fast_form(builder)
+    fast = fast_form(builder, arrangement)
     steps = second_parts(builder)
     for count in _counts(builder):
         precise = frozenset(where for what, where in steps[:count] if what == "input")

@@ -1,12 +1,12 @@
 """From the fast end to the exact end: the cheapest form that holds a cosine on texts that it was not made with.
 
 Sites get a second part of their activations in the order of their predicted error, then weights get one. Each form is
-measured as the file it would be, in ONNX Runtime, against the float32 graph.
+measured as the file it would be, in the runtime that it is arranged for, against the float32 graph.
 """
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import onnx
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from bge_export.contracts import EmbeddingSpec, TokenBatch
 from bge_export.errors import ExportError
-from bge_export.int8.arrange import arrange
+from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder
 from bge_export.int8.form import Form
 from bge_export.int8.forms import forms
 from bge_export.int8.plan import LayerPlan
+from bge_export.int8.quantized import QuantizedEncoder
+from bge_export.int8.running import States, open_graph
 
 TIMED_TOKENS, TIMED_RUNS = 64, 15
 
@@ -60,6 +62,7 @@ class Judge:
         spec: how states are pooled.
         odd: which of them are odd strings, [N] bool.
         expected: unit embeddings, [N, D] float64.
+        arrangement: of the graphs that are judged; float32 is run in ONNX Runtime.
     """
 
     rows: Sequence[tuple[int, ...]]
@@ -67,43 +70,39 @@ class Judge:
     spec: EmbeddingSpec
     odd: NDArray[np.bool_]
     expected: NDArray[np.float64]
+    arrangement: Arrangement
 
     @classmethod
     def of(
         cls, model: onnx.ModelProto, rows: Sequence[tuple[int, ...]],
-        pad: Callable[[Sequence[Sequence[int]]], TokenBatch], spec: EmbeddingSpec,
+        pad: Callable[[Sequence[Sequence[int]]], TokenBatch], spec: EmbeddingSpec, arrangement: Arrangement,
         odd: Collection[tuple[int, ...]] = (),
     ) -> "Judge":  # fmt: skip
         """Embed the texts with the float32 graph; `odd` says which of them are odd strings."""
         marked = np.array([row in odd for row in rows])
-        empty = cls(rows, pad, spec, marked, np.zeros((0, 0)))
-        return cls(rows, pad, spec, marked, empty.embed(model)[0])
+        empty = cls(rows, pad, spec, marked, np.zeros((0, 0)), arrangement)
+        return replace(empty, expected=empty.embed(open_graph(model, "sequence-major"))[0])
 
-    def cosines(self, model: onnx.ModelProto) -> tuple[NDArray[np.float64], float]:
-        """Return each text's cosine with float32, [N], and the time of one text in milliseconds."""
-        embeddings, milliseconds = self.embed(model)
+    def cosines(self, encoder: QuantizedEncoder, *, cls_only: bool) -> tuple[NDArray[np.float64], float, int]:
+        """Return each text's cosine with float32, [N], the time of one text in milliseconds, and the size in bytes."""
+        model = arrange(encoder, self.arrangement, cls_only=cls_only)
+        embeddings, milliseconds = self.embed(open_graph(model, self.arrangement))
         cosines: NDArray[np.float64] = (embeddings * self.expected).sum(1)
-        return cosines, milliseconds
+        return cosines, milliseconds, model.ByteSize()
 
-    def embed(self, model: onnx.ModelProto) -> tuple[NDArray[np.float64], float]:
+    def embed(self, run: States) -> tuple[NDArray[np.float64], float]:
         """Return unit embeddings [N, D], one text at a time, and the time of one text in milliseconds."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 3
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        names = [value.name for value in session.get_inputs()]
         found = []
         for row in self.rows:
-            states = session.run(None, self.pad([row]).feed(names))[0][0].astype(np.float64)
+            states = run(self.pad([row]))[0].astype(np.float64)
             pooled = {"cls": states[0], "mean": states.mean(0), "last": states[-1]}[self.spec.pooling]
             found.append(pooled / np.linalg.norm(pooled))
         longest = max(self.rows, key=len)
-        timed = self.pad([(longest * TIMED_TOKENS)[:TIMED_TOKENS]]).feed(names)
+        timed = self.pad([(longest * TIMED_TOKENS)[:TIMED_TOKENS]])
         times = []
         for _ in range(TIMED_RUNS):
             start = time.perf_counter()
-            session.run(None, timed)
+            run(timed)
             times.append(time.perf_counter() - start)
         return np.stack(found), float(np.median(times)) * 1000
 
@@ -119,9 +118,8 @@ def cheapest(
         ExportError: no form holds it; the message names the best.
     """
     steps: list[Step] = []
-    for form in forms(builder):
-        model = arrange(builder.build(form), "sequence-major", cls_only=cls_only)
-        steps.append(_measured(form, model, builder.plans, judge))
+    for form in forms(builder, judge.arrangement):
+        steps.append(_measured(form, builder.plans, judge.cosines(builder.build(form), cls_only=cls_only), judge.odd))
         advance(1)
         if steps[-1].smallest >= least:
             return form, steps
@@ -133,17 +131,19 @@ def cheapest(
     )
 
 
-def _measured(form: Form, model: onnx.ModelProto, plans: Sequence[LayerPlan], judge: Judge) -> Step:
-    cosines, milliseconds = judge.cosines(model)
-    natural, odd = cosines[~judge.odd], cosines[judge.odd]
+def _measured(
+    form: Form, plans: Sequence[LayerPlan], found: tuple[NDArray[np.float64], float, int], is_odd: NDArray[np.bool_]
+) -> Step:
+    cosines, milliseconds, size = found
+    natural, odd = cosines[~is_odd], cosines[is_odd]
     predicted = sum(
         plan.activation_error(site)
         for place, plan in enumerate(plans)
         for site in ("qkv", "output", "up", "down")
         if (place, site) not in form.precise
     )
+    smallest_odd = float(odd.min()) if len(odd) else None
     return Step(
-        len(form.precise), len(form.finer), predicted, float(natural.min()), float(natural.mean()),
-        float(odd.min()) if len(odd) else None, milliseconds,
-        len(model.SerializeToString()),
+        len(form.precise), len(form.finer), predicted, float(natural.min()), float(natural.mean()), smallest_odd,
+        milliseconds, size,
     )  # fmt: skip

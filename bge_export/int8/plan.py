@@ -12,6 +12,7 @@ from bge_export.int8.encoder import SITES, Encoder, Layer
 from bge_export.int8.forward import activate, as_tensor
 from bge_export.int8.pruning import Pruning, plan_pruning
 from bge_export.int8.rounding import hessian, token_weights
+from bge_export.int8.scores import ScorePlan, plan_scores
 from bge_export.int8.sites import EXPONENTS, LIMITS, OUTPUT_EXPONENTS, Input, InputPlan, plan_input
 from bge_export.int8.splitting import BUDGET, GELU_LEAST, SplitPlan, plan_split, split
 
@@ -46,6 +47,7 @@ class LayerPlan:
         first: by site, the share of the importance that the first tokens of the texts have.
         length: tokens of a text, mean.
         pruning: which neurons stay; everything else counts these alone.
+        scores: how queries and keys come onto 8 bits.
     """
 
     qkv: InputPlan
@@ -58,6 +60,7 @@ class LayerPlan:
     first: dict[str, float]
     length: float
     pruning: Pruning
+    scores: ScorePlan
 
     @property
     def neurons(self) -> int:
@@ -146,7 +149,16 @@ def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Setti
         first={name: _share(seen.importance[name].token, tokens.first) for name in SITES},
         length=len(tokens.text) / count,
         pruning=pruning,
+        scores=_scores(layer, seen, inputs["qkv"].shift),
     )
+
+
+def _scores(layer: Layer, seen: Observation, shift: Tensor) -> ScorePlan:
+    query = (seen.low["query"] * layer.score_scale, seen.high["query"] * layer.score_scale)
+    constant = shift @ as_tensor(layer.key.weight)
+    if layer.key.bias is not None:
+        constant = constant + as_tensor(layer.key.bias)
+    return plan_scores(query, (seen.low["key"], seen.high["key"]), constant)
 
 
 def _whole_down(layer: Layer, seen: Observation) -> InputPlan:

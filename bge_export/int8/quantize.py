@@ -106,16 +106,16 @@ def quantize(
     plans = plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(), track)
     with track("int8: rounding, layers", len(plans)) as advance:
         builder = Builder(encoder, plans)
-        form, steps = fast_form(builder), list[Step]()
+        form, steps = fast_form(builder, arrangement), list[Step]()
         builder.build(form, advance)
     marks = single_marks(tokenizer)
     if options.min_cosine is None:
-        judge = Judge.of(model, marks, tokenizer.pad, checkpoint.spec)
+        judge = Judge.of(model, marks, tokenizer.pad, checkpoint.spec, arrangement)
         with track("int8: candidates tried, at most", len(WIDENINGS)) as advance:
             form = steadiest(builder, form, judge, cls_only=options.cls_only, advance=advance)
     else:
         odd = {*marks, *(odd_rows(tokenizer) if options.calibration is None else ())}
-        judge = Judge.of(model, [*kept, *marks], tokenizer.pad, checkpoint.spec, odd)
+        judge = Judge.of(model, [*kept, *marks], tokenizer.pad, checkpoint.spec, arrangement, odd)
         with track("int8: forms tried, at most", most_forms(builder)) as advance:
             form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
     with track(f"int8: arranging {arrangement}", 1):

@@ -1,6 +1,6 @@
 """A quantized encoder as data: one set of integers, scales and zero points, whatever graph is written around them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bge_export.int8.encoder import Activation, Floats, Norm
 from bge_export.int8.grid import Grid
 from bge_export.int8.rounding import Rounded
+from bge_export.int8.scores import ScorePlan
 
 Parts = Literal[1, 2]
 Rows = Literal["all", "first"]
@@ -38,10 +39,23 @@ class QuantizedLinear:
     bias: Floats | None
     rest: Rounded | None = None
 
+    def lowered(self, offset: Floats) -> "QuantizedLinear":
+        """Return the layer whose outputs are less by `offset` [N]."""
+        return replace(self, bias=-offset if self.bias is None else self.bias - offset)
+
+    def times(self, factor: Floats) -> "QuantizedLinear":
+        """Return the layer whose outputs are multiplied by `factor` [N], with the same integers."""
+        rest = None if self.rest is None else self.rest.times(factor)
+        return QuantizedLinear(self.weight.times(factor), None if self.bias is None else self.bias * factor, rest)
+
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """`encoder.Layer` with rounded weights and the grids of its sites."""
+    """`encoder.Layer` with rounded weights and the grids of its sites.
+
+    `scores` says how a runtime that multiplies queries and keys as integers may round them; None where that is not
+    exact enough.
+    """
 
     qkv: Site
     query: QuantizedLinear
@@ -57,6 +71,7 @@ class QuantizedLayer:
     feedforward_norm: Norm
     heads: int
     activation: Activation
+    scores: ScorePlan | None
 
 
 @dataclass(frozen=True)

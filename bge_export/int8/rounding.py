@@ -55,6 +55,10 @@ class Rounded:
         """Return the weight that the integers stand for, [K, N]."""
         return self.integers.astype(np.float32) * self.scale
 
+    def times(self, factor: Floats) -> "Rounded":
+        """Return the weight with its outputs multiplied by `factor` [N]."""
+        return Rounded(self.integers, self.scale * factor)
+
 
 def token_weights(importance: Tensor) -> Tensor:
     """Return each token's weight in the Hessian, [T], of mean about 1."""

@@ -9,7 +9,6 @@ dice once more.
 from collections.abc import Callable
 from dataclasses import replace
 
-from bge_export.int8.arrange import arrange
 from bge_export.int8.build import Builder
 from bge_export.int8.form import Form
 from bge_export.int8.frontier import Judge
@@ -36,8 +35,7 @@ def steadiest(
     found: dict[Form, float] = {}
     for widening in WIDENINGS:
         candidate = replace(form, widening=widening)
-        model = arrange(builder.build(candidate), "sequence-major", cls_only=cls_only)
-        found[candidate] = float(judge.cosines(model)[0].min())
+        found[candidate] = float(judge.cosines(builder.build(candidate), cls_only=cls_only)[0].min())
         advance(1)
         if found[candidate] >= ENOUGH:
             return candidate

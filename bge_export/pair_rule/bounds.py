@@ -24,10 +24,15 @@ class Grid:
         """Return the code of a value, also beyond the grid."""
         return float(np.round(value / self.scale + self.zero)) if np.isfinite(value) else float("inf")
 
-    def greatest_code(self, bounds: Bounds | None) -> int:
-        """Return the greatest code that a tensor between bounds can have; None stands for no bounds."""
+    def greatest_code(self, bounds: Bounds | None, padding: float = 0) -> int:
+        """Return the greatest code that a tensor between bounds can have; None stands for no bounds.
+
+        Args:
+            bounds: of the tensor.
+            padding: the greatest code that codes are padded with.
+        """
         code = GREATEST_CODE if bounds is None else self.code(bounds[1])
-        return int(min(max(code, 0), GREATEST_CODE))
+        return int(min(max(code, padding, 0), GREATEST_CODE))
 
     def missed(self, bounds: Bounds | None) -> Bounds | None:
         """Return the bounds of what rounding misses of a tensor between bounds, None unless the grid holds them."""

@@ -97,10 +97,21 @@ class Graph:
         while node is not None and node.op_type in SHAPING:
             node = self.producers.get(node.input[0])
         rounding = None if node is None else self.producers.get(node.input[0])
+        padding = 0.0
+        while rounding is not None and rounding.op_type == "Pad":
+            padding = max(padding, self.padding(rounding))
+            rounding = self.producers.get(rounding.input[0])
         grid = self.grid(rounding)
         if rounding is None or grid is None:
             return GREATEST_CODE
-        return grid.greatest_code(self.bounds(rounding.input[0]))
+        return grid.greatest_code(self.bounds(rounding.input[0]), padding)
+
+    def padding(self, node: onnx.NodeProto) -> float:
+        """Return what a Pad fills with, the greatest code where no constant says it."""
+        if len(node.input) < 3 or not node.input[2]:
+            return 0.0
+        value = self.constant(node.input[2])
+        return GREATEST_CODE if value is None else float(value.item())
 
     def bounds(self, name: str) -> Bounds | None:
         """Return between which constants the graph keeps a float tensor, None where it says nothing of them.

@@ -17,6 +17,7 @@ from bge_export.pair_rule.bounds import GREATEST_CODE, Bounds, Grid, grid_of
 
 DEQUANTIZING = ("Convert", "Subtract", "Multiply")
 SHAPING = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
+PADDING = "Pad"
 INTEGERS = ("i8", "u8")
 LEVELS = 256
 
@@ -75,7 +76,7 @@ def _shaped(node: Any, constant: Any) -> NDArray[np.int8]:  # noqa: ANN401 - ope
 
 def _quantized(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
     """Return whether a float tensor holds 8-bit activations."""
-    while node.get_type_name() in (*DEQUANTIZING, *SHAPING):
+    while node.get_type_name() in (*DEQUANTIZING, *SHAPING, PADDING):
         if node.get_element_type().get_type_name() in INTEGERS:
             return True
         node = node.input_value(0).get_node()
@@ -87,9 +88,22 @@ def _quantized(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
 
 def _greatest_code(node: Any) -> int:  # noqa: ANN401 - openvino has no types
     """Return the greatest code of 8-bit activations."""
-    rounding = _behind(node)
+    rounding, padding = _behind(node), 0.0
+    while rounding.get_type_name() == PADDING:
+        padding = max(padding, _padding(rounding))
+        rounding = _behind(rounding.input_value(0).get_node())
     grid = _grid(rounding)
-    return GREATEST_CODE if grid is None else grid.greatest_code(_bounds(rounding.input_value(0).get_node()))
+    return GREATEST_CODE if grid is None else grid.greatest_code(_bounds(rounding.input_value(0).get_node()), padding)
+
+
+def _padding(node: Any) -> float:  # noqa: ANN401 - openvino has no types
+    """Return what codes are padded with, the greatest code where no constant says it or what is padded are no codes."""
+    if node.get_element_type().get_type_name() not in INTEGERS:
+        return GREATEST_CODE
+    if node.get_attributes()["pad_mode"] != "constant":
+        return 0.0
+    value = _number(node.input_value(3).get_node())
+    return GREATEST_CODE if value is None else value
 
 
 def _behind(node: Any) -> Any:  # noqa: ANN401 - openvino has no types

@@ -2,10 +2,8 @@
 
 import json
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
-import onnx
 import pytest
 
 from bge_export import commands
@@ -13,7 +11,6 @@ from bge_export.errors import ExportError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.int8 import frontier
 from bge_export.int8.form import Form
-from bge_export.int8.frontier import Judge
 from bge_export.int8.quantize import Int8Options
 
 
@@ -63,9 +60,7 @@ def test_the_forms_tried_are_printed(bge, tiny: Path, tmp_path: Path) -> None:
 
 
 def test_odd_strings_are_reported_and_do_not_decide() -> None:
-    rows = [(1, 5, 2), (1, 6, 2), (1, 7, 2)]
-    judged = Judge(rows, None, None, np.array([False, True, False]), np.eye(3))  # type: ignore[arg-type]
-    moved = np.array([[1.0, 0, 0], [1, 0, 0], [0, 0.6, 0.8]])
-    with mock.patch.object(Judge, "embed", return_value=(moved, 1.5)):
-        step = frontier._measured(Form(), onnx.ModelProto(), [], judged)
+    is_odd = np.array([False, True, False])
+    step = frontier._measured(Form(), [], (np.array([1.0, 0.0, 0.8]), 1.5, 7), is_odd)
     assert (step.smallest, step.mean, step.smallest_odd) == (0.8, 0.9, 0.0)
+    assert (step.milliseconds, step.size_bytes) == (1.5, 7)

@@ -42,6 +42,7 @@ from bge_export.int8.precise_inputs import PRECISE_MARGIN, plan_precise
 from bge_export.int8.quantized import QuantizedLinear, Site, round_table
 from bge_export.int8.reading import UnknownGraph, read_encoder
 from bge_export.int8.reorder import reorder_heads, reorder_hidden, reorder_inner
+from bge_export.int8.scores import SCORE_MARGIN, plan_scores
 from bge_export.int8.sites import InputPlan
 from bge_export.int8.splitting import Copy, SplitPlan, plan_split, split
 from bge_export.onnx_trace import trace
@@ -379,10 +380,13 @@ def test_the_fast_form_gives_second_parts_to_first_tokens_that_matter(sample: Sa
     ]
     chosen = copy.copy(builder)
     chosen.plans = plans
-    assert fast_form(chosen).first == frozenset({(1, "output")})
-    assert fast_form(chosen).first_finer == frozenset()  # its weights are more than 1.5 % of so small an encoder
+    assert fast_form(chosen, "sequence-major").first == frozenset({(1, "output")})
+    assert fast_form(chosen, "batch-major") == Form()
+    assert (
+        fast_form(chosen, "sequence-major").first_finer == frozenset()
+    )  # its weights are more than 1.5 % of so small an encoder
     chosen.plans = [dataclasses.replace(plan, first=dict.fromkeys(SITES, 0.4)) for plan in plans]
-    assert fast_form(chosen) == Form()
+    assert fast_form(chosen, "sequence-major") == Form()
 
 
 def test_second_parts_come_where_they_pay_and_weights_after_their_input(builder: Builder) -> None:
@@ -390,8 +394,8 @@ def test_second_parts_come_where_they_pay_and_weights_after_their_input(builder:
     assert len(steps) == len(set(steps)) == 2 * len(EVERYWHERE)
     places = {step: place for place, step in enumerate(steps)}
     assert all(places["input", where] < places["weights", where] for where in EVERYWHERE)
-    found = list(forms(builder))
-    assert found[0] == fast_form(builder)
+    found = list(forms(builder, "sequence-major"))
+    assert found[0] == fast_form(builder, "sequence-major")
     assert found[-1] == Form(EVERYWHERE, EVERYWHERE)
     assert len(found) == most_forms(builder)
     for form, after in itertools.pairwise(found):
@@ -404,12 +408,54 @@ def test_both_arrangements_hold_the_same_integers_and_give_the_same_vectors(samp
     encoder = builder.build(Form())
     one, other = arrange(encoder, "sequence-major"), arrange(encoder, "batch-major")
     assert integers(one) == integers(other)
-    a, b = run_graph(one, sample.tokens)[:, 0], run_graph(other, sample.tokens)[:, 0]
-    assert cosines(a, b).min() > 0.999
+    first = run_graph(one, sample.tokens)[:, 0]
+    # Drawn weights of width 32 move far by any rounding, here of queries and keys.
+    assert cosines(run_graph(other, sample.tokens)[:, 0], first).min() > 0.99
+    layers = tuple(dataclasses.replace(layer, scores=None) for layer in encoder.layers)
+    unrounded = arrange(dataclasses.replace(encoder, layers=layers), "batch-major")
+    assert integers(one) == integers(unrounded)
+    close = cosines(run_graph(unrounded, sample.tokens)[:, 0], first)
+    assert (close.mean() > 0.9999, close.min() > 0.9995) == (True, True)
 
 
 def integers(model: onnx.ModelProto) -> set[bytes]:
-    return {tensor.raw_data for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    """Return the weights."""
+    tensors = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    return {tensor.raw_data for tensor in tensors if len(tensor.dims) == 2}
+
+
+def test_balanced_and_centred_scores_give_the_same_probabilities_on_narrow_grids(
+    sample: Sample, builder: Builder, plans: list[LayerPlan]
+) -> None:
+    random = np.random.default_rng(0)
+    for layer, plan in zip(builder.build(Form()).layers, plans, strict=True):
+        scores = plan.scores
+        x = random.normal(size=(20, len(scores.balance))).astype(np.float32)
+        query = layer.query.times(scores.balance)
+        key = layer.key.lowered(scores.middle).times(np.reciprocal(scores.balance))
+        np.testing.assert_array_equal(query.weight.integers, layer.query.weight.integers)
+        np.testing.assert_array_equal(key.weight.integers, layer.key.weight.integers)
+        expected = probabilities(x, layer.query, layer.key, layer.heads)
+        np.testing.assert_allclose(probabilities(x, query, key, layer.heads), expected, atol=2e-5)
+
+
+def probabilities(x: np.ndarray, query: QuantizedLinear, key: QuantizedLinear, heads: int) -> np.ndarray:
+    """Return how much each row of x looks at each, [heads, rows, rows]."""
+    asking, asked = (
+        (x @ part.weight.weight + (0 if part.bias is None else part.bias)).reshape(len(x), heads, -1).swapaxes(0, 1)
+        for part in (query, key)
+    )
+    return np.asarray(torch.softmax(torch.from_numpy(asking @ asked.swapaxes(1, 2)), -1))
+
+
+def test_the_grid_of_scores_holds_what_was_seen_of_both() -> None:
+    query = torch.tensor([-3.0, -1.0]), torch.tensor([2.0, 1.0])
+    key = torch.tensor([10.0, -8.0]), torch.tensor([14.0, 8.0])
+    plan = plan_scores(query, key, torch.tensor([5.0, 1.0]))
+    np.testing.assert_allclose(plan.middle, [7.0, -1.0])  # 12 and 0, of keys that lack 5 and 1
+    np.testing.assert_allclose(plan.balance, np.sqrt([2 / 3, 8 / 1]), rtol=1e-6)
+    assert plan.step == pytest.approx(np.sqrt(8.0) * SCORE_MARGIN / 127)
+    assert max(3 * plan.balance[0], 8 / plan.balance[1]) <= 127 * plan.step
 
 
 def test_a_text_has_the_same_vector_alone_and_in_any_batch(sample: Sample, builder: Builder) -> None:
@@ -420,10 +466,12 @@ def test_a_text_has_the_same_vector_alone_and_in_any_batch(sample: Sample, build
         assert cosines(alone, together[place]) > 0.999999
 
 
-def test_by_batch_openvino_gives_a_text_one_vector_in_every_length(sample: Sample, builder: Builder) -> None:
-    # In two parts, so that a sum in another order is seen: the grid is 255 times finer.
-    everywhere = frozenset((place, site) for place in range(len(sample.encoder.layers)) for site in SITES)
-    model = arrange(builder.build(Form(everywhere)), "batch-major")
+@pytest.mark.parametrize("form", [Form(EVERYWHERE), Form()], ids=["two parts", "one part"])
+def test_by_batch_openvino_gives_a_text_one_vector_in_every_length(
+    sample: Sample, builder: Builder, form: Form
+) -> None:
+    # In two parts a sum in another order is seen: the grid is 255 times finer.
+    model = arrange(builder.build(form), "batch-major")
     read = openvino.Core().read_model(model.SerializeToString(), b"")
     config = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     request = openvino.Core().compile_model(read, "CPU", config).create_infer_request()

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pytest
 
-from bge_export.int8 import steady
 from bge_export.int8.form import Form
 from bge_export.int8.steady import ENOUGH, WIDENINGS, steadiest
 
@@ -20,13 +18,9 @@ class Cosines:
     def build(self, form: Form) -> float:
         return form.widening
 
-    def cosines(self, widening: float) -> tuple[np.ndarray, float]:
-        return np.array(self.given[widening]), 0.0
-
-
-@pytest.fixture(autouse=True)
-def _nothing_arranged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steady, "arrange", lambda widening, *_, **__: widening)
+    def cosines(self, widening: float, *, cls_only: bool) -> tuple[np.ndarray, float, int]:
+        assert not cls_only
+        return np.array(self.given[widening]), 0.0, 0
 
 
 def chosen(given: dict[float, list[float]]) -> tuple[float, int]:

@@ -80,15 +80,20 @@ WITHIN = "c = Clip(x, low, high)\n"
 MISSED = "d = QuantizeLinear(c, s, z)\n e = DequantizeLinear(d, s, z)\n f = Sub(c, e)\n"
 REST = "q = QuantizeLinear(f, r, h)\n a = DequantizeLinear(q, r, h)\n"
 
+PADDED = f"{WITHIN} q = QuantizeLinear(c, s, z)\n p = Pad(q, ends, z)\n a = DequantizeLinear(p, s, z)\n {BACK}"
+
 BOUNDED = {
     "bounds": f"{WITHIN} q = QuantizeLinear(c, s, z)\n a = DequantizeLinear(q, s, z)\n {BACK}",
     "what bounds missed": f"{WITHIN} {MISSED} {REST} {BACK}",
+    "codes that are padded with small ones": PADDED,
 }
 """Activations that no code above 127 is needed for; s = 0.02 and z = 28, r = 0.02 / 126 and h = 64."""
 
 UNBOUNDED = {
     "wide bounds": BOUNDED["bounds"].replace("high", "higher"),
     "no bounds": f"{ACTIVATIONS} {BACK}",
+    "codes that are padded with large ones": PADDED.replace("ends, z", "ends, large"),
+    "no bounds behind a padding": PADDED.replace("c, s, z", "x, s, z"),
     "bounds that are no number": BOUNDED["bounds"].replace("high", "nan"),
     "bounds of another tensor": f"{WITHIN} {ACTIVATIONS} {BACK}",
     "what was missed without bounds": BOUNDED["what bounds missed"].replace(WITHIN, "c = Identity(x)\n"),
@@ -110,7 +115,7 @@ def bounded(folder: Path, nodes: str) -> Path:
     made = parser.parse_model(f"{HEAD} {{ {nodes} }}")
     values = {name: np.float32(value) for name, value in NUMBERS.items()} | {
         "w": np.full((K, N), 127, np.int8), "t": np.full(N, 0.01, np.float32), "u": np.zeros(N, np.int8),
-        "z": np.uint8(28), "h": np.uint8(64),
+        "z": np.uint8(28), "h": np.uint8(64), "large": np.uint8(200), "ends": np.array([0, 0, 1, 0]),
     }  # fmt: skip
     used = {name for node in made.graph.node for name in node.input}
     for name in sorted(used & set(values)):

@@ -1,0 +1,47 @@
+"""Queries and keys on 8 bits, for a runtime that multiplies them as integers.
+
+Three things change nothing in floating point and leave little to lose. A constant added to every key adds the same
+number to all scores of a query, which the softmax cancels: keys are centred. A channel of the queries may be multiplied
+by what the same channel of the keys is divided by: both then reach equally far, so that no channel needs a grid of its
+own. Either is a matter of scales and biases; the integers of the weights stay what they are.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bge_export.int8.encoder import Floats
+
+SCORE_MARGIN = 1.5
+"""How much wider the grids of queries and keys are than what was seen: other scripts reach far beyond."""
+
+GREATEST = 127
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """How queries and keys come onto a symmetric int8 grid.
+
+    Attributes:
+        balance: queries are multiplied by it and keys divided, [H] float32.
+        middle: taken off the keys, before that, [H] float32.
+        step: of both grids.
+    """
+
+    balance: Floats
+    middle: Floats
+    step: float
+
+
+def plan_scores(query: tuple[Tensor, Tensor], key: tuple[Tensor, Tensor], constant: Tensor) -> ScorePlan:
+    """Return the plan.
+
+    Args:
+        query: least and greatest of each channel, [H] each, on the scale of the scores.
+        key: the same of the keys.
+        constant: what the keys of the folded layer lack, [H].
+    """
+    low, high = key
+    reach = [((high - low) / 2).clamp(min=1e-6), query[0].abs().maximum(query[1].abs()).clamp(min=1e-6)]
+    step = float((reach[0] * reach[1]).sqrt().max()) * SCORE_MARGIN / GREATEST
+    return ScorePlan((reach[0] / reach[1]).sqrt().numpy(), ((low + high) / 2 - constant).numpy(), step)
