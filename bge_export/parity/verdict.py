@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from bge_export.parity.figures import escaped
 
 _AGAIN = "Measure again with: bge-export parity FOLDER --reference MODEL"
+_OTHER_IN_BATCHES = (
+    "The mask or a shape is baked in, a scale depends on neighbours, or the runtime makes other sums in other shapes, as "
+    "ONNX Runtime on a GPU does of int8. Do not use this artifact there."
+)
 _EXPORT = "Do not use this artifact. Export again; if it stays, the exporter or the runtime is wrong."
 
 RULES: Mapping[str, str] = {
@@ -32,8 +36,8 @@ RULES: Mapping[str, str] = {
     "cosine": _EXPORT,
     "max-abs": _EXPORT,
     "norm": "Normalisation is missing, doubled or of another kind than the checkpoint's. Export again.",
-    "batch-cosine": "The mask or a shape is baked in, or a scale depends on neighbours. Do not use this artifact.",
-    "batch-norm": "The mask or a shape is baked in, or a scale depends on neighbours. Do not use this artifact.",
+    "batch-cosine": _OTHER_IN_BATCHES,
+    "batch-norm": _OTHER_IN_BATCHES,
     "swapped-rows": "Vectors are given to the wrong texts. Do not use this runtime with this artifact.",
     "client-tokens": "The client reads the tokenizer otherwise. Look at the text, or accept its kind in the limits.",
     "client-cosine": "The client pools or normalises otherwise than the checkpoint. Look at the options of its call.",
