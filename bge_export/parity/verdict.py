@@ -7,8 +7,8 @@ from bge_export.parity.figures import escaped
 
 _AGAIN = "Measure again with: bge-export parity FOLDER --reference MODEL"
 _OTHER_IN_BATCHES = (
-    "The mask or a shape is baked in, a scale depends on neighbours, or the runtime makes other sums in other shapes, as "
-    "ONNX Runtime on a GPU does of int8. Do not use this artifact there."
+    "The mask or a shape is baked in, a scale depends on neighbours, or the runtime makes other sums in other shapes, "
+    "as ONNX Runtime on a GPU does of int8. Do not use this artifact there."
 )
 _EXPORT = "Do not use this artifact. Export again; if it stays, the exporter or the runtime is wrong."
 
