@@ -115,6 +115,9 @@ def _behind(node: Any) -> Any:  # noqa: ANN401 - openvino has no types
 
 def _bounds(node: Any) -> Bounds | None:  # noqa: ANN401 - openvino has no types
     """Return between which constants a float tensor is kept, see `pair_rule.onnx`."""
+    if node.get_type_name() == "Clamp":
+        attributes = node.get_attributes()
+        return float(attributes["min"]), float(attributes["max"])
     if node.get_type_name() == "Minimum":
         greatest, inner = _split(node)
         least, _ = _split(inner) if inner is not None and inner.get_type_name() == "Maximum" else (None, None)
@@ -148,11 +151,11 @@ def _number(node: Any) -> float | None:  # noqa: ANN401 - openvino has no types
 
 
 def _grid(node: Any) -> Grid | None:  # noqa: ANN401 - openvino has no types
-    """Return the grid of a FakeQuantize to the codes 0 to 255, else None."""
+    """Return the grid of a FakeQuantize to the codes 0 to 255, or to the numbers that they stand for, else None."""
     if node.get_type_name() != "FakeQuantize" or int(node.get_attributes()["levels"]) != LEVELS:
         return None
-    least, greatest, zero, most = (_number(value.get_node()) for value in node.input_values()[1:])
-    if least is None or greatest is None or (zero, most) != (0.0, LEVELS - 1.0):
+    least, greatest, *ends = (_number(value.get_node()) for value in node.input_values()[1:])
+    if least is None or greatest is None or ends not in ([0.0, LEVELS - 1.0], [least, greatest]):
         return None
     scale = (greatest - least) / (LEVELS - 1)
     return grid_of(scale, -least / scale if scale else 0.0)
@@ -160,6 +163,10 @@ def _grid(node: Any) -> Grid | None:  # noqa: ANN401 - openvino has no types
 
 def _inverse(node: Any, grid: Grid) -> bool:  # noqa: ANN401 - openvino has no types
     """Return whether a node makes codes of a grid the numbers that they stand for."""
+    if node.get_type_name() == "FakeQuantize":
+        ends = [_number(value.get_node()) for value in node.input_values()[3:]]
+        expected = (-grid.scale * grid.zero, grid.scale * (LEVELS - 1 - grid.zero))
+        return all(end is not None and np.isclose(end, one) for end, one in zip(ends, expected, strict=True))
     if node.get_type_name() != "Multiply":
         return False
     scale, shifted = _split(node)

@@ -9,9 +9,12 @@ import pytest
 from bge_export import commands
 from bge_export.errors import ExportError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
+from bge_export.exporters.openvino import OpenVinoExporter
 from bge_export.int8 import frontier
 from bge_export.int8.form import Form
 from bge_export.int8.quantize import Int8Options
+from bge_export.manifest import MODEL_FILES
+from bge_export.pair_rule import facts_of
 
 
 def export(tiny: Path, out: Path, options: Int8Options) -> dict[str, object]:
@@ -29,6 +32,15 @@ def test_the_first_form_that_holds_the_cosine_is_taken(tiny: Path, tmp_path: Pat
     assert [step["precise"] + step["finer"] for step in steps] == sorted(
         {step["precise"] + step["finer"] for step in steps}
     )
+
+
+def test_in_openvino_too_no_product_of_the_exact_end_can_overflow(tiny: Path, tmp_path: Path) -> None:
+    exporter = OpenVinoExporter(int8=Int8Options(min_cosine=0.9995))
+    commands.export_model(exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False)
+    (model,) = json.loads((tmp_path / "out/bge_export.json").read_text("utf-8"))["models"]
+    assert model["options"]["frontier"][-1]["precise"] > 0
+    facts = facts_of(tmp_path / "out" / MODEL_FILES["openvino-int8"], "openvino")
+    assert (facts.weights > 12, facts.broken) == (True, 0)
 
 
 def test_a_cosine_that_no_form_holds_is_refused_with_the_best(tiny: Path, tmp_path: Path) -> None:
