@@ -12,6 +12,12 @@ _OTHER_IN_BATCHES = (
 )
 _EXPORT = "Do not use this artifact. Export again; if it stays, the exporter or the runtime is wrong."
 
+_ROUNDED = (
+    "Its rounded weights lose too much for these limits. Of int8, --min-cosine makes a more exact one and "
+    "--calibration one for texts like yours; else use a wider precision, or limits of your own (--thresholds)."
+)
+_FLOATS = ("fp32", "fp16", "bf16")
+
 RULES: Mapping[str, str] = {
     "edited-report": f"A report is never edited. {_AGAIN}",
     "inconsistent": f"No measurement gives this. {_AGAIN}",
@@ -74,8 +80,10 @@ class Failure:
 
     @property
     def advice(self) -> str:
-        """Return what to do next."""
-        return RULES[self.rule]
+        """Return what to do next; where rounded weights are far off, it need be no one's mistake."""
+        target = self.lane.partition("@")[0]
+        rounded = self.rule in ("cosine", "max-abs") and not target.endswith(_FLOATS)
+        return _ROUNDED if rounded else RULES[self.rule]
 
 
 @dataclass(frozen=True)

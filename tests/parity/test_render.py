@@ -18,6 +18,7 @@ from bge_export.corpus import Corpus, Text
 from bge_export.errors import DeviceUnavailable
 from bge_export.parity.gate import judge
 from bge_export.parity.render import as_json, render
+from bge_export.parity.verdict import failure
 
 CORPUS = small_corpus()
 
@@ -120,3 +121,14 @@ def test_json_of_a_good_report():
 
 def test_a_report_without_lanes():
     assert "REFUSED" in shown(report_of(artifacts=()))
+
+
+@pytest.mark.parametrize("rule", ["cosine", "max-abs"])
+def test_where_rounded_weights_are_far_off_the_advice_says_how_to_get_closer(rule: str) -> None:
+    def advice(lane: str, rule: str = rule) -> str:
+        return failure(rule, "0.9", "0.99", lane=f"{lane}@onnxruntime:cpu last_hidden_state").advice
+
+    assert "--min-cosine" in advice("onnx-int8")
+    assert "--min-cosine" in advice("openvino-int8")
+    assert "--min-cosine" not in advice("onnx-fp16")
+    assert "--min-cosine" not in advice("onnx-int8", "swapped-rows")
