@@ -20,8 +20,8 @@ STATES = "last_hidden_state"
 def pad_inputs(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelProto:
     """Return the graph with its inputs padded and its token states cut again; it is changed.
 
-    Padding is what the mask hides: ids, types and mask of 0. A graph of one state a text has nothing to cut; one whose
-    longest text would be padded beyond its positions stays as it is.
+    Padding is what the mask hides: ids, types and mask of 0. A graph of one state a text has nothing to cut. Where the
+    longest text fills no whole vector, nothing is padded beyond it: it has one length in every batch too.
 
     Args:
         model: with token ids and a mask, of any length.
@@ -29,8 +29,6 @@ def pad_inputs(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelProto:
     """
     graph = model.graph
     names = [value.name for value in graph.input if value.name in INPUTS]
-    if max_tokens % LANES:
-        return model
     for node in graph.node:
         for place, name in enumerate(node.input):
             if name in names:
@@ -39,6 +37,16 @@ def pad_inputs(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelProto:
             if name == STATES and _long(graph):
                 node.output[place] = f"{name}/padded"
     constants = {"lanes": [LANES], "last": [1], "none": [0], "before": [0, 0, 0]}
+    missing = "padding/missing"
+    room: list[onnx.NodeProto] = []
+    if max_tokens % LANES:
+        constants["longest"] = [max_tokens]
+        missing = "padding/within"
+        room = [
+            helper.make_node("Sub", ["padding/longest", "padding/shape"], ["padding/left"], "padding/left"),
+            helper.make_node("Max", ["padding/left", "padding/none"], ["padding/room"], "padding/room"),
+            helper.make_node("Min", ["padding/missing", "padding/room"], [missing], missing),
+        ]
     graph.initializer.extend(
         numpy_helper.from_array(np.array(value, np.int64), f"padding/{name}") for name, value in constants.items()
     )
@@ -46,7 +54,8 @@ def pad_inputs(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelProto:
         helper.make_node("Shape", [IDS], ["padding/shape"], "padding/shape", start=1, end=2),
         helper.make_node("Neg", ["padding/shape"], ["padding/negative"], "padding/negative"),
         helper.make_node("Mod", ["padding/negative", "padding/lanes"], ["padding/missing"], "padding/missing"),
-        helper.make_node("Concat", ["padding/before", "padding/missing"], ["padding/pads"], "padding/pads", axis=0),
+        *room,
+        helper.make_node("Concat", ["padding/before", missing], ["padding/pads"], "padding/pads", axis=0),
         *(helper.make_node("Pad", [name, "padding/pads"], [f"{name}/padded"], f"{name}/padded") for name in names),
     ]
     nodes = [*first, *graph.node]

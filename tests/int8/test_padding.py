@@ -1,5 +1,6 @@
 """A graph whose inputs are padded inside gives the vectors that it gave, and is padded as it says."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,13 @@ def batch(length: int, padding: int = 0, rows: int = 1) -> TokenBatch:
     return TokenBatch(np.pad(ids, ((0, 0), (0, padding))), full, full * 0)
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 125, 511, 512])
-def test_a_padded_graph_gives_the_states_of_the_real_tokens(folder: Path, length: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "longest"),
+    [*itertools.product([1, 2, 3, 4, 5, 125, 511, 512], [512]), (125, 510), (508, 510), (509, 510)],
+)
+def test_a_padded_graph_gives_the_states_of_the_real_tokens(folder: Path, length: int, longest: int) -> None:
     plain = onnx.load(folder / "onnx/model.onnx")
-    padded = pad_inputs(onnx.load(folder / "onnx/model.onnx"), 512)
+    padded = pad_inputs(onnx.load(folder / "onnx/model.onnx"), longest)
     onnx.checker.check_model(padded)
     inside = {"input_ids", "padding/shape"}
     assert not any("input_ids" in node.input for node in padded.graph.node if not inside & {*node.output, *node.input})
@@ -43,9 +47,13 @@ def test_a_padded_graph_gives_the_states_of_the_real_tokens(folder: Path, length
     assert np.abs(given[0] - given[1]).max() < 1e-5
 
 
-def test_a_text_that_would_be_padded_beyond_the_positions_is_not(folder: Path) -> None:
-    model = onnx.load(folder / "onnx/model.onnx")
-    assert pad_inputs(onnx.load(folder / "onnx/model.onnx"), 510) == model
+@pytest.mark.parametrize(("length", "padded"), [(5, 8), (508, 508), (509, 510), (510, 510)])
+def test_no_text_is_padded_beyond_the_longest(folder: Path, length: int, padded: int) -> None:
+    model = pad_inputs(onnx.load(folder / "onnx/model.onnx"), 510)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("input_ids/padded", onnx.TensorProto.INT64, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    feed = batch(length).feed([value.name for value in model.graph.input])
+    assert session.run(["input_ids/padded"], feed)[0].shape == (1, padded)
 
 
 @pytest.mark.parametrize("device", ["web@2.5", "web@3"])
