@@ -142,7 +142,9 @@ class _Writer(Parts):
         is (p X) Wv, head by head. These two products stay in floating point, being B rows long.
         """
         first = self.first(x, "first")
-        asking = self.parts(self.scaled(first, layer.qkv, "qkv"), layer.qkv, "qkv", only_first=True)
+        # Scaled before the rows are taken: of the two the other way round OpenVINO makes wrong codes, see 0016.
+        scaled = self.first(self.scaled(x, layer.qkv, "qkv"), "qkv/first_scaled")
+        asking = self.parts(scaled, layer.qkv, "qkv", only_first=True)
         query = self.linear(asking, layer.query, "query")
         hidden = layer.value.weight.integers.shape[1]
         width = hidden // layer.heads
