@@ -23,6 +23,7 @@ from bge_export.contracts import LAST_HIDDEN_STATE
 from bge_export.int8.grid import Grid
 from bge_export.int8.parts import Parts, RoundedInput
 from bge_export.int8.quantized import QuantizedEncoder, QuantizedLayer, QuantizedLinear, Site
+from bge_export.int8.scores import KEY_GREATEST
 from bge_export.int8.tables import lookups, round_tables
 
 Arrangement = Literal["sequence-major", "batch-major"]
@@ -118,7 +119,9 @@ class _Writer(Parts):
             return self.linear(asking, layer.query, "query"), self.linear(asked, layer.key, "key")
         query = self.linear(asking, layer.query.times(plan.balance), "query")
         key = self.linear(asked, layer.key.lowered(plan.middle).times(np.reciprocal(plan.balance)), "key")
-        return self.rounded_evenly(query, plan.step, "query"), self.rounded_evenly(key, plan.step, "key")
+        least, greatest = (self.floats(sign * KEY_GREATEST * plan.key_step, f"key.{sign}") for sign in (-1, 1))
+        key = self.op("Clip", [key, least, greatest], "key/within")
+        return self.rounded_evenly(query, plan.query_step, "query"), self.rounded_evenly(key, plan.key_step, "key")
 
     def rest_of_layer(
         self, layer: QuantizedLayer, x: ir.Value, attended: ir.Value, *, only_first: bool = False

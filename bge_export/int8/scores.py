@@ -12,10 +12,12 @@ from torch import Tensor
 
 from bge_export.int8.encoder import Floats
 
-SCORE_MARGIN = 1.5
+QUERY_MARGIN, KEY_MARGIN = 1.5, 1.25
 """How much wider the grids of queries and keys are than what was seen: other scripts reach far beyond."""
 
-GREATEST = 127
+QUERY_GREATEST, KEY_GREATEST = 127, 64
+"""Greatest codes, either way. Without VNNI OpenVINO moves queries to 0 to 255 and adds two products in 16 bits, so that
+keys are bound as weights are (`pair_rule`): 255 * (64 + 64) fits."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,13 @@ class ScorePlan:
     Attributes:
         balance: queries are multiplied by it and keys divided, [H] float32.
         middle: taken off the keys, before that, [H] float32.
-        step: of both grids.
+        query_step, key_step: of their grids.
     """
 
     balance: Floats
     middle: Floats
-    step: float
+    query_step: float
+    key_step: float
 
 
 def plan_scores(query: tuple[Tensor, Tensor], key: tuple[Tensor, Tensor], constant: Tensor) -> ScorePlan:
@@ -42,6 +45,10 @@ def plan_scores(query: tuple[Tensor, Tensor], key: tuple[Tensor, Tensor], consta
         constant: what the keys of the folded layer lack, [H].
     """
     low, high = key
-    reach = [((high - low) / 2).clamp(min=1e-6), query[0].abs().maximum(query[1].abs()).clamp(min=1e-6)]
-    step = float((reach[0] * reach[1]).sqrt().max()) * SCORE_MARGIN / GREATEST
-    return ScorePlan((reach[0] / reach[1]).sqrt().numpy(), ((low + high) / 2 - constant).numpy(), step)
+    asked = ((high - low) / 2).clamp(min=1e-6)
+    asking = query[0].abs().maximum(query[1].abs()).clamp(min=1e-6)
+    reach = float((asked * asking).sqrt().max())
+    return ScorePlan(
+        (asked / asking).sqrt().numpy(), ((low + high) / 2 - constant).numpy(),
+        query_step=reach * QUERY_MARGIN / QUERY_GREATEST, key_step=reach * KEY_MARGIN / KEY_GREATEST,
+    )  # fmt: skip

@@ -20,6 +20,7 @@ SHAPING = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
 PADDING = "Pad"
 INTEGERS = ("i8", "u8")
 LEVELS = 256
+GREATEST_SIGNED = 127
 
 
 def int8_weights(path: Path) -> Weights:
@@ -32,6 +33,8 @@ def int8_weights(path: Path) -> Weights:
         for node in openvino.Core().read_model(path).get_ordered_ops():
             if node.get_type_name() == "MatMul":
                 yield from _of_product(node)
+            if node.get_type_name() in ("MatMul", "ScaledDotProductAttention"):
+                yield from _of_activations(node)
     except Exception as error:
         raise ArtifactError(f"{path}: its weights cannot be read: {error}. Export it again.") from error
 
@@ -49,6 +52,16 @@ def _of_product(node: Any) -> Weights:  # noqa: ANN401 - openvino has no types
             integers = _shaped(weight, constant)
             integers = np.swapaxes(integers, -1, -2) if turned else integers
             yield constant.get_friendly_name(), integers, _greatest_code(other)
+
+
+def _of_activations(node: Any) -> Weights:  # noqa: ANN401 - openvino has no types
+    """Yield what takes a weight's place where two 8-bit activations are multiplied: a pair as large as it can be.
+
+    OpenVINO moves the left ones, queries, to 0 to 255 where they are signed; those on the right, keys, stay signed.
+    """
+    left, right = (value.get_node() for value in node.input_values()[:2])
+    if _constant(left) is None and _constant(right) is None and _quantized(left) and _signed(right):
+        yield node.get_friendly_name(), np.full((2, 1), _greatest_signed(right), np.int8), GREATEST_CODE
 
 
 def _constant(node: Any) -> Any:  # noqa: ANN401 - openvino has no types
@@ -80,10 +93,38 @@ def _quantized(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
         if node.get_element_type().get_type_name() in INTEGERS:
             return True
         node = node.input_value(0).get_node()
-    kind = node.get_type_name()
-    if kind == "FakeQuantize":
+    if node.get_type_name() == "FakeQuantize":
         return int(node.get_attributes()["levels"]) <= LEVELS
-    return kind == "Parameter" and node.get_element_type().get_type_name() in INTEGERS
+    return node.get_element_type().get_type_name() in INTEGERS
+
+
+def _signed(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
+    """Return whether the codes of a float tensor can be negative."""
+    while node.get_type_name() in (*DEQUANTIZING, *SHAPING, PADDING):
+        if node.get_element_type().get_type_name() in INTEGERS:
+            return bool(node.get_element_type().get_type_name() == "i8")
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "FakeQuantize":
+        return False
+    least = _number(node.input_value(3).get_node())
+    return least is None or least < 0
+
+
+def _greatest_signed(node: Any) -> int:  # noqa: ANN401 - openvino has no types
+    """Return the greatest size of the signed codes behind a float tensor, 127 where nothing keeps them smaller."""
+    rounding = _behind(node)
+    if rounding.get_type_name() != "FakeQuantize" or int(rounding.get_attributes()["levels"]) != LEVELS:
+        return GREATEST_SIGNED
+    ends = [_number(value.get_node()) for value in rounding.input_values()[1:]]
+    bounds = _bounds(rounding.input_value(0).get_node())
+    least, greatest, *_ = ends
+    if bounds is None or least is None or greatest is None or not least < greatest:
+        return GREATEST_SIGNED
+    step = (greatest - least) / (LEVELS - 1)
+    if ends[2:] not in ([least, greatest], [-128.0, 127.0]) or round(least / step) != -128:
+        return GREATEST_SIGNED
+    size = max(abs(bound) for bound in bounds) / step
+    return min(round(size), GREATEST_SIGNED) if np.isfinite(size) else GREATEST_SIGNED
 
 
 def _greatest_code(node: Any) -> int:  # noqa: ANN401 - openvino has no types
@@ -92,18 +133,28 @@ def _greatest_code(node: Any) -> int:  # noqa: ANN401 - openvino has no types
     while rounding.get_type_name() == PADDING:
         padding = max(padding, _padding(rounding))
         rounding = _behind(rounding.input_value(0).get_node())
-    grid = _grid(rounding)
+    grid = _grid(rounding, codes=node.get_friendly_name() != rounding.get_friendly_name() and _has_codes(node))
     return GREATEST_CODE if grid is None else grid.greatest_code(_bounds(rounding.input_value(0).get_node()), padding)
+
+
+def _has_codes(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
+    """Return whether codes are made numbers on the way to a float tensor."""
+    while node.get_type_name() in (*DEQUANTIZING, *SHAPING, PADDING):
+        if node.get_type_name() in DEQUANTIZING:
+            return True
+        node = node.input_value(0).get_node()
+    return False
 
 
 def _padding(node: Any) -> float:  # noqa: ANN401 - openvino has no types
     """Return what codes are padded with, the greatest code where no constant says it or what is padded are no codes."""
-    if node.get_element_type().get_type_name() not in INTEGERS:
+    if node.get_element_type().get_type_name() != "u8":
         return GREATEST_CODE
     if node.get_attributes()["pad_mode"] != "constant":
         return 0.0
-    value = _number(node.input_value(3).get_node())
-    return GREATEST_CODE if value is None else value
+    value = node.input_value(3).get_node()
+    # A Convert could make another code of it.
+    return float(value.get_data().item()) if value.get_type_name() == "Constant" else GREATEST_CODE
 
 
 def _behind(node: Any) -> Any:  # noqa: ANN401 - openvino has no types
@@ -125,8 +176,10 @@ def _bounds(node: Any) -> Bounds | None:  # noqa: ANN401 - openvino has no types
     if node.get_type_name() != "Subtract":
         return None
     whole, back = (value.get_node() for value in node.input_values())
-    rounding = _behind(back)
-    grid = _grid(rounding)
+    rounding = back
+    while rounding.get_type_name() in DEQUANTIZING:
+        rounding = rounding.input_value(0).get_node()
+    grid = _grid(rounding, codes=back.get_type_name() != "FakeQuantize")
     if grid is None or rounding.input_value(0).get_node().get_friendly_name() != whole.get_friendly_name():
         return None
     return grid.missed(_bounds(whole)) if _inverse(back, grid) else None
@@ -150,25 +203,27 @@ def _number(node: Any) -> float | None:  # noqa: ANN401 - openvino has no types
     return float(node.get_data().item())
 
 
-def _grid(node: Any) -> Grid | None:  # noqa: ANN401 - openvino has no types
-    """Return the grid of a FakeQuantize to the codes 0 to 255, or to the numbers that they stand for, else None."""
+def _grid(node: Any, *, codes: bool) -> Grid | None:  # noqa: ANN401 - openvino has no types
+    """Return the grid of a FakeQuantize to the codes 0 to 255, or else to the numbers that they stand for, or None."""
     if node.get_type_name() != "FakeQuantize" or int(node.get_attributes()["levels"]) != LEVELS:
         return None
     least, greatest, *ends = (_number(value.get_node()) for value in node.input_values()[1:])
-    if least is None or greatest is None or ends not in ([0.0, LEVELS - 1.0], [least, greatest]):
+    if least is None or greatest is None or ends != ([0.0, LEVELS - 1.0] if codes else [least, greatest]):
         return None
     scale = (greatest - least) / (LEVELS - 1)
     return grid_of(scale, -least / scale if scale else 0.0)
 
 
 def _inverse(node: Any, grid: Grid) -> bool:  # noqa: ANN401 - openvino has no types
-    """Return whether a node makes codes of a grid the numbers that they stand for."""
+    """Return whether a node makes codes of a grid the numbers that they stand for; a FakeQuantize does by itself."""
     if node.get_type_name() == "FakeQuantize":
-        ends = [_number(value.get_node()) for value in node.input_values()[3:]]
-        expected = (-grid.scale * grid.zero, grid.scale * (LEVELS - 1 - grid.zero))
-        return all(end is not None and np.isclose(end, one) for end, one in zip(ends, expected, strict=True))
+        return True
     if node.get_type_name() != "Multiply":
         return False
     scale, shifted = _split(node)
     zero, _ = _split(shifted) if scale is not None and shifted.get_type_name() == "Subtract" else (None, None)
-    return scale is not None and zero is not None and np.allclose((scale, zero), (grid.scale, grid.zero), rtol=1e-4)
+    return (
+        scale is not None
+        and zero is not None
+        and np.allclose((scale, zero), (grid.scale, grid.zero), rtol=2e-6, atol=1e-12)
+    )

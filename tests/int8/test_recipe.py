@@ -43,11 +43,11 @@ from bge_export.int8.quantized import QuantizedLinear, Site, round_table
 from bge_export.int8.reading import UnknownGraph, read_encoder
 from bge_export.int8.reorder import reorder_heads, reorder_hidden, reorder_inner
 from bge_export.int8.running import open_graph
-from bge_export.int8.scores import SCORE_MARGIN, plan_scores
+from bge_export.int8.scores import QUERY_MARGIN, plan_scores
 from bge_export.int8.sites import InputPlan
 from bge_export.int8.splitting import Copy, SplitPlan, plan_split, split
 from bge_export.onnx_trace import trace
-from bge_export.pair_rule import broken_pairs, pair_facts
+from bge_export.pair_rule import broken_pairs, facts_of, pair_facts
 from bge_export.pair_rule.onnx import int8_weights
 from bge_export.tokens import TextTokenizer
 
@@ -464,14 +464,24 @@ def probabilities(x: np.ndarray, query: QuantizedLinear, key: QuantizedLinear, h
     return np.asarray(torch.softmax(torch.from_numpy(asking @ asked.swapaxes(1, 2)), -1))
 
 
+def test_by_batch_keys_are_bound_as_weights_are(sample: Sample, builder: Builder, tmp_path: Path) -> None:
+    model = arrange(builder.build(Form()), "batch-major")
+    onnx.save(model, tmp_path / "model.onnx")
+    openvino.save_model(openvino.convert_model(tmp_path / "model.onnx"), tmp_path / "model.xml", compress_to_fp16=False)
+    facts = facts_of(tmp_path / "model.xml", "openvino")
+    layers = len(sample.encoder.layers)
+    assert (facts.weights, facts.broken) == (layers * 6 + layers, 0)  # and its scores
+
+
 def test_the_grid_of_scores_holds_what_was_seen_of_both() -> None:
     query = torch.tensor([-3.0, -1.0]), torch.tensor([2.0, 1.0])
     key = torch.tensor([10.0, -8.0]), torch.tensor([14.0, 8.0])
     plan = plan_scores(query, key, torch.tensor([5.0, 1.0]))
     np.testing.assert_allclose(plan.middle, [7.0, -1.0])  # 12 and 0, of keys that lack 5 and 1
     np.testing.assert_allclose(plan.balance, np.sqrt([2 / 3, 8 / 1]), rtol=1e-6)
-    assert plan.step == pytest.approx(np.sqrt(8.0) * SCORE_MARGIN / 127)
-    assert max(3 * plan.balance[0], 8 / plan.balance[1]) <= 127 * plan.step
+    assert plan.query_step == pytest.approx(np.sqrt(8.0) * QUERY_MARGIN / 127)
+    assert max(3 * plan.balance[0], 1 * plan.balance[1]) <= 127 * plan.query_step
+    assert max(2 / plan.balance[0], 8 / plan.balance[1]) <= 64 * plan.key_step
 
 
 def test_a_text_has_the_same_vector_alone_and_in_any_batch(sample: Sample, builder: Builder) -> None:

@@ -1,9 +1,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import openvino
+import openvino.opset13 as ops
 import pytest
-from pair_rule.models import BOUNDED, PAIRS, UNBOUNDED, WAYS, bounded, written
+from pair_rule.models import BOUNDED, PAIRS, UNBOUNDED, WAYS, K, N, bounded, written
 
 from bge_export.errors import ArtifactError
 from bge_export.pair_rule import PairFacts, facts_of
@@ -64,3 +66,94 @@ def test_a_file_that_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "model.xml").write_text("<net>")
     with pytest.raises(ArtifactError, match="weights cannot be read"):
         facts_of(tmp_path / "model.xml", "openvino")
+
+
+# ------------------------------------------------------------------------------- graphs that no ONNX file says
+
+
+Node = openvino.Node
+
+
+def saved(folder: Path, result: Node, *parameters: Node) -> Path:
+    openvino.save_model(openvino.Model([result], list(parameters)), folder / "model.xml", compress_to_fp16=False)
+    return folder / "model.xml"
+
+
+def onto(x: Node, least: float, greatest: float, *ends: float) -> Node:
+    """Return x on 256 levels; `ends` are those of the result, where they are others."""
+    return ops.fake_quantize(x, *(np.float32(end) for end in (least, greatest, *(ends or (least, greatest)))), 256)
+
+
+def weight() -> Node:
+    integers = ops.constant(np.full((K, N), 127, np.int8), name="w")
+    return ops.multiply(ops.convert(integers, "f32"), np.float32(0.01))
+
+
+def unrounded(codes: Node) -> Node:
+    return ops.multiply(ops.subtract(ops.convert(codes, "f32"), np.float32(28)), np.float32(0.02))
+
+
+def real_numbers_as_codes(x: Node) -> Node:
+    kept = ops.clamp(x, -0.56, 1.98)
+    back = ops.multiply(ops.subtract(onto(kept, -0.56, 4.54), np.float32(28)), np.float32(0.02))
+    return onto(ops.subtract(kept, back), -64 * 0.02 / 126, 191 * 0.02 / 126)
+
+
+def large_numbers_made_codes(x: Node) -> Node:
+    return unrounded(ops.convert(onto(ops.clamp(x, 100.0, 227.0), 100, 355), "u8"))
+
+
+def padding_behind_a_convert(x: Node) -> Node:
+    codes = ops.convert(onto(ops.clamp(x, -0.56, 1.98), -0.56, 4.54, 0, 255), "u8")
+    fill = ops.convert(ops.constant(np.array(-56, np.int8)), "u8")
+    return unrounded(ops.pad(codes, [0, 0], [1, 0], "constant", fill))
+
+
+def missed_of_turned_codes(x: Node) -> Node:
+    kept = ops.clamp(x, -0.56, 1.98)
+    turned = ops.reshape(ops.convert(onto(kept, -0.56, 4.54, 0, 255), "u8"), [K, 2], special_zero=False)
+    back = ops.reshape(unrounded(turned), [2, K], special_zero=False)
+    return onto(
+        ops.subtract(kept, ops.transpose(ops.reshape(back, [K, 2], False), [1, 0])), -64 * 0.02 / 126, 191 * 0.02 / 126
+    )
+
+
+def rows_of_codes(x: Node) -> Node:
+    codes = ops.convert(onto(x, -0.56, 4.54, 0, 255), "u8")
+    return unrounded(ops.slice(codes, [0], [1], [1], [0]))
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        real_numbers_as_codes,
+        large_numbers_made_codes,
+        padding_behind_a_convert,
+        missed_of_turned_codes,
+        rows_of_codes,
+    ],
+)
+def test_codes_that_only_look_small_or_hidden(inputs: Callable[[Node], Node], tmp_path: Path) -> None:
+    x = ops.parameter([2, K], np.float32)
+    facts = facts_of(saved(tmp_path, ops.matmul(inputs(x), weight(), False, False), x), "openvino")
+    assert (facts.weights, facts.broken) == (1, PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("bound", "broken"), [(None, 1), (0.64, 0), (0.66, 1), (1.27, 1)], ids=["free", "64", "66", "127"]
+)
+def test_signed_activations_on_the_right_are_bound_as_weights_are(
+    bound: float | None, broken: int, tmp_path: Path
+) -> None:
+    query, key = ops.parameter([2, 8], np.float32), ops.parameter([3, 8], np.float32)
+    right = onto(key if bound is None else ops.clamp(key, -bound, bound), -1.28, 1.27)
+    left = onto(query, -1.28, 1.27)
+    facts = facts_of(saved(tmp_path, ops.matmul(left, right, False, True), query, key), "openvino")
+    assert (facts.weights, facts.pairs, facts.broken) == (1, 1, broken)
+
+
+def test_activations_beside_floats_or_without_signs_are_not_bound(tmp_path: Path) -> None:
+    query, key = ops.parameter([2, 8], np.float32), ops.parameter([3, 8], np.float32)
+    for left, right in ((query, onto(key, -1.28, 1.27)), (onto(query, -1.28, 1.27), onto(key, 0, 2.55))):
+        facts = facts_of(saved(tmp_path, ops.matmul(left, right, False, True), query, key), "openvino")
+        assert (facts.weights, facts.broken) == (0, 0)
