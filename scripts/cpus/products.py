@@ -36,7 +36,7 @@ def products(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, onnx.Node
             continue
         weight = tensors.get(right.input[0])
         quantize = nodes.get(left.input[0])
-        if quantize is not None and quantize.op_type == "Slice":  # the rows of first tokens
+        if quantize is not None and quantize.op_type in ("Slice", "Pad"):  # rows of first tokens, keys
             whole, quantize = nodes[quantize.input[0]], onnx.NodeProto()
             quantize.CopyFrom(whole)
             quantize.output[0] = quantize.name = left.input[0]
