@@ -243,7 +243,6 @@ def observe(
             if place < len(texts):
                 for site, rows in seen.items():
                     inputs[site].append(rows)
-            if place < len(texts):
                 inner.append(trace.inner[batch.mask])
         yield Observation(
             {site: torch.cat(parts) for site, parts in inputs.items()}, torch.cat(inner), importance_of, low, high
