@@ -1,6 +1,6 @@
 """Queries and keys on 8 bits, for a runtime that multiplies them as integers.
 
-Three things change nothing in floating point and leave little to lose. A constant added to every key adds the same
+Two things change nothing in floating point and leave little to lose. A constant added to every key adds the same
 number to all scores of a query, which the softmax cancels: keys are centred. A channel of the queries may be multiplied
 by what the same channel of the keys is divided by: both then reach equally far, so that no channel needs a grid of its
 own. Either is a matter of scales and biases; the integers of the weights stay what they are.

@@ -3,7 +3,8 @@
 Such a processor (x86 with AVX2, or AVX-512 before Cascade Lake) multiplies uint8 by int8 with an instruction that adds
 the products of two neighbouring inputs, 2i and 2i + 1, in a saturating 16-bit integer. With weights w and v of the same
 sign 255 * (|w| + |v|) must stay below 32768: |w| + |v| may be 128 at most. Those of opposite signs cannot saturate.
-Inputs that a file keeps to codes up to 127 leave all 8 bits to their weights.
+Inputs that a file keeps to codes up to 127 leave all 8 bits to their weights. Where two activations are multiplied as
+integers, the right ones take the place of weights; such a product counts as one weight with one pair.
 
 One file a format says which weights of an artifact are multiplied so, found by its name. This module needs numpy alone.
 """

@@ -105,7 +105,7 @@ def _signed(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
             return bool(node.get_element_type().get_type_name() == "i8")
         node = node.input_value(0).get_node()
     if node.get_type_name() != "FakeQuantize":
-        return False
+        return bool(node.get_element_type().get_type_name() == "i8")
     least = _number(node.input_value(3).get_node())
     return least is None or least < 0
 
@@ -133,7 +133,7 @@ def _greatest_code(node: Any) -> int:  # noqa: ANN401 - openvino has no types
     while rounding.get_type_name() == PADDING:
         padding = max(padding, _padding(rounding))
         rounding = _behind(rounding.input_value(0).get_node())
-    grid = _grid(rounding, codes=node.get_friendly_name() != rounding.get_friendly_name() and _has_codes(node))
+    grid = _grid(rounding, codes=_has_codes(node))
     return GREATEST_CODE if grid is None else grid.greatest_code(_bounds(rounding.input_value(0).get_node()), padding)
 
 

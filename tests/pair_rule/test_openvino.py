@@ -157,3 +157,12 @@ def test_activations_beside_floats_or_without_signs_are_not_bound(tmp_path: Path
     for left, right in ((query, onto(key, -1.28, 1.27)), (onto(query, -1.28, 1.27), onto(key, 0, 2.55))):
         facts = facts_of(saved(tmp_path, ops.matmul(left, right, False, True), query, key), "openvino")
         assert (facts.weights, facts.broken) == (0, 0)
+
+
+def test_signed_codes_that_were_sliced_are_bound_too(tmp_path: Path) -> None:
+    query, key = ops.parameter([2, 8], np.float32), ops.parameter([3, 8], np.float32)
+    codes = ops.convert(onto(key, -1.28, 1.27, -128, 127), "i8")
+    right = ops.multiply(ops.convert(ops.slice(codes, [0], [2], [1], [0]), "f32"), np.float32(0.01))
+    product = ops.matmul(onto(query, -1.28, 1.27), right, False, True)
+    facts = facts_of(saved(tmp_path, product, query, key), "openvino")
+    assert (facts.weights, facts.broken) == (1, 1)
