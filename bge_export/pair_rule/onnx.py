@@ -1,10 +1,12 @@
 """The int8 weights of an ONNX graph that are multiplied with 8-bit activations.
 
 Quantized either way: between QuantizeLinear and DequantizeLinear, or in operators on integers. A weight whose other
-operand stays float is left out: runtimes make it float before they multiply.
+operand stays float is left out: runtimes make it float before they multiply. So are products of two activations between
+QuantizeLinear and DequantizeLinear, of which ONNX Runtime makes uint8 ones where it needs to; operators on integers
+multiply them as they come.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +34,14 @@ FLOAT_PRODUCTS = ("MatMul", "Gemm")
 SHAPING = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten")
 """Operators that leave each value as it is: runtimes move them around the quantization."""
 
+SELECTING = ("Slice", "Gather")
+"""Operators that leave some values out."""
+
+ADDING = ("Pad", "Concat", "Split", "Expand")
+"""Further operators behind which 8-bit activations still are some, if no longer of one grid."""
+
+GREATEST_SIGNED = 127
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -55,7 +65,7 @@ class Graph:
         if name in self.tensors:
             return onnx.numpy_helper.to_array(self.tensors[name], str(self.folder))
         node = self.producers.get(name)
-        if node is None or node.op_type not in (*SHAPING, "Constant", "QuantizeLinear"):
+        if node is None or node.op_type not in (*SHAPING, *SELECTING, "Constant", "QuantizeLinear"):
             return None
         values = {one: self.constant(one) for one in node.input if one}
         return None if any(value is None for value in values.values()) else _run(node, values)
@@ -67,7 +77,7 @@ class Graph:
             return None
         if node.op_type == "DequantizeLinear":
             return self.stored(node.input[0])
-        found = self.codes(node.input[0]) if node.op_type in SHAPING else None
+        found = self.codes(node.input[0]) if node.op_type in (*SHAPING, *SELECTING) else None
         if found is None:
             return None
         others = {one: self.constant(one) for one in node.input[1:] if one}
@@ -86,17 +96,28 @@ class Graph:
 
     def quantized(self, name: str) -> bool:
         """Return whether a float tensor holds 8-bit activations."""
-        node = self.producers.get(name)
-        while node is not None and node.op_type in SHAPING:
-            node = self.producers.get(node.input[0])
+        node = self.behind(name, (*SHAPING, *SELECTING, *ADDING))
         return node is not None and node.op_type == "DequantizeLinear" and self.constant(node.input[0]) is None
+
+    def behind(self, name: str, passed: Sequence[str]) -> onnx.NodeProto | None:
+        """Return the node of a tensor, or the next one before it whose operator is not passed over."""
+        node = self.producers.get(name)
+        while node is not None and node.op_type in passed:
+            node = self.producers.get(node.input[0])
+        return node
+
+    def signed(self, name: str) -> bool:
+        """Return whether codes that inputs decide are int8, which they are where nothing says that they are not."""
+        node = self.behind(name, (*SHAPING, *SELECTING, *ADDING))
+        if node is None or node.op_type != "QuantizeLinear":
+            return node is None or node.op_type != "DynamicQuantizeLinear"
+        zero = self.constant(node.input[2]) if len(node.input) > 2 else None
+        return zero is not None and zero.dtype == np.int8  # without a zero point codes are uint8
 
     def greatest_code(self, name: str) -> int:
         """Return the greatest code that 8-bit activations behind a float tensor can have."""
-        node = self.producers.get(name)
-        while node is not None and node.op_type in SHAPING:
-            node = self.producers.get(node.input[0])
-        rounding = None if node is None else self.producers.get(node.input[0])
+        node = self.behind(name, (*SHAPING, *SELECTING))
+        rounding = None if node is None or node.op_type in ADDING else self.producers.get(node.input[0])
         padding = 0.0
         while rounding is not None and rounding.op_type == "Pad":
             padding = max(padding, self.padding(rounding))
@@ -158,9 +179,13 @@ def int8_weights(path: Path) -> Weights:
 def _of_node(graph: Graph, node: onnx.NodeProto) -> Weights:
     """Yield the int8 weight of a product, [..., K, N]."""
     if node.op_type in INTEGER_PRODUCTS:
-        found = graph.stored(node.input[INTEGER_PRODUCTS[node.op_type]])
+        right = node.input[INTEGER_PRODUCTS[node.op_type]]
+        found = graph.stored(right)
         if found is not None:
             yield found[0], _turned(found[1], _flag(node, "transB")), GREATEST_CODE
+        elif graph.constant(right) is None and graph.signed(right):
+            # Activations in a weight's place: a pair as large as it can be.
+            yield right, np.full((2, 1), GREATEST_SIGNED, np.int8), GREATEST_CODE
     elif node.op_type in FLOAT_PRODUCTS:
         left, right = node.input[:2]
         weight, turned = graph.codes(right), _flag(node, "transB")

@@ -17,7 +17,11 @@ from bge_export.pair_rule.bounds import GREATEST_CODE, Bounds, Grid, grid_of
 
 DEQUANTIZING = ("Convert", "Subtract", "Multiply")
 SHAPING = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
+SELECTING = ("Gather", "Slice", "StridedSlice")
 PADDING = "Pad"
+PASSED = (*SHAPING, *SELECTING, PADDING, "Concat", "Split", "VariadicSplit", "Broadcast")
+"""Operators behind which 8-bit activations still are some."""
+
 INTEGERS = ("i8", "u8")
 LEVELS = 256
 GREATEST_SIGNED = 127
@@ -66,7 +70,7 @@ def _of_activations(node: Any) -> Weights:  # noqa: ANN401 - openvino has no typ
 
 def _constant(node: Any) -> Any:  # noqa: ANN401 - openvino has no types
     """Return the i8 constant behind a float tensor, None where there is none."""
-    while node.get_type_name() in (*DEQUANTIZING, *SHAPING):
+    while node.get_type_name() in (*DEQUANTIZING, *SHAPING, *SELECTING):
         node = node.input_value(0).get_node()
     is_weight = node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "i8"
     return node if is_weight else None
@@ -76,20 +80,34 @@ def _shaped(node: Any, constant: Any) -> NDArray[np.int8]:  # noqa: ANN401 - ope
     """Return the integers in the shape in which they are multiplied."""
     turns: list[Any] = []
     while node.get_friendly_name() != constant.get_friendly_name():
-        turns += [node] if node.get_type_name() in SHAPING else []
+        turns += [node] if node.get_type_name() not in DEQUANTIZING else []
         node = node.input_value(0).get_node()
     integers: NDArray[np.int8] = constant.get_data()
     for turn in reversed(turns):
-        if turn.get_type_name() == "Transpose":
-            integers = integers.transpose(turn.input_value(1).get_node().get_data())
-        else:
-            integers = integers.reshape(tuple(turn.output(0).get_shape()))
+        others = [_value(value.get_node()) for value in turn.input_values()[1:]]
+        integers = _evaluated(turn, openvino.Type.i8, [np.ascontiguousarray(integers), *others])
     return integers
+
+
+def _value(node: Any) -> NDArray[Any]:  # noqa: ANN401 - openvino has no types
+    """Return what a node gives that no input of the model decides."""
+    if node.get_type_name() == "Constant":
+        return np.asarray(node.get_data())
+    inputs = [_value(value.get_node()) for value in node.input_values()]
+    return _evaluated(node, node.get_element_type(), inputs)
+
+
+def _evaluated(node: Any, kind: Any, inputs: list[NDArray[Any]]) -> NDArray[Any]:  # noqa: ANN401 - the same
+    """Return what a node makes of the inputs, as elements of a kind."""
+    result = openvino.Tensor(kind, node.output(0).get_shape())
+    if not node.evaluate([result], [openvino.Tensor(value) for value in inputs]):
+        raise ValueError(f"{node.get_friendly_name()!r} cannot be computed")
+    return np.asarray(result.data)
 
 
 def _quantized(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
     """Return whether a float tensor holds 8-bit activations."""
-    while node.get_type_name() in (*DEQUANTIZING, *SHAPING, PADDING):
+    while node.get_type_name() in (*DEQUANTIZING, *PASSED):
         if node.get_element_type().get_type_name() in INTEGERS:
             return True
         node = node.input_value(0).get_node()
@@ -100,7 +118,7 @@ def _quantized(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
 
 def _signed(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
     """Return whether the codes of a float tensor can be negative."""
-    while node.get_type_name() in (*DEQUANTIZING, *SHAPING, PADDING):
+    while node.get_type_name() in (*DEQUANTIZING, *PASSED):
         if node.get_element_type().get_type_name() in INTEGERS:
             return bool(node.get_element_type().get_type_name() == "i8")
         node = node.input_value(0).get_node()
@@ -139,7 +157,7 @@ def _greatest_code(node: Any) -> int:  # noqa: ANN401 - openvino has no types
 
 def _has_codes(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
     """Return whether codes are made numbers on the way to a float tensor."""
-    while node.get_type_name() in (*DEQUANTIZING, *SHAPING, PADDING):
+    while node.get_type_name() in (*DEQUANTIZING, *PASSED):
         if node.get_type_name() in DEQUANTIZING:
             return True
         node = node.input_value(0).get_node()
@@ -158,8 +176,8 @@ def _padding(node: Any) -> float:  # noqa: ANN401 - openvino has no types
 
 
 def _behind(node: Any) -> Any:  # noqa: ANN401 - openvino has no types
-    """Return the node whose result is made float again, and shaped."""
-    while node.get_type_name() in (*DEQUANTIZING, *SHAPING):
+    """Return the node whose result is made float again, shaped, and chosen from."""
+    while node.get_type_name() in (*DEQUANTIZING, *SHAPING, *SELECTING):
         node = node.input_value(0).get_node()
     return node
 

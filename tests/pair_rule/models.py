@@ -29,6 +29,15 @@ WAYS: dict[str, tuple[str, bool]] = {
         f"{ACTIVATIONS} b = DequantizeLinear<axis=0>(w, t, u)\n c = Transpose(a)\n d = MatMul(b, c)\n y = Transpose(d)",
         True,
     ),
+    "activations of which rows are taken": (
+        f"{ACTIVATIONS} c = Gather(a, rows)\n b = DequantizeLinear<axis=1>(w, t, u)\n y = MatMul(c, b)", False,
+    ),
+    "activations that are padded": (
+        f"{ACTIVATIONS} c = Pad(a, ends)\n b = DequantizeLinear<axis=1>(w, t, u)\n y = MatMul(c, b)", False,
+    ),
+    "weight cut out": (
+        f"{ACTIVATIONS} c = DequantizeLinear<axis=1>(w, t, u)\n b = Slice(c, from, to)\n y = MatMul(a, b)", False,
+    ),
     "MatMulInteger": (
         "q, e, f = DynamicQuantizeLinear(x)\n m = MatMulInteger(q, w, f)\n y = Cast<to=1>(m)", False,
     ),
@@ -40,6 +49,24 @@ WAYS: dict[str, tuple[str, bool]] = {
 }  # fmt: skip
 """Name -> the nodes, and whether the weight is stored as [N, K]."""
 
+ROUNDED = "q = QuantizeLinear(x, s, z)\n c = Transpose(x)\n"
+
+ACTIVATIONS_IN_ITS_PLACE: dict[str, tuple[str, bool]] = {
+    "int8": (f"{ROUNDED} d = QuantizeLinear(c, s, i)\n m = MatMulInteger(q, d, z, i)", True),
+    "int8, turned": (
+        f"{ROUNDED} e = QuantizeLinear(x, s, i)\n d = Transpose(e)\n m = MatMulInteger(q, d, z, i)", True,
+    ),
+    "int8, requantized": (
+        f"{ROUNDED} d = QuantizeLinear(c, s, i)\n n = QLinearMatMul(q, s, z, d, s0, i, s, z)\n m = Cast<to=6>(n)", True,
+    ),
+    "uint8": (f"{ROUNDED} d = QuantizeLinear(c, s, z)\n m = MatMulInteger(q, d, z, u0)", False),
+    "uint8 of a dynamic range": (
+        f"{ROUNDED} d, e, f = DynamicQuantizeLinear(c)\n m = MatMulInteger(q, d, z, f)", False,
+    ),
+    "without a zero point, which is uint8": (f"{ROUNDED} d = QuantizeLinear(c, s)\n m = MatMulInteger(q, d, z)", False),
+}  # fmt: skip
+"""Name -> products of two activations on integers, and whether they may break the rule."""
+
 
 def model(nodes: str, weight: np.ndarray, *, turned: bool = False) -> onnx.ModelProto:
     """Return a graph of these nodes over the weight [K, N]."""
@@ -48,7 +75,8 @@ def model(nodes: str, weight: np.ndarray, *, turned: bool = False) -> onnx.Model
     columns = np.zeros(weight.shape[1], dtype=np.int8)
     values = {
         "w": np.ascontiguousarray(stored), "t": np.full(len(columns), 0.01, dtype=np.float32), "u": columns,
-        "s": np.float32(0.02), "z": np.uint8(128),
+        "s": np.float32(0.02), "z": np.uint8(128), "rows": np.array([0, 0]), "ends": np.array([0, 0, 1, 0]),
+        "from": np.array([0, 0]), "to": np.array([K, N]), "i": np.int8(0), "s0": np.float32(0.02), "u0": np.uint8(128),
     }  # fmt: skip
     used = {name for node in made.graph.node for name in node.input}
     for name in sorted(used & set(values)):

@@ -2,7 +2,18 @@ from pathlib import Path
 
 import onnx
 import pytest
-from pair_rule.models import ACTIVATIONS, BOUNDED, PAIRS, UNBOUNDED, WAYS, bounded, float_weight, written
+from pair_rule.models import (
+    ACTIVATIONS,
+    ACTIVATIONS_IN_ITS_PLACE,
+    BOUNDED,
+    PAIRS,
+    ROUNDED,
+    UNBOUNDED,
+    WAYS,
+    bounded,
+    float_weight,
+    written,
+)
 
 from bge_export.errors import ArtifactError
 from bge_export.pair_rule import PairFacts, facts_of
@@ -20,6 +31,18 @@ def test_a_weight_of_seven_bits_passes(way: str, tmp_path: Path) -> None:
     nodes, turned = WAYS[way]
     facts = facts_of(written(tmp_path, nodes, turned=turned, fill=64), "onnx")
     assert facts == PairFacts(weights=1, pairs=PAIRS, broken=0, first=None, first_broken=0)
+
+
+@pytest.mark.parametrize("way", ACTIVATIONS_IN_ITS_PLACE)
+def test_activations_in_the_place_of_a_weight(way: str, tmp_path: Path) -> None:
+    nodes, broken = ACTIVATIONS_IN_ITS_PLACE[way]
+    facts = facts_of(written(tmp_path, f"{nodes}\n y = Cast<to=1>(m)"), "onnx")
+    assert facts == (PairFacts(1, 1, 1, "d", 1) if broken else PairFacts(0, 0, 0, None, 0))
+
+
+def test_activations_of_which_none_can_say_that_they_are_unsigned(tmp_path: Path) -> None:
+    nodes = f"{ROUNDED} e = QuantizeLinear(c, s, i)\n d = Abs(e)\n m = MatMulInteger(q, d, z, i)\n y = Cast<to=1>(m)"
+    assert facts_of(written(tmp_path, nodes), "onnx").broken == 1
 
 
 def test_a_weight_that_is_stored_as_float32_and_quantized_in_the_graph(tmp_path: Path) -> None:
