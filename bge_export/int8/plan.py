@@ -14,7 +14,7 @@ from bge_export.int8.pruning import Pruning, plan_pruning
 from bge_export.int8.rounding import hessian, token_weights
 from bge_export.int8.scores import ScorePlan, plan_scores
 from bge_export.int8.sites import EXPONENTS, LIMITS, OUTPUT_EXPONENTS, Input, InputPlan, plan_input
-from bge_export.int8.splitting import BUDGET, GELU_LEAST, SplitPlan, plan_split, split
+from bge_export.int8.splitting import GELU_LEAST, SplitPlan, plan_split, split
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,11 @@ class Settings:
         input_margin: how much wider the grids of normalised states are than the ranges seen.
         output_margin: the same for the attention's output, which varies more from text to text.
         down_margin: the same for neurons.
-        budget: copies of giant neurons a layer, at most.
     """
 
     input_margin: float = 1.25
     output_margin: float = 1.2
     down_margin: float = 1.05
-    budget: int = BUDGET
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Setti
     }
     down = plan_split(
         layer, seen.inner, seen.high["down"], seen.importance["down"],
-        budget=settings.budget, margin=settings.down_margin, texts=count,
+        margin=settings.down_margin, texts=count,
     )  # fmt: skip
     margin = settings.input_margin
     return LayerPlan(

@@ -17,7 +17,7 @@ from bge_export.int8.forward import as_tensor
 from bge_export.int8.rounding import DAMPING, hessian, token_weights
 from bge_export.int8.sites import objective, text_errors
 
-MOST_ERROR = 2e-6
+MOST_ERROR = 4e-6
 """1 - cosine that the neurons left out of a layer may cost, on texts that the answer was not computed on: mean and root
 mean square over the texts, averaged. Rounding costs 200e-6. On the answer's own texts it would be a tenth of that:
 neurons that few texts need are well told from others on these, and not on the next."""

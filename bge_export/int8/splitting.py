@@ -22,11 +22,14 @@ from bge_export.int8.forward import as_tensor, gelu_gap
 from bge_export.int8.grid import Grid, grid_between
 
 GELU_LEAST = -0.17
-BUDGET = 32
-"""Copies a layer: 2 % of the width of bge-small's feed-forward."""
-
 MULTIPLE = 16
 """Inner widths are padded to a multiple of this, for the matrix kernels."""
+
+WORTH = 2e-4
+"""1 - cosine that a layer's inner width is worth: copies that make it 1 % wider must spare 1 % of this."""
+
+MOST_SHARE = 1 / 16
+"""Copies at most, as a share of the inner width; `MULTIPLE` in any case."""
 
 TOP_MARGIN = 1.1
 RANGES = 16
@@ -72,16 +75,16 @@ class SplitPlan:
 
 def plan_split(
     layer: Layer, inner: Tensor, high: Tensor, importance: Importance, *,
-    budget: int = BUDGET, margin: float = 1.0, texts: int,
+    worth: float = WORTH, margin: float = 1.0, texts: int,
 ) -> SplitPlan:  # fmt: skip
-    """Return the range and the copies of least predicted error.
+    """Return the range and the copies of least predicted error, with what the copies must spare added to it.
 
     Args:
         layer: the layer.
         inner: before the activation, [T, I].
         high: the greatest value of each neuron over all texts, [I].
         importance: of the outputs of `down`.
-        budget: copies at most; 0 for none.
+        worth: see `WORTH`.
         margin: the range of neurons that are not split is so much wider than what was seen.
         texts: how many texts the tokens are of.
     """
@@ -91,12 +94,14 @@ def plan_split(
     token = importance.token / importance.token.mean()
     top = high.amax().item() * margin
     best: SplitPlan | None = None
+    least = np.inf
+    width = len(high)
     costs: dict[int, Tensor] = {}
-    for range_ in [top] if budget == 0 else sorted({top, *np.geomspace(top, min(top, LEAST_RANGE), RANGES)}):
+    for range_ in sorted({top, *np.geomspace(top, min(top, LEAST_RANGE), RANGES)}):
         grid = grid_between(low, range_)
         wide = (high * margin > grid.greatest).nonzero()[:, 0].tolist() if range_ < top else []
         counts = {neuron: _count(high[neuron].item() * TOP_MARGIN, grid.greatest) for neuron in wide}
-        if sum(counts.values()) > budget:
+        if sum(counts.values()) > max(width * MOST_SHARE, MULTIPLE):
             continue
         error = 0.5 * (impact.sum() * len(inner) * grid.scale**2 / 12).item() / texts
         copies: list[Copy] = []
@@ -111,10 +116,16 @@ def plan_split(
                 Copy(neuron, start, grid.greatest / min(end - start, grid.greatest))
                 for start, end in zip(starts, ends, strict=True)
             ]
-        if best is None or error < best.activation_error:
-            best = SplitPlan(grid, tuple(copies), error)
+        total = error + worth * (_padding(width, len(copies)) + len(copies)) / width
+        if total < least:
+            best, least = SplitPlan(grid, tuple(copies), error), total
     assert best is not None  # noqa: S101 - the whole range needs no copies
     return best
+
+
+def _padding(width: int, copies: int) -> int:
+    """Return how many neurons that are always 0 an inner width needs behind its copies; without copies none."""
+    return -(width + copies) % MULTIPLE if copies else 0
 
 
 def _count(top: float, range_: float) -> int:
@@ -170,7 +181,7 @@ def split(layer: Layer, plan: SplitPlan) -> Layer:
     neurons = np.array([copy.neuron for copy in plan.copies])
     factors = np.array([copy.factor for copy in plan.copies], np.float32)
     starts = np.array([copy.start for copy in plan.copies], np.float32)
-    empty = -(up.weight.shape[1] + len(neurons)) % MULTIPLE
+    empty = _padding(up.weight.shape[1], len(neurons))
     hidden = up.weight.shape[0]
     zeros = np.zeros((hidden, empty), np.float32)
     columns: Floats = np.concatenate([up.weight, up.weight[:, neurons] * factors, zeros], axis=1)

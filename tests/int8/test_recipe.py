@@ -201,10 +201,14 @@ def test_a_giant_neuron_is_found_and_boundaries_avoid_its_values(sample: Sample)
 
     weights = Importance(torch.ones(400), torch.ones(1), torch.ones(1, 1))
     layer = dataclasses.replace(layer, down=Linear(np.ones((4, 1), np.float32), None))
-    plan = plan_split(layer, inner, inner.amax(0).clamp(min=0), weights, texts=10)
+    high = inner.amax(0).clamp(min=0)
+    plan = plan_split(layer, inner, high, weights, worth=1e-6, texts=10)
     assert {copy.neuron for copy in plan.copies} == {1}
     assert plan.grid.greatest < 5
     assert all(abs(copy.start - 8) > 1.5 for copy in plan.copies[1:])
+    whole = plan_split(layer, inner, high, weights, worth=1e3, texts=10)
+    assert not whole.copies  # they are not worth the width they take
+    assert whole.activation_error > plan.activation_error
 
 
 # ----------------------------------------------------------------------------------------------- rounding

@@ -39,6 +39,16 @@ def test_odd_strings_are_among_the_texts_and_known_as_odd(tiny: Path) -> None:
     assert len(single_marks(tokenizer)) == 32
 
 
+def test_everything_is_chosen_on_all_odd_strings(tiny: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny))
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    main, rest = divided(calibration_rows(tokenizer, None))
+    odd = odd_rows(tokenizer)
+    assert odd <= {*main}
+    assert len(main) > 2 * len(odd)
+    assert rest
+
+
 def test_texts_held_back_are_not_calibrated_with() -> None:
     rows = [(number, 5, 6) for number in range(20_000)]
     kept, judge = held_back(rows)
