@@ -69,8 +69,11 @@ def run(arguments: list[str]) -> int:
     except BgeExportError as error:
         _traceback()
         return _complain(str(error), error.exit_status)
-    except (KeyboardInterrupt, SystemExit):
-        return _interrupted()
+    except (KeyboardInterrupt, SystemExit) as error:
+        # What typer and rich make of a reader that has read enough, as `head` does.
+        return _unread() if isinstance(error.__context__, BrokenPipeError) else _interrupted()
+    except BrokenPipeError:
+        return _unread()
     except OSError as error:
         _traceback()
         if error.errno in NO_SPACE:
@@ -80,6 +83,12 @@ def run(arguments: list[str]) -> int:
         _traceback()
         return _complain(f"unexpected {type(error).__name__}: {error}", NOT_MEASURED, f"Set {DEBUG}=1 for a traceback.")
     return _interrupted() if status == 128 + signal.SIGINT else int(status or 0)
+
+
+def _unread() -> int:
+    """Return the status of a command whose standard output was closed before it had written all, and be quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains when it flushes at exit
+    return NOT_MEASURED
 
 
 def _interrupted() -> int:
