@@ -4,7 +4,8 @@
 
 FOLDER was written by `bge-export openvino MODEL -o FOLDER --quantize int8`. NNCF is given the package's calibration
 texts, like our own recipe. Its file is kept as FOLDER.nncf/openvino_model.xml, and made once. Time is measured in
-several processes, one after the other, since a ratio that is steady within one moves by 1 % from one to the next. Exit status 1 where ours is less exact.
+several processes, one after the other, since a ratio that is steady within one moves by 1 % from one to the next.
+Exit status 1 where ours is less exact.
 """
 
 import argparse
