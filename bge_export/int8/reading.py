@@ -267,7 +267,7 @@ def _prelude(model: onnx.ModelProto, values: list[ir.Value]) -> onnx.ModelProto:
             node.replace_input_with(0, ids)
             node.outputs[0].shape = None
     names = [value.name or "" for value in values]
-    cut = extract(copy.graph, [value.name or "" for value in copy.graph.inputs], names)
+    cut = _extracted(copy.graph, [value.name or "" for value in copy.graph.inputs], names)
     return ir.to_proto(ir.Model(cut, ir_version=model.ir_version))
 
 
@@ -287,5 +287,14 @@ def _tail(model: onnx.ModelProto, last: ir.Value) -> onnx.ModelProto:
     copy = ir.from_proto(model)
     inputs = [value.name or "" for value in copy.graph.inputs]
     outputs = [value.name or "" for value in copy.graph.outputs[1:]]
-    cut = extract(copy.graph, [last.name or "", *inputs], outputs)
+    cut = _extracted(copy.graph, [last.name or "", *inputs], outputs)
     return ir.to_proto(ir.Model(cut, ir_version=model.ir_version))
+
+
+def _extracted(graph: ir.Graph, inputs: list[str], outputs: list[str]) -> ir.Graph:
+    """Return the graph between values; `extract` has its initializers in the order of a set, anew each time."""
+    cut = extract(graph, inputs, outputs)
+    named = sorted(cut.initializers.items())
+    cut.initializers.clear()
+    cut.initializers.update(named)
+    return cut
