@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +144,7 @@ class ExportedModel:
         files: relative to the folder, the model file first.
         inputs, outputs: names of the graph's ends.
         facts: what was found out on the way, for the manifest.
+        finer: makes the same more exactly, should the gate refuse this one; None where nothing does.
     """
 
     precision: str
@@ -151,6 +152,7 @@ class ExportedModel:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     facts: Mapping[str, object] = field(default_factory=dict)
+    finer: "Exporter | None" = None
 
 
 class Exporter(Protocol):
@@ -160,9 +162,9 @@ class Exporter(Protocol):
     the command line has, and that class as the constant `EXPORTER`.
     """
 
-    format: str
-    precisions: tuple[str, ...]
-    tools: tuple[str, ...]
+    format: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]]
+    tools: ClassVar[tuple[str, ...]]
     """Distributions whose versions decide the bytes; the manifest records them."""
 
     @property

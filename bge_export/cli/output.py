@@ -33,7 +33,7 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
 
 
 def show_int8(folder: Path) -> None:
-    """Print how the folder's int8 models were made: why plainly, and the search for a form where there was one."""
+    """Print how the folder's int8 models were made: why plainly, the search for a form, and which were refused."""
     from bge_export.manifest import read_manifest
     from bge_export.render import render_frontier
 
@@ -42,6 +42,8 @@ def show_int8(folder: Path) -> None:
             print(f"{model.target}: in the plain arrangement, less exact than the usual one, because {reason}.")
         if steps := model.options.get("frontier"):
             out().print(render_frontier(model.target, steps))
+        for reason in model.options.get("refused", ()):
+            print(f"{model.target}: a coarser, faster form was refused: {reason}")
 
 
 def out() -> Console:

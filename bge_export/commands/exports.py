@@ -3,19 +3,19 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 from bge_export.bundle_files import REPORT
 from bge_export.checkpoint import open_checkpoint
+from bge_export.commands.made import Made, make, make_finer, only_too_coarse
 from bge_export.commands.steps import Proof, default_places, measure_places, read_policy, run_oracle
-from bge_export.contracts import Artifact, Checkpoint, ExportedModel, Exporter, Pooling, Track, untracked
+from bge_export.contracts import Artifact, Checkpoint, Exporter, Pooling, Track, untracked
 from bge_export.corpus import builtin_corpus
 from bge_export.errors import UsageError
 from bge_export.extension import Kept, kept_from
 from bge_export.layout import write_layout
-from bge_export.manifest import Model, read_bundle, write_manifest
+from bge_export.manifest import read_bundle, write_manifest
 from bge_export.output import publish, refused_place, staged
 from bge_export.parity.compare import Place
 from bge_export.parity.gate import Verdict, judge
@@ -68,6 +68,9 @@ def export_model(
 ) -> Exported:
     """Export a checkpoint and prove what was written; nothing stands at `out` unless it is proven.
 
+    A model that is refused for its rounding alone is made again in the next, more exact form, where its exporter has
+    one; the manifest says so.
+
     Args:
         exporter: a format with its options, such as `find_exporter("onnx")`.
         model: a Hub id or a local folder.
@@ -102,10 +105,9 @@ def export_model(
         kept.carry_models(staging)
         write_layout(checkpoint, staging)
         limit_threads(threads)
-        records = _records(exporter, exporter.export(checkpoint, staging, precisions, track))
+        made = make(exporter, checkpoint, staging, precisions, track)
         weights = addition.write_weights(checkpoint, staging) if addition else kept.weights
-        write_manifest(staging, checkpoint, [*kept.models, *records], checked=check, weights=weights)
-        _, artifacts = read_bundle(staging)
+        artifacts = _record(staging, checkpoint, kept, made, weights, checked=check)
         if not check:
             if addition:
                 addition.write_card(checkpoint, staging, artifacts, None)
@@ -113,12 +115,25 @@ def export_model(
             return Exported(out, None)
         places = addition.places() if addition else ()
         report, verdict = _prove_export(staging, artifacts, places, checkpoint, kept, policy, threads, track)
+        while coarse := only_too_coarse(made, verdict):
+            made = make_finer(made, coarse, checkpoint, staging, track)
+            artifacts = _record(staging, checkpoint, kept, made, weights, checked=check)
+            report, verdict = _prove_export(staging, artifacts, places, checkpoint, kept, policy, threads, track)
         write_report(report, staging / REPORT)
         if addition:
             addition.write_card(checkpoint, staging, artifacts, report)
         place = out if verdict.passed else refused_place(out)
         publish(staging, place)
         return Exported(place, Proof(report, verdict, place / REPORT))
+
+
+def _record(
+    staging: Path, checkpoint: Checkpoint, kept: Kept, made: Sequence[Made], weights: Sequence[str], *, checked: bool
+) -> Sequence[Artifact]:
+    """Write the manifest of a staged folder and return its artifacts."""
+    models = [*kept.models, *(one.record for one in made)]
+    write_manifest(staging, checkpoint, models, checked=checked, weights=weights)
+    return read_bundle(staging)[1]
 
 
 def _prove_export(
@@ -152,15 +167,3 @@ def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
         for place in default_places([artifact], all_devices=False)
         for output in artifact.outputs
     )
-
-
-def _records(exporter: Exporter, written: Sequence[ExportedModel]) -> list[Model]:
-    """Return the manifest's records of what an exporter wrote."""
-    tools = {name: version(name) for name in sorted(("bge-export", *exporter.tools))}
-    return [
-        Model(
-            target=f"{exporter.format}-{model.precision}", files=list(model.files), inputs=list(model.inputs),
-            outputs=list(model.outputs), tools=tools, options={**exporter.options, **model.facts},
-        )
-        for model in written
-    ]  # fmt: skip

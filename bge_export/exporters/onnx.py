@@ -5,7 +5,7 @@ Opset 17 and IR 8 are what ONNX Runtime from 1.13, onnxruntime-web 1.14 and WebG
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -75,15 +75,17 @@ class OnnxExporter:
             if precision not in precisions:
                 continue
             facts: dict[str, object] = {}
+            finer = None
             if precision == "int8":
                 quantized = quantize(graphs["fp32"], checkpoint, self.int8, "sequence-major", track)
                 model, facts = quantized.model, quantized.record()
+                finer = replace(self, int8=quantized.finer) if quantized.finer else None
             else:
                 with track(f"onnx-{precision}", 1):
                     model = _made(precision, graphs, checkpoint)
             files = save(model, root, MODEL_FILES[f"onnx-{precision}"])
             inputs, outputs = (tuple(v.name for v in ends) for ends in (model.graph.input, model.graph.output))
-            written.append(ExportedModel(precision, files, inputs, outputs, facts))
+            written.append(ExportedModel(precision, files, inputs, outputs, facts, finer))
         return written
 
 

@@ -83,7 +83,9 @@ class OpenVinoExporter:
         if "int8" in precisions:  # first, because converting empties a graph
             quantized = quantize(graph, checkpoint, self.int8, "batch-major", track)
             model = self._converted(quantized.model, checkpoint, root)
-            written.append(replace(_save(model, quantized.model, root, "int8"), facts=quantized.record()))
+            finer = replace(self, int8=quantized.finer) if quantized.finer else None
+            saved = _save(model, quantized.model, root, "int8")
+            written.append(replace(saved, facts=quantized.record(), finer=finer))
         if floats := [precision for precision in precisions if precision != "int8"]:
             model = self._converted(graph, checkpoint, root)
             written += [_save(model, graph, root, precision) for precision in floats]

@@ -6,6 +6,7 @@ matter, so that the first token's rows alone are worth a second part: B rows of 
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Literal
 
 from bge_export.int8.arrange import Arrangement
@@ -63,6 +64,11 @@ def most_forms(builder: Builder) -> int:
 def _counts(builder: Builder) -> list[int]:
     """Return how many second parts each form has."""
     return list(dict.fromkeys(round(share * 2 * len(_places(builder))) for share in SHARES))
+
+
+def form_at(builder: Builder, arrangement: Arrangement, place: int) -> Form:
+    """Return the form at a place of the frontier, 0 for the fastest; the most exact where there are fewer."""
+    return next(islice(forms(builder, arrangement), min(place, most_forms(builder) - 1), None))
 
 
 def forms(builder: Builder, arrangement: Arrangement) -> Iterator[Form]:

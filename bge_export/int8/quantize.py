@@ -1,6 +1,6 @@
 """A float32 graph to a static 8-bit graph: read, calibrate, plan, build, arrange."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -11,7 +11,7 @@ from bge_export.errors import UsageError
 from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder
 from bge_export.int8.calibration import batches
-from bge_export.int8.forms import fast_form, most_forms
+from bge_export.int8.forms import form_at, most_forms
 from bge_export.int8.frontier import Judge, Step, cheapest
 from bge_export.int8.padding import pad_inputs
 from bge_export.int8.plain import quantize_plain
@@ -21,28 +21,43 @@ from bge_export.int8.steady import WIDENINGS, steadiest
 from bge_export.int8.texts import calibration_rows, divided, held_back, odd_rows, single_marks
 from bge_export.tokens import TextTokenizer
 
+FORMS = (0, 3, 5, 7)
+"""Places in the frontier of the forms that follow one another where the gate refuses what rounding did. About one in
+eight of the fastest is refused, for one text, and less than eight second parts did not help it; eight did
+(docs/decisions/0016)."""
+
 
 @dataclass(frozen=True)
 class Int8Options:
-    """What a user chooses.
+    """What a user chooses, and how exact it must be to pass.
 
     Attributes:
         calibration: a file of texts in place of the package's own.
         cls_only: whether the graph returns the first token's state alone, [B, 1, D].
         min_cosine: the smallest cosine that texts held back must reach; None for the fastest form.
         web: whether the graph pads its inputs, so that a text has one vector in WebAssembly too (`padding.py`).
+        form: the place in the frontier of the form that is made where no cosine is asked for, 0 for the fastest.
     """
 
     calibration: Path | None = None
     cls_only: bool = False
     min_cosine: float | None = None
     web: bool = False
+    form: int = 0
+
+    def finer(self) -> "Int8Options | None":
+        """Return what makes the next of `FORMS`, should the gate refuse this one; a search has chosen its own."""
+        later = [place for place in FORMS if place > self.form]
+        return replace(self, form=later[0]) if later and self.min_cosine is None else None
 
     def record(self) -> dict[str, object]:
         """Return the options for a manifest: of a file its name and digest, never where it lay."""
         file = self.calibration
         texts = "built-in" if file is None else {"name": file.name, "sha256": file_sha256(file)}
-        return {"calibration": texts, "cls_only": self.cls_only, "min_cosine": self.min_cosine, "web": self.web}
+        return {
+            "calibration": texts, "cls_only": self.cls_only, "min_cosine": self.min_cosine, "web": self.web,
+            "form": self.form,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,11 +68,13 @@ class Quantized:
         model: the graph.
         steps: of the search for it; none where nothing was searched.
         plain: why the plain arrangement was used; None for the fast one.
+        finer: makes a more exact one; None where nothing does.
     """
 
     model: onnx.ModelProto
     steps: tuple[Step, ...] = ()
     plain: str | None = None
+    finer: Int8Options | None = None
 
     def record(self) -> dict[str, object]:
         """Return for a manifest what was found out on the way."""
@@ -106,7 +123,7 @@ def quantize(
     plans = plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(), track)
     with track("int8: rounding, layers", len(plans)) as advance:
         builder = Builder(encoder, plans)
-        form, steps = fast_form(builder, arrangement), list[Step]()
+        form, steps = form_at(builder, arrangement, options.form), list[Step]()
         builder.build(form, advance)
     marks = single_marks(tokenizer)
     if options.min_cosine is None:
@@ -120,7 +137,7 @@ def quantize(
             form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
     with track(f"int8: arranging {arrangement}", 1):
         arranged = arrange(builder.build(form), arrangement, cls_only=options.cls_only)
-    return Quantized(_padded(arranged, checkpoint, options), tuple(steps))
+    return Quantized(_padded(arranged, checkpoint, options), tuple(steps), finer=options.finer())
 
 
 def _padded(model: onnx.ModelProto, checkpoint: Checkpoint, options: Int8Options) -> onnx.ModelProto:

@@ -79,11 +79,19 @@ class Failure:
     message: str
 
     @property
+    def target(self) -> str:
+        """Return the target of the lane, or "" where the whole report is refused."""
+        return self.lane.partition("@")[0]
+
+    @property
+    def may_be_rounding(self) -> bool:
+        """Return whether the vector is only too far off, of weights that are rounded: it need be no one's mistake."""
+        return self.rule in ("cosine", "max-abs") and not self.target.endswith(_FLOATS)
+
+    @property
     def advice(self) -> str:
-        """Return what to do next; where rounded weights are far off, it need be no one's mistake."""
-        target = self.lane.partition("@")[0]
-        rounded = self.rule in ("cosine", "max-abs") and not target.endswith(_FLOATS)
-        return _ROUNDED if rounded else RULES[self.rule]
+        """Return what to do next."""
+        return _ROUNDED if self.may_be_rounding else RULES[self.rule]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""What an exporter wrote, and what is written in its place where the gate finds it too coarse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from bge_export.contracts import Checkpoint, ExportedModel, Exporter, Track
+from bge_export.manifest import Model
+from bge_export.parity.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Made:
+    """One model that an exporter wrote.
+
+    Attributes:
+        model: what the exporter says of it.
+        record: the manifest's record of it.
+    """
+
+    model: ExportedModel
+    record: Model
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """A model that rounding alone refuses.
+
+    Attributes:
+        made: the model.
+        exporter: writes its next, more exact form.
+        reason: why it was refused, one line.
+    """
+
+    made: Made
+    exporter: Exporter
+    reason: str
+
+
+def make(
+    exporter: Exporter, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track,
+    refused: Sequence[str] = (),
+) -> list[Made]:  # fmt: skip
+    """Write models below `root`; their records say why coarser forms were `refused` before them."""
+    tools = {name: version(name) for name in sorted(("bge-export", *exporter.tools))}
+    before = {"refused": list(refused)} if refused else {}
+    return [
+        Made(
+            model,
+            Model(
+                target=f"{exporter.format}-{model.precision}", files=list(model.files), inputs=list(model.inputs),
+                outputs=list(model.outputs), tools=tools, options={**exporter.options, **model.facts, **before},
+            ),
+        )
+        for model in exporter.export(checkpoint, root, precisions, track)
+    ]  # fmt: skip
+
+
+def only_too_coarse(made: Sequence[Made], verdict: Verdict) -> Coarse | None:
+    """Return the one model that is all the gate refuses, for nothing but its rounding, if there is a finer form."""
+    targets = {failure.target for failure in verdict.failures}
+    if len(targets) != 1 or not all(failure.may_be_rounding for failure in verdict.failures):
+        return None
+    for one in made:
+        if one.record.target in targets and one.model.finer is not None:
+            return Coarse(one, one.model.finer, verdict.failures[0].message)
+    return None
+
+
+def make_finer(
+    made: Sequence[Made], coarse: Coarse, checkpoint: Checkpoint, root: Path, track: Track
+) -> list[Made]:  # fmt: skip
+    """Write the finer form over the coarse one; return all models with it in the other's place."""
+    with track(f"refused, so a finer form follows: {coarse.reason}", 1):
+        refused = [*coarse.made.record.options.get("refused", ()), coarse.reason]
+    again = make(coarse.exporter, checkpoint, root, [coarse.made.model.precision], track, refused)
+    return [new for one in made for new in (again if one is coarse.made else [one])]
