@@ -9,6 +9,7 @@ Only the end of a line (LF or CRLF) and a byte order mark at the start of the fi
     .tsv     the first line names the columns, the others hold texts; quotes mean nothing. The id is the line number.
 """
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -59,25 +60,26 @@ def load_corpus(path: Path, column: str | None = None) -> Corpus:
     """Read a file of texts; its suffix says which of the three kinds it is.
 
     Args:
-        path: a `.txt`, `.jsonl` or `.tsv` file in UTF-8.
-        column: the column that holds the texts; only for `.tsv`, and needed there when it has several.
+        path: a `.txt` (a text each line), `.jsonl`, `.tsv` or `.csv` file in UTF-8.
+        column: the column that holds the texts; only for `.tsv` and `.csv`, and needed there when it has several.
 
     Raises:
         TextsError: the file is missing, not UTF-8, malformed, without texts or with blank ones alone, or names an id
             twice.
     """
     suffix = path.suffix.lower()
-    if suffix not in (".txt", ".jsonl", ".tsv"):
-        raise TextsError(f"{path}: unknown kind of file {suffix!r}. Give a .txt, .jsonl or .tsv file.")
-    if column is not None and suffix != ".tsv":
-        raise TextsError(f"{path}: only a .tsv file has columns. Leave out the column {column!r}.")
+    if suffix not in (".txt", ".jsonl", ".tsv", ".csv"):
+        raise TextsError(f"{path}: unknown kind of file {suffix!r}. Give a .txt, .jsonl, .tsv or .csv file.")
+    if column is not None and suffix not in (".tsv", ".csv"):
+        raise TextsError(f"{path}: only .tsv and .csv files have columns. Leave out the column {column!r}.")
     lines = _lines(path)
     if suffix == ".txt":
         texts = tuple(Text(str(number), line, "") for number, line in enumerate(lines, 1))
     elif suffix == ".jsonl":
         texts = tuple(_json_texts(path, lines))
     else:
-        texts = tuple(_tsv_texts(path, lines, column))
+        rows = [line.split("\t") for line in lines] if suffix == ".tsv" else _csv_rows(path, lines)
+        texts = tuple(_column_texts(path, rows, column))
     _refuse_unusable(path, texts)
     return Corpus(path.name, texts)
 
@@ -116,16 +118,25 @@ def _json_texts(path: Path, lines: Sequence[str]) -> Iterator[Text]:
         yield Text(fields["id"], fields["text"], fields["tag"])
 
 
-def _tsv_texts(path: Path, lines: Sequence[str], column: str | None) -> Iterator[Text]:
-    header = lines[0].split("\t") if lines else []
+def _csv_rows(path: Path, lines: Sequence[str]) -> list[list[str]]:
+    """Return the cells of each record; a quoted one may hold commas and ends of lines."""
+    reader = csv.reader((f"{line}\n" for line in lines), strict=True)
+    try:
+        return [row for row in reader if row]
+    except csv.Error as error:
+        raise TextsError(f"{path}, line {reader.line_num}: {error}. Correct the line.") from error
+
+
+def _column_texts(path: Path, rows: Sequence[Sequence[str]], column: str | None) -> Iterator[Text]:
+    """Yield the texts of one column; an id is a record's number, the header's being 1."""
+    header = list(rows[0]) if rows else []
     names = ", ".join(repr(name) for name in header)
     if column is None and len(header) > 1:
         raise TextsError(f"{path} has {len(header)} columns: {names}. Say which one holds the texts with --column.")
     if column is not None and header.count(column) != 1:
         raise TextsError(f"{path} has {header.count(column)} columns named {column!r}; its columns are: {names}.")
     position = 0 if column is None else header.index(column)
-    for number, line in enumerate(lines[1:], 2):
-        cells = line.split("\t")
+    for number, cells in enumerate(rows[1:], 2):
         if len(cells) != len(header):
             raise TextsError(f"{path}, line {number}: {len(cells)} cells, but {len(header)} columns. Correct the line.")
         yield Text(str(number), cells[position], "")

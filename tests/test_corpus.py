@@ -51,6 +51,17 @@ def test_tsv_takes_the_named_column_and_quotes_mean_nothing(tmp_path):
     assert [text.id for text in corpus.texts] == ["2", "3"]
 
 
+def test_csv_is_read_as_spreadsheets_write_it(tmp_path):
+    path = written(tmp_path, "a.csv", 'id,text\n7,"one, ""two"""\n8,"first\nsecond"\n\n9,plain\n')
+    texts = load_corpus(path, "text").texts
+    assert [(text.id, text.text) for text in texts] == [("2", 'one, "two"'), ("3", "first\nsecond"), ("4", "plain")]
+
+
+def test_csv_with_an_open_quote_is_no_text(tmp_path):
+    with pytest.raises(TextsError, match=r"a\.csv, line 3: unexpected end of data"):
+        load_corpus(written(tmp_path, "a.csv", 'text\none\n"two\n'))
+
+
 def test_tsv_of_one_column_needs_no_name(tmp_path):
     assert texts(load_corpus(written(tmp_path, "a.tsv", "text\na\n\n"))) == ["a", ""]
 
@@ -63,7 +74,7 @@ def test_tsv_of_one_column_needs_no_name(tmp_path):
         ("a.jsonl", "\n", "holds no texts"),
         ("a.txt", "\n \n\t\u3000\n", "every text is blank"),
         ("a.jsonl", '{"text": ""}', "every text is blank"),
-        ("a.csv", "a", "unknown kind of file '.csv'"),
+        ("a.xlsx", "a", "unknown kind of file '.xlsx'"),
         ("a.txt", b"fine\nbad \xff", "line 2: not UTF-8"),
         ("a.jsonl", '{"text": "a"}\n{"text": ', "line 2: no JSON"),
         ("a.jsonl", "[" * 100_000, "line 1: no JSON"),
@@ -94,7 +105,7 @@ def test_a_column_that_is_not_there_once(tmp_path, header, count):
 
 
 def test_a_column_of_a_file_without_columns(tmp_path):
-    with pytest.raises(TextsError, match=r"only a \.tsv file has columns"):
+    with pytest.raises(TextsError, match=r"only \.tsv and \.csv files have columns"):
         load_corpus(written(tmp_path, "a.txt", "a"), "text")
 
 

@@ -32,7 +32,7 @@ def calibration_rows(tokenizer: TextTokenizer, path: Path | None) -> list[tuple[
 
     Args:
         tokenizer: of the model.
-        path: a user's own `.txt`, `.jsonl` or one-column `.tsv` file; None for the package's own.
+        path: a user's own `.txt`, `.jsonl` or one-column `.tsv` or `.csv` file; None for the package's own.
 
     Raises:
         TextsError: the file cannot be used.
