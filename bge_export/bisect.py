@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bge_export.bundle_files import MANIFEST
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import ArtifactError, MissingLibrary
-from bge_export.manifest import read_bundle
+from bge_export.manifest import read_bundle, read_manifest
 from bge_export.model import load_model
 from bge_export.parity.metrics import cosines, max_differences
 from bge_export.states import find_states
@@ -84,6 +84,7 @@ def find_drift(artifact: Artifact, checkpoint: Checkpoint, text: str, limit: flo
         CheckpointError: the checkpoint cannot be loaded.
         MissingLibrary: torch, or the format's library, is not installed.
     """
+    _refuse_reordered(artifact)
     tokenizer = TextTokenizer.load(artifact.root, artifact.spec.max_tokens)
     batch = tokenizer.pad(tokenizer.encode([text]))
     wanted = _oracle_states(checkpoint, batch.input_ids)
@@ -102,6 +103,18 @@ def find_drift(artifact: Artifact, checkpoint: Checkpoint, text: str, limit: flo
     names = ["embeddings", *(f"layer {number}" for number in range(len(wanted) - 1))]
     layers = tuple(_compare(*one, limit) for one in zip(names, states, wanted, strict=True))
     return Drift(str(artifact.target), batch.input_ids.shape[1], limit, layers)
+
+
+def _refuse_reordered(artifact: Artifact) -> None:
+    """Raise ArtifactError for int8, but for the plain arrangement: its states are shifted, and in another order."""
+    models = read_manifest(artifact.root).models
+    options = next(model.options for model in models if model.target == str(artifact.target))
+    if artifact.target.precision == "int8" and "plain_arrangement" not in options:
+        raise ArtifactError(
+            f"{artifact.model} cannot be read layer by layer: between its layers an int8 model has channels in another "
+            "order, less a constant each, so that no state of it is one of the checkpoint's. Look into another "
+            "precision of the folder; where that is right, it is the rounding that drifts."
+        )
 
 
 def _compare(name: str, states: NDArray[np.float32], wanted: NDArray[np.float32], limit: float) -> LayerDrift:

@@ -84,3 +84,12 @@ def test_a_file_that_cannot_be_read_is_said(bundle: Path, tiny: Path) -> None:
     (bundle / "onnx/model.onnx").write_bytes(b"broken")
     with pytest.raises(ArtifactError, match="cannot be read layer by layer"):
         find_drift(artifact_at(bundle / "onnx/model.onnx"), open_checkpoint(tiny), TEXT, 0.999999)
+
+
+@pytest.mark.parametrize("format_name", ["onnx", "openvino"])
+def test_int8_is_refused_by_name_since_its_states_are_others(tiny: Path, tmp_path: Path, format_name: str) -> None:
+    out = tmp_path / "out"
+    export_model(find_exporter(format_name), str(tiny), out, precisions=["int8"], check=False)
+    (artifact,) = read_bundle(out)[1]
+    with pytest.raises(ArtifactError, match="channels in another order, less a constant each"):
+        find_drift(artifact, open_checkpoint(str(tiny)), TEXT, 0.99)
