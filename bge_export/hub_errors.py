@@ -35,7 +35,9 @@ def explain(error: Exception, model_id: str, revision: str | None, name: str = "
             f"{what}: the answer is not one of the Hub ({type(error).__name__}). "
             "Check HF_ENDPOINT, HF_TOKEN and the proxy, or give a local folder that holds the checkpoint."
         )
-    return HubUnreachableError(f"{what} cannot be fetched from the Hub ({_reason(chain)}). {LOCAL}.")
+    return HubUnreachableError(
+        f"{what} is no folder here, and cannot be fetched from the Hub ({_reason(chain)}). {LOCAL}."
+    )
 
 
 def is_worth_repeating(error: Exception) -> bool:

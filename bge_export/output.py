@@ -99,6 +99,11 @@ def _locked(place: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
+        if not path.exists():
+            raise OutputError(
+                f"{path.parent} takes no new file, so nothing can be written there. "
+                "Choose another folder with --output."
+            ) from error
         raise OutputError(
             f"Another export writes {place} at this moment. Wait until it is done, or choose another folder "
             "with --output."

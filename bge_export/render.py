@@ -15,9 +15,9 @@ from bge_export.pair_rule import PairFacts
 from bge_export.parity.figures import cosine_figure, difference_figure
 
 
-def render_folder(facts: FolderFacts) -> RenderableType:
-    """Return what a folder of artifacts is."""
-    parts: list[RenderableType] = [] if facts.manifest is None else [_manifest(facts.manifest)]
+def render_folder(facts: FolderFacts, verdict: str = "") -> RenderableType:
+    """Return what a folder of artifacts is, and what the gate says of it."""
+    parts: list[RenderableType] = [] if facts.manifest is None else [_manifest(facts.manifest, verdict)]
     models = (_pairs({"file": model.path, **_pair_rule(model.pairs)}) for model in facts.models if model.pairs.weights)
     return Group(*parts, *(_graph(graph) for graph in facts.graphs), *models)
 
@@ -70,7 +70,7 @@ def render_drift(drift: Drift) -> RenderableType:
     return Group(table, f"{drift.target}, {drift.tokens} tokens: {verdict}.")
 
 
-def _manifest(manifest: Manifest) -> RenderableType:
+def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
     spec, source = manifest.spec, manifest.source
     revision = f" at {source.revision}" if source.revision else ""
     normalized = "normalised" if spec.normalize else "not normalised"
@@ -85,6 +85,7 @@ def _manifest(manifest: Manifest) -> RenderableType:
             "files": f"{len(manifest.files)}, every digest verified",
             "made with": ", ".join(f"{name} {number}" for name, number in tools.items()),
             "check": checked,
+            "verdict": verdict,
         }
     )
 

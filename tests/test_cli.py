@@ -88,6 +88,19 @@ def test_a_missing_requirement_refuses_by_name(bge, tiny_export: Exported, tmp_p
     assert "onnxruntime:cuda" in done.stdout
 
 
+def test_a_misspelt_requirement_is_wrong_use_and_no_verdict(bge, tiny_export: Exported) -> None:
+    done = bge("gate", tiny_export.place / "parity.json", "--require", "onnx-fp32@onxruntime:cpu")
+    assert done.returncode == 2
+    assert "no 'onxruntime' among the runtimes: onnxruntime" in done.stderr
+
+
+def test_without_a_command_it_says_what_there_is(bge) -> None:
+    done = bge()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "transformersjs" in done.stdout
+    assert bge("--version").stdout.startswith("bge-export ")
+
+
 def test_a_report_of_other_texts_is_refused(bge, tiny_export: Exported, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("hello\nworld\n")
@@ -111,12 +124,17 @@ def test_own_texts_are_measured_and_judged(bge, tiny: Path, tiny_export: Exporte
     [
         (["nonsense"], 2, "No such command"),
         (["onnx", "--precision", "fp8"], 2, "fp8"),
-        (["parity", "folder"], 2, "--reference"),
+        (["parity", "."], 2, "--reference"),
         (["onnx", "./nowhere"], 2, "no such folder"),
         (["onnx", "not//an//id"], 2, "no such folder"),
-        (["gate", "missing.json"], 3, "missing.json"),
-        (["inspect", "missing"], 3, "missing does not exist"),
-        (["parity", "missing", "--reference", "x"], 3, "bge_export.json"),
+        (["onnx", "--precision", "fp8"], 2, "See: bge-export onnx --help"),
+        (["gate", "missing.json"], 2, "'missing.json' does not exist"),
+        (["gate", "."], 2, "is a directory"),
+        (["merge", "missing.json", "-o", "all.json"], 2, "'missing.json' does not exist"),
+        (["inspect", "missing"], 2, "'missing' does not exist"),
+        (["bench", "missing"], 2, "'missing' does not exist"),
+        (["parity", "missing", "--reference", "x"], 2, "'missing' does not exist"),
+        (["parity", ".", "--reference", "x"], 3, "bge_export.json"),
         (["reference", "x", "-o", "vectors.bin"], 2, ".npz"),
         (["parity", ".", "--reference", "x", "--device", "cpu"], 2, "--runtime"),
     ],

@@ -13,7 +13,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from importlib import metadata
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -28,13 +29,19 @@ UsageProblem: type[Exception] = typer.BadParameter.__bases__[0]
 """click's UsageError, which typer keeps to itself."""
 
 app = typer.Typer(
-    no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Exports sentence-embedding checkpoints and proves that every artifact gives the same embeddings.",
     epilog="Exit status: 0 passed, 1 refused, 2 usage, 3 could not measure.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"bge-export {metadata.version('bge-export')}")
+        raise typer.Exit
+
+
 for command in (
     exports.onnx, exports.torchscript, exports.openvino, exports.transformersjs,
     checks.parity, clients.check, checks.reference, checks.gate, checks.merge, looks.bisect,
@@ -42,6 +49,13 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 app.command("setup-js")(clients.setup_js)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Exports sentence-embedding checkpoints and proves that every artifact gives the same embeddings."""
 
 
 def main() -> NoReturn:
@@ -53,7 +67,13 @@ def main() -> NoReturn:
     # has for CUDA: only this variable, read once. See https://github.com/microsoft/onnxruntime/issues/26029
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stopped job cleans up as Ctrl-C does
-    sys.exit(run(sys.argv[1:]))
+    try:
+        status = run(sys.argv[1:] or ["--help"])
+    except KeyboardInterrupt:  # a second one, while the first was answered
+        status = NOT_MEASURED
+    for number in (signal.SIGINT, signal.SIGTERM):  # a signal while Python ends would make another status of it
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:
@@ -63,7 +83,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
     except UsageProblem as error:
         describe: Callable[[], str] = getattr(error, "format_message", error.__str__)
-        return _complain(describe(), USAGE, "Try --help.")
+        return _complain(_sentence(describe()), USAGE, f"See: {_help_of(arguments)}")
     except typer.Abort:
         return _interrupted()
     except BgeExportError as error:
@@ -83,6 +103,18 @@ def run(arguments: list[str]) -> int:
         _traceback()
         return _complain(f"unexpected {type(error).__name__}: {error}", NOT_MEASURED, f"Set {DEBUG}=1 for a traceback.")
     return _interrupted() if status == 128 + signal.SIGINT else int(status or 0)
+
+
+def _sentence(text: str) -> str:
+    """Return click's words with a full stop, without pydantic's name for them."""
+    text = text.replace("Value error, ", "")
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
+def _help_of(arguments: list[str]) -> str:
+    """Return the command that explains the one that was misused."""
+    names = {command.name for command in typer.main.get_group(app).commands.values()}
+    return " ".join(["bge-export", *(name for name in arguments[:1] if name in names), "--help"])
 
 
 def _unread() -> int:

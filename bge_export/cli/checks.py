@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def parity(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that bge-export wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", exists=True, help="A folder that bge-export wrote.")],
     reference: Annotated[
         str, typer.Option(help="The checkpoint (Hub id or folder), or a .npz file of 'bge-export reference'.")
     ],
@@ -110,7 +110,7 @@ def reference(
 
 
 def gate(
-    report: Annotated[Path, typer.Argument(metavar="REPORT", help="A parity.json.")],
+    report: Annotated[Path, typer.Argument(metavar="REPORT", exists=True, dir_okay=False, help="A parity.json.")],
     texts: Texts = None,
     column: Column = None,
     require: Require = None,
@@ -131,7 +131,10 @@ def gate(
 
 
 def merge(
-    reports: Annotated[list[Path], typer.Argument(metavar="REPORT…", help="The parity.json of each machine.")],
+    reports: Annotated[
+        list[Path],
+        typer.Argument(metavar="REPORT…", exists=True, dir_okay=False, help="The parity.json of each machine."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The report to write.")],
     texts: Texts = None,
     column: Column = None,

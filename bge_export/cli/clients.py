@@ -26,7 +26,9 @@ def setup_js() -> int:
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder as Transformers.js loads it.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", exists=True, help="A folder as Transformers.js loads it.")
+    ],
     target: Annotated[list[str], typer.Option(help="Client or host, such as transformers.js@2.5. Repeatable.")],
     dtypes: Annotated[str, typer.Option(metavar="A,B,…", help="Files to look at. [default: all that are there]")] = "",
     as_json: Json = False,

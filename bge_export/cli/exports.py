@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 def onnx(
     model: ModelArgument = "BAAI/bge-small-en",
     output: Output = None,
-    precision: Annotated[list[WeightPrecision] | None, typer.Option(help="Repeatable. [default: fp32]")] = None,
+    precision: Annotated[
+        list[WeightPrecision] | None,
+        typer.Option(help="Weights that are not rounded (else see --quantize). Repeatable. [default: fp32]"),
+    ] = None,
     quantize: Quantize = None,
     calibration: Calibration = None,
     cls_only: ClsOnly = False,
@@ -150,7 +153,10 @@ def transformersjs(
     output: Output = None,
     dtypes: Annotated[
         str,
-        typer.Option(metavar="A,B,…", help="Precisions to write. [default: fp32, fp16 and int8, where there is one]"),
+        typer.Option(
+            metavar="A,B,…",
+            help="Of fp32, fp16, int8, q4, q4f16, bnb4, uint8, int8-dynamic. [default: fp32,fp16,int8]",
+        ),
     ] = "",
     no_weights: Annotated[bool, typer.Option("--no-weights", help="Leave the PyTorch weights out.")] = False,
     hub_id: Annotated[str | None, typer.Option(help="The repository that the card's examples name.")] = None,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def bisect(
-    path: Annotated[Path, typer.Argument(metavar="MODEL_FILE", help="For example out/onnx/model.onnx.")],
+    path: Annotated[Path, typer.Argument(metavar="MODEL_FILE", exists=True, help="For example out/onnx/model.onnx.")],
     reference: Annotated[str, typer.Option(help="The checkpoint it was made of: a Hub id or a folder.")],
     text: Annotated[str, typer.Option(help="The text on which it drifts.")],
     limit: Annotated[
@@ -39,7 +39,7 @@ def bisect(
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that bge-export wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", exists=True, help="A folder that bge-export wrote.")],
     pairs: Annotated[Path, typer.Option(help="A .tsv file with the columns score, sentence1, sentence2.")],
     runtime: Annotated[str, typer.Option(help="Runtime to embed with.")] = "onnxruntime",
     device: Annotated[str, typer.Option(help="Its device.")] = "cpu",
@@ -59,21 +59,24 @@ def evaluate(
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A folder that bge-export wrote, or an .onnx or .xml file.")
+        Path,
+        typer.Argument(metavar="PATH", exists=True, help="A folder that bge-export wrote, or an .onnx or .xml file."),
     ],
     as_json: Json = False,
 ) -> int:
     """Say what an artifact is: format, graph, weights, promise, origin. Its digests are verified."""
+    from bge_export.commands import folder_verdict
     from bge_export.inspection import inspect_path
     from bge_export.render import render_folder
 
     facts = inspect_path(path)
+    verdict = "" if facts.manifest is None else folder_verdict(path)
     if as_json:
         manifest = None if facts.manifest is None else facts.manifest.model_dump(by_alias=True)
         graphs, models = ([asdict(one) for one in found] for found in (facts.graphs, facts.models))
-        print_json({"manifest": manifest, "graphs": graphs, "models": models})
+        print_json({"manifest": manifest, "verdict": verdict, "graphs": graphs, "models": models})
     else:
-        out().print(render_folder(facts))
+        out().print(render_folder(facts, verdict))
     return PASSED
 
 

@@ -74,7 +74,8 @@ Quantize = Annotated[
     typer.Option(help="Also write rounded weights, and fp32 beside them where the folder has none. Repeatable."),
 ]
 Calibration = Annotated[
-    Path | None, typer.Option(help="Texts to calibrate int8 with: .txt, .jsonl or .tsv. [default: the package's own]")
+    Path | None,
+    typer.Option(help="Texts to calibrate int8 with: .txt, .jsonl, .tsv, .csv. [default: the package's own]"),
 ]
 ClsOnly = Annotated[
     bool, typer.Option("--cls-only", help="int8 returns the first token's state alone, [B, 1, D]: 6 % less work.")
@@ -89,9 +90,9 @@ Html = Annotated[
     Path | None, typer.Option("--html", callback=_page, help="Also write the report as a page for people.")
 ]
 Texts = Annotated[
-    Path | None, typer.Option(help="Your own texts: .txt, .jsonl or .tsv. [default: the package's fixture texts]")
+    Path | None, typer.Option(help="Your own texts: .txt, .jsonl, .tsv or .csv. [default: the package's fixture texts]")
 ]
-Column = Annotated[str | None, typer.Option(help="The column of a .tsv file that holds the texts.")]
+Column = Annotated[str | None, typer.Option(help="The column of a .tsv or .csv file that holds the texts.")]
 Thresholds = Annotated[Path | None, typer.Option(help="Your own limits. [default: the package's thresholds.toml]")]
 Require = Annotated[
     list[str] | None,

@@ -1,6 +1,7 @@
 """What commands print: results on standard output, progress on standard error."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,8 +48,9 @@ def show_int8(folder: Path) -> None:
 
 
 def out() -> Console:
-    """Return the console of standard output; a pipe or file gets wide lines rather than folded ones."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
+    """Return the console of standard output: wide lines, since cells folded to a few letters cannot be read."""
+    width = max(shutil.get_terminal_size().columns, 140) if sys.stdout.isatty() else 160
+    return Console(highlight=False, width=width)
 
 
 def print_json(value: object) -> None:
@@ -63,7 +65,7 @@ def track(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     if not err.is_terminal:
-        err.print(f"{name} …", highlight=False, markup=False, soft_wrap=True)
+        err.print(f"{name} …" if total < 2 else f"{name} ({total}) …", highlight=False, markup=False, soft_wrap=True)
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(name, total=total)
         yield lambda count: progress.advance(task, count)

@@ -5,6 +5,7 @@ export_model     checkpoint -> layout + models + manifest, staged -> parity -> g
 check_parity     folder x reference x texts x lanes -> report -> verdict
 write_reference  checkpoint x texts -> vectors
 judge_report     report -> verdict
+folder_verdict   folder with a report -> its verdict in a line
 merge_reports    reports of several machines -> one report -> verdict
 bisect_artifact  model file x checkpoint x text -> the layer where it drifts
 evaluate_pairs   folder x scored pairs -> task scores
@@ -13,7 +14,7 @@ bench_files      files x runtimes x shapes -> time, memory, size
 
 from bge_export.commands.analysis import bisect_artifact, evaluate_pairs
 from bge_export.commands.bench import bench_files
-from bge_export.commands.checks import check_parity, judge_report, merge_reports, write_reference
+from bge_export.commands.checks import check_parity, folder_verdict, judge_report, merge_reports, write_reference
 from bge_export.commands.exports import DEFAULT_MODEL, Exported, export_model
 from bge_export.commands.steps import Proof, read_policy
 from bge_export.commands.transformersjs import export_transformersjs
@@ -28,6 +29,7 @@ __all__ = [
     "evaluate_pairs",
     "export_model",
     "export_transformersjs",
+    "folder_verdict",
     "judge_report",
     "merge_reports",
     "read_policy",

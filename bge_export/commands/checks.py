@@ -16,11 +16,12 @@ from bge_export.commands.steps import (
     read_policy,
     read_texts,
     reference_vectors,
+    refuse_unknown_runtimes,
     run_oracle,
 )
 from bge_export.contracts import Artifact, Pooling, Track, untracked
 from bge_export.corpus import Corpus
-from bge_export.errors import UsageError
+from bge_export.errors import BgeExportError, UsageError
 from bge_export.manifest import Manifest, read_bundle, read_manifest
 from bge_export.parity.frontier import read_frontiers
 from bge_export.parity.gate import Verdict, judge
@@ -53,13 +54,13 @@ def check_parity(
         reference: a checkpoint (Hub id or folder), or a `.npz` file that `write_reference` wrote.
         revision: the reference's Hub revision.
         texts: a file of texts in place of the package's own.
-        column: the column of a `.tsv` file that holds them.
+        column: the column of a `.tsv` or `.csv` file that holds them.
         lanes: `runtime:device`, each of which must run; by default all that this machine can run, and of the rest the
             report says why not.
         require: further `runtime:device` or `target@runtime:device` without which the verdict is no.
         thresholds: a file of limits in place of the package's own.
         report_path: where to write the report, in place of nothing or of another report; by default `parity.json` in
-            the folder, but `texts` need another place.
+            the folder, which a report without any measurement does not replace. `texts` need another place.
         browsers: whom to serve a page to, each of which is measured too; `lanes` then has no default.
         threads: threads for the oracle and the runtimes.
         track: shows progress.
@@ -75,6 +76,7 @@ def check_parity(
         )
     if report_path is not None:
         refuse_place(report_path, "report", OWN_REPORT)
+    refuse_unknown_runtimes(require)
     policy = read_policy(thresholds)
     corpus = read_texts(texts, column)
     manifest, artifacts = read_bundle(folder)
@@ -92,7 +94,8 @@ def check_parity(
         report = with_browsers(report, artifacts, browsers, measure)
     verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
     place = report_path or folder / REPORT
-    write_report(report, place)
+    if report_path is not None or any(lane.measured for lane in report.lanes) or not place.exists():
+        write_report(report, place)
     return Proof(report, verdict, place, frontiers)
 
 
@@ -136,7 +139,7 @@ def judge_report(
     Args:
         report_path: a `parity.json`.
         texts: the file of texts it must be about, if not the package's own.
-        column: the column of a `.tsv` file that holds them.
+        column: the column of a `.tsv` or `.csv` file that holds them.
         require: `runtime:device` or `target@runtime:device` without which the verdict is no.
         thresholds: a file of limits in place of the package's own.
         bundle: the folder whose bytes it must be about; by default the one the report lies in, if it is one.
@@ -145,6 +148,7 @@ def judge_report(
         UsageError: an argument cannot be used.
         MeasurementError: report or folder cannot be read.
     """
+    refuse_unknown_runtimes(require)
     report = read_report(report_path)
     if bundle is None and (report_path.parent / MANIFEST).is_file():
         bundle = report_path.parent
@@ -153,6 +157,20 @@ def judge_report(
         return Proof(report, judge(report, policy, corpus, require=require), report_path)
     verdict = _judge_with_folder(report, policy, corpus, require, bundle)
     return Proof(report, verdict, report_path, read_frontiers(read_manifest(bundle)))
+
+
+def folder_verdict(folder: Path) -> str:
+    """Return in a line what the gate says of a folder's own report, with the package's limits and texts."""
+    place = folder / REPORT
+    if not place.is_file():
+        return "none: the folder holds no report"
+    try:
+        found = judge_report(place).verdict
+    except BgeExportError as error:
+        return f"none: {error}"
+    if found.passed:
+        return "passed"
+    return f"REFUSED for {len(found.failures)} reason{'s' * (len(found.failures) != 1)}; see: bge-export gate {place}"
 
 
 def _judge_with_folder(
@@ -179,7 +197,7 @@ def merge_reports(
         paths: two reports or more.
         out: the file to write, in place of nothing or of another report.
         texts: the file of texts they must be about, if not the package's own.
-        column: the column of a `.tsv` file that holds them.
+        column: the column of a `.tsv` or `.csv` file that holds them.
         require: `runtime:device` or `target@runtime:device` without which the verdict is no.
         thresholds: a file of limits in place of the package's own.
 
@@ -189,6 +207,7 @@ def merge_reports(
         ArtifactError: a report's folder is not what its manifest says.
     """
     refuse_place(out, "report", OWN_REPORT)
+    refuse_unknown_runtimes(require)
     policy, corpus = read_policy(thresholds), read_texts(texts, column)
     report = merge([read_report(path) for path in paths], [str(path) for path in paths])
     folders = dict.fromkeys(path.parent for path in paths if (path.parent / MANIFEST).is_file())

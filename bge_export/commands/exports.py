@@ -47,7 +47,7 @@ class Addition(Protocol):
     def write_card(
         self, checkpoint: Checkpoint, root: Path, artifacts: Sequence[Artifact], report: ParityReport | None
     ) -> None:
-        """Write what people read; the report is None where nothing was measured."""
+        """Write what people read of a folder that passed; the report is None where nothing was measured."""
 
 
 def export_model(
@@ -120,7 +120,7 @@ def export_model(
             artifacts = _record(staging, checkpoint, kept, made, weights, checked=check)
             report, verdict = _prove_export(staging, artifacts, places, checkpoint, kept, policy, threads, track)
         write_report(report, staging / REPORT)
-        if addition:
+        if addition and verdict.passed:
             addition.write_card(checkpoint, staging, artifacts, report)
         place = out if verdict.passed else refused_place(out)
         publish(staging, place)

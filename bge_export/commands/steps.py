@@ -15,7 +15,7 @@ from bge_export.pair_rule import known_facts
 from bge_export.parity.compare import Place, compare, measurement_steps
 from bge_export.parity.frontier import Frontier
 from bge_export.parity.gate import Verdict
-from bge_export.parity.policy import ThresholdPolicy
+from bge_export.parity.policy import Requirement, ThresholdPolicy
 from bge_export.parity.report import ParityReport
 from bge_export.reference import embed_texts
 from bge_export.runtimes import find_runtime, runtime_names
@@ -59,6 +59,17 @@ def named_place(name: str) -> Place:
     if not colon or not device:
         raise UsageError(f"{name!r} is no lane. Write it as runtime:device, for example onnxruntime:cpu")
     return Place(find_runtime(runtime), device, requested=True)
+
+
+def refuse_unknown_runtimes(require: Sequence[str]) -> None:
+    """Refuse requirements of runtimes that there are not: a misspelt one would read as one that was not measured.
+
+    Raises:
+        UsageError: there is no such runtime, or an entry is no requirement.
+    """
+    for text in require:
+        if (name := Requirement.parse(text).runtime) not in runtime_names():
+            raise UsageError(f"{text!r}: there is no {name!r} among the runtimes: {', '.join(runtime_names())}")
 
 
 def default_places(artifacts: Sequence[Artifact], *, all_devices: bool) -> list[Place]:

@@ -37,17 +37,21 @@ class Worst:
 def render(report: ParityReport, verdict: Verdict) -> RenderableType:
     """Return the table of lanes, the refusals and the verdict."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if column in ("texts",) else "left", overflow="fold")
+    several = len({lane.output for lane in report.lanes}) > 1
+    shown = [place for place, column in enumerate(COLUMNS) if several or column != "output"]
+    for place in shown:
+        table.add_column(COLUMNS[place], justify="right" if COLUMNS[place] == "texts" else "left", overflow="fold")
     seen = Counter((lane.target, lane.output, lane.runtime, lane.device) for lane in report.lanes)
     for lane in report.lanes:
-        if not _absent(lane):
+        if not _is_absent(lane):
             alone = seen[lane.target, lane.output, lane.runtime, lane.device] == 1
-            table.add_row(*(Text(escaped(cell)) for cell in _cells(lane, verdict, name_run=not alone)))
+            cells = [Text(escaped(cell)) for cell in _cells(lane, verdict, name_run=not alone)]
+            table.add_row(*(cells[place] for place in shown))
     kinds = " and a ".join(sorted({run.reference.kind for run in report.runs.values()}))
     head = f"{report.checkpoint.source} {report.checkpoint.digest[:12]}, reference from a {kinds}, {report.texts.name}"
-    absent = dict.fromkeys(_absent(lane) for lane in report.lanes if _absent(lane))
-    notes = [Text(escaped(f"not here: {note}"), style="dim") for note in absent]
+    absent = dict.fromkeys(f"{lane.runtime}:{lane.device}" for lane in report.lanes if _is_absent(lane))
+    listed = f"not on the machine that measured, and not asked for: {', '.join(absent)} (why: --json)"
+    notes = [Text(escaped(listed), style="dim")] if absent else []
     notes += [Text(escaped(note), style="dim") for note in _token_notes(report.lanes)]
     return Group(Text(escaped(head)), table, *notes, *_refusals(verdict.failures), _conclusion(report, verdict))
 
@@ -70,11 +74,9 @@ def _other_tokens(lane: Lane) -> tuple[str, ...]:
     return tuple(row.id for row in lane.rows if row.client is not None and not row.client.tokens_equal)
 
 
-def _absent(lane: Lane) -> str:
-    """Return where a lane could not run and why, on one line, if nobody asked for it; otherwise nothing."""
-    if lane.unavailable is None or lane.requested:
-        return ""
-    return f"{lane.runtime}:{lane.device}, {lane.unavailable.partition(chr(10))[0]}"
+def _is_absent(lane: Lane) -> bool:
+    """Return whether a lane could not run and nobody asked for it."""
+    return lane.unavailable is not None and not lane.requested
 
 
 def as_json(report: ParityReport, verdict: Verdict) -> dict[str, Any]:
@@ -161,8 +163,9 @@ def _refusals(failures: Iterable[Failure]) -> Iterable[RenderableType]:
 
 def _conclusion(report: ParityReport, verdict: Verdict) -> Text:
     measured = sum(lane.measured for lane in report.lanes)
-    expected = sum(not _absent(lane) for lane in report.lanes)
+    expected = sum(not _is_absent(lane) for lane in report.lanes)
     counts = f"{measured} of {expected} lanes measured on {report.texts.count} texts"
     if verdict.passed:
         return Text.assemble("\n", ("PASSED", "bold green"), f": {counts}, every row within its limits.")
-    return Text.assemble("\n", ("REFUSED", "bold red"), f": {counts}, {len(verdict.failures)} reasons above.")
+    number = len(verdict.failures)
+    return Text.assemble("\n", ("REFUSED", "bold red"), f": {counts}, {number} reason{'s' * (number != 1)} above.")

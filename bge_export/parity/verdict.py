@@ -14,7 +14,8 @@ _EXPORT = "Do not use this artifact. Export again; if it stays, the exporter or 
 
 _ROUNDED = (
     "Its rounded weights lose too much for these limits. Of int8, --min-cosine makes a more exact one and "
-    "--calibration one for texts like yours; else use a wider precision, or limits of your own (--thresholds)."
+    "--calibration one for texts like yours; else use a wider precision (--precision, or transformersjs --dtypes) or "
+    "limits of your own (--thresholds)."
 )
 _FLOATS = ("fp32", "fp16", "bf16")
 

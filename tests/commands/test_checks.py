@@ -9,7 +9,15 @@ from tiny_checkpoint import change_json
 
 from bge_export.bundle_files import MANIFEST, REPORT
 from bge_export.checkpoint import open_checkpoint
-from bge_export.commands import Exported, check_parity, export_model, judge_report, merge_reports, write_reference
+from bge_export.commands import (
+    Exported,
+    check_parity,
+    export_model,
+    folder_verdict,
+    judge_report,
+    merge_reports,
+    write_reference,
+)
 from bge_export.errors import ArtifactError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.pair_rule import PairFacts
@@ -80,6 +88,30 @@ def test_own_texts_do_not_replace_the_proof_of_the_export(bundle: Path, tiny: Pa
     assert (bundle / REPORT).read_bytes() == before
     assert check_parity(bundle, str(tiny), texts=texts, lanes=HERE, report_path=tmp_path / "own.json").verdict.passed
     assert (bundle / REPORT).read_bytes() == before
+
+
+def test_a_run_that_measures_nothing_does_not_replace_the_proof(bundle: Path, tiny: Path, tmp_path: Path) -> None:
+    before = (bundle / REPORT).read_bytes()
+    refused = check_parity(bundle, str(tiny), lanes=["onnxruntime:nowhere"])
+    assert not refused.verdict.passed
+    assert (bundle / REPORT).read_bytes() == before
+    check_parity(bundle, str(tiny), lanes=["onnxruntime:nowhere"], report_path=tmp_path / "own.json")
+    assert not judge_report(tmp_path / "own.json").verdict.passed
+    (bundle / REPORT).unlink()
+    check_parity(bundle, str(tiny), lanes=["onnxruntime:nowhere"])
+    assert not judge_report(bundle / REPORT).verdict.passed
+
+
+def test_a_folder_says_what_the_gate_says_of_it(bundle: Path) -> None:
+    assert folder_verdict(bundle) == "passed"
+    report = read_report(bundle / REPORT)
+    write_report(report.model_copy(update={"lanes": ()}).sealed(), bundle / REPORT)
+    assert folder_verdict(bundle).startswith("REFUSED for ")
+    assert folder_verdict(bundle).endswith(f"reasons; see: bge-export gate {bundle / REPORT}")
+    (bundle / REPORT).write_text("{}")
+    assert folder_verdict(bundle).startswith("none: ")
+    (bundle / REPORT).unlink()
+    assert folder_verdict(bundle) == "none: the folder holds no report"
 
 
 def test_merged_reports_are_held_to_the_folders_that_they_lie_in(

@@ -112,6 +112,22 @@ def test_a_client_that_pools_otherwise_is_refused(change: Callable, rule: str) -
     assert {(rule, text.id) for text in CORPUS.texts} <= refused
 
 
+def test_what_the_artifact_loses_itself_is_not_blamed_on_the_client() -> None:
+    """Rounded weights are as far off through the client's own tokens: one reason, and the row is refused for it."""
+    report = report_of()
+    (lane,) = report.lanes
+    row = lane.rows[0]
+
+    def refused(cosine: float) -> set[str]:
+        client = row.client.model_copy(update={"cosine": cosine})
+        rows = (row.model_copy(update={"cosine": 0.97, "client": client}), *lane.rows[1:])
+        changed = report.model_copy(update={"lanes": (lane.model_copy(update={"rows": rows}),)}).sealed()
+        return {rule for rule, text in rules(changed, accepting("over-long", "final-sigma")) if text == row.id}
+
+    assert refused(0.97) == refused(0.9700000001) == {"cosine"}
+    assert refused(0.9) == {"cosine", "client-cosine"}
+
+
 def test_a_place_of_the_policy_whose_own_tokens_were_not_looked_at_is_refused() -> None:
     place = Place(FakeRuntime(name="client"), "node@4", True)
     report = compare([artifact_of()], [place], CORPUS, reference_of(CORPUS), threads=1, load_tokenizer=load_tokenizer)

@@ -69,7 +69,9 @@ def test_at_most_ten_refusals_of_a_rule_are_shown():
 
 def test_a_lane_that_did_not_run_says_why():
     assert "no CUDA here" in shown(report_of(opening=DeviceUnavailable("no CUDA here\nsecond line")))
-    assert "cpu, no CUDA here" in shown(report_of(opening=DeviceUnavailable("no CUDA here"), requested=False))
+    unasked = report_of(opening=DeviceUnavailable("no CUDA here"), requested=False)
+    assert "not asked for: fake:cpu (why: --json)" in shown(unasked)
+    assert as_json(unasked, judge(unasked, POLICY, CORPUS))["lanes"][0]["unavailable"] == "no CUDA here"
     assert "Add node" in shown(report_of(crashing))
 
 
