@@ -1,7 +1,7 @@
-"""Writes what README.md shows: the real output of its commands, and the table of what runs where.
+"""Writes what README.md shows, the real output of its commands and what runs where, and `docs/code_map.md`.
 
-    .venv/bin/python scripts/make_readme.py           rewrite README.md
-    .venv/bin/python scripts/make_readme.py --check   exit 1 where it says something else than the commands do
+    .venv/bin/python scripts/make_readme.py           rewrite both
+    .venv/bin/python scripts/make_readme.py --check   exit 1 where one says something else than commands and files do
 
 A command stands in a comment before its block, `<!-- run: bge-export … -->`; the tables in `<!-- table: NAME -->`.
 `--check` compares words, not figures: digits of a cosine differ between processors.
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs/code_map.md")
 BLOCK = re.compile(r"<!-- run: (?P<command>[^\n]*?) -->\n```console\n.*?```\n", re.DOTALL)
 TABLE = re.compile(r"<!-- table: (?P<name>\w+) -->\n.*?<!-- end -->\n", re.DOTALL)
 
@@ -66,7 +66,7 @@ def output(command: str, folder: Path) -> str:
 
 
 def written(text: str) -> str:
-    """Return the README with every block and table made again."""
+    """Return a page with every block and table made again."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "parity_fixtures").symlink_to(ROOT / "parity_fixtures")
@@ -89,17 +89,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check
-    old = README.read_text("utf-8")
-    new = written(old)
-    if not check:
-        README.write_text(new, "utf-8")
-        return 0
-    if words(old) == words(new):
-        return 0
-    pairs = zip(words(old), words(new), strict=False)
-    print("README.md differs from the commands, first at:", next((p for p in pairs if p[0] != p[1]), "its end"))
-    print("Run: .venv/bin/python scripts/make_readme.py")
-    return 1
+    for page in PAGES:
+        old = page.read_text("utf-8")
+        new = written(old)
+        if not check:
+            page.write_text(new, "utf-8")
+        elif words(old) != words(new):
+            pairs = zip(words(old), words(new), strict=False)
+            print(f"{page.name} is out of date, first at:", next((p for p in pairs if p[0] != p[1]), "its end"))
+            print("Run: .venv/bin/python scripts/make_readme.py")
+            return 1
+    return 0
 
 
 if __name__ == "__main__":
