@@ -69,7 +69,7 @@ def gather(
 
     Raises:
         UsageError: a file is of a kind that cannot be timed, or a folder has nothing that these read.
-        ArtifactError: a file or folder is missing, damaged or not what its manifest says.
+        ArtifactError: a file is missing that another needs, or a folder is damaged or not what its manifest says.
     """
     given = [file for path in paths for file in _files_at(path, places)]
     wanted = None if against is None else _first_fp32(list(_files_at(against, places)))
@@ -107,7 +107,7 @@ def _files_at(path: Path, places: Sequence[Place]) -> Iterator[BenchFile]:
     if path.is_dir():
         yield from _artifacts_of(path, places)
     elif not path.exists():
-        raise ArtifactError(f"{path} does not exist. Give a folder that bge-export wrote, an .onnx or an .xml file.")
+        raise UsageError(f"{path} does not exist. Give a folder that bge-export wrote, an .onnx or an .xml file.")
     elif path.suffix not in READERS:
         raise UsageError(
             f"{path} cannot be timed by itself: only {' and '.join(READERS)} files can. "

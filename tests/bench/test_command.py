@@ -64,7 +64,7 @@ def test_a_warning_stands_in_the_table_and_on_standard_error(
     ("arguments", "status", "message"),
     [
         (["bench"], 2, "Missing argument"),
-        (["bench", "nowhere.onnx"], 3, "nowhere.onnx does not exist"),
+        (["bench", "nowhere.onnx"], 2, "nowhere.onnx does not exist"),
         (["bench", "nowhere.onnx", "--shape", "1y16"], 2, "'1y16' is no shape"),
         (["bench", "nowhere.onnx", "--runtime", "nothing:cpu"], 2, "no 'nothing' among the runtimes"),
         (["bench", "nowhere.onnx", "--runtime", "onnxruntime"], 2, "Write it as runtime:device"),
