@@ -28,7 +28,10 @@ def others_in(folder: Path) -> tuple[str, ...]:
     if not any(folder.iterdir()):
         return ()
     if not (folder / MANIFEST).is_file():
-        raise OutputError(f"{folder} holds files that bge-export did not write. Choose another one with --output.")
+        raise OutputError(
+            f"{folder} holds files that bge-export did not write, which --overwrite does not replace. "
+            "Choose another one with --output."
+        )
     try:
         manifest = read_manifest(folder)
     except ArtifactError as error:

@@ -132,7 +132,7 @@ def test_own_texts_are_measured_and_judged(bge, tiny: Path, tiny_export: Exporte
         (["gate", "."], 2, "is a directory"),
         (["merge", "missing.json", "-o", "all.json"], 2, "'missing.json' does not exist"),
         (["inspect", "missing"], 2, "'missing' does not exist"),
-        (["bench", "missing"], 2, "'missing' does not exist"),
+        (["bench", "missing"], 2, "missing does not exist"),
         (["parity", "missing", "--reference", "x"], 2, "'missing' does not exist"),
         (["parity", ".", "--reference", "x"], 3, "bge_export.json"),
         (["reference", "x", "-o", "vectors.bin"], 2, ".npz"),

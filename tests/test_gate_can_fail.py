@@ -503,7 +503,7 @@ def test_a_reference_about_other_texts():
     run = GOOD.runs[""]
     other = run.model_copy(update={"reference": run.reference.model_copy(update={"texts_digest": "f" * 64})})
     report = GOOD.model_copy(update={"runs": {"": run, "other": other}}).sealed()
-    assert "its reference are of" in refusal(judge(report, POLICY, CORPUS), "other-texts").got
+    assert "its reference vectors are of" in refusal(judge(report, POLICY, CORPUS), "other-texts").got
 
 
 def test_a_lane_of_a_run_that_nobody_knows():

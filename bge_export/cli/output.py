@@ -30,6 +30,9 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
         print_json(to_json(proof.report, proof.verdict))
     else:
         out().print(render(proof.report, proof.verdict))
+    if not proof.written:
+        note = f"{proof.place} is still the report that stood there: this run measured nothing."
+        err.print(note, highlight=False, markup=False, soft_wrap=True)
     return proof.verdict.exit_status
 
 

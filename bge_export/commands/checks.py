@@ -94,9 +94,10 @@ def check_parity(
         report = with_browsers(report, artifacts, browsers, measure)
     verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
     place = report_path or folder / REPORT
-    if report_path is not None or any(lane.measured for lane in report.lanes) or not place.exists():
+    written = report_path is not None or any(lane.measured for lane in report.lanes) or not place.exists()
+    if written:
         write_report(report, place)
-    return Proof(report, verdict, place, frontiers)
+    return Proof(report, verdict, place, frontiers, written)
 
 
 def write_reference(

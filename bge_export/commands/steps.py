@@ -31,12 +31,20 @@ eighteen of them."""
 
 @dataclass(frozen=True)
 class Proof:
-    """A report, the verdict on it, the folder or file it was written to, and the searches its folders record."""
+    """A report and the verdict on it.
+
+    Attributes:
+        report, verdict: both.
+        place: the file that the report was written to.
+        frontiers: the searches that its folders record.
+        written: whether it was; a report without any measurement replaces no other.
+    """
 
     report: ParityReport
     verdict: Verdict
     place: Path
     frontiers: tuple[Frontier, ...] = ()
+    written: bool = True
 
 
 def read_policy(path: Path | None) -> ThresholdPolicy:

@@ -66,7 +66,7 @@ def _report_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
         yield failure("edited-report", f"its digest is {report.digest[:12]!r}", f"{report.computed_digest[:12]!r}")
     if not corpus.texts or report.texts.count == 0:
         yield failure("no-texts", f"{report.texts.count} texts measured, {len(corpus.texts)} given", "at least one")
-    references = dict.fromkeys(("reference", run.reference.texts_digest) for run in report.runs.values())
+    references = dict.fromkeys(("reference vectors", run.reference.texts_digest) for run in report.runs.values())
     for what, digest in (("texts", report.texts.digest), *references):
         if digest != corpus.digest:
             got = f"its {what} are of {report.texts.name} {digest[:12]}"

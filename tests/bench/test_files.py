@@ -121,9 +121,9 @@ def test_of_a_folder_only_what_the_named_runtimes_read_is_measured(tiny_export: 
 
 
 def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"nowhere\.onnx does not exist"):
+    with pytest.raises(UsageError, match=r"nowhere\.onnx does not exist"):
         gather([tmp_path / "nowhere.onnx"], None)
-    with pytest.raises(ArtifactError, match=r"against\.onnx does not exist"):
+    with pytest.raises(UsageError, match=r"against\.onnx does not exist"):
         gather([write_model(tmp_path / "m.onnx")], tmp_path / "against.onnx")
     (tmp_path / "model.pt").write_bytes(b"")
     with pytest.raises(UsageError, match=r"model\.pt cannot be timed by itself"):

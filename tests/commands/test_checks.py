@@ -9,6 +9,7 @@ from tiny_checkpoint import change_json
 
 from bge_export.bundle_files import MANIFEST, REPORT
 from bge_export.checkpoint import open_checkpoint
+from bge_export.cli import run
 from bge_export.commands import (
     Exported,
     check_parity,
@@ -90,11 +91,16 @@ def test_own_texts_do_not_replace_the_proof_of_the_export(bundle: Path, tiny: Pa
     assert (bundle / REPORT).read_bytes() == before
 
 
-def test_a_run_that_measures_nothing_does_not_replace_the_proof(bundle: Path, tiny: Path, tmp_path: Path) -> None:
+def test_a_run_that_measures_nothing_does_not_replace_the_proof(
+    bundle: Path, tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = (bundle / REPORT).read_bytes()
     refused = check_parity(bundle, str(tiny), lanes=["onnxruntime:nowhere"])
     assert not refused.verdict.passed
+    assert not refused.written
     assert (bundle / REPORT).read_bytes() == before
+    assert run(["parity", str(bundle), "--reference", str(tiny), "--runtime", "onnxruntime:nowhere"]) == 1
+    assert "parity.json is still the report that stood there" in capfd.readouterr().err
     check_parity(bundle, str(tiny), lanes=["onnxruntime:nowhere"], report_path=tmp_path / "own.json")
     assert not judge_report(tmp_path / "own.json").verdict.passed
     (bundle / REPORT).unlink()
