@@ -36,7 +36,7 @@ def explain(error: Exception, model_id: str, revision: str | None, name: str = "
             "Check HF_ENDPOINT, HF_TOKEN and the proxy, or give a local folder that holds the checkpoint."
         )
     return HubUnreachableError(
-        f"{what} is no folder here, and cannot be fetched from the Hub ({_reason(chain)}). {LOCAL}."
+        f"{what} cannot be fetched from the Hub ({_reason(chain)}), and there is no folder {model_id} here. {LOCAL}."
     )
 
 

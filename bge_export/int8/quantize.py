@@ -22,9 +22,9 @@ from bge_export.int8.texts import calibration_rows, divided, held_back, odd_rows
 from bge_export.tokens import TextTokenizer
 
 FORMS = (0, 3, 5, 7)
-"""Places in the frontier of the forms that follow one another where the gate refuses what rounding did. About one in
-eight of the fastest is refused, for one text, and less than eight second parts did not help it; eight did
-(docs/decisions/0016)."""
+"""Places in the frontier of the forms that follow one another where the gate refuses what rounding did. The first of
+them after the fastest has eight second parts: of the one file that was looked at two and four did not help the text
+that was refused, eight did (docs/decisions/0016)."""
 
 
 @dataclass(frozen=True)
