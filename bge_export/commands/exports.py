@@ -23,6 +23,7 @@ from bge_export.parity.merge import merge
 from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import Lane, ParityReport, write_report
 from bge_export.torch_devices import limit_threads
+from bge_export.vectors import ReferenceVectors
 
 DEFAULT_MODEL = "BAAI/bge-small-en"
 
@@ -114,11 +115,14 @@ def export_model(
             publish(staging, out)
             return Exported(out, None)
         places = addition.places() if addition else ()
-        report, verdict = _prove_export(staging, artifacts, places, checkpoint, kept, policy, threads, track)
+        reference = run_oracle(checkpoint, builtin_corpus(), threads, track)
+        report, verdict = _prove_export(staging, artifacts, places, reference, checkpoint, kept, policy, threads, track)
         while coarse := only_too_coarse(made, verdict):
             made = make_finer(made, coarse, checkpoint, staging, track)
             artifacts = _record(staging, checkpoint, kept, made, weights, checked=check)
-            report, verdict = _prove_export(staging, artifacts, places, checkpoint, kept, policy, threads, track)
+            report, verdict = _prove_export(
+                staging, artifacts, places, reference, checkpoint, kept, policy, threads, track
+            )
         write_report(report, staging / REPORT)
         if addition and verdict.passed:
             addition.write_card(checkpoint, staging, artifacts, report)
@@ -137,14 +141,13 @@ def _record(
 
 
 def _prove_export(
-    staging: Path, artifacts: Sequence[Artifact], places: Sequence[Place], checkpoint: Checkpoint, kept: Kept,
-    policy: ThresholdPolicy, threads: int, track: Track,
+    staging: Path, artifacts: Sequence[Artifact], places: Sequence[Place], reference: ReferenceVectors,
+    checkpoint: Checkpoint, kept: Kept, policy: ThresholdPolicy, threads: int, track: Track,
 ) -> tuple[ParityReport, Verdict]:  # fmt: skip
     """Measure what is new in a staged folder, add what is known of the rest, and judge the whole."""
     corpus = builtin_corpus()
     earlier = kept.lanes(artifacts, corpus, checkpoint)
     new = [item for item in artifacts if not _is_proven(item, earlier)]
-    reference = run_oracle(checkpoint, corpus, threads, track)
     own = default_places(new, all_devices=False)
     report = measure_places(staging, new, [*own, *places], corpus, reference, threads, track)
     again = {(lane.target, lane.model, lane.runtime, lane.device) for lane in report.lanes}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bge_export.contracts import EmbeddingSpec, TokenBatch
-from bge_export.int8.encoder import SITES, Encoder
+from bge_export.int8.encoder import SITES, Encoder, Layer
 from bge_export.int8.forward import Trace, normalize, run_layer
 
 BATCH_TOKENS = 1024
@@ -163,15 +163,16 @@ def importance(
     chosen = torch.zeros(len(tokens.text), dtype=torch.bool)
     chosen[tokens.sample] = True
     for batch in texts:
-        _, gradients = backward(encoder, spec, batch, generator)
         count = int(batch.mask.sum())
         mine = chosen[start : start + count]
         start += count
-        for key, gradient in gradients.items():
-            squares = gradient[batch.mask].square()
-            token.setdefault(key, []).append(squares.sum(-1))
-            sample.setdefault(key, []).append(squares[mine])
-            total[key] = total.get(key, torch.zeros(())) + squares.sum(0)
+        for place, _, gradients in backward(encoder, spec, batch, generator):
+            for site, gradient in gradients.items():
+                key = place, site
+                squares = gradient[batch.mask].square()
+                token.setdefault(key, []).append(squares.sum(-1))
+                sample.setdefault(key, []).append(squares[mine])
+                total[key] = total.get(key, torch.zeros(())) + squares.sum(0)
         advance(1)
     return [
         {
@@ -186,22 +187,24 @@ def importance(
 
 def backward(
     encoder: Encoder, spec: EmbeddingSpec, batch: Batch, generator: torch.Generator
-) -> tuple[list[Trace], dict[tuple[int, str], Tensor]]:
-    """Return each layer on a batch, and by layer and site the gradient of e.v, [B, S, N], for a v that is drawn."""
-    traces, embedding = _forward(encoder, spec, batch)
+) -> Iterator[tuple[int, Trace, dict[str, Tensor]]]:
+    """Yield layers from the last to the first: place, trace, and by site the gradient of e.v, [B, S, N], for a drawn v.
+
+    Each layer is run again for its gradients, so that what they need is in memory for one layer at a time.
+    """
+    states = [batch.state]
+    with torch.no_grad():
+        for layer in encoder.layers:
+            states.append(run_layer(layer, states[-1], batch.bias).state)
+    last = states.pop().requires_grad_()
+    embedding = torch.nn.functional.normalize(_pool(spec, last, batch.mask), dim=-1)
     direction = torch.randn(embedding.shape, generator=generator)
-    outputs = {(place, site): trace.outputs[site] for place, trace in enumerate(traces) for site in SITES}
-    gradients = torch.autograd.grad((embedding * direction).sum(), list(outputs.values()))
-    return traces, dict(zip(outputs, gradients, strict=True))
-
-
-def _forward(encoder: Encoder, spec: EmbeddingSpec, batch: Batch) -> tuple[list[Trace], Tensor]:
-    state = batch.state.clone().requires_grad_()
-    traces: list[Trace] = []
-    for layer in encoder.layers:
-        traces.append(run_layer(layer, state, batch.bias))
-        state = traces[-1].state
-    return traces, torch.nn.functional.normalize(_pool(spec, state, batch.mask), dim=-1)
+    (arriving,) = torch.autograd.grad((embedding * direction).sum(), last)
+    for place, layer in reversed(list(enumerate(encoder.layers))):
+        state = states.pop().detach().requires_grad_()
+        trace = run_layer(layer, state, batch.bias)
+        *gradients, arriving = torch.autograd.grad(trace.state, [*trace.outputs.values(), state], arriving)
+        yield place, trace, dict(zip(trace.outputs, gradients, strict=True))
 
 
 def _pool(spec: EmbeddingSpec, state: Tensor, mask: Tensor) -> Tensor:
@@ -214,36 +217,35 @@ def _pool(spec: EmbeddingSpec, state: Tensor, mask: Tensor) -> Tensor:
 
 
 def observe(
-    encoder: Encoder, texts: Sequence[Batch], ranges: Sequence[Batch], weights: Sequence[dict[str, Importance]]
-) -> Iterator[Observation]:
-    """Yield one layer after the other on the calibration texts; only one layer's tensors are in memory.
+    layer: Layer, texts: Sequence[Batch], ranges: Sequence[Batch], states: list[Tensor], weights: dict[str, Importance]
+) -> Observation:
+    """Return one layer on the calibration texts. All of a layer's tensors are much: let go of one before the next.
 
     Args:
-        encoder: the encoder in float32.
+        layer: the layer in float32.
         texts: the calibration texts.
         ranges: further texts, of which only the range of each channel is taken.
-        weights: the importance of each layer.
+        states: the layer's input on each batch of both, [B, S, H]; replaced by its results.
+        weights: the importance of the layer's sites.
     """
-    states = [batch.state for batch in (*texts, *ranges)]
-    for layer, importance_of in zip(encoder.layers, weights, strict=True):
-        inputs: dict[str, list[Tensor]] = {site: [] for site in SITES}
-        low: dict[str, Tensor] = {}
-        high: dict[str, Tensor] = {}
-        inner: list[Tensor] = []
-        widths = [part.weight.shape[1] for part in (layer.query, layer.key, layer.value)]
-        for place, batch in enumerate((*texts, *ranges)):
-            with torch.no_grad():
-                trace = run_layer(layer, states[place], batch.bias)
-            states[place] = trace.state
-            seen = {site: trace.inputs[site][batch.mask] for site in SITES}
-            queries, keys, _ = torch.split(trace.outputs["qkv"][batch.mask], widths, dim=-1)
-            for name, rows in {**seen, "query": queries, "key": keys}.items():
-                low[name] = torch.minimum(low.get(name, rows[0]), rows.amin(0))
-                high[name] = torch.maximum(high.get(name, rows[0]), rows.amax(0))
-            if place < len(texts):
-                for site, rows in seen.items():
-                    inputs[site].append(rows)
-                inner.append(trace.inner[batch.mask])
-        yield Observation(
-            {site: torch.cat(parts) for site, parts in inputs.items()}, torch.cat(inner), importance_of, low, high
-        )
+    inputs: dict[str, list[Tensor]] = {site: [] for site in SITES}
+    low: dict[str, Tensor] = {}
+    high: dict[str, Tensor] = {}
+    inner: list[Tensor] = []
+    widths = [part.weight.shape[1] for part in (layer.query, layer.key, layer.value)]
+    for place, batch in enumerate((*texts, *ranges)):
+        with torch.no_grad():
+            trace = run_layer(layer, states[place], batch.bias)
+        states[place] = trace.state
+        seen = {site: trace.inputs[site][batch.mask] for site in SITES}
+        queries, keys, _ = torch.split(trace.outputs["qkv"][batch.mask], widths, dim=-1)
+        for name, rows in {**seen, "query": queries, "key": keys}.items():
+            low[name] = torch.minimum(low.get(name, rows[0]), rows.amin(0))
+            high[name] = torch.maximum(high.get(name, rows[0]), rows.amax(0))
+        if place < len(texts):
+            for site, rows in seen.items():
+                inputs[site].append(rows)
+            inner.append(trace.inner[batch.mask])
+    return Observation(
+        {site: torch.cat(inputs.pop(site)) for site in SITES}, torch.cat(inner), weights, low, high
+    )  # fmt: skip

@@ -63,14 +63,14 @@ def weighted_moments(encoder: Encoder, spec: EmbeddingSpec, texts: Sequence[Batc
     generator = torch.Generator().manual_seed(1)
     sums: dict[str, _Sums] = {}
     for batch in texts:
-        traces, gradients = backward(encoder, spec, batch, generator)
-        for (place, site), gradient in gradients.items():
-            x = traces[place].inputs[site][batch.mask].detach()
-            lengths = gradient[batch.mask].square().sum(-1).sqrt()
-            added = _Sums(hessian(x, lengths), x.T @ x, lengths.sum().item(), len(x))
-            # Layers may share a weight: then it answers for the tokens of all.
-            for name in _sources(encoder.layers[place], site):
-                sums[name] = sums[name].joined(added) if name in sums else added
+        for place, trace, gradients in backward(encoder, spec, batch, generator):
+            for site, gradient in gradients.items():
+                x = trace.inputs[site][batch.mask].detach()
+                lengths = gradient[batch.mask].square().sum(-1).sqrt()
+                added = _Sums(hessian(x, lengths), x.T @ x, lengths.sum().item(), len(x))
+                # Layers may share a weight: then it answers for the tokens of all.
+                for name in _sources(encoder.layers[place], site):
+                    sums[name] = sums[name].joined(added) if name in sums else added
     return {name: each.moments() for name, each in sums.items()}
 
 

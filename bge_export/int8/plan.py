@@ -102,10 +102,11 @@ def plan_layers(
     tokens = observed_tokens(texts)
     with track("int8: calibrating, batches", len(texts)) as advance:
         weights = importance(encoder, spec, texts, tokens, advance)
+    states = [batch.state for batch in (*texts, *ranges)]
     plans = []
     with track("int8: planning, layers", len(encoder.layers)) as advance:
-        for layer, seen in zip(encoder.layers, observe(encoder, texts, ranges, weights), strict=True):
-            plans.append(_plan_layer(layer, seen, tokens, settings))
+        for layer in encoder.layers:
+            plans.append(_plan_layer(layer, observe(layer, texts, ranges, states, weights.pop(0)), tokens, settings))
             advance(1)
     return plans
 
