@@ -144,7 +144,7 @@ class ExportedModel:
         files: relative to the folder, the model file first.
         inputs, outputs: names of the graph's ends.
         facts: what was found out on the way, for the manifest.
-        finer: makes the same more exactly, should the gate refuse this one; None where nothing does.
+        finer: writes the same more exactly in its place, should the gate refuse it; None where nothing does.
     """
 
     precision: str
@@ -152,7 +152,7 @@ class ExportedModel:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     facts: Mapping[str, object] = field(default_factory=dict)
-    finer: "Exporter | None" = None
+    finer: "Callable[[Track], ExportedModel] | None" = None
 
 
 class Exporter(Protocol):

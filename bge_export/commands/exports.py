@@ -118,7 +118,7 @@ def export_model(
         reference = run_oracle(checkpoint, builtin_corpus(), threads, track)
         report, verdict = _prove_export(staging, artifacts, places, reference, checkpoint, kept, policy, threads, track)
         while coarse := only_too_coarse(made, verdict):
-            made = make_finer(made, coarse, checkpoint, staging, track)
+            made = make_finer(made, coarse, track)
             artifacts = _record(staging, checkpoint, kept, made, weights, checked=check)
             report, verdict = _prove_export(
                 staging, artifacts, places, reference, checkpoint, kept, policy, threads, track

@@ -1,6 +1,6 @@
 """What an exporter wrote, and what is written in its place where the gate finds it too coarse."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,28 +29,26 @@ class Coarse:
 
     Attributes:
         made: the model.
-        exporter: writes its next, more exact form.
+        finer: writes its next, more exact form in its place.
         reason: why it was refused, one line.
     """
 
     made: Made
-    exporter: Exporter
+    finer: Callable[[Track], ExportedModel]
     reason: str
 
 
 def make(
-    exporter: Exporter, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track,
-    refused: Sequence[str] = (),
+    exporter: Exporter, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track
 ) -> list[Made]:  # fmt: skip
-    """Write models below `root`; their records say why coarser forms were `refused` before them."""
+    """Write models below `root`."""
     tools = {name: version(name) for name in sorted(("bge-export", *exporter.tools))}
-    before = {"refused": list(refused)} if refused else {}
     return [
         Made(
             model,
             Model(
                 target=f"{exporter.format}-{model.precision}", files=list(model.files), inputs=list(model.inputs),
-                outputs=list(model.outputs), tools=tools, options={**exporter.options, **model.facts, **before},
+                outputs=list(model.outputs), tools=tools, options={**exporter.options, **model.facts},
             ),
         )
         for model in exporter.export(checkpoint, root, precisions, track)
@@ -68,11 +66,14 @@ def only_too_coarse(made: Sequence[Made], verdict: Verdict) -> Coarse | None:
     return None
 
 
-def make_finer(
-    made: Sequence[Made], coarse: Coarse, checkpoint: Checkpoint, root: Path, track: Track
-) -> list[Made]:  # fmt: skip
-    """Write the finer form over the coarse one; return all models with it in the other's place."""
+def make_finer(made: Sequence[Made], coarse: Coarse, track: Track) -> list[Made]:
+    """Write the finer form over the coarse one; return all models with it in the other's place.
+
+    Its record says why the coarser forms before it were refused.
+    """
     with track(f"refused, so a finer form follows: {coarse.reason}", 1):
-        refused = [*coarse.made.record.options.get("refused", ()), coarse.reason]
-    again = make(coarse.exporter, checkpoint, root, [coarse.made.model.precision], track, refused)
-    return [new for one in made for new in (again if one is coarse.made else [one])]
+        old = coarse.made.record
+        refused = [*old.options.get("refused", ()), coarse.reason]
+    model = coarse.finer(track)
+    finer = Made(model, old.model_copy(update={"options": {**old.options, **model.facts, "refused": refused}}))
+    return [finer if one is coarse.made else one for one in made]

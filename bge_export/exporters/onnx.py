@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from bge_export.contracts import Checkpoint, ExportedModel, Track, untracked
-from bge_export.int8.quantize import Int8Options, quantize
+from bge_export.int8.quantize import Int8Options, Quantized, quantize
 from bge_export.manifest import MODEL_FILES
 from bge_export.onnx_trace import trace
 from bge_export.precision import bnb4, dynamic, fp16, q4
@@ -74,19 +74,26 @@ class OnnxExporter:
         for precision in self.precisions:
             if precision not in precisions:
                 continue
-            facts: dict[str, object] = {}
-            finer = None
             if precision == "int8":
                 quantized = quantize(graphs["fp32"], checkpoint, self.int8, "sequence-major", track)
-                model, facts = quantized.model, quantized.record()
-                finer = replace(self, int8=quantized.finer) if quantized.finer else None
-            else:
-                with track(f"onnx-{precision}", 1):
-                    model = _made(precision, graphs, checkpoint)
-            files = save(model, root, MODEL_FILES[f"onnx-{precision}"])
-            inputs, outputs = (tuple(v.name for v in ends) for ends in (model.graph.input, model.graph.output))
-            written.append(ExportedModel(precision, files, inputs, outputs, facts, finer))
+                written.append(_save_int8(quantized, root))
+                continue
+            with track(f"onnx-{precision}", 1):
+                model = _made(precision, graphs, checkpoint)
+            written.append(_save_model(model, root, precision))
         return written
+
+
+def _save_int8(quantized: Quantized, root: Path) -> ExportedModel:
+    more = quantized.finer
+    finer = None if more is None else lambda track: _save_int8(more(track), root)
+    return replace(_save_model(quantized.model, root, "int8"), facts=quantized.record(), finer=finer)
+
+
+def _save_model(model: onnx.ModelProto, root: Path, precision: str) -> ExportedModel:
+    files = save(model, root, MODEL_FILES[f"onnx-{precision}"])
+    inputs, outputs = (tuple(v.name for v in ends) for ends in (model.graph.input, model.graph.output))
+    return ExportedModel(precision, files, inputs, outputs)
 
 
 def _made(precision: str, graphs: dict[str, onnx.ModelProto], checkpoint: Checkpoint) -> onnx.ModelProto:

@@ -16,7 +16,7 @@ import openvino
 
 from bge_export.contracts import Checkpoint, ExportedModel, Track, untracked
 from bge_export.errors import ExportError, UsageError
-from bge_export.int8.quantize import Int8Options, quantize
+from bge_export.int8.quantize import Int8Options, Quantized, quantize
 from bge_export.manifest import MODEL_FILES
 from bge_export.onnx_trace import trace
 
@@ -82,14 +82,17 @@ class OpenVinoExporter:
         written: list[ExportedModel] = []
         if "int8" in precisions:  # first, because converting empties a graph
             quantized = quantize(graph, checkpoint, self.int8, "batch-major", track)
-            model = self._converted(quantized.model, checkpoint, root)
-            finer = replace(self, int8=quantized.finer) if quantized.finer else None
-            saved = _save(model, quantized.model, root, "int8")
-            written.append(replace(saved, facts=quantized.record(), finer=finer))
+            written.append(self._save_int8(quantized, checkpoint, root))
         if floats := [precision for precision in precisions if precision != "int8"]:
             model = self._converted(graph, checkpoint, root)
             written += [_save(model, graph, root, precision) for precision in floats]
         return written
+
+    def _save_int8(self, quantized: Quantized, checkpoint: Checkpoint, root: Path) -> ExportedModel:
+        more = quantized.finer
+        finer = None if more is None else lambda track: self._save_int8(more(track), checkpoint, root)
+        saved = _save(self._converted(quantized.model, checkpoint, root), quantized.model, root, "int8")
+        return replace(saved, facts=quantized.record(), finer=finer)
 
     def _converted(self, graph: onnx.ModelProto, checkpoint: Checkpoint, root: Path) -> openvino.Model:
         with tempfile.TemporaryDirectory(dir=root) as folder:

@@ -1,16 +1,19 @@
 """A float32 graph to a static 8-bit graph: read, calibrate, plan, build, arrange."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx
 
-from bge_export.contracts import Checkpoint, Track, untracked
+from bge_export.contracts import Checkpoint, EmbeddingSpec, Track, untracked
 from bge_export.digest import file_sha256
 from bge_export.errors import UsageError
 from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder
 from bge_export.int8.calibration import batches
+from bge_export.int8.form import Form
 from bge_export.int8.forms import form_at, most_forms
 from bge_export.int8.frontier import Judge, Step, cheapest
 from bge_export.int8.padding import pad_inputs
@@ -36,19 +39,12 @@ class Int8Options:
         cls_only: whether the graph returns the first token's state alone, [B, 1, D].
         min_cosine: the smallest cosine that texts held back must reach; None for the fastest form.
         web: whether the graph pads its inputs, so that a text has one vector in WebAssembly too (`padding.py`).
-        form: the place in the frontier of the form that is made where no cosine is asked for, 0 for the fastest.
     """
 
     calibration: Path | None = None
     cls_only: bool = False
     min_cosine: float | None = None
     web: bool = False
-    form: int = 0
-
-    def finer(self) -> "Int8Options | None":
-        """Return what makes the next of `FORMS`, should the gate refuse this one; a search has chosen its own."""
-        later = [place for place in FORMS if place > self.form]
-        return replace(self, form=later[0]) if later and self.min_cosine is None else None
 
     def record(self) -> dict[str, object]:
         """Return the options for a manifest: of a file its name and digest, never where it lay."""
@@ -56,7 +52,6 @@ class Int8Options:
         texts = "built-in" if file is None else {"name": file.name, "sha256": file_sha256(file)}
         return {
             "calibration": texts, "cls_only": self.cls_only, "min_cosine": self.min_cosine, "web": self.web,
-            "form": self.form,
         }  # fmt: skip
 
 
@@ -68,18 +63,36 @@ class Quantized:
         model: the graph.
         steps: of the search for it; none where nothing was searched.
         plain: why the plain arrangement was used; None for the fast one.
-        finer: makes a more exact one; None where nothing does.
+        form: its place in the frontier, 0 for the fastest; None where it was searched for, or is plain.
+        finer: makes a more exact one of what was calibrated and planned for this one; None where nothing does.
     """
 
     model: onnx.ModelProto
     steps: tuple[Step, ...] = ()
     plain: str | None = None
-    finer: Int8Options | None = None
+    form: int | None = None
+    finer: "Callable[[Track], Quantized] | None" = None
 
     def record(self) -> dict[str, object]:
         """Return for a manifest what was found out on the way."""
-        found: dict[str, object] = {"frontier": [step.record() for step in self.steps]} if self.steps else {}
-        return found if self.plain is None else found | {"plain_arrangement": self.plain}
+        found = {"plain_arrangement": self.plain, "form": self.form}
+        steps = {"frontier": [step.record() for step in self.steps]} if self.steps else {}
+        return steps | {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What all forms of one encoder share.
+
+    Attributes:
+        builder: of the encoder.
+        judge: has the texts that a form is tried on.
+        options: what the user chose.
+    """
+
+    builder: Builder
+    judge: Judge
+    options: Int8Options
 
 
 def quantize(
@@ -113,35 +126,63 @@ def quantize(
     except UnknownGraph as reason:
         _need_no_layers(options, checkpoint, reason)
         plain = quantize_plain(model, rows, tokenizer)
-        return Quantized(_padded(plain, checkpoint, options), plain=str(reason))
+        return Quantized(_padded(plain, checkpoint.spec, options), plain=str(reason))
     if options.cls_only and encoder.tail is not None:
         raise UsageError("--cls-only and --sentence-embedding exclude each other. Leave out one of them.")
-    search = options.min_cosine is not None
-    rows, kept = held_back(rows) if search else (rows, [])
+    rows, kept = (rows, []) if options.min_cosine is None else held_back(rows)
     main, rest = divided(rows)
     texts, ranges = batches(encoder, main, tokenizer.pad), batches(encoder, rest, tokenizer.pad)
     plans = plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(), track)
-    with track("int8: rounding, layers", len(plans)) as advance:
+    with track("int8: ordering channels", 1):
         builder = Builder(encoder, plans)
-        form, steps = form_at(builder, arrangement, options.form), list[Step]()
-        builder.build(form, advance)
     marks = single_marks(tokenizer)
-    if options.min_cosine is None:
-        judge = Judge.of(model, marks, tokenizer.pad, checkpoint.spec, arrangement)
-        with track("int8: candidates tried, at most", len(WIDENINGS)) as advance:
-            form = steadiest(builder, form, judge, cls_only=options.cls_only, advance=advance)
-    else:
-        odd = {*marks, *(odd_rows(tokenizer) if options.calibration is None else ())}
-        judge = Judge.of(model, [*kept, *marks], tokenizer.pad, checkpoint.spec, arrangement, odd)
-        with track("int8: forms tried, at most", most_forms(builder)) as advance:
-            form, steps = cheapest(builder, judge, options.min_cosine, cls_only=options.cls_only, advance=advance)
+    odd = {*marks, *(odd_rows(tokenizer) if options.calibration is None else ())}
+    judge = Judge.of(model, [*kept, *marks], tokenizer.pad, checkpoint.spec, arrangement, odd)
+    planned = _Planned(builder, judge, options)
+    if options.min_cosine is not None:
+        return _searched(planned, options.min_cosine, track)
+    return _at(planned, FORMS, track)
+
+
+def _at(planned: _Planned, places: Sequence[int], track: Track) -> Quantized:
+    """Return the form at the first of some places of the frontier; those after it are to follow where it is refused."""
+    form = _rounded(planned, places[0], track)
+    with track("int8: candidates tried, at most", len(WIDENINGS)) as advance:
+        form = steadiest(
+            planned.builder, form, planned.judge, cls_only=planned.options.cls_only, advance=advance
+        )  # fmt: skip
+    finer = partial(_at, planned, places[1:]) if places[1:] else None
+    return Quantized(_arranged(planned, form, track), form=places[0], finer=finer)
+
+
+def _searched(planned: _Planned, least: float, track: Track) -> Quantized:
+    """Return the cheapest form that holds a cosine of `least`."""
+    builder = planned.builder
+    _rounded(planned, 0, track)
+    with track("int8: forms tried, at most", most_forms(builder)) as advance:
+        form, steps = cheapest(
+            builder, planned.judge, least, cls_only=planned.options.cls_only, advance=advance
+        )  # fmt: skip
+    return Quantized(_arranged(planned, form, track), tuple(steps))
+
+
+def _rounded(planned: _Planned, place: int, track: Track) -> Form:
+    """Return the form at a place of the frontier; the builder keeps its weights."""
+    with track("int8: rounding, layers", len(planned.builder.plans)) as advance:
+        form = form_at(planned.builder, planned.judge.arrangement, place)
+        planned.builder.build(form, advance)
+    return form
+
+
+def _arranged(planned: _Planned, form: Form, track: Track) -> onnx.ModelProto:
+    arrangement, options = planned.judge.arrangement, planned.options
     with track(f"int8: arranging {arrangement}", 1):
-        arranged = arrange(builder.build(form), arrangement, cls_only=options.cls_only)
-    return Quantized(_padded(arranged, checkpoint, options), tuple(steps), finer=options.finer())
+        model = arrange(planned.builder.build(form), arrangement, cls_only=options.cls_only)
+    return _padded(model, planned.judge.spec, options)
 
 
-def _padded(model: onnx.ModelProto, checkpoint: Checkpoint, options: Int8Options) -> onnx.ModelProto:
-    return pad_inputs(model, checkpoint.spec.max_tokens) if options.web else model
+def _padded(model: onnx.ModelProto, spec: EmbeddingSpec, options: Int8Options) -> onnx.ModelProto:
+    return pad_inputs(model, spec.max_tokens) if options.web else model
 
 
 def _need_no_layers(options: Int8Options, checkpoint: Checkpoint, reason: UnknownGraph) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,13 @@ def test_the_next_form_that_passes_is_published_and_says_which_were_refused(
     assert len(done.proof.report.runs) == 1
     float_model, model = read_manifest(done.place).models
     assert "refused" not in float_model.options
-    assert model.options["int8"]["form"] == FORMS[len(model.options["refused"])] > 0
+    assert model.options["form"] == FORMS[len(model.options["refused"])] > 0
     assert all("cosine" in reason for reason in model.options["refused"])
     assert sum("refused, so a finer form follows: onnx-int8@" in stage for stage in stages) == len(
         model.options["refused"]
     )
     assert sum(stage == "onnx-fp32" for stage in stages) == 1
+    assert sum("calibrating" in stage for stage in stages) == 1, "what is planned serves all forms"
     show_int8(done.place)
     assert capsys.readouterr().out.count("onnx-int8: a coarser, faster form was refused: onnx-int8@") == len(
         model.options["refused"]
@@ -79,21 +81,42 @@ def test_what_no_form_holds_is_refused_with_all_reasons(
     assert done.place == tmp_path / "out.refused"
     assert not (tmp_path / "out").exists()
     (model,) = read_manifest(done.place).models
-    assert (model.options["int8"]["form"], len(model.options["refused"])) == (1, 1)
+    assert (model.options["form"], len(model.options["refused"])) == (1, 1)
 
 
-def test_a_search_has_chosen_its_form() -> None:
-    assert Int8Options(min_cosine=0.99).finer() is None
-    assert Int8Options().finer() == Int8Options(form=FORMS[1])
-    assert Int8Options(form=FORMS[-1]).finer() is None
+def test_a_search_has_chosen_its_form(tiny: Path, tmp_path: Path) -> None:
+    done = export_model(
+        OnnxExporter(int8=Int8Options(min_cosine=0.9)), str(tiny), tmp_path / "out", precisions=["int8"],
+        thresholds=limits(tmp_path / "limits.toml", 0.999999),
+    )  # fmt: skip
+    assert done.place == tmp_path / "out.refused"
+    (model,) = read_manifest(done.place).models
+    assert not {"form", "refused"} & set(model.options)
 
 
-def test_a_form_beyond_the_most_exact_is_the_most_exact(tiny: Path, tmp_path: Path) -> None:
+def test_a_finer_form_is_the_same_file_as_if_it_were_the_first(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for places in ((0, 4), (4,)):
+        monkeypatch.setattr(quantize, "FORMS", places)
+        done = export_model(
+            OnnxExporter(), str(tiny), tmp_path / str(len(places)), precisions=["int8"],
+            thresholds=limits(tmp_path / "limits.toml", 0.999999),
+        )  # fmt: skip
+        files.append((done.place / "onnx/model_quantized.onnx").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_a_form_beyond_the_most_exact_is_the_most_exact(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As of an encoder with so few sites that it has fewer forms than `FORMS` reaches."""
     files = []
     for place in (100, 101):
+        monkeypatch.setattr(quantize, "FORMS", (place,))
         out = tmp_path / str(place)
-        export_model(OnnxExporter(int8=Int8Options(form=place)), str(tiny), out, precisions=["int8"], check=False)
+        export_model(OnnxExporter(), str(tiny), out, precisions=["int8"], check=False)
         files.append((out / "onnx/model_quantized.onnx").read_bytes())
     assert files[0] == files[1]
 
@@ -101,7 +124,8 @@ def test_a_form_beyond_the_most_exact_is_the_most_exact(tiny: Path, tmp_path: Pa
 def made(target: str, *, finer: bool) -> Made:
     precision = target.partition("-")[2]
     record = Model(target=target, files=["a"], inputs=[], outputs=[], tools={}, options={})
-    return Made(ExportedModel(precision, ("a",), (), (), finer=OnnxExporter() if finer else None), record)
+    model = ExportedModel(precision, ("a",), (), ())
+    return Made(replace(model, finer=(lambda _: model) if finer else None), record)
 
 
 COARSE = failure("cosine", "0.99", "0.996", lane="onnx-int8@onnxruntime:cpu last_hidden_state", row="a")

@@ -1,0 +1,66 @@
+"""What an error at a site does to the embedding, against the same error made: a bias that is moved a little."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from architectures import KINDS, Kind, build
+
+from bge_export.checkpoint import open_checkpoint
+from bge_export.int8.calibration import Batch, backward, batches
+from bge_export.int8.encoder import Encoder, Layer, Linear
+from bge_export.int8.forward import run_layer
+from bge_export.int8.reading import read_encoder
+from bge_export.onnx_trace import trace
+from bge_export.tokens import TextTokenizer
+
+TEXTS = ("hello world", "the dog sleeps in the garden", "a question about the weather")
+STEP = 1e-2
+
+
+def moved(layer: Layer, site: str, step: np.ndarray) -> Layer:
+    """Return the layer with a site's result moved, for all tokens alike; of queries, keys and values the values."""
+    name = "value" if site == "qkv" else site
+    part: Linear = getattr(layer, name)
+    bias = np.zeros(part.weight.shape[1], np.float32) if part.bias is None else part.bias
+    return replace(layer, **{name: replace(part, bias=(bias + step).astype(np.float32))})
+
+
+def along(encoder: Encoder, batch: Batch, pooling: str, direction: torch.Tensor) -> float:
+    """Return e.v, summed over the texts."""
+    state = batch.state
+    for layer in encoder.layers:
+        state = run_layer(layer, state, batch.bias).state
+    weights = batch.mask[..., None].to(state.dtype)
+    pooled = state[:, 0] if pooling == "cls" else (state * weights).sum(1) / weights.sum(1)
+    return float((torch.nn.functional.normalize(pooled.double(), dim=-1) * direction).sum())
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_what_a_moved_bias_does(kind: Kind, pooling: Literal["cls", "mean"], tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(str(build(kind, tmp_path / kind, pooling)))
+    encoder = read_encoder(trace(checkpoint, tmp_path, sentence_embedding=False))
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    (batch,) = batches(encoder, tokenizer.encode(TEXTS), tokenizer.pad)
+    size = batch.state.shape[-1]
+    direction = torch.randn((len(TEXTS), size), generator=torch.Generator().manual_seed(7))
+    random = np.random.default_rng(0)
+    seen = []
+    for place, step_trace, gradients in backward(encoder, checkpoint.spec, batch, torch.Generator().manual_seed(7)):
+        seen.append(place)
+        assert step_trace.inputs["qkv"].shape == batch.state.shape
+        for site, gradient in gradients.items():
+            width = size if site == "qkv" else gradient.shape[-1]
+            step = random.choice([-STEP, STEP], width)
+            ends = []
+            for sign in (1, -1):
+                layers = list(encoder.layers)
+                layers[place] = moved(layers[place], site, sign * step)
+                ends.append(along(replace(encoder, layers=tuple(layers)), batch, pooling, direction))
+            predicted = float((gradient[..., -width:].sum((0, 1)) * torch.from_numpy(step)).sum())
+            assert predicted == pytest.approx((ends[0] - ends[1]) / 2, rel=0.05, abs=2e-5), (place, site)
+    assert seen == list(reversed(range(len(encoder.layers))))
