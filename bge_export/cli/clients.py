@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bge_export.bundle_files import MANIFEST
 from bge_export.cli.options import PASSED, Json
 from bge_export.cli.output import out, print_json
 
@@ -37,14 +38,17 @@ def check(
 
     Targets: transformers.js@2.5, @2.17, @3, @4, @3-webgpu, @4-webgpu, and supabase-edge, whose limits of memory and CPU
     are measured in Deno. A target is refused where a file would not load or would give wrong vectors, or none fits.
-    The folder need not be one that bge-export wrote.
+    The folder need not be one that bge-export wrote. Of one that is, the gate's verdict is printed too: whether its
+    embeddings are right is another question, which does not change the exit status here.
     """
+    from bge_export.commands import folder_verdict
     from bge_export.compatibility.check import check_targets
     from bge_export.compatibility.render import render_check
 
     found = check_targets(folder, target, dtypes=[name.strip() for name in dtypes.split(",") if name.strip()])
+    gate = folder_verdict(folder) if (folder / MANIFEST).is_file() else None
     if as_json:
-        print_json({"refused": list(found.refused), "files": [asdict(one) for one in found.files]})
+        print_json({"refused": list(found.refused), "gate": gate, "files": [asdict(one) for one in found.files]})
     else:
-        out().print(render_check(found))
+        out().print(render_check(found, gate))
     return found.exit_status

@@ -7,8 +7,8 @@ from rich.text import Text
 from bge_export.compatibility.findings import FileCheck, FolderCheck
 
 
-def render_check(check: FolderCheck) -> RenderableType:
-    """Return the table of files and targets, every reason, and the verdict."""
+def render_check(check: FolderCheck, gate: str | None) -> RenderableType:
+    """Return the table of files and targets, every reason, and the verdict; with the gate's, where there is one."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("target", "file", "MB", "state", "peak MiB", "first s", "first CPU s", "next s"):
         table.add_column(column, justify="right" if column in ("MB", "peak MiB") else "left", overflow="fold")
@@ -17,7 +17,10 @@ def render_check(check: FolderCheck) -> RenderableType:
         table.add_row(*_cells(one))
         reasons += [Text(f"{one.state} {one.target} {one.file or 'folder'}: {finding}") for finding in one.findings]
     verdict = f"REFUSED: {', '.join(check.refused)}" if check.refused else "PASSED: every target has a file that fits."
-    return Group(table, *([Text("")] if reasons else []), *reasons, Text(""), Text(verdict, style="bold"))
+    lines = [Text(verdict, style="bold")]
+    if gate is not None:
+        lines.append(Text(f"Are its embeddings right? The gate: {gate}"))
+    return Group(table, *([Text("")] if reasons else []), *reasons, Text(""), *lines)
 
 
 def _cells(one: FileCheck) -> tuple[str, ...]:

@@ -263,3 +263,23 @@ def test_the_command_measures_a_host_and_its_exit_status_is_the_verdict(folder: 
     assert done.returncode == 1
     assert "REFUSED: transformers.js@4" in done.stdout
     assert "tokenizer.json with padding baked in" in done.stdout
+
+
+def test_the_command_says_what_the_gate_says(folder: Path, tiny: Path, tmp_path: Path, bge) -> None:
+    """A folder that fits may hold wrong vectors, and one of somebody else's has no verdict."""
+
+    def said(place: Path) -> str:
+        done = bge("check", place, "--target", "transformers.js@4", "--json")
+        assert json.loads(done.stdout)["refused"] == []
+        assert done.returncode == 0
+        return str(json.loads(done.stdout)["gate"])
+
+    assert said(folder) == "none: the folder holds no report"
+    (folder / "bge_export.json").unlink()
+    assert said(folder) == "None"
+    proven = tmp_path / "proven"
+    assert bge("onnx", tiny, "--output", proven).returncode == 0
+    assert said(proven) == "passed"
+    change_json(proven / "parity.json", digest="0" * 64)
+    done = bge("check", proven, "--target", "transformers.js@4")
+    assert "Are its embeddings right? The gate: REFUSED for 1 reason; see: bge-export gate " in done.stdout
