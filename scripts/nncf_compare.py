@@ -1,6 +1,6 @@
 """Compare an int8 folder of OpenVINO with the file that NNCF's defaults make of the same model: exactness, then time.
 
-    scripts/nncf FOLDER [--texts FILE] [--threads N] [--seconds N] [--processes N]
+    scripts/nncf FOLDER [--texts FILE] [--shape BxS …] [--threads N] [--seconds N] [--processes N]
 
 FOLDER was written by `bge-export openvino MODEL -o FOLDER --quantize int8`. NNCF is given the package's calibration
 texts, like our own recipe. Its file is kept as FOLDER.nncf/openvino_model.xml, and made once. Time is measured in
@@ -72,9 +72,9 @@ def embed(
     return np.asarray(joined / np.linalg.norm(joined, axis=1, keepdims=True))
 
 
-def timed(ours: Path, theirs: Path, threads: int, seconds: float) -> BenchReport:
+def timed(ours: Path, theirs: Path, shapes: Sequence[str], threads: int, seconds: float) -> BenchReport:
     """Return our time beside theirs."""
-    return bench_files([ours], against=theirs, threads=(threads,), seconds=seconds)
+    return bench_files([ours], against=theirs, shapes=shapes, threads=(threads,), seconds=seconds)
 
 
 def main() -> int:
@@ -82,6 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--texts", type=Path, help="a .txt, .jsonl or .tsv file [default: the fixture texts]")
+    parser.add_argument("--shape", action="append", default=[], help="such as 8x17, repeatable [default: as for bench]")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20, help="of each process [default: 20]")
     parser.add_argument("--processes", type=int, default=5, help="in which time is measured [default: 5]")
@@ -111,7 +112,8 @@ def main() -> int:
     alike = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=alike, max_tasks_per_child=1) as pool_:
         reports = [
-            pool_.submit(timed, ours, theirs, chosen.threads, chosen.seconds).result() for _ in range(chosen.processes)
+            pool_.submit(timed, ours, theirs, chosen.shape, chosen.threads, chosen.seconds).result()
+            for _ in range(chosen.processes)
         ]
     Console(width=160, highlight=False).print(render(reports[0]))
     ratios = [lane.ratio for report in reports for lane in report.lanes if lane.file != report.base]

@@ -4,15 +4,14 @@
                      its bias and both attention products with their transpositions (Node, wasm, Python)
     BATCH_MAJOR      [B, S, width], `MatMul` and `Add`: OpenVINO fuses attention, and rounding into the layer before.
                      Queries and keys are rounded too, since it multiplies them as integers. What is rounded is
-                     normalised a second time, scaled, in place of a product. Keys are padded to whole vectors: the
-                     softmax adds up what is left of one in another order, so that a text's embedding would depend on
-                     the length of its batch
+                     normalised a second time, scaled, in place of a product. Keys and values are padded to whole
+                     vectors: the softmax adds up what is left of one in another order, so that a text's embedding would
+                     depend on the length of its batch
 
 Both hold the same integers. What was measured, operator by operator: docs/decisions/0016.
 """
 
-from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -20,7 +19,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bge_export.contracts import LAST_HIDDEN_STATE
-from bge_export.int8.grid import Grid
 from bge_export.int8.parts import Parts, RoundedInput
 from bge_export.int8.quantized import QuantizedEncoder, QuantizedLayer, QuantizedLinear, Site
 from bge_export.int8.scores import KEY_GREATEST
@@ -103,25 +101,31 @@ class _Writer(Parts):
     def layer(self, layer: QuantizedLayer, x: ir.Value, bias: ir.Value) -> ir.Value:
         scaled = self.scaled(x, layer.qkv, "qkv")
         parts = self.parts(scaled, layer.qkv, "qkv")
-        keys = parts if self.by_sequence else self.whole_input(parts, "qkv")
-        value = self.heads(self.linear(keys, layer.value, "value"), layer, "value")
-        asking, asked = self.scored(parts, keys, layer)
+        value = self.heads(self.whole(self.linear(parts, layer.value, "value"), "value"), layer, "value")
+        asking, asked = self.scored(parts, layer)
         query, key = self.heads(asking, layer, "query"), self.heads(asked, layer, "key")
         columns = self.op("Transpose", [key], "key/columns", perm=[0, 1, 3, 2])
         scores = self.op("Add", [self.op("MatMul", [query, columns], "scores"), bias], "scores/masked")
         mixed = self.op("MatMul", [self.op("Softmax", [scores], "probabilities", axis=-1), value], "mixed")
         return self.rest_of_layer(layer, x, self.together(mixed, layer.value.weight.integers.shape[1]))
 
-    def scored(self, asking: RoundedInput, asked: RoundedInput, layer: QuantizedLayer) -> tuple[ir.Value, ir.Value]:
-        """Return queries and keys; by batch they are rounded, where the layer says how."""
+    def scored(self, x: RoundedInput, layer: QuantizedLayer) -> tuple[ir.Value, ir.Value]:
+        """Return queries and keys; by batch they are rounded, where the layer says how.
+
+        Keys are padded as codes, between rounding and its reverse: of padded numbers OpenVINO would compute the scores
+        in floating point.
+        """
         plan = layer.scores
         if self.by_sequence or plan is None:
-            return self.linear(asking, layer.query, "query"), self.linear(asked, layer.key, "key")
-        query = self.linear(asking, layer.query.times(plan.balance), "query")
-        key = self.linear(asked, layer.key.lowered(plan.middle).times(np.reciprocal(plan.balance)), "key")
+            return self.linear(x, layer.query, "query"), self.whole(self.linear(x, layer.key, "key"), "key")
+        query = self.linear(x, layer.query.times(plan.balance), "query")
+        key = self.linear(x, layer.key.lowered(plan.middle).times(np.reciprocal(plan.balance)), "key")
         least, greatest = (self.floats(sign * KEY_GREATEST * plan.key_step, f"key.{sign}") for sign in (-1, 1))
         key = self.op("Clip", [key, least, greatest], "key/within")
-        return self.rounded_evenly(query, plan.query_step, "query"), self.rounded_evenly(key, plan.key_step, "key")
+        return (
+            self.rounded_evenly(query, plan.query_step, "query"),
+            self.rounded_evenly(key, plan.key_step, "key", lambda codes: self.whole(codes, "key", np.int8)),
+        )
 
     def rest_of_layer(
         self, layer: QuantizedLayer, x: ir.Value, attended: ir.Value, *, only_first: bool = False
@@ -171,7 +175,7 @@ class _Writer(Parts):
     def by_text(self, x: ir.Value, hidden: int) -> ir.Value:
         """Return the states as [B, S, H]; by batch, S is that of `whole`."""
         if not self.by_sequence:
-            return self.whole(x, self.floats(0.0, "nothing"), "texts")
+            return self.whole(x, "texts")
         if self._texts is None:
             shape = self.op("Concat", [self.sizes[1], self.sizes[0], self.integers([hidden])], "sizes", axis=0)
             split = self.op("Reshape", [x, shape], "texts/split")
@@ -216,28 +220,11 @@ class _Writer(Parts):
         shape = [self.sizes[0], self.integers([1]), self.sizes[1], self.sizes[1]]
         return self.op("Expand", [total, self.op("Concat", shape, "sizes/scores", axis=0)], "bias/expanded")
 
-    def whole(self, x: ir.Value, nothing: ir.Value, name: str) -> ir.Value:
-        """Return states [B, S, H] or their codes with S rounded up to whole vectors; `nothing` is 0 or its code."""
-        return self.op("Pad", [x, self._padding, nothing], name)
-
-    def whole_input(self, x: RoundedInput, name: str) -> RoundedInput:
-        """Return a rounded input with `whole` rows.
-
-        Its codes are padded, which is a quarter of the bytes; of padded numbers OpenVINO would compute products in
-        floating point.
-        """
-
-        def padded(codes: ir.Value, grid: Grid, name: str) -> tuple[ir.Value, ir.Value]:
-            nothing = self.constant(np.array(grid.zero, np.uint8), f"{name}.zero")
-            codes = self.whole(codes, nothing, f"{name}/whole_codes")
-            return codes, self.unrounded(codes, grid, f"{name}/whole")
-
-        codes, whole = padded(x.codes, x.grid, name)
-        second = x.second
-        if second is not None and not second.narrow:
-            rest_codes, rest = padded(second.codes, second.grid, f"{name}.rest")
-            second = replace(second, same=whole, codes=rest_codes, rest=rest)
-        return RoundedInput(codes, whole, x.grid, second)
+    def whole(self, x: ir.Value, name: str, kind: type[np.number[Any]] = np.float32) -> ir.Value:
+        """Return what is read as keys or values, [B, S, H], with S rounded up to whole vectors, by zeros; by batch."""
+        if self.by_sequence:
+            return x
+        return self.op("Pad", [x, self._padding, self.constant(np.array(0, kind), f"{name}.nothing")], f"{name}/padded")
 
     def _sequence_first(self, embedded: ir.Value) -> None:
         """Make the sum of embeddings [S, B, H] by turning the ids that look them up, which are small."""

@@ -1,6 +1,6 @@
 """The parts that both arrangements are made of: normalisations, rounded inputs, linear layers, activations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +23,12 @@ class SecondPart:
 
     Attributes:
         same: the rows of the first part that have a second.
-        codes: of their second part.
-        rest: what they stand for.
+        rest: their second part.
         grid: of `rest`.
         narrow: whether only first tokens have one.
     """
 
     same: ir.Value
-    codes: ir.Value
     rest: ir.Value
     grid: Grid
     narrow: bool
@@ -38,9 +36,8 @@ class SecondPart:
 
 @dataclass(frozen=True)
 class RoundedInput:
-    """A linear layer's input on a grid, as codes and as what they stand for, and its second part or None."""
+    """A linear layer's input, rounded to a grid, and its second part or None."""
 
-    codes: ir.Value
     whole: ir.Value
     grid: Grid
     second: SecondPart | None = None
@@ -98,10 +95,15 @@ class Parts:
         codes = self.op("QuantizeLinear", [x, *self._ends(grid, name)], f"{name}/codes")
         return codes, self.unrounded(codes, grid, name)
 
-    def rounded_evenly(self, x: ir.Value, step: float, name: str) -> ir.Value:
-        """Return x rounded to a symmetric int8 grid and back: OpenVINO multiplies two such as integers."""
+    def rounded_evenly(
+        self, x: ir.Value, step: float, name: str, between: Callable[[ir.Value], ir.Value] = lambda codes: codes
+    ) -> ir.Value:
+        """Return x rounded to a symmetric int8 grid and back: OpenVINO multiplies two such as integers.
+
+        What `between` does is done to the codes.
+        """
         ends = [self.floats(step, f"{name}.step"), self.constant(np.array(0, np.int8), f"{name}.middle")]
-        codes = self.op("QuantizeLinear", [x, *ends], f"{name}/codes")
+        codes = between(self.op("QuantizeLinear", [x, *ends], f"{name}/codes"))
         return self.op("DequantizeLinear", [codes, *ends], f"{name}/rounded")
 
     def unrounded(self, codes: ir.Value, grid: Grid, name: str) -> ir.Value:
@@ -133,7 +135,7 @@ class Parts:
             x = self.op("Clip", [x, least, greatest], f"{name}/within")
         codes, whole = self.rounded(x, site.grid, name)
         if site.parts == 1:
-            return RoundedInput(codes, whole, site.grid)
+            return RoundedInput(whole, site.grid)
         narrow = site.rows == "first" and not only_first
         same = whole
         if narrow:
@@ -141,8 +143,8 @@ class Parts:
             x, same = self.first(x, f"{name}/first_input"), self.unrounded(rows, site.grid, f"{name}/first")
         steps = REST_STEPS[site.grid.levels]
         grid = Grid(float(np.float32(site.grid.scale / steps)), (site.grid.levels + 1) // 2, site.grid.levels)
-        rest_codes, rest = self.rounded(self.op("Sub", [x, same], f"{name}/missed"), grid, f"{name}.rest")
-        return RoundedInput(codes, whole, site.grid, SecondPart(same, rest_codes, rest, grid, narrow=narrow))
+        _, rest = self.rounded(self.op("Sub", [x, same], f"{name}/missed"), grid, f"{name}.rest")
+        return RoundedInput(whole, site.grid, SecondPart(same, rest, grid, narrow=narrow))
 
     def first(self, x: ir.Value, name: str) -> ir.Value:
         """Return the rows of each text's first token: by sequence they are the first B."""

@@ -130,7 +130,7 @@ def _signed(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
 
 def _greatest_signed(node: Any) -> int:  # noqa: ANN401 - openvino has no types
     """Return the greatest size of the signed codes behind a float tensor, 127 where nothing keeps them smaller."""
-    rounding = _behind(node)
+    rounding, padding = _rounding(node, "i8")
     if rounding.get_type_name() != "FakeQuantize" or int(rounding.get_attributes()["levels"]) != LEVELS:
         return GREATEST_SIGNED
     ends = [_number(value.get_node()) for value in rounding.input_values()[1:]]
@@ -142,17 +142,23 @@ def _greatest_signed(node: Any) -> int:  # noqa: ANN401 - openvino has no types
     if ends[2:] not in ([least, greatest], [-128.0, 127.0]) or round(least / step) != -128:
         return GREATEST_SIGNED
     size = max(abs(bound) for bound in bounds) / step
-    return min(round(size), GREATEST_SIGNED) if np.isfinite(size) else GREATEST_SIGNED
+    return min(round(max(size, padding)), GREATEST_SIGNED) if np.isfinite(size) else GREATEST_SIGNED
 
 
 def _greatest_code(node: Any) -> int:  # noqa: ANN401 - openvino has no types
     """Return the greatest code of 8-bit activations."""
-    rounding, padding = _behind(node), 0.0
-    while rounding.get_type_name() == PADDING:
-        padding = max(padding, _padding(rounding))
-        rounding = _behind(rounding.input_value(0).get_node())
+    rounding, padding = _rounding(node, "u8")
     grid = _grid(rounding, codes=_has_codes(node))
     return GREATEST_CODE if grid is None else grid.greatest_code(_bounds(rounding.input_value(0).get_node()), padding)
+
+
+def _rounding(node: Any, codes: str) -> tuple[Any, float]:  # noqa: ANN401 - openvino has no types
+    """Return the node that a float tensor was rounded by, to `codes`, and the greatest size of those padded since."""
+    rounding, padding = _behind(node), 0.0
+    while rounding.get_type_name() == PADDING:
+        padding = max(padding, _padding(rounding, codes))
+        rounding = _behind(rounding.input_value(0).get_node())
+    return rounding, padding
 
 
 def _has_codes(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
@@ -164,15 +170,15 @@ def _has_codes(node: Any) -> bool:  # noqa: ANN401 - openvino has no types
     return False
 
 
-def _padding(node: Any) -> float:  # noqa: ANN401 - openvino has no types
-    """Return what codes are padded with, the greatest code where no constant says it or what is padded are no codes."""
-    if node.get_element_type().get_type_name() != "u8":
+def _padding(node: Any, codes: str) -> float:  # noqa: ANN401 - openvino has no types
+    """Return the size of `codes` padded with, the greatest where no constant says it or what is padded are none."""
+    if node.get_element_type().get_type_name() != codes:
         return GREATEST_CODE
     if node.get_attributes()["pad_mode"] != "constant":
         return 0.0
     value = node.input_value(3).get_node()
     # A Convert could make another code of it.
-    return float(value.get_data().item()) if value.get_type_name() == "Constant" else GREATEST_CODE
+    return abs(float(value.get_data().item())) if value.get_type_name() == "Constant" else GREATEST_CODE
 
 
 def _behind(node: Any) -> Any:  # noqa: ANN401 - openvino has no types

@@ -166,3 +166,40 @@ def test_signed_codes_that_were_sliced_are_bound_too(tmp_path: Path) -> None:
     product = ops.matmul(onto(query, -1.28, 1.27), right, False, True)
     facts = facts_of(saved(tmp_path, product, query, key), "openvino")
     assert (facts.weights, facts.broken) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("filled", "broken"), [(0, 0), (64, 0), (-64, 0), (65, 1), (-65, 1), (None, 1)],
+    ids=["0", "64", "-64", "65", "-65", "no constant"],
+)  # fmt: skip
+def test_signed_codes_that_were_padded_are_bound_with_what_they_were_padded_with(
+    filled: int | None, broken: int, tmp_path: Path
+) -> None:
+    query, key = ops.parameter([2, 8], np.float32), ops.parameter([3, 8], np.float32)
+    codes = ops.convert(onto(ops.clamp(key, -0.64, 0.64), -1.28, 1.27, -128, 127), "i8")
+    unknown = ops.parameter([], np.int8)
+    fill = unknown if filled is None else ops.constant(np.array(filled, np.int8))
+    padded = ops.pad(codes, [0, 0], [1, 0], "constant", fill)
+    product = ops.matmul(
+        onto(query, -1.28, 1.27), ops.multiply(ops.convert(padded, "f32"), np.float32(0.01)), False, True
+    )
+    parameters = [query, key, *([unknown] if filled is None else [])]
+    facts = facts_of(saved(tmp_path, product, *parameters), "openvino")
+    assert (facts.weights, facts.broken) == (1, broken)
+
+
+def test_padded_numbers_and_codes_of_another_kind_are_not_taken_for_small(tmp_path: Path) -> None:
+    """A Pad of -56 in int8 is one of 200 in uint8, and numbers may be rounded anew behind it."""
+    query, key = ops.parameter([2, 8], np.float32), ops.parameter([3, 8], np.float32)
+    small = ops.clamp(key, -0.64, 0.64)
+    fill = np.float32(0)
+    numbers = ops.pad(onto(small, -1.28, 1.27), [0, 0], [1, 0], "constant", ops.constant(fill))
+    facts = facts_of(
+        saved(tmp_path, ops.matmul(onto(query, -1.28, 1.27), numbers, False, True), query, key), "openvino"
+    )
+    assert (facts.weights, facts.broken) == (1, 1)
+    x = ops.parameter([2, K], np.float32)
+    codes = ops.convert(onto(ops.clamp(x, -0.56, 1.98), -0.56, 4.54, 0, 255), "i8")
+    padded = ops.pad(codes, [0, 0], [1, 0], "constant", ops.constant(np.array(-56, np.int8)))
+    product = ops.matmul(unrounded(ops.convert(padded, "u8")), weight(), False, False)
+    assert facts_of(saved(tmp_path, product, x), "openvino").broken == PAIRS
