@@ -97,9 +97,7 @@ def export_transformersjs(
         UsageError: checkpoint, options or output folder cannot be used.
         MeasurementError: the Hub, the exporter or a runtime failed.
     """
-    from bge_export.int8.quantize import Int8Options  # imports torch
-
-    exporter = find_exporter("onnx", int8=Int8Options(web=True))
+    exporter = find_exporter("onnx")
     if unknown := [dtype for dtype in dtypes if dtype not in exporter.precisions]:
         raise UsageError(f"--dtypes: there is no {unknown[0]!r}: {', '.join(exporter.precisions)}")
     chosen = tuple(dtypes) or tuple(dtype for dtype in DEFAULT_DTYPES if dtype in exporter.precisions)

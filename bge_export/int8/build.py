@@ -66,7 +66,7 @@ class Builder:
             output_site=grid("output"), output=linear["output"], attention_norm=layer.attention_norm,
             up_site=grid("up"), up=linear["up"], down_site=grid("down"), down=linear["down"],
             feedforward_norm=layer.feedforward_norm, heads=layer.heads, activation=layer.activation,
-            scores=None if precise["qkv"] else self.plans[place].scores,
+            scores=None if precise["qkv"] else self.plans[place].scores, peaks=self.plans[place].peaks,
         )  # fmt: skip
 
     def _grid(self, place: int, site: str, form: Form, *, precise: bool) -> Site:

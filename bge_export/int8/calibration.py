@@ -64,6 +64,8 @@ class Observation:
         importance: of each site.
         low, high: the least and greatest value of each input channel over the texts and the texts for ranges, [K];
             "query" and "key" of what they are.
+        query: all queries, of the texts and the texts for ranges, [T + R, H].
+        peaks: the greatest score of each, head by head, [T + R, heads].
     """
 
     inputs: dict[str, Tensor]
@@ -71,6 +73,8 @@ class Observation:
     importance: dict[str, Importance]
     low: dict[str, Tensor]
     high: dict[str, Tensor]
+    query: Tensor
+    peaks: Tensor
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,8 @@ def observe(
     low: dict[str, Tensor] = {}
     high: dict[str, Tensor] = {}
     inner: list[Tensor] = []
+    asking: list[Tensor] = []
+    peaks: list[Tensor] = []
     widths = [part.weight.shape[1] for part in (layer.query, layer.key, layer.value)]
     for place, batch in enumerate((*texts, *ranges)):
         with torch.no_grad():
@@ -242,10 +248,13 @@ def observe(
         for name, rows in {**seen, "query": queries, "key": keys}.items():
             low[name] = torch.minimum(low.get(name, rows[0]), rows.amin(0))
             high[name] = torch.maximum(high.get(name, rows[0]), rows.amax(0))
+        asking.append(queries)
+        peaks.append(trace.peaks[batch.mask])
         if place < len(texts):
             for site, rows in seen.items():
                 inputs[site].append(rows)
             inner.append(trace.inner[batch.mask])
     return Observation(
-        {site: torch.cat(inputs.pop(site)) for site in SITES}, torch.cat(inner), weights, low, high
+        {site: torch.cat(inputs.pop(site)) for site in SITES}, torch.cat(inner), weights, low, high,
+        torch.cat(asking), torch.cat(peaks),
     )  # fmt: skip

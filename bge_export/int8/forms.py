@@ -17,7 +17,7 @@ from bge_export.int8.form import Form, Place
 SHARES = (0.0, 1 / 48, 1 / 24, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 5 / 12, 1 / 2, 7 / 12, 2 / 3, 5 / 6, 1.0)
 """One form each: the share of all second parts, of inputs and of weights, that it has."""
 
-FIRST_SITES: Mapping[Arrangement, float] = {"sequence-major": 1 / 12, "batch-major": 0.0}
+FIRST_SITES: Mapping[Arrangement, float] = {"sequence-major": 1 / 24, "batch-major": 0.0}
 """Share of the sites whose first token is rounded in two parts in every form. Each costs ONNX Runtime 0.2 to 0.4 % of
 the time, and OpenVINO, which cannot add to some rows of a tensor in place, 0.8 %."""
 

@@ -18,12 +18,14 @@ class Trace:
         inputs: by site of `encoder.SITES`.
         outputs: by site; queries, keys and values side by side.
         inner: the result of `up` before the activation.
+        peaks: the greatest score of each query, [B, S, heads], without a gradient.
         state: the layer's result.
     """
 
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
     inner: Tensor
+    peaks: Tensor
     state: Tensor
 
 
@@ -74,6 +76,7 @@ def run_layer(layer: Layer, x: Tensor, bias: Tensor) -> Trace:
         inputs={"qkv": x, "output": mixed, "up": middle, "down": activated},
         outputs={"qkv": qkv, "output": output, "up": inner, "down": down},
         inner=inner,
+        peaks=scores.detach().amax(-1).transpose(1, 2),
         state=normalize(layer.feedforward_norm, down + middle),
     )
 

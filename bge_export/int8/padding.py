@@ -2,9 +2,8 @@
 
 There ONNX Runtime sums the exponentials of a softmax four at a time, and what is left over one by one: a text of 125
 tokens gets another sum, by its last bit, where a batch pads it to 128. Between float layers nobody would see it; on a
-grid of 256 levels values fall on another one, and the vector moves to 0.9997. A row that is padded already is summed
-alike in every batch. The native builds mask what is left over: there up to three more tokens would cost time for
-nothing, so only the folder for Transformers.js has such a graph.
+grid of 256 levels values fall on another one, and the vector may move to 0.9997. A row that is padded already is summed
+alike in every batch. For graphs that keep their softmax, as those of the plain arrangement do.
 """
 
 import numpy as np

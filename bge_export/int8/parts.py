@@ -58,7 +58,7 @@ class Parts:
         self.constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self.prefix = ""
         self.sizes: list[ir.Value] = []
-        self._first_rows: ir.Value | None = None
+        self._shared: dict[str, ir.Value] = {}
         self._normalized: dict[ir.Value, tuple[ir.Value, Norm]] = {}
 
     def op(self, kind: str, inputs: Sequence[ir.Value], name: str, **attributes: object) -> ir.Value:
@@ -66,6 +66,14 @@ class Parts:
         value = self.tape.op(kind, inputs, attributes or None, name=f"{self.prefix}{name}")  # type: ignore[arg-type]
         value.name = f"{self.prefix}{name}:0"
         return value
+
+    def once(self, name: str, make: Callable[[], ir.Value]) -> ir.Value:
+        """Return a value of the whole graph, appended where it is first asked for."""
+        if name not in self._shared:
+            prefix, self.prefix = self.prefix, ""
+            self._shared[name] = make()
+            self.prefix = prefix
+        return self._shared[name]
 
     def constant(self, array: NDArray[np.generic], name: str) -> ir.Value:
         """Return an initializer; equal ones are one."""
@@ -120,7 +128,18 @@ class Parts:
         inverse = 1 / site.scale.astype(np.float64)
         if self.by_sequence or x not in self._normalized:
             return self.op("Mul", [x, self.floats(inverse.astype(np.float32), f"{name}.inverse")], f"{name}/scaled")
+        return self._scaled_norm(*self._normalized[x], inverse, name)
+
+    def first_scaled(self, x: ir.Value, site: Site, name: str) -> ir.Value:
+        """Return the rows of first tokens of a normalised x on the scale that a linear layer's input is rounded on.
+
+        They are normalised anew: of a Mul between Slice and QuantizeLinear OpenVINO makes wrong codes (0016).
+        """
         source, norm = self._normalized[x]
+        inverse = np.ones(len(norm.gamma)) if site.scale is None else 1 / site.scale.astype(np.float64)
+        return self._scaled_norm(self.first(source, f"{name}/first_sums"), norm, inverse, f"{name}/first")
+
+    def _scaled_norm(self, source: ir.Value, norm: Norm, inverse: NDArray[np.float64], name: str) -> ir.Value:
         gamma, beta = ((vector * inverse).astype(np.float32) for vector in (norm.gamma, norm.beta))
         return self.norm(source, Norm(gamma, beta, norm.epsilon), f"{name}/scaled")
 
@@ -180,18 +199,16 @@ class Parts:
             ends = [self.integers([1]), self.integers([2**62]), self.integers([1])]
             return self.op("Concat", [rows, self.op("Slice", [x, *ends], f"{name}/others")], f"{name}/whole", axis=1)
         # ONNX Runtime adds in place: a Concat would copy all rows.
-        return self.op("ScatterND", [x, self.first_rows(), more], f"{name}/whole", reduction="add")
+        return self.op(
+            "ScatterND", [x, self.once("first/rows", self.first_rows), more], f"{name}/whole", reduction="add"
+        )
 
     def first_rows(self) -> ir.Value:
         """Return by sequence the places of first tokens' rows, [B, 1] int64."""
-        if self._first_rows is None:
-            prefix, self.prefix = self.prefix, ""
-            zero, one = (self.constant(np.array(number, np.int64), f"number.{number}") for number in (0, 1))
-            count = self.op("Squeeze", [self.sizes[0]], "sizes/texts")
-            rows = self.op("Range", [zero, count, one], "first/range")
-            self._first_rows = self.op("Unsqueeze", [rows, self.integers([1])], "first/rows")
-            self.prefix = prefix
-        return self._first_rows
+        zero, one = (self.constant(np.array(number, np.int64), f"number.{number}") for number in (0, 1))
+        count = self.op("Squeeze", [self.sizes[0]], "sizes/texts")
+        rows = self.op("Range", [zero, count, one], "first/range")
+        return self.op("Unsqueeze", [rows, self.integers([1])], "first/rows")
 
     def product(
         self, x: ir.Value, grid: Grid, weight: ir.Value, scale: NDArray[np.float32],

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from bge_export.contracts import EmbeddingSpec, Track
 from bge_export.int8.calibration import Batch, Observation, Tokens, importance, observe, observed_tokens
-from bge_export.int8.encoder import SITES, Encoder, Layer
+from bge_export.int8.encoder import SITES, Encoder, Layer, Linear
 from bge_export.int8.forward import activate, as_tensor
+from bge_export.int8.peaks import PeakPlan, plan_peaks
 from bge_export.int8.pruning import Pruning, plan_pruning
 from bge_export.int8.rounding import hessian, token_weights
 from bge_export.int8.scores import ScorePlan, plan_scores
@@ -46,6 +47,7 @@ class LayerPlan:
         length: tokens of a text, mean.
         pruning: which neurons stay; everything else counts these alone.
         scores: how queries and keys come onto 8 bits.
+        peaks: how scores come within reach of an exponential.
     """
 
     qkv: InputPlan
@@ -59,6 +61,7 @@ class LayerPlan:
     length: float
     pruning: Pruning
     scores: ScorePlan
+    peaks: PeakPlan
 
     @property
     def neurons(self) -> int:
@@ -103,15 +106,22 @@ def plan_layers(
     with track("int8: calibrating, batches", len(texts)) as advance:
         weights = importance(encoder, spec, texts, tokens, advance)
     states = [batch.state for batch in (*texts, *ranges)]
+    by_key = all(batch.bias.ndim == 4 and batch.bias.shape[1:3] == (1, 1) for batch in texts)
     plans = []
     with track("int8: planning, layers", len(encoder.layers)) as advance:
         for layer in encoder.layers:
-            plans.append(_plan_layer(layer, observe(layer, texts, ranges, states, weights.pop(0)), tokens, settings))
+            plans.append(
+                _plan_layer(
+                    layer, observe(layer, texts, ranges, states, weights.pop(0)), tokens, settings, by_key=by_key
+                )
+            )
             advance(1)
     return plans
 
 
-def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Settings) -> LayerPlan:
+def _plan_layer(
+    layer: Layer, seen: Observation, tokens: Tokens, settings: Settings, *, by_key: bool
+) -> LayerPlan:  # fmt: skip
     count = int(tokens.text.max()) + 1
     pruning = plan_pruning(layer, seen, tokens)
     layer, seen = pruning.layer(layer), pruning.observation(seen)
@@ -124,9 +134,9 @@ def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Setti
 
     joined = torch.cat([as_tensor(part.weight) for part in (layer.query, layer.key, layer.value)], dim=1)
     # The softmax's weights sum to one: of shifted inputs without bias, it mixes values that differ by a constant.
-    constant = middle("qkv") @ as_tensor(layer.value.weight)
-    if layer.value.bias is not None:
-        constant = constant + as_tensor(layer.value.bias)
+    constant = _left_out(layer.value, middle("qkv"))
+    lacking = _left_out(layer.key, middle("qkv"))
+    query = (seen.low["query"] * layer.score_scale, seen.high["query"] * layer.score_scale)
     inputs = {
         "qkv": site("qkv", joined, middle("qkv")),
         "output": site("output", as_tensor(layer.output.weight), constant),
@@ -148,16 +158,15 @@ def _plan_layer(layer: Layer, seen: Observation, tokens: Tokens, settings: Setti
         first={name: _share(seen.importance[name].token, tokens.first) for name in SITES},
         length=len(tokens.text) / count,
         pruning=pruning,
-        scores=_scores(layer, seen, inputs["qkv"].shift),
+        scores=plan_scores(query, (seen.low["key"], seen.high["key"]), lacking),
+        peaks=plan_peaks(seen.query * layer.score_scale, seen.peaks, lacking, by_key=by_key),
     )
 
 
-def _scores(layer: Layer, seen: Observation, shift: Tensor) -> ScorePlan:
-    query = (seen.low["query"] * layer.score_scale, seen.high["query"] * layer.score_scale)
-    constant = shift @ as_tensor(layer.key.weight)
-    if layer.key.bias is not None:
-        constant = constant + as_tensor(layer.key.bias)
-    return plan_scores(query, (seen.low["key"], seen.high["key"]), constant)
+def _left_out(linear: Linear, shift: Tensor) -> Tensor:
+    """Return what the results of a layer lack once its inputs are shifted and its bias is folded away, [N]."""
+    constant = shift @ as_tensor(linear.weight)
+    return constant if linear.bias is None else constant + as_tensor(linear.bias)
 
 
 def _whole_down(layer: Layer, seen: Observation) -> InputPlan:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from bge_export.contracts import Checkpoint, EmbeddingSpec, Track, untracked
+from bge_export.contracts import Checkpoint, Track, untracked
 from bge_export.digest import file_sha256
 from bge_export.errors import UsageError
 from bge_export.int8.arrange import Arrangement, arrange
@@ -38,21 +38,17 @@ class Int8Options:
         calibration: a file of texts in place of the package's own.
         cls_only: whether the graph returns the first token's state alone, [B, 1, D].
         min_cosine: the smallest cosine that texts held back must reach; None for the fastest form.
-        web: whether the graph pads its inputs, so that a text has one vector in WebAssembly too (`padding.py`).
     """
 
     calibration: Path | None = None
     cls_only: bool = False
     min_cosine: float | None = None
-    web: bool = False
 
     def record(self) -> dict[str, object]:
         """Return the options for a manifest: of a file its name and digest, never where it lay."""
         file = self.calibration
         texts = "built-in" if file is None else {"name": file.name, "sha256": file_sha256(file)}
-        return {
-            "calibration": texts, "cls_only": self.cls_only, "min_cosine": self.min_cosine, "web": self.web,
-        }  # fmt: skip
+        return {"calibration": texts, "cls_only": self.cls_only, "min_cosine": self.min_cosine}
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,9 @@ def quantize(
     except UnknownGraph as reason:
         _need_no_layers(options, checkpoint, reason)
         plain = quantize_plain(model, rows, tokenizer)
-        return Quantized(_padded(plain, checkpoint.spec, options), plain=str(reason))
+        if arrangement == "sequence-major":
+            plain = pad_inputs(plain, checkpoint.spec.max_tokens)
+        return Quantized(plain, plain=str(reason))
     if options.cls_only and encoder.tail is not None:
         raise UsageError("--cls-only and --sentence-embedding exclude each other. Leave out one of them.")
     rows, kept = (rows, []) if options.min_cosine is None else held_back(rows)
@@ -177,12 +175,7 @@ def _rounded(planned: _Planned, place: int, track: Track) -> Form:
 def _arranged(planned: _Planned, form: Form, track: Track) -> onnx.ModelProto:
     arrangement, options = planned.judge.arrangement, planned.options
     with track(f"int8: arranging {arrangement}", 1):
-        model = arrange(planned.builder.build(form), arrangement, cls_only=options.cls_only)
-    return _padded(model, planned.judge.spec, options)
-
-
-def _padded(model: onnx.ModelProto, spec: EmbeddingSpec, options: Int8Options) -> onnx.ModelProto:
-    return pad_inputs(model, spec.max_tokens) if options.web else model
+        return arrange(planned.builder.build(form), arrangement, cls_only=options.cls_only)
 
 
 def _need_no_layers(options: Int8Options, checkpoint: Checkpoint, reason: UnknownGraph) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bge_export.int8.encoder import Activation, Floats, Norm
 from bge_export.int8.grid import Grid
+from bge_export.int8.peaks import PeakPlan
 from bge_export.int8.rounding import Rounded
 from bge_export.int8.scores import ScorePlan
 
@@ -53,8 +54,8 @@ class QuantizedLinear:
 class QuantizedLayer:
     """`encoder.Layer` with rounded weights and the grids of its sites.
 
-    `scores` says how a runtime that multiplies queries and keys as integers may round them; None where that is not
-    exact enough.
+    `peaks` says how its scores come within reach of an exponential, `scores` how a runtime that multiplies queries and
+    keys as integers may round them; None where that is not exact enough.
     """
 
     qkv: Site
@@ -72,6 +73,7 @@ class QuantizedLayer:
     heads: int
     activation: Activation
     scores: ScorePlan | None
+    peaks: PeakPlan
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """A graph whose inputs are padded inside gives the vectors that it gave, and is padded as it says."""
 
+import dataclasses
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from conftest import needs_client
 
 from bge_export.commands import export_transformersjs
-from bge_export.contracts import TokenBatch
+from bge_export.contracts import Artifact, TokenBatch
 from bge_export.int8.padding import pad_inputs
 from bge_export.manifest import read_bundle
 from bge_export.runtimes.transformersjs import RUNTIME
@@ -56,14 +58,43 @@ def test_no_text_is_padded_beyond_the_longest(folder: Path, length: int, padded:
     assert session.run(["input_ids/padded"], feed)[0].shape == (1, padded)
 
 
-@pytest.mark.parametrize("device", ["web@2.5", "web@3"])
-def test_a_text_has_one_vector_in_every_batch_in_webassembly(folder: Path, device: str) -> None:
+def artifact(folder: Path, precision: str) -> Artifact:
+    return next(item for item in read_bundle(folder)[1] if item.target.precision == precision)
+
+
+def one_vector(artifact: Artifact, device: str) -> bool:
+    """Tell whether texts have one vector each in WebAssembly, however far they are padded."""
     needs_client(device)
-    artifact = next(item for item in read_bundle(folder)[1] if item.target.precision == "int8")
     session = RUNTIME.open(artifact, device, 1)
     try:
+        same = []
         for length in (125, 126, 127):
             rows = [session.embed(batch(length, padding))["last_hidden_state"][0] for padding in (0, 1, 2, 3, 9)]
-            assert all(np.array_equal(rows[0], row) for row in rows[1:]), length
+            same += [np.array_equal(rows[0], row) for row in rows[1:]]
     finally:
         session.close()
+    return all(same)
+
+
+@pytest.mark.parametrize("device", ["web@2.5", "web@3"])
+def test_padded_inside_a_softmax_gives_one_vector_in_webassembly(folder: Path, tmp_path: Path, device: str) -> None:
+    plain = artifact(folder, "fp32")
+    assert not one_vector(plain, device)
+    padded = Path(shutil.copytree(folder, tmp_path / "padded"))
+    onnx.save(pad_inputs(onnx.load(folder / "onnx/model.onnx"), 512), padded / "onnx/model.onnx")
+    assert one_vector(dataclasses.replace(plain, root=padded), device)
+
+
+@pytest.mark.parametrize("device", ["web@2.5", "web@3"])
+def test_without_a_softmax_nothing_is_padded_and_a_text_has_one_vector_too(folder: Path, device: str) -> None:
+    assert not {"Softmax", "Pad"} & kinds(folder)
+    assert one_vector(artifact(folder, "int8"), device)
+
+
+def test_a_graph_that_keeps_its_softmax_is_padded(unusual: Path, tmp_path: Path) -> None:
+    out = export_transformersjs(str(unusual), tmp_path / "out", dtypes=["int8"], weights=False, check=False).place
+    assert {"Softmax", "Pad"} <= kinds(out)
+
+
+def kinds(folder: Path) -> set[str]:
+    return {node.op_type for node in onnx.load(folder / "onnx/model_quantized.onnx").graph.node}

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from architectures import build
 from noise_limits import noise_limits
 
 from bge_export import commands
@@ -21,15 +20,6 @@ from bge_export.int8.reading import UnknownGraph, read_encoder
 from bge_export.onnx_trace import trace
 from bge_export.pair_rule import facts_of
 from bge_export.tokens import TextTokenizer
-
-
-@pytest.fixture(scope="module")
-def unusual(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a BERT whose activation is GELU by tanh, which the fast arrangement does not know."""
-    folder = build("bert", tmp_path_factory.mktemp("plain") / "unusual", "cls")
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu_new"}), "utf-8")
-    return folder
 
 
 def test_every_constant_product_is_on_integers_that_keep_the_pair_rule(unusual: Path, tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def seen_on(layer: Layer, x: torch.Tensor, scale: float) -> tuple[Observation, T
         "up": Importance(torch.ones(COUNT), torch.ones(WIDTH), torch.ones(COUNT, WIDTH)),
     }
     seen = Observation(
-        {"down": values}, inner, importance, {"down": values.amin(0)}, {"down": values.amax(0)}
+        {"down": values}, inner, importance, {"down": values.amin(0)}, {"down": values.amax(0)},
+        query=torch.zeros(COUNT, HIDDEN), peaks=torch.zeros(COUNT, 1),
     )  # fmt: skip
     first = torch.ones(COUNT, dtype=torch.bool)
     return seen, Tokens(torch.arange(COUNT), first, torch.arange(COUNT))
