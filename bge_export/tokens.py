@@ -52,6 +52,10 @@ class TextTokenizer:
         """Return the ids of each text, special tokens included, truncated, unpadded."""
         return [tuple(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
 
+    def vocabulary(self) -> list[int]:
+        """Return all ids that texts can have, but for added tokens."""
+        return sorted(self._tokenizer.get_vocab(with_added_tokens=False).values())
+
     def unknown_share(self, texts: Sequence[str]) -> float:
         """Return how many of the texts' tokens stand for what the vocabulary does not hold, from 0 to 1."""
         import json

@@ -37,13 +37,18 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
 
 
 def show_int8(folder: Path) -> None:
-    """Print how the folder's int8 models were made: why plainly, the search for a form, and which were refused."""
+    """Print how the folder's int8 models were made: why plainly, how steady, the search, and which were refused."""
     from bge_export.manifest import read_manifest
     from bge_export.render import render_frontier
 
     for model in read_manifest(folder).models:
         if reason := model.options.get("plain_arrangement"):
             print(f"{model.target}: in the plain arrangement, less exact than the usual one, because {reason}.")
+        if steady := model.options.get("steadiness"):
+            print(
+                f"{model.target}: smallest cosine of {steady['texts']} odd strings, run {steady['draws']} times with "
+                f"states that tremble as by another runtime's last bits: {steady['smallest']:.4f}."
+            )
         if steps := model.options.get("frontier"):
             out().print(render_frontier(model.target, steps))
         for reason in model.options.get("refused", ()):

@@ -64,8 +64,8 @@ class Observation:
         importance: of each site.
         low, high: the least and greatest value of each input channel over the texts and the texts for ranges, [K];
             "query" and "key" of what they are.
-        query: all queries, of the texts and the texts for ranges, [T + R, H].
-        peaks: the greatest score of each, head by head, [T + R, heads].
+        query: all queries, also of the texts for ranges and of strange rows, [T + R + S, H].
+        peaks: the greatest score of each, head by head, [T + R + S, heads].
     """
 
     inputs: dict[str, Tensor]
@@ -221,15 +221,17 @@ def _pool(spec: EmbeddingSpec, state: Tensor, mask: Tensor) -> Tensor:
 
 
 def observe(
-    layer: Layer, texts: Sequence[Batch], ranges: Sequence[Batch], states: list[Tensor], weights: dict[str, Importance]
-) -> Observation:
+    layer: Layer, texts: Sequence[Batch], ranges: Sequence[Batch], strange: Sequence[Batch], states: list[Tensor],
+    weights: dict[str, Importance],
+) -> Observation:  # fmt: skip
     """Return one layer on the calibration texts. All of a layer's tensors are much: let go of one before the next.
 
     Args:
         layer: the layer in float32.
         texts: the calibration texts.
-        ranges: further texts, of which only the range of each channel is taken.
-        states: the layer's input on each batch of both, [B, S, H]; replaced by its results.
+        ranges: further texts, of which only the range of each channel is taken, and how far their scores reach.
+        strange: tokens that make no text, of which only that is taken.
+        states: the layer's input on each batch of all, [B, S, H]; replaced by its results.
         weights: the importance of the layer's sites.
     """
     inputs: dict[str, list[Tensor]] = {site: [] for site in SITES}
@@ -239,17 +241,19 @@ def observe(
     asking: list[Tensor] = []
     peaks: list[Tensor] = []
     widths = [part.weight.shape[1] for part in (layer.query, layer.key, layer.value)]
-    for place, batch in enumerate((*texts, *ranges)):
+    for place, batch in enumerate((*texts, *ranges, *strange)):
         with torch.no_grad():
             trace = run_layer(layer, states[place], batch.bias)
         states[place] = trace.state
-        seen = {site: trace.inputs[site][batch.mask] for site in SITES}
         queries, keys, _ = torch.split(trace.outputs["qkv"][batch.mask], widths, dim=-1)
+        asking.append(queries)
+        peaks.append(trace.peaks[batch.mask])
+        if place >= len(texts) + len(ranges):
+            continue
+        seen = {site: trace.inputs[site][batch.mask] for site in SITES}
         for name, rows in {**seen, "query": queries, "key": keys}.items():
             low[name] = torch.minimum(low.get(name, rows[0]), rows.amin(0))
             high[name] = torch.maximum(high.get(name, rows[0]), rows.amax(0))
-        asking.append(queries)
-        peaks.append(trace.peaks[batch.mask])
         if place < len(texts):
             for site, rows in seen.items():
                 inputs[site].append(rows)

@@ -35,13 +35,19 @@ PER_INPUT, PER_OUTPUT = 140, 40
 missed) and of its output (a sum), in multiplications of one core with AVX512-VNNI."""
 
 
-def fast_form(builder: Builder, arrangement: Arrangement) -> Form:
-    """Return the fastest form: all sites in one part, but for the first token where that pays most."""
+def fast_form(builder: Builder, arrangement: Arrangement, *, cls_only: bool) -> Form:
+    """Return the fastest form: all sites in one part, but for the first token where that pays most.
+
+    Where the last layer computes nothing but the first token, a second part is of all its rows, and almost free; those
+    of layers before it are left out then.
+    """
     plans = builder.plans
     weights = {where: math.prod(builder.shape_of(*where)) for where in _places(builder)}
     order = sorted(_places(builder), key=lambda where: -plans[where[0]].first_error(where[1]) / weights[where])
     order = [where for where in order if plans[where[0]].first[where[1]] >= FIRST_IMPORTANCE]
     first = order[: math.ceil(FIRST_SITES[arrangement] * len(_places(builder)))]
+    if cls_only:
+        first = [where for where in first if where[0] == len(plans) - 1]
 
     def gain(where: Place) -> float:
         place, site = where
@@ -66,14 +72,14 @@ def _counts(builder: Builder) -> list[int]:
     return list(dict.fromkeys(round(share * 2 * len(_places(builder))) for share in SHARES))
 
 
-def form_at(builder: Builder, arrangement: Arrangement, place: int) -> Form:
+def form_at(builder: Builder, arrangement: Arrangement, place: int, *, cls_only: bool) -> Form:
     """Return the form at a place of the frontier, 0 for the fastest; the most exact where there are fewer."""
-    return next(islice(forms(builder, arrangement), min(place, most_forms(builder) - 1), None))
+    return next(islice(forms(builder, arrangement, cls_only=cls_only), min(place, most_forms(builder) - 1), None))
 
 
-def forms(builder: Builder, arrangement: Arrangement) -> Iterator[Form]:
+def forms(builder: Builder, arrangement: Arrangement, *, cls_only: bool) -> Iterator[Form]:
     """Yield the forms of the frontier, the fastest first."""
-    fast = fast_form(builder, arrangement)
+    fast = fast_form(builder, arrangement, cls_only=cls_only)
     steps = second_parts(builder)
     for count in _counts(builder):
         precise = frozenset(where for what, where in steps[:count] if what == "input")

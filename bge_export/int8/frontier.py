@@ -5,7 +5,7 @@ measured as the file it would be, in the runtime that it is arranged for, agains
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -16,11 +16,13 @@ from bge_export.contracts import EmbeddingSpec, TokenBatch
 from bge_export.errors import ExportError
 from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder
+from bge_export.int8.encoder import Floats
 from bge_export.int8.form import Form
 from bge_export.int8.forms import forms
 from bge_export.int8.plan import LayerPlan
 from bge_export.int8.quantized import QuantizedEncoder
-from bge_export.int8.running import States, open_graph
+from bge_export.int8.running import NOTHING, States, open_graph
+from bge_export.int8.tremor import trembling, tremors
 
 TIMED_TOKENS, TIMED_RUNS = 64, 15
 
@@ -81,22 +83,48 @@ class Judge:
         """Embed the texts with the float32 graph; `odd` says which of them are odd strings."""
         marked = np.array([row in odd for row in rows])
         empty = cls(rows, pad, spec, marked, np.zeros((0, 0)), arrangement)
-        return replace(empty, expected=empty.embed(open_graph(model, "sequence-major"))[0])
+        return replace(empty, expected=empty.embed(open_graph(model, "sequence-major")))
 
     def cosines(self, encoder: QuantizedEncoder, *, cls_only: bool) -> tuple[NDArray[np.float64], float, int]:
         """Return each text's cosine with float32, [N], the time of one text in milliseconds, and the size in bytes."""
         model = arrange(encoder, self.arrangement, cls_only=cls_only)
-        embeddings, milliseconds = self.embed(open_graph(model, self.arrangement))
-        cosines: NDArray[np.float64] = (embeddings * self.expected).sum(1)
-        return cosines, milliseconds, model.ByteSize()
+        run = open_graph(model, self.arrangement)
+        return self._compared(self.embed(run)), self._milliseconds(run), model.ByteSize()
 
-    def embed(self, run: States) -> tuple[NDArray[np.float64], float]:
-        """Return unit embeddings [N, D], one text at a time, and the time of one text in milliseconds."""
+    def smallest_shaken(
+        self, encoder: QuantizedEncoder, *, cls_only: bool, draws: int, floor: float
+    ) -> float:  # fmt: skip
+        """Return the smallest cosine of any text with float32, the graph as it is and trembling, see `tremor`.
+
+        Args:
+            encoder: what is tried.
+            cls_only: whether its graph returns the first token's state alone.
+            draws: how often it trembles.
+            floor: below it, no further draw is looked at.
+        """
+        model, widths = trembling(arrange(encoder, self.arrangement, cls_only=cls_only))
+        run = open_graph(model, self.arrangement)
+        smallest = 1.0
+        for tremor in tremors(widths, draws):
+            smallest = min(smallest, float(self._compared(self.embed(run, tremor)).min()))
+            if smallest < floor:
+                break
+        return smallest
+
+    def embed(self, run: States, more: Mapping[str, Floats] = NOTHING) -> NDArray[np.float64]:
+        """Return unit embeddings [N, D], one text at a time; `more` has the inputs of the graph beside the tokens."""
         found = []
         for row in self.rows:
-            states = run(self.pad([row]))[0].astype(np.float64)
+            states = run(self.pad([row]), more)[0].astype(np.float64)
             pooled = {"cls": states[0], "mean": states.mean(0), "last": states[-1]}[self.spec.pooling]
             found.append(pooled / np.linalg.norm(pooled))
+        return np.stack(found)
+
+    def _compared(self, embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
+        cosines: NDArray[np.float64] = (embeddings * self.expected).sum(1)
+        return cosines
+
+    def _milliseconds(self, run: States) -> float:
         longest = max(self.rows, key=len)
         timed = self.pad([(longest * TIMED_TOKENS)[:TIMED_TOKENS]])
         times = []
@@ -104,7 +132,7 @@ class Judge:
             start = time.perf_counter()
             run(timed)
             times.append(time.perf_counter() - start)
-        return np.stack(found), float(np.median(times)) * 1000
+        return float(np.median(times)) * 1000
 
 
 def cheapest(
@@ -118,7 +146,7 @@ def cheapest(
         ExportError: no form holds it; the message names the best.
     """
     steps: list[Step] = []
-    for form in forms(builder, judge.arrangement):
+    for form in forms(builder, judge.arrangement, cls_only=cls_only):
         steps.append(_measured(form, builder.plans, judge.cosines(builder.build(form), cls_only=cls_only), judge.odd))
         advance(1)
         if steps[-1].smallest >= least:

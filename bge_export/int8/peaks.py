@@ -4,9 +4,9 @@
 
 A softmax takes max_j s_ij off first, which costs two passes over all scores, and adds b_j, which costs a third. The
 same p_ij comes out if q_i . m is taken off, with one vector m a head, and that is a bias of the keys: q_i . (k_j - m).
-It is fitted by least squares to the peaks max_j s_ij of the calibration texts, which brings most layers' within 20
-of 0, where float32 holds the exponentials of -87 to 88. Where peaks reach farther, scores are kept below a cap, and
-where they reach too far for that the maximum is taken off.
+It is fitted by least squares to the peaks max_j s_ij of the calibration texts, and of drawn tokens, which reach farther
+than any text's. That brings most layers' within 20 of 0, where float32 holds the exponentials of -87 to 88. Where they
+reach farther, scores are kept below a cap, and where they reach too far for that the maximum is taken off.
 """
 
 from dataclasses import dataclass
@@ -55,10 +55,11 @@ def plan_peaks(query: Tensor, peaks: Tensor, constant: Tensor, *, by_key: bool) 
         by_key: whether what is added to scores depends on the key alone, as a mask does: it can then weight the values.
     """
     heads = peaks.shape[1]
-    rows = query.reshape(len(query), heads, -1).transpose(0, 1).double()
-    gram = rows.transpose(1, 2) @ rows + RIDGE * torch.eye(rows.shape[2], dtype=torch.float64)
-    found = torch.linalg.solve(gram, rows.transpose(1, 2) @ peaks.T[..., None].double())
-    left = peaks.T - (rows @ found)[..., 0]
-    reach = float(left.abs().max()) if by_key else torch.inf
-    bound: Bound = "none" if reach <= REACH else "cap" if reach <= CAPPED_REACH else "maximum"
-    return PeakPlan((found.reshape(-1).float() - constant).numpy(), bound)
+    offsets, reach = [], 0.0
+    for asked, peak in zip(query.reshape(len(query), heads, -1).unbind(1), peaks.unbind(1), strict=True):
+        rows, farthest = asked.double(), peak.double()
+        gram = rows.T @ rows + RIDGE * torch.eye(rows.shape[1], dtype=torch.float64)
+        offsets.append(torch.linalg.solve(gram, rows.T @ farthest))
+        reach = max(reach, float((farthest - rows @ offsets[-1]).abs().max()))
+    bound: Bound = "maximum" if not by_key or reach > CAPPED_REACH else "cap" if reach > REACH else "none"
+    return PeakPlan((torch.cat(offsets).float() - constant).numpy(), bound)

@@ -89,8 +89,8 @@ class LayerPlan:
 
 
 def plan_layers(
-    encoder: Encoder, spec: EmbeddingSpec, texts: Sequence[Batch], ranges: Sequence[Batch], settings: Settings,
-    track: Track,
+    encoder: Encoder, spec: EmbeddingSpec, texts: Sequence[Batch], ranges: Sequence[Batch], strange: Sequence[Batch],
+    settings: Settings, track: Track,
 ) -> list[LayerPlan]:  # fmt: skip
     """Return the plan of each layer.
 
@@ -99,22 +99,20 @@ def plan_layers(
         spec: how the embedding is pooled.
         texts: calibration texts.
         ranges: further texts, only for ranges.
+        strange: tokens that make no text, only for how far scores reach.
         settings: the constants.
         track: shows two stages, of batches of `texts` and of layers.
     """
     tokens = observed_tokens(texts)
     with track("int8: calibrating, batches", len(texts)) as advance:
         weights = importance(encoder, spec, texts, tokens, advance)
-    states = [batch.state for batch in (*texts, *ranges)]
+    states = [batch.state for batch in (*texts, *ranges, *strange)]
     by_key = all(batch.bias.ndim == 4 and batch.bias.shape[1:3] == (1, 1) for batch in texts)
     plans = []
     with track("int8: planning, layers", len(encoder.layers)) as advance:
         for layer in encoder.layers:
-            plans.append(
-                _plan_layer(
-                    layer, observe(layer, texts, ranges, states, weights.pop(0)), tokens, settings, by_key=by_key
-                )
-            )
+            seen = observe(layer, texts, ranges, strange, states, weights.pop(0))
+            plans.append(_plan_layer(layer, seen, tokens, settings, by_key=by_key))
             advance(1)
     return plans
 

@@ -16,12 +16,21 @@ from bge_export.int8.calibration import batches
 from bge_export.int8.form import Form
 from bge_export.int8.forms import form_at, most_forms
 from bge_export.int8.frontier import Judge, Step, cheapest
+from bge_export.int8.memory import release
 from bge_export.int8.padding import pad_inputs
 from bge_export.int8.plain import quantize_plain
 from bge_export.int8.plan import Settings, plan_layers
 from bge_export.int8.reading import UnknownGraph, read_encoder
-from bge_export.int8.steady import WIDENINGS, steadiest
-from bge_export.int8.texts import calibration_rows, divided, held_back, odd_rows, single_marks
+from bge_export.int8.steady import WIDENINGS, Steadiness, steadiest
+from bge_export.int8.texts import (
+    calibration_rows,
+    divided,
+    drawn_rows,
+    held_back,
+    odd_rows,
+    short_odd_rows,
+    single_marks,
+)
 from bge_export.tokens import TextTokenizer
 
 FORMS = (0, 3, 5, 7)
@@ -60,6 +69,7 @@ class Quantized:
         steps: of the search for it; none where nothing was searched.
         plain: why the plain arrangement was used; None for the fast one.
         form: its place in the frontier, 0 for the fastest; None where it was searched for, or is plain.
+        steadiness: of that form.
         finer: makes a more exact one of what was calibrated and planned for this one; None where nothing does.
     """
 
@@ -67,11 +77,13 @@ class Quantized:
     steps: tuple[Step, ...] = ()
     plain: str | None = None
     form: int | None = None
+    steadiness: Steadiness | None = None
     finer: "Callable[[Track], Quantized] | None" = None
 
     def record(self) -> dict[str, object]:
         """Return for a manifest what was found out on the way."""
-        found = {"plain_arrangement": self.plain, "form": self.form}
+        steadiness = None if self.steadiness is None else self.steadiness.record()
+        found = {"plain_arrangement": self.plain, "form": self.form, "steadiness": steadiness}
         steps = {"frontier": [step.record() for step in self.steps]} if self.steps else {}
         return steps | {name: value for name, value in found.items() if value is not None}
 
@@ -129,13 +141,16 @@ def quantize(
         raise UsageError("--cls-only and --sentence-embedding exclude each other. Leave out one of them.")
     rows, kept = (rows, []) if options.min_cosine is None else held_back(rows)
     main, rest = divided(rows)
-    texts, ranges = batches(encoder, main, tokenizer.pad), batches(encoder, rest, tokenizer.pad)
-    plans = plan_layers(encoder, checkpoint.spec, texts, ranges, Settings(), track)
+    drawn = drawn_rows(tokenizer, main[0], checkpoint.spec.max_tokens)
+    texts, ranges, strange = (batches(encoder, each, tokenizer.pad) for each in (main, rest, drawn))
+    plans = plan_layers(encoder, checkpoint.spec, texts, ranges, strange, Settings(), track)
+    release()
     with track("int8: ordering channels", 1):
         builder = Builder(encoder, plans)
     marks = single_marks(tokenizer)
     odd = {*marks, *(odd_rows(tokenizer) if options.calibration is None else ())}
-    judge = Judge.of(model, [*kept, *marks], tokenizer.pad, checkpoint.spec, arrangement, odd)
+    tried = short_odd_rows(tokenizer) if options.min_cosine is None else [*kept, *marks]
+    judge = Judge.of(model, tried, tokenizer.pad, checkpoint.spec, arrangement, odd)
     planned = _Planned(builder, judge, options)
     if options.min_cosine is not None:
         return _searched(planned, options.min_cosine, track)
@@ -146,11 +161,11 @@ def _at(planned: _Planned, places: Sequence[int], track: Track) -> Quantized:
     """Return the form at the first of some places of the frontier; those after it are to follow where it is refused."""
     form = _rounded(planned, places[0], track)
     with track("int8: candidates tried, at most", len(WIDENINGS)) as advance:
-        form = steadiest(
+        form, steadiness = steadiest(
             planned.builder, form, planned.judge, cls_only=planned.options.cls_only, advance=advance
         )  # fmt: skip
     finer = partial(_at, planned, places[1:]) if places[1:] else None
-    return Quantized(_arranged(planned, form, track), form=places[0], finer=finer)
+    return Quantized(_arranged(planned, form, track), form=places[0], steadiness=steadiness, finer=finer)
 
 
 def _searched(planned: _Planned, least: float, track: Track) -> Quantized:
@@ -167,8 +182,9 @@ def _searched(planned: _Planned, least: float, track: Track) -> Quantized:
 def _rounded(planned: _Planned, place: int, track: Track) -> Form:
     """Return the form at a place of the frontier; the builder keeps its weights."""
     with track("int8: rounding, layers", len(planned.builder.plans)) as advance:
-        form = form_at(planned.builder, planned.judge.arrangement, place)
+        form = form_at(planned.builder, planned.judge.arrangement, place, cls_only=planned.options.cls_only)
         planned.builder.build(form, advance)
+    release()
     return form
 
 

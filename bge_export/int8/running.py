@@ -1,6 +1,8 @@
 """Runs a graph in the runtime that it is arranged for, one thread: what is chosen by trying is tried there."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -8,9 +10,16 @@ from numpy.typing import NDArray
 
 from bge_export.contracts import TokenBatch
 from bge_export.int8.arrange import Arrangement
+from bge_export.int8.encoder import Floats
 
-States = Callable[[TokenBatch], NDArray[np.float32]]
-"""Token rows to the first output of a graph, [B, S, H]."""
+NOTHING: Mapping[str, Floats] = MappingProxyType({})
+
+
+class States(Protocol):
+    """Runs a graph."""
+
+    def __call__(self, tokens: TokenBatch, more: Mapping[str, Floats] = NOTHING) -> Floats:
+        """Return the first output of a graph, [B, S, H], from token rows and the inputs that it has beside."""
 
 
 def open_graph(model: onnx.ModelProto, arrangement: Arrangement) -> States:
@@ -25,7 +34,11 @@ def _onnxruntime(model: onnx.ModelProto) -> States:
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
-    return lambda tokens: np.asarray(session.run(None, tokens.feed(names))[0])
+
+    def states(tokens: TokenBatch, more: Mapping[str, Floats] = NOTHING) -> Floats:
+        return np.asarray(session.run(None, _fed(tokens, more, names))[0])
+
+    return states
 
 
 def _openvino(model: onnx.ModelProto) -> States:
@@ -37,8 +50,12 @@ def _openvino(model: onnx.ModelProto) -> States:
     request = compiled.create_infer_request()
     names = [value.get_any_name() for value in compiled.inputs]
 
-    def states(tokens: TokenBatch) -> NDArray[np.float32]:
-        request.infer(tokens.feed(names))
+    def states(tokens: TokenBatch, more: Mapping[str, Floats] = NOTHING) -> Floats:
+        request.infer(_fed(tokens, more, names))
         return np.array(request.get_output_tensor(0).data)
 
     return states
+
+
+def _fed(tokens: TokenBatch, more: Mapping[str, Floats], names: list[str]) -> dict[str, NDArray[Any]]:
+    return {**tokens.feed([name for name in names if name not in more]), **more}

@@ -26,6 +26,13 @@ MAIN_TOKENS = 12_800
 
 JUDGE_EVERY = 5
 
+SHORT_TOKENS = 64
+
+DRAWN_ROWS = ((0, 1), (0, 3), (0, 12), (0, 40), (1, 4), (1, 30), (2, 30))
+"""Kinds of drawn rows: how many tokens differ, 0 for all, and how many there are."""
+
+DRAWN_EACH = 24
+
 
 def calibration_rows(tokenizer: TextTokenizer, path: Path | None) -> list[tuple[int, ...]]:
     """Return the token ids of the calibration texts, in a drawn order that is always the same; odd strings come first.
@@ -60,6 +67,31 @@ def single_marks(tokenizer: TextTokenizer) -> list[tuple[int, ...]]:
     one token or the other.
     """
     return list(tokenizer.encode(list(string.punctuation)))
+
+
+def short_odd_rows(tokenizer: TextTokenizer) -> list[tuple[int, ...]]:
+    """Return the token ids of single marks, and of the package's odd strings of up to `SHORT_TOKENS`, by length."""
+    found = {*single_marks(tokenizer), *(row for row in odd_rows(tokenizer) if len(row) <= SHORT_TOKENS)}
+    return sorted(found, key=lambda row: (len(row), row))
+
+
+def drawn_rows(tokenizer: TextTokenizer, row: tuple[int, ...], longest: int) -> list[tuple[int, ...]]:
+    """Return rows of tokens that no text has: any tokens in any order, one repeated, two in turn. Always the same.
+
+    Args:
+        tokenizer: of the model.
+        row: of a text, whose first and last token they get.
+        longest: how many tokens a row may have.
+    """
+    draw = random.Random(0)  # noqa: S311 - always the same, no secret
+    vocabulary = tokenizer.vocabulary()
+    rows = []
+    for different, length in DRAWN_ROWS:
+        for _ in range(DRAWN_EACH):
+            tokens = draw.choices(vocabulary, k=different or length)
+            inner = (tokens * length)[: min(length, longest - 2)]
+            rows.append((row[0], *inner, row[-1]))
+    return rows
 
 
 def _languages(tokenizer: TextTokenizer) -> list[Path]:

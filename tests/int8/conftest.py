@@ -19,7 +19,7 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def plans(sample: Sample) -> list[LayerPlan]:
-    return plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(), untracked)
+    return plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], [], Settings(), untracked)
 
 
 @pytest.fixture(scope="module")

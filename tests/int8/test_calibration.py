@@ -10,7 +10,7 @@ import torch
 from architectures import KINDS, Kind, build
 
 from bge_export.checkpoint import open_checkpoint
-from bge_export.int8.calibration import Batch, backward, batches
+from bge_export.int8.calibration import Batch, Observation, backward, batches, observe
 from bge_export.int8.encoder import Encoder, Layer, Linear
 from bge_export.int8.forward import run_layer
 from bge_export.int8.reading import read_encoder
@@ -64,3 +64,23 @@ def test_gradients_are_what_a_moved_bias_does(kind: Kind, pooling: Literal["cls"
             predicted = float((gradient[..., -width:].sum((0, 1)) * torch.from_numpy(step)).sum())
             assert predicted == pytest.approx((ends[0] - ends[1]) / 2, rel=0.05, abs=2e-5), (place, site)
     assert seen == list(reversed(range(len(encoder.layers))))
+
+
+def test_strange_rows_say_only_how_far_scores_reach(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(str(build("bert", tmp_path / "bert", "cls")))
+    encoder = read_encoder(trace(checkpoint, tmp_path, sentence_embedding=False))
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    texts, ranges, strange = (batches(encoder, tokenizer.encode([text]), tokenizer.pad) for text in TEXTS)
+    layer = encoder.layers[0]
+
+    def seen(*groups: list[Batch]) -> Observation:
+        return observe(layer, *groups, [batch.state for group in groups for batch in group], {})
+
+    with_strange, without = seen(texts, ranges, strange), seen(texts, ranges, [])
+    added = int(strange[0].mask.sum())
+    assert len(with_strange.peaks) == len(with_strange.query) == len(without.peaks) + added
+    torch.testing.assert_close(with_strange.peaks[:-added], without.peaks)
+    trace_of_strange = run_layer(layer, strange[0].state, strange[0].bias)
+    torch.testing.assert_close(with_strange.peaks[-added:], trace_of_strange.peaks[0])
+    for name in ("inputs", "low", "high"):
+        torch.testing.assert_close(getattr(with_strange, name), getattr(without, name))

@@ -317,20 +317,31 @@ def test_second_parts_of_first_tokens_move_their_rows_alone(
     assert np.abs(first[:, 0] - none[:, 0]).max() > 1e-3
 
 
-def test_the_fast_form_gives_second_parts_to_first_tokens_that_matter(sample: Sample, builder: Builder) -> None:
+def where_first_tokens_matter(builder: Builder, *places: tuple[int, str]) -> Builder:
     plans = [
-        dataclasses.replace(plan, first={site: 0.9 if (place, site) == (1, "output") else 0.4 for site in SITES})
+        dataclasses.replace(plan, first={site: 0.9 if (place, site) in places else 0.4 for site in SITES})
         for place, plan in enumerate(builder.plans)
     ]
     chosen = copy.copy(builder)
     chosen.plans = plans
-    assert fast_form(chosen, "sequence-major").first == frozenset({(1, "output")})
-    assert fast_form(chosen, "batch-major") == Form()
-    assert (
-        fast_form(chosen, "sequence-major").first_finer == frozenset()
-    )  # its weights are more than 1.5 % of so small an encoder
-    chosen.plans = [dataclasses.replace(plan, first=dict.fromkeys(SITES, 0.4)) for plan in plans]
-    assert fast_form(chosen, "sequence-major") == Form()
+    return chosen
+
+
+def test_the_fast_form_gives_second_parts_to_first_tokens_that_matter(sample: Sample, builder: Builder) -> None:
+    chosen = where_first_tokens_matter(builder, (1, "output"))
+    form = fast_form(chosen, "sequence-major", cls_only=False)
+    assert form.first == frozenset({(1, "output")})
+    assert form.first_finer == frozenset()  # its weights are more than 1.5 % of so small an encoder
+    assert fast_form(chosen, "batch-major", cls_only=False) == Form()
+    assert fast_form(where_first_tokens_matter(builder), "sequence-major", cls_only=False) == Form()
+
+
+def test_of_the_first_token_alone_only_the_last_layer_has_second_parts(sample: Sample, builder: Builder) -> None:
+    last = where_first_tokens_matter(builder, (1, "output"))
+    assert fast_form(last, "sequence-major", cls_only=True).first == frozenset({(1, "output")})
+    before = where_first_tokens_matter(builder, (0, "output"))
+    assert fast_form(before, "sequence-major", cls_only=False).first == frozenset({(0, "output")})
+    assert fast_form(before, "sequence-major", cls_only=True) == Form()
 
 
 def test_second_parts_come_where_they_pay_and_weights_after_their_input(builder: Builder) -> None:
@@ -338,8 +349,8 @@ def test_second_parts_come_where_they_pay_and_weights_after_their_input(builder:
     assert len(steps) == len(set(steps)) == 2 * len(EVERYWHERE)
     places = {step: place for place, step in enumerate(steps)}
     assert all(places["input", where] < places["weights", where] for where in EVERYWHERE)
-    found = list(forms(builder, "sequence-major"))
-    assert found[0] == fast_form(builder, "sequence-major")
+    found = list(forms(builder, "sequence-major", cls_only=False))
+    assert found[0] == fast_form(builder, "sequence-major", cls_only=False)
     assert found[-1] == Form(EVERYWHERE, EVERYWHERE)
     assert len(found) == most_forms(builder)
     for form, after in itertools.pairwise(found):
@@ -446,7 +457,7 @@ def test_openvino_gives_a_text_one_vector_in_every_length(
 def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, onnxruntime.InferenceSession, np.ndarray]:
     """A small BERT, its int8 graph opened, and the vector of each text alone."""
     sample = make_sample("bert", tmp_path_factory.mktemp("bert"))
-    layers = plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], Settings(), untracked)
+    layers = plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], [], Settings(), untracked)
     model = arrange(Builder(sample.encoder, layers).build(Form()), "sequence-major")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     alone = np.stack([first_tokens(session, sample.pad([row]))[0] for row in sample.rows])

@@ -5,7 +5,15 @@ from pathlib import Path
 from bge_export.checkpoint import open_checkpoint
 from bge_export.corpus import builtin_corpus, load_corpus
 from bge_export.fixtures import fixtures_folder
-from bge_export.int8.texts import calibration_rows, divided, held_back, odd_rows, single_marks
+from bge_export.int8.texts import (
+    calibration_rows,
+    divided,
+    drawn_rows,
+    held_back,
+    odd_rows,
+    short_odd_rows,
+    single_marks,
+)
 from bge_export.tokens import TextTokenizer
 
 
@@ -37,6 +45,28 @@ def test_odd_strings_are_among_the_texts_and_known_as_odd(tiny: Path) -> None:
     assert {*tokenizer.encode(["!", "…"])} <= odd <= {*calibration_rows(tokenizer, None)}
     assert not {*tokenizer.encode(["Whose turn is it?"])} & odd
     assert len(single_marks(tokenizer)) == 32
+
+
+def test_what_forms_are_tried_on_is_short_and_holds_all_marks(tiny: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny))
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    rows = short_odd_rows(tokenizer)
+    assert {*single_marks(tokenizer)} <= {*rows} <= {*single_marks(tokenizer), *odd_rows(tokenizer)}
+    assert len({*rows}) == len(rows) > 60
+    assert [len(row) for row in rows] == sorted(len(row) for row in rows)
+    assert len(rows[-1]) <= 64
+
+
+def test_drawn_rows_fit_the_model_and_are_always_the_same(tiny: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny))
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    rows = drawn_rows(tokenizer, (1, 7, 8, 2), 10)
+    assert rows == drawn_rows(tokenizer, (1, 7, 8, 2), 10)
+    assert {(row[0], row[-1]) for row in rows} == {(1, 2)}
+    assert {len(row) for row in rows} == {3, 5, 6, 10}
+    assert any(len(row) == 10 and len({*row[1:-1]}) == 1 for row in rows)
+    assert {token for row in rows for token in row} <= {*tokenizer.vocabulary()}
+    assert len({token for row in rows for token in row}) > 100
 
 
 def test_everything_is_chosen_on_all_odd_strings(tiny: Path) -> None:
