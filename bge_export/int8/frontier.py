@@ -96,6 +96,8 @@ class Judge:
     ) -> float:  # fmt: skip
         """Return the smallest cosine of any text with float32, the graph as it is and trembling, see `tremor`.
 
+        It is no number where one of the embeddings is none.
+
         Args:
             encoder: what is tried.
             cls_only: whether its graph returns the first token's state alone.
@@ -106,8 +108,8 @@ class Judge:
         run = open_graph(model, self.arrangement)
         smallest = 1.0
         for tremor in tremors(widths, draws):
-            smallest = min(smallest, float(self._compared(self.embed(run, tremor)).min()))
-            if smallest < floor:
+            smallest = float(np.minimum(smallest, self._compared(self.embed(run, tremor)).min()))
+            if not smallest >= floor:  # so that a number that is none ends it, too
                 break
         return smallest
 
