@@ -16,7 +16,6 @@ from bge_export.int8.calibration import batches
 from bge_export.int8.form import Form
 from bge_export.int8.forms import form_at, most_forms
 from bge_export.int8.frontier import Judge, Step, cheapest
-from bge_export.int8.memory import release
 from bge_export.int8.padding import pad_inputs
 from bge_export.int8.plain import quantize_plain
 from bge_export.int8.plan import Settings, plan_layers
@@ -144,7 +143,6 @@ def quantize(
     drawn = drawn_rows(tokenizer, main[0], checkpoint.spec.max_tokens)
     texts, ranges, strange = (batches(encoder, each, tokenizer.pad) for each in (main, rest, drawn))
     plans = plan_layers(encoder, checkpoint.spec, texts, ranges, strange, Settings(), track)
-    release()
     with track("int8: ordering channels", 1):
         builder = Builder(encoder, plans)
     marks = single_marks(tokenizer)
@@ -184,7 +182,6 @@ def _rounded(planned: _Planned, place: int, track: Track) -> Form:
     with track("int8: rounding, layers", len(planned.builder.plans)) as advance:
         form = form_at(planned.builder, planned.judge.arrangement, place, cls_only=planned.options.cls_only)
         planned.builder.build(form, advance)
-    release()
     return form
 
 
