@@ -20,7 +20,7 @@ ENOUGH = 0.9985
 """The first candidate is taken whose smallest cosine is at least this; else the one with the largest."""
 
 DRAWS = 8
-"""How often each trembles, beside as it is. Twelve found nothing that eight did not (docs/decisions/0016)."""
+"""How often each trembles, beside as it is (docs/decisions/0016)."""
 
 
 @dataclass(frozen=True)
