@@ -1,7 +1,8 @@
 """Output folders that appear whole or not at all: written beside their place, then renamed into it.
 
 While an export runs it holds `.OUT.bge-export.lock`; `.OUT.bge-export.partial` is what it writes, and what stood at OUT
-is `.OUT.bge-export.old` from the moment it makes way until the new folder stands there. A killed export leaves these,
+is `.OUT.bge-export.old` from the moment it makes way until the new folder stands there. The same names with OUT.refused
+in place of OUT are for refused targets of an export whose other targets are proven. A killed export leaves these,
 and the next one into the same place puts the old folder back or removes them.
 """
 
@@ -54,6 +55,13 @@ def staged(out: Path, *, source: Path) -> Iterator[Path]:
                 f"{error.filename or out} cannot be written: {error.strerror}. Choose another folder with --output."
             ) from error
         yield staging
+
+
+def refused_staging(out: Path) -> Path:
+    """Return a new, empty folder for what is to be published as `OUT.refused`; only inside `staged`, which removes it."""
+    folder = _sibling(refused_place(Path(os.path.abspath(out))), "partial")
+    folder.mkdir()
+    return folder
 
 
 def publish(staging: Path, place: Path) -> None:
@@ -122,23 +130,24 @@ def _recover(out: Path) -> None:
     Raises:
         OutputError: something else stands where the old folder was.
     """
-    staging = _sibling(out, "partial")
     for place in (out, refused_place(out)):
-        old = _sibling(place, "old")
-        if not old.exists():
-            continue
-        if place.exists() and not staging.exists():  # the new folder came to stand
+        staging, old = _sibling(place, "partial"), _sibling(place, "old")
+        if old.exists() and place.exists() and not staging.exists():  # the new folder came to stand
             shutil.rmtree(old)
-            continue
-        try:
-            old.rename(place)
-        except OSError as error:
-            raise OutputError(
-                f"{old} is what stood at {place} before an export that was killed, and something else stands there "
-                "now. Move one of them away."
-            ) from error
-    if staging.exists():
-        shutil.rmtree(staging)
+        elif old.exists():
+            _put_back(old, place)
+        if staging.exists():
+            shutil.rmtree(staging)
+
+
+def _put_back(old: Path, place: Path) -> None:
+    try:
+        old.rename(place)
+    except OSError as error:
+        raise OutputError(
+            f"{old} is what stood at {place} before an export that was killed, and something else stands there "
+            "now. Move one of them away."
+        ) from error
 
 
 def _tidy(out: Path) -> None:

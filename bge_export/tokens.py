@@ -56,6 +56,11 @@ class TextTokenizer:
         """Return all ids that texts can have, but for added tokens."""
         return sorted(self._tokenizer.get_vocab(with_added_tokens=False).values())
 
+    def special_tokens(self) -> list[int]:
+        """Return the ids of special tokens, such as `[CLS]` and `[PAD]`, which a text may also name."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return sorted(number for number, token in added.items() if token.special)
+
     def unknown_share(self, texts: Sequence[str]) -> float:
         """Return how many of the texts' tokens stand for what the vocabulary does not hold, from 0 to 1."""
         import json

@@ -26,7 +26,7 @@ from bge_export.cli.options import (
     Thresholds,
     WeightPrecision,
 )
-from bge_export.cli.output import print_json, show, show_int8, track
+from bge_export.cli.output import names, print_json, show, show_int8, summary, track
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,8 @@ def onnx(
 ) -> int:
     """Export a checkpoint to ONNX, and prove what was written.
 
-    The folder appears only if it passes the gate; otherwise it is left as OUTPUT.refused, with its report.
+    What passes the gate stands in OUTPUT; what is refused is left in OUTPUT.refused, with its report, and the exit
+    status is 1.
     """
     from bge_export.exporters import find_exporter
 
@@ -152,12 +153,12 @@ def transformersjs(
     model: ModelArgument = "BAAI/bge-small-en",
     output: Output = None,
     dtypes: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             metavar="A,B,…",
-            help="Of fp32, fp16, int8, q4, q4f16, bnb4, uint8, int8-dynamic. [default: fp32,fp16,int8]",
+            help="Of fp32, fp16, int8, q4, q4f16, bnb4, uint8, int8-dynamic. Repeatable. [default: fp32,fp16,int8]",
         ),
-    ] = "",
+    ] = None,
     no_weights: Annotated[bool, typer.Option("--no-weights", help="Leave the PyTorch weights out.")] = False,
     hub_id: Annotated[str | None, typer.Option(help="The repository that the card's examples name.")] = None,
     license_name: Annotated[
@@ -178,7 +179,7 @@ def transformersjs(
     from bge_export.commands import export_transformersjs
 
     exported = export_transformersjs(
-        model, output, dtypes=[name.strip() for name in dtypes.split(",") if name.strip()], weights=not no_weights,
+        model, output, dtypes=list(dict.fromkeys(name for one in dtypes or () for name in names(one))), weights=not no_weights,
         repository=hub_id, license_name=license_name, revision=revision, pooling=pooling, overwrite=overwrite,
         check=not no_check, thresholds=thresholds, threads=threads, track=track,
     )  # fmt: skip
@@ -203,7 +204,8 @@ def _export(
 def _shown(exported: "Exported", as_json: bool) -> int:
     """Print what an export came to; return its exit status."""
     if not as_json:
-        show_int8(exported.place)
+        for folder in dict.fromkeys(filter(None, (exported.place, exported.refused))):
+            show_int8(folder)
     if exported.proof is None:
         if as_json:
             print_json({"place": str(exported.place), "checked": False})
@@ -212,5 +214,6 @@ def _shown(exported: "Exported", as_json: bool) -> int:
         return PASSED
     status = show(exported.proof, as_json)
     if not as_json:
-        print(f"{exported.place}: {'proven' if status == PASSED else 'refused; the folder is left here to look at'}.")
+        for line in summary(exported):
+            print(line)
     return status

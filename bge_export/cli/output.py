@@ -3,10 +3,10 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -37,22 +37,36 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
 
 
 def show_int8(folder: Path) -> None:
-    """Print how the folder's int8 models were made: why plainly, how steady, the search, and which were refused."""
+    """Print how the folder's int8 models were made: plainly and why, or which variant was chosen and what it costs."""
     from bge_export.manifest import read_manifest
     from bge_export.render import render_frontier
 
     for model in read_manifest(folder).models:
-        if reason := model.options.get("plain_arrangement"):
+        options = model.options
+        if reason := options.get("plain_arrangement"):
             print(f"{model.target}: in the plain arrangement, less exact than the usual one, because {reason}.")
-        if steady := model.options.get("steadiness"):
-            print(
-                f"{model.target}: smallest cosine of {steady['texts']} odd strings, run {steady['draws']} times with "
-                f"states that tremble as by another runtime's last bits: {steady['smallest']:.4f}."
-            )
-        if steps := model.options.get("frontier"):
+        if len(steps := options.get("frontier", ())) > 1:
             out().print(render_frontier(model.target, steps))
-        for reason in model.options.get("refused", ()):
-            print(f"{model.target}: a coarser, faster form was refused: {reason}")
+        if choice := options.get("choice"):
+            print(_choice(model.target, choice))
+        for reason in options.get("refused", ()):
+            print(f"{model.target}: a faster variant was refused: {reason}")
+
+
+def _choice(target: str, choice: Mapping[str, Any]) -> str:
+    """Return what was chosen, in two lines if it is not the fastest variant."""
+    probes = (
+        f"worst cosine of {choice['everyday_probes']} everyday probes {choice['smallest']:.5f}, "
+        f"of {choice['stress_probes']} stress probes {choice['smallest_stress']:.5f}, under perturbation"
+    )
+    if not choice["precise"]:
+        return f"{target}: the fastest variant: {probes}."
+    return (
+        f"{target}: this checkpoint loses too much in the fastest variant, so the activations of {choice['precise']} "
+        f"of {choice['points']} quantization points are in two parts: {probes}.\n"
+        f"{target}: that takes {choice['time_of_fastest']:.2f} times as long as the fastest variant, in "
+        f"{choice['size_of_fastest']:.2f} of its size."
+    )
 
 
 def out() -> Console:

@@ -1,4 +1,4 @@
-"""The export commands: a folder that appears only proven."""
+"""The export commands: a folder that appears only with what is proven."""
 
 import os
 from collections.abc import Sequence
@@ -9,31 +9,34 @@ from typing import Protocol
 from bge_export.bundle_files import REPORT
 from bge_export.checkpoint import open_checkpoint
 from bge_export.commands.made import Made, make, make_finer, only_too_coarse
-from bge_export.commands.steps import Proof, default_places, measure_places, read_policy, run_oracle
+from bge_export.commands.proving import Measured, StagedExport, move_refused, prove, proven_alone
+from bge_export.commands.steps import Proof, read_policy, run_oracle
 from bge_export.contracts import Artifact, Checkpoint, Exporter, Pooling, Track, untracked
-from bge_export.corpus import builtin_corpus
+from bge_export.corpus import Corpus, builtin_corpus
 from bge_export.errors import UsageError
-from bge_export.extension import Kept, kept_from
+from bge_export.extension import kept_from
 from bge_export.layout import write_layout
-from bge_export.manifest import read_bundle, write_manifest
-from bge_export.output import publish, refused_place, staged
+from bge_export.output import publish, refused_place, refused_staging, staged
 from bge_export.parity.compare import Place
-from bge_export.parity.gate import Verdict, judge
-from bge_export.parity.merge import merge
-from bge_export.parity.policy import ThresholdPolicy
-from bge_export.parity.report import Lane, ParityReport, write_report
+from bge_export.parity.report import ParityReport, write_report
 from bge_export.torch_devices import limit_threads
-from bge_export.vectors import ReferenceVectors
 
 DEFAULT_MODEL = "BAAI/bge-small-en"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """Where an export was left, and its proof; None where the check was left out."""
+    """Where an export was left.
+
+    Attributes:
+        place: the folder of what is proven; of what is refused where nothing is.
+        proof: the report on all targets and the verdict; None where the check was left out.
+        refused: the folder of refused targets; None where there are none.
+    """
 
     place: Path
     proof: Proof | None
+    refused: Path | None = None
 
 
 class Addition(Protocol):
@@ -69,8 +72,8 @@ def export_model(
 ) -> Exported:
     """Export a checkpoint and prove what was written; nothing stands at `out` unless it is proven.
 
-    A model that is refused for its rounding alone is made again in the next, more exact form, where its exporter has
-    one; the manifest says so.
+    A model that is refused for its rounding alone is made again in its most exact variant, where its exporter has one;
+    the manifest says so. Refused targets are left in `OUT.refused` and take no proven one with them.
 
     Args:
         exporter: a format with its options, such as `find_exporter("onnx")`.
@@ -99,6 +102,7 @@ def export_model(
     checkpoint = open_checkpoint(model, revision=revision, pooling=pooling)
     out = Path(os.path.normpath(out or checkpoint.source.rpartition("/")[2]))
     targets = [f"{exporter.format}-{precision}" for precision in precisions]
+
     with staged(out, source=checkpoint.root) as staging:
         kept = kept_from(out, checkpoint, targets, overwrite=overwrite)
         held = {*targets, *(model.target for model in kept.models)}
@@ -106,67 +110,55 @@ def export_model(
         kept.carry_models(staging)
         write_layout(checkpoint, staging)
         limit_threads(threads)
+
         made = make(exporter, checkpoint, staging, precisions, track)
         weights = addition.write_weights(checkpoint, staging) if addition else kept.weights
-        artifacts = _record(staging, checkpoint, kept, made, weights, checked=check)
+        places = addition.places() if addition else ()
+        export = StagedExport(staging, checkpoint, kept, weights, places, policy)
+        artifacts = export.record(made, checked=check)
         if not check:
             if addition:
                 addition.write_card(checkpoint, staging, artifacts, None)
             publish(staging, out)
             return Exported(out, None)
-        places = addition.places() if addition else ()
-        reference = run_oracle(checkpoint, builtin_corpus(), threads, track)
-        report, verdict = _prove_export(staging, artifacts, places, reference, checkpoint, kept, policy, threads, track)
-        while coarse := only_too_coarse(made, verdict):
+
+        corpus = builtin_corpus()
+        reference = run_oracle(checkpoint, corpus, threads, track)
+        measured = prove(export, artifacts, corpus, reference, threads, track)
+        while coarse := only_too_coarse(made, measured.verdict):
             made = make_finer(made, coarse, track)
-            artifacts = _record(staging, checkpoint, kept, made, weights, checked=check)
-            report, verdict = _prove_export(
-                staging, artifacts, places, reference, checkpoint, kept, policy, threads, track
-            )
-        write_report(report, staging / REPORT)
-        if addition and verdict.passed:
-            addition.write_card(checkpoint, staging, artifacts, report)
-        place = out if verdict.passed else refused_place(out)
-        publish(staging, place)
-        return Exported(place, Proof(report, verdict, place / REPORT))
+            artifacts = export.record(made, checked=check)
+            measured = prove(export, artifacts, corpus, reference, threads, track, measured)
+        return _published(export, out, made, measured, corpus, addition)
 
 
-def _record(
-    staging: Path, checkpoint: Checkpoint, kept: Kept, made: Sequence[Made], weights: Sequence[str], *, checked: bool
-) -> Sequence[Artifact]:
-    """Write the manifest of a staged folder and return its artifacts."""
-    models = [*kept.models, *(one.record for one in made)]
-    write_manifest(staging, checkpoint, models, checked=checked, weights=weights)
-    return read_bundle(staging)[1]
+def _published(
+    export: StagedExport,
+    out: Path,
+    made: Sequence[Made],
+    measured: Measured,
+    corpus: Corpus,
+    addition: Addition | None,
+) -> Exported:
+    """Publish what is proven as `out`, and what is refused beside it as `OUT.refused`."""
+    proven = measured if measured.verdict.passed else proven_alone(export, measured, made, corpus)
+    if proven is None:
+        write_report(measured.report, export.root / REPORT)
+        place = refused_place(out)
+        publish(export.root, place)
+        return Exported(place, Proof(measured.report, measured.verdict, place / REPORT), place)
 
+    refused = None
+    if proven is not measured:
+        aside = refused_staging(out)
+        move_refused(export, aside, measured, proven, made)
+        stay = {str(item.target) for item in proven.artifacts}
+        export.record([one for one in made if one.record.target in stay], checked=True)
+        refused = refused_place(out)
+        publish(aside, refused)
 
-def _prove_export(
-    staging: Path, artifacts: Sequence[Artifact], places: Sequence[Place], reference: ReferenceVectors,
-    checkpoint: Checkpoint, kept: Kept, policy: ThresholdPolicy, threads: int, track: Track,
-) -> tuple[ParityReport, Verdict]:  # fmt: skip
-    """Measure what is new in a staged folder, add what is known of the rest, and judge the whole."""
-    corpus = builtin_corpus()
-    earlier = kept.lanes(artifacts, corpus, checkpoint)
-    new = [item for item in artifacts if not _is_proven(item, earlier)]
-    own = default_places(new, all_devices=False)
-    report = measure_places(staging, new, [*own, *places], corpus, reference, threads, track)
-    again = {(lane.target, lane.model, lane.runtime, lane.device) for lane in report.lanes}
-    earlier = tuple(x for x in earlier if (x.target, x.model, x.runtime, x.device) not in again)
-    if kept.report is not None and earlier:
-        targets = {"targets": tuple(sorted({str(item.target) for item in artifacts}))}
-        known_report = kept.report.model_copy(update={"lanes": earlier, "requested": (), **targets}).sealed()
-        report = merge([known_report, report.model_copy(update=targets).sealed()], ["the earlier report", "the new"])
-    return report, judge(report, policy, corpus, artifacts=artifacts, checkpoint=checkpoint.digest)
-
-
-def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
-    """Return whether earlier lanes measured every output wherever an export measures it.
-
-    One lane is not enough: the others may have been left out, as `parity --runtime` does, or be looser ones.
-    """
-    measured = {(lane.target, lane.model, lane.output, lane.runtime, lane.device) for lane in earlier}
-    return all(
-        (str(artifact.target), artifact.model, output, place.runtime.name, place.device) in measured
-        for place in default_places([artifact], all_devices=False)
-        for output in artifact.outputs
-    )
+    write_report(proven.report, export.root / REPORT)
+    if addition:
+        addition.write_card(export.checkpoint, export.root, proven.artifacts, proven.report)
+    publish(export.root, out)
+    return Exported(out, Proof(measured.report, measured.verdict, out / REPORT), refused)

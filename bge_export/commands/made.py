@@ -56,22 +56,20 @@ def make(
 
 
 def only_too_coarse(made: Sequence[Made], verdict: Verdict) -> Coarse | None:
-    """Return the one model that is all the gate refuses, for nothing but its rounding, if there is a finer form."""
-    targets = {failure.target for failure in verdict.failures}
-    if len(targets) != 1 or not all(failure.may_be_rounding for failure in verdict.failures):
-        return None
+    """Return a model that is refused for nothing but its rounding and has a more exact variant, if there is one."""
     for one in made:
-        if one.record.target in targets and one.model.finer is not None:
-            return Coarse(one, one.model.finer, verdict.failures[0].message)
+        own = [failure for failure in verdict.failures if failure.target == one.record.target]
+        if own and one.model.finer is not None and all(failure.may_be_rounding for failure in own):
+            return Coarse(one, one.model.finer, own[0].message)
     return None
 
 
 def make_finer(made: Sequence[Made], coarse: Coarse, track: Track) -> list[Made]:
-    """Write the finer form over the coarse one; return all models with it in the other's place.
+    """Write the more exact variant over the coarse one; return all models with it in the other's place.
 
-    Its record says why the coarser forms before it were refused.
+    Its record says why the variants before it were refused.
     """
-    with track(f"refused, so a finer form follows: {coarse.reason}", 1):
+    with track(f"refused, so a more exact variant follows: {coarse.reason}", 1):
         old = coarse.made.record
         refused = [*old.options.get("refused", ()), coarse.reason]
     model = coarse.finer(track)

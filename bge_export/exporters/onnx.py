@@ -87,7 +87,7 @@ class OnnxExporter:
 def _save_int8(quantized: Quantized, root: Path) -> ExportedModel:
     more = quantized.finer
     finer = None if more is None else lambda track: _save_int8(more(track), root)
-    return replace(_save_model(quantized.model, root, "int8"), facts=quantized.record(), finer=finer)
+    return replace(_save_model(quantized.model, root, "int8"), facts=quantized.facts, finer=finer)
 
 
 def _save_model(model: onnx.ModelProto, root: Path, precision: str) -> ExportedModel:

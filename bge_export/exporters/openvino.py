@@ -92,7 +92,7 @@ class OpenVinoExporter:
         more = quantized.finer
         finer = None if more is None else lambda track: self._save_int8(more(track), checkpoint, root)
         saved = _save(self._converted(quantized.model, checkpoint, root), quantized.model, root, "int8")
-        return replace(saved, facts=quantized.record(), finer=finer)
+        return replace(saved, facts=quantized.facts, finer=finer)
 
     def _converted(self, graph: onnx.ModelProto, checkpoint: Checkpoint, root: Path) -> openvino.Model:
         with tempfile.TemporaryDirectory(dir=root) as folder:

@@ -41,6 +41,10 @@ class Builder:
         """Return the predicted 1 - cosine by the rounded weights of a site, see `Rounder.weight_error`."""
         return self._rounder.weight_error(place, site, precise=precise)
 
+    def left_out_error(self, place: int, site: str) -> float:
+        """Return the predicted 1 - cosine of what two parts of both leave out, see `Rounder.left_out_error`."""
+        return self._rounder.left_out_error(place, site)
+
     def build(self, form: Form, advance: Callable[[int], None] = lambda _: None) -> QuantizedEncoder:
         """Return the encoder in a form; `advance` is called with 1 after each layer."""
         layers = []
@@ -76,6 +80,8 @@ class Builder:
         if site == "down" and not precise:
             return Site(None, self.plans[place].down.grid, parts, rows)
         own = self._rounder.input(place, site, precise=precise)
+        if (place, site) in form.stretched:
+            own = own.covering(*self.plans[place].stress[site])
         own = replace(own, margin=form.widening * (FIRST_MARGIN if first else own.margin))
         scale = own.scale.numpy()
         if site == "down":

@@ -5,7 +5,7 @@ the squared gradient of e.v with respect to a site's output is, in expectation, 
 movement by a unit error there; 1 - cosine is half of it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,29 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class CalibrationSet:
+    """All batches that an encoder is observed on.
+
+    Attributes:
+        chosen: the texts that everything is chosen on.
+        ranges: further texts, of which only the range of each channel is taken, and how far their scores reach.
+        stress: special tokens inside sentences, repeated words and the like: how far they reach is kept apart, for
+            variants that cover them.
+        drawn: tokens that make no text, of which only the reach of their scores is taken.
+    """
+
+    chosen: Sequence["Batch"]
+    ranges: Sequence["Batch"] = ()
+    stress: Sequence["Batch"] = ()
+    drawn: Sequence["Batch"] = ()
+
+    @property
+    def batches(self) -> list["Batch"]:
+        """Return all batches, in the order of the attributes."""
+        return [*self.chosen, *self.ranges, *self.stress, *self.drawn]
+
+
+@dataclass(frozen=True)
 class Importance:
     """Of one site: squared gradients of the embedding with respect to its outputs.
 
@@ -64,8 +87,9 @@ class Observation:
         importance: of each site.
         low, high: the least and greatest value of each input channel over the texts and the texts for ranges, [K];
             "query" and "key" of what they are.
-        query: all queries, also of the texts for ranges and of strange rows, [T + R + S, H].
-        peaks: the greatest score of each, head by head, [T + R + S, heads].
+        stress_low, stress_high: by site, the same over the stress texts as well.
+        query: all queries, of every batch of the set, [A, H].
+        peaks: the greatest score of each, head by head, [A, heads].
     """
 
     inputs: dict[str, Tensor]
@@ -73,6 +97,8 @@ class Observation:
     importance: dict[str, Importance]
     low: dict[str, Tensor]
     high: dict[str, Tensor]
+    stress_low: dict[str, Tensor]
+    stress_high: dict[str, Tensor]
     query: Tensor
     peaks: Tensor
 
@@ -220,45 +246,65 @@ def _pool(spec: EmbeddingSpec, state: Tensor, mask: Tensor) -> Tensor:
     return state[torch.arange(len(state)), mask.sum(1) - 1]
 
 
-def observe(
-    layer: Layer, texts: Sequence[Batch], ranges: Sequence[Batch], strange: Sequence[Batch], states: list[Tensor],
-    weights: dict[str, Importance],
-) -> Observation:  # fmt: skip
-    """Return one layer on the calibration texts. All of a layer's tensors are much: let go of one before the next.
+def observe(layer: Layer, texts: CalibrationSet, states: list[Tensor], weights: dict[str, Importance]) -> Observation:
+    """Return one layer on the calibration set. One layer's tensors are large: free them before the next layer.
 
     Args:
         layer: the layer in float32.
-        texts: the calibration texts.
-        ranges: further texts, of which only the range of each channel is taken, and how far their scores reach.
-        strange: tokens that make no text, of which only that is taken.
-        states: the layer's input on each batch of all, [B, S, H]; replaced by its results.
+        texts: the calibration set.
+        states: the layer's input on each batch of the set, [B, S, H]; replaced by its results.
         weights: the importance of the layer's sites.
     """
     inputs: dict[str, list[Tensor]] = {site: [] for site in SITES}
-    low: dict[str, Tensor] = {}
-    high: dict[str, Tensor] = {}
     inner: list[Tensor] = []
     asking: list[Tensor] = []
     peaks: list[Tensor] = []
+    usual, all_texts = _Ranges(), _Ranges()
     widths = [part.weight.shape[1] for part in (layer.query, layer.key, layer.value)]
-    for place, batch in enumerate((*texts, *ranges, *strange)):
+    ranged = len(texts.chosen) + len(texts.ranges)
+
+    for place, batch in enumerate(texts.batches):
         with torch.no_grad():
             trace = run_layer(layer, states[place], batch.bias)
         states[place] = trace.state
+
         queries, keys, _ = torch.split(trace.outputs["qkv"][batch.mask], widths, dim=-1)
         asking.append(queries)
         peaks.append(trace.peaks[batch.mask])
-        if place >= len(texts) + len(ranges):
+        if place >= ranged + len(texts.stress):
             continue
+
         seen = {site: trace.inputs[site][batch.mask] for site in SITES}
-        for name, rows in {**seen, "query": queries, "key": keys}.items():
-            low[name] = torch.minimum(low.get(name, rows[0]), rows.amin(0))
-            high[name] = torch.maximum(high.get(name, rows[0]), rows.amax(0))
-        if place < len(texts):
+        all_texts.widen(seen)
+        if place < ranged:
+            usual.widen({**seen, "query": queries, "key": keys})
+        if place < len(texts.chosen):
             for site, rows in seen.items():
                 inputs[site].append(rows)
             inner.append(trace.inner[batch.mask])
+
     return Observation(
-        {site: torch.cat(inputs.pop(site)) for site in SITES}, torch.cat(inner), weights, low, high,
-        torch.cat(asking), torch.cat(peaks),
-    )  # fmt: skip
+        inputs={site: torch.cat(inputs.pop(site)) for site in SITES},
+        inner=torch.cat(inner),
+        importance=weights,
+        low=usual.low,
+        high=usual.high,
+        stress_low=all_texts.low,
+        stress_high=all_texts.high,
+        query=torch.cat(asking),
+        peaks=torch.cat(peaks),
+    )
+
+
+class _Ranges:
+    """The least and greatest value of each channel, by name, of all rows seen so far."""
+
+    def __init__(self) -> None:
+        self.low: dict[str, Tensor] = {}
+        self.high: dict[str, Tensor] = {}
+
+    def widen(self, seen: Mapping[str, Tensor]) -> None:
+        """Add rows [n, K] by name."""
+        for name, rows in seen.items():
+            self.low[name] = torch.minimum(self.low.get(name, rows[0]), rows.amin(0))
+            self.high[name] = torch.maximum(self.high.get(name, rows[0]), rows.amax(0))

@@ -18,6 +18,7 @@ class Form:
         first: sites where the first token's input is rounded in two parts, which is a small product.
         first_finer: sites of `first` where it meets weights in two parts.
         widening: all grids of states are so much wider.
+        stretched: sites in one part whose grid also covers the stress texts.
     """
 
     precise: frozenset[Place] = frozenset()
@@ -25,6 +26,7 @@ class Form:
     first: frozenset[Place] = frozenset()
     first_finer: frozenset[Place] = frozenset()
     widening: float = 1.0
+    stretched: frozenset[Place] = frozenset()
 
     def weight_rows(self, where: Place) -> Rows | None:
         """Return which rows of a site's input meet weights in two parts; None for none."""

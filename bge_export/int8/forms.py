@@ -6,7 +6,6 @@ matter, so that the first token's rows alone are worth a second part: B rows of 
 
 import math
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Literal
 
 from bge_export.int8.arrange import Arrangement
@@ -72,19 +71,29 @@ def _counts(builder: Builder) -> list[int]:
     return list(dict.fromkeys(round(share * 2 * len(_places(builder))) for share in SHARES))
 
 
-def form_at(builder: Builder, arrangement: Arrangement, place: int, *, cls_only: bool) -> Form:
-    """Return the form at a place of the frontier, 0 for the fastest; the most exact where there are fewer."""
-    return next(islice(forms(builder, arrangement, cls_only=cls_only), min(place, most_forms(builder) - 1), None))
-
-
 def forms(builder: Builder, arrangement: Arrangement, *, cls_only: bool) -> Iterator[Form]:
-    """Yield the forms of the frontier, the fastest first."""
+    """Yield the forms of the frontier, the fastest first; what only slower ones need is computed for them alone."""
     fast = fast_form(builder, arrangement, cls_only=cls_only)
+    yield fast
+
     steps = second_parts(builder)
-    for count in _counts(builder):
+    for count in _counts(builder)[1:]:
         precise = frozenset(where for what, where in steps[:count] if what == "input")
         finer = frozenset(where for what, where in steps[:count] if what == "weights")
         yield Form(precise, finer, first=fast.first - precise, first_finer=fast.first_finer - precise)
+
+
+def predicted_error(builder: Builder, form: Form) -> float:
+    """Return the predicted 1 - cosine of a form, mean over the calibration texts."""
+    total = 0.0
+    for where in _places(builder):
+        place, site = where
+        precise = where in form.precise
+        if not precise:
+            total += builder.plans[place].activation_error(site)
+        if where not in form.finer:
+            total += builder.weight_error(place, site, precise=precise)
+    return total
 
 
 def second_parts(builder: Builder) -> list[tuple[Part, Place]]:
@@ -101,8 +110,10 @@ def second_parts(builder: Builder) -> list[tuple[Part, Place]]:
         inputs, outputs = builder.shape_of(place, site)
         cost = inputs * outputs + PER_OUTPUT * outputs
         gains["input", where] = spared / (cost + PER_INPUT * inputs)
-        # Never before its input.
-        gains["weights", where] = min(left / cost, gains["input", where])
+        # Never before its input. The product of both second parts is left out, so that a wide input spoils the gain.
+        gain = left - builder.left_out_error(place, site)
+        if gain > 0:
+            gains["weights", where] = min(gain / cost, gains["input", where])
     return sorted(gains, key=lambda step: (-gains[step], step[0] == "weights"))
 
 

@@ -1,11 +1,11 @@
-"""From the fast end to the exact end: the cheapest form that holds a cosine on texts that it was not made with.
+"""How good a variant of a quantized encoder is, on probes, measured as the file that it would be.
 
-Sites get a second part of their activations in the order of their predicted error, then weights get one. Each form is
-measured as the file it would be, in the runtime that it is arranged for, against the float32 graph.
+Each variant is run in the runtime that it is arranged for, against the float32 graph: in seconds, where parity takes
+more than a minute.
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -13,167 +13,146 @@ import onnx
 from numpy.typing import NDArray
 
 from bge_export.contracts import EmbeddingSpec, TokenBatch
-from bge_export.errors import ExportError
 from bge_export.int8.arrange import Arrangement, arrange
-from bge_export.int8.build import Builder
 from bge_export.int8.encoder import Floats
-from bge_export.int8.form import Form
-from bge_export.int8.forms import forms
-from bge_export.int8.plan import LayerPlan
+from bge_export.int8.probes import Probes, Row
 from bge_export.int8.quantized import QuantizedEncoder
 from bge_export.int8.running import NOTHING, States, open_graph
 from bge_export.int8.tremor import trembling, tremors
 
 TIMED_TOKENS, TIMED_RUNS = 64, 15
 
+DRAWS = 6
+"""How often a variant is perturbed, see `tremor`."""
+
+SUSPECTS = 48
+"""How many probes are looked at under perturbation: those of the smallest cosine. Others have room."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What probes say of a variant; NaN where an embedding is not finite.
+
+    Attributes:
+        smallest, mean: cosine with float32 of the everyday probes.
+        smallest_stress: of the stress probes.
+        milliseconds: median time of one text of `TIMED_TOKENS` tokens, one thread, on this machine.
+        size_bytes: of the file.
+    """
+
+    smallest: float
+    mean: float
+    smallest_stress: float
+    milliseconds: float
+    size_bytes: int
+
 
 @dataclass(frozen=True)
 class Step:
-    """One form of the frontier.
+    """One variant of a search.
 
     Attributes:
-        precise, finer: sites whose activations, and whose weights, are in two parts.
-        predicted: 1 - cosine that rounding activations is predicted to cost, mean over the calibration texts.
-        smallest, mean: cosine with float32 on the texts held back, without odd strings.
-        smallest_odd: of odd strings held back and single marks; None where there are none.
-        milliseconds: median of one text of `TIMED_TOKENS` tokens, one thread, on this machine.
-        size_bytes: of the file.
+        precise, finer: quantization points whose activations, and whose weights, are in two parts.
+        stretched: points whose grid also covers the stress texts.
+        widening: of all grids.
+        predicted: 1 - cosine that rounding is predicted to cost, mean over the calibration texts.
+        figures: what the probes said.
     """
 
     precise: int
     finer: int
+    stretched: int
+    widening: float
     predicted: float
-    smallest: float
-    mean: float
-    smallest_odd: float | None
-    milliseconds: float
-    size_bytes: int
+    figures: Figures
 
-    def record(self) -> dict[str, float | None]:
+    def record(self) -> dict[str, float]:
         """Return the step for a manifest."""
-        return asdict(self)
+        own = asdict(self)
+        figures: dict[str, float] = own.pop("figures")
+        return own | figures
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Texts held back, with their embeddings in float32.
+    """Probes with their embeddings in float32.
 
     Attributes:
-        rows: token ids of each text.
+        rows: token ids of each probe.
+        stress: which of them are stress probes, [N] bool.
         pad: makes a batch of rows.
         spec: how states are pooled.
-        odd: which of them are odd strings, [N] bool.
         expected: unit embeddings, [N, D] float64.
         arrangement: of the graphs that are judged; float32 is run in ONNX Runtime.
     """
 
-    rows: Sequence[tuple[int, ...]]
+    rows: Sequence[Row]
+    stress: NDArray[np.bool_]
     pad: Callable[[Sequence[Sequence[int]]], TokenBatch]
     spec: EmbeddingSpec
-    odd: NDArray[np.bool_]
     expected: NDArray[np.float64]
     arrangement: Arrangement
 
     @classmethod
     def of(
-        cls, model: onnx.ModelProto, rows: Sequence[tuple[int, ...]],
-        pad: Callable[[Sequence[Sequence[int]]], TokenBatch], spec: EmbeddingSpec, arrangement: Arrangement,
-        odd: Collection[tuple[int, ...]] = (),
-    ) -> "Judge":  # fmt: skip
-        """Embed the texts with the float32 graph; `odd` says which of them are odd strings."""
-        marked = np.array([row in odd for row in rows])
-        empty = cls(rows, pad, spec, marked, np.zeros((0, 0)), arrangement)
-        return replace(empty, expected=empty.embed(open_graph(model, "sequence-major")))
+        cls,
+        model: onnx.ModelProto,
+        probes: Probes,
+        pad: Callable[[Sequence[Sequence[int]]], TokenBatch],
+        spec: EmbeddingSpec,
+        arrangement: Arrangement,
+    ) -> "Judge":
+        """Embed the probes with the float32 graph."""
+        rows = (*probes.everyday, *probes.stress)
+        stress = np.arange(len(rows)) >= len(probes.everyday)
+        empty = cls(rows, stress, pad, spec, np.zeros((0, 0)), arrangement)
+        return replace(empty, expected=empty.embed(open_graph(model, "sequence-major"), range(len(rows))))
 
-    def cosines(self, encoder: QuantizedEncoder, *, cls_only: bool) -> tuple[NDArray[np.float64], float, int]:
-        """Return each text's cosine with float32, [N], the time of one text in milliseconds, and the size in bytes."""
-        model = arrange(encoder, self.arrangement, cls_only=cls_only)
-        run = open_graph(model, self.arrangement)
-        return self._compared(self.embed(run)), self._milliseconds(run), model.ByteSize()
-
-    def smallest_shaken(
-        self, encoder: QuantizedEncoder, *, cls_only: bool, draws: int, floor: float
-    ) -> float:  # fmt: skip
-        """Return the smallest cosine of any text with float32, the graph as it is and trembling, see `tremor`.
-
-        It is no number where one of the embeddings is none.
+    def figures(self, encoder: QuantizedEncoder, *, cls_only: bool, perturbed: Callable[[Figures], bool]) -> Figures:
+        """Return what the probes say of a variant.
 
         Args:
-            encoder: what is tried.
+            encoder: the variant.
             cls_only: whether its graph returns the first token's state alone.
-            draws: how often it trembles.
-            floor: below it, no further draw is looked at.
+            perturbed: whether figures are good enough to look again under perturbations, which may lower them.
         """
         model, widths = trembling(arrange(encoder, self.arrangement, cls_only=cls_only))
         run = open_graph(model, self.arrangement)
-        smallest = 1.0
-        for tremor in tremors(widths, draws):
-            smallest = float(np.minimum(smallest, self._compared(self.embed(run, tremor)).min()))
-            if not smallest >= floor:  # so that a number that is none ends it, too
-                break
-        return smallest
+        still, *moved = tremors(widths, DRAWS)
+        cosines = self._compared(self.embed(run, range(len(self.rows)), still), range(len(self.rows)))
+        found = self._figures(cosines, self._milliseconds(run, still), model.ByteSize())
+        if not perturbed(found):
+            return found
 
-    def embed(self, run: States, more: Mapping[str, Floats] = NOTHING) -> NDArray[np.float64]:
-        """Return unit embeddings [N, D], one text at a time; `more` has the inputs of the graph beside the tokens."""
+        suspects = np.argsort(cosines)[:SUSPECTS].tolist()
+        for tremor in moved:
+            again = self._compared(self.embed(run, suspects, tremor), suspects)
+            cosines[suspects] = np.minimum(cosines[suspects], again)
+        return self._figures(cosines, found.milliseconds, found.size_bytes)
+
+    def embed(self, run: States, which: Sequence[int], more: Mapping[str, Floats] = NOTHING) -> NDArray[np.float64]:
+        """Return unit embeddings [n, D] of some probes, one at a time; `more` has the graph's inputs beside tokens."""
         found = []
-        for row in self.rows:
-            states = run(self.pad([row]), more)[0].astype(np.float64)
+        for place in which:
+            states = run(self.pad([self.rows[place]]), more)[0].astype(np.float64)
             pooled = {"cls": states[0], "mean": states.mean(0), "last": states[-1]}[self.spec.pooling]
             found.append(pooled / np.linalg.norm(pooled))
         return np.stack(found)
 
-    def _compared(self, embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
-        cosines: NDArray[np.float64] = (embeddings * self.expected).sum(1)
+    def _compared(self, embeddings: NDArray[np.float64], which: Sequence[int]) -> NDArray[np.float64]:
+        cosines: NDArray[np.float64] = (embeddings * self.expected[list(which)]).sum(1)
         return cosines
 
-    def _milliseconds(self, run: States) -> float:
+    def _figures(self, cosines: NDArray[np.float64], milliseconds: float, size: int) -> Figures:
+        everyday, stress = cosines[~self.stress], cosines[self.stress]
+        return Figures(float(everyday.min()), float(everyday.mean()), float(stress.min()), milliseconds, size)
+
+    def _milliseconds(self, run: States, more: Mapping[str, Floats]) -> float:
         longest = max(self.rows, key=len)
-        timed = self.pad([(longest * TIMED_TOKENS)[:TIMED_TOKENS]])
+        timed = self.pad([(tuple(longest) * TIMED_TOKENS)[:TIMED_TOKENS]])
         times = []
         for _ in range(TIMED_RUNS):
             start = time.perf_counter()
-            run(timed)
+            run(timed, more)
             times.append(time.perf_counter() - start)
         return float(np.median(times)) * 1000
-
-
-def cheapest(
-    builder: Builder, judge: Judge, least: float, *, cls_only: bool, advance: Callable[[int], None]
-) -> tuple[Form, list[Step]]:
-    """Return the first form whose smallest cosine on the held-back texts is at least `least`, and all steps to it.
-
-    Odd strings do not decide: a single mark may need all that 16 bits can do, for which every other text would pay.
-
-    Raises:
-        ExportError: no form holds it; the message names the best.
-    """
-    steps: list[Step] = []
-    for form in forms(builder, judge.arrangement, cls_only=cls_only):
-        steps.append(_measured(form, builder.plans, judge.cosines(builder.build(form), cls_only=cls_only), judge.odd))
-        advance(1)
-        if steps[-1].smallest >= least:
-            return form, steps
-    best = max(steps, key=lambda step: step.smallest)
-    raise ExportError(
-        f"No 8-bit form holds a cosine of {least} on {(~judge.odd).sum()} texts held back: the best reached "
-        f"{best.smallest:.6f}, with {best.precise} sites' activations and {best.finer} sites' weights in two parts. "
-        "Ask for less with --min-cosine, or use fp16."
-    )
-
-
-def _measured(
-    form: Form, plans: Sequence[LayerPlan], found: tuple[NDArray[np.float64], float, int], is_odd: NDArray[np.bool_]
-) -> Step:
-    cosines, milliseconds, size = found
-    natural, odd = cosines[~is_odd], cosines[is_odd]
-    predicted = sum(
-        plan.activation_error(site)
-        for place, plan in enumerate(plans)
-        for site in ("qkv", "output", "up", "down")
-        if (place, site) not in form.precise
-    )
-    smallest_odd = float(odd.min()) if len(odd) else None
-    return Step(
-        len(form.precise), len(form.finer), predicted, float(natural.min()), float(natural.mean()), smallest_odd,
-        milliseconds, size,
-    )  # fmt: skip

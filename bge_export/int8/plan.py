@@ -1,13 +1,12 @@
 """Chooses, for one layer after the other, how each input is brought onto 8 bits."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bge_export.contracts import EmbeddingSpec, Track
-from bge_export.int8.calibration import Batch, Observation, Tokens, importance, observe, observed_tokens
+from bge_export.int8.calibration import CalibrationSet, Observation, Tokens, importance, observe, observed_tokens
 from bge_export.int8.encoder import SITES, Encoder, Layer, Linear
 from bge_export.int8.forward import activate, as_tensor
 from bge_export.int8.peaks import PeakPlan, plan_peaks
@@ -48,6 +47,7 @@ class LayerPlan:
         pruning: which neurons stay; everything else counts these alone.
         scores: how queries and keys come onto 8 bits.
         peaks: how scores come within reach of an exponential.
+        stress: by site, the range of the shifted input over stress texts as well, [K] each.
     """
 
     qkv: InputPlan
@@ -62,6 +62,7 @@ class LayerPlan:
     pruning: Pruning
     scores: ScorePlan
     peaks: PeakPlan
+    stress: dict[str, tuple[Tensor, Tensor]]
 
     @property
     def neurons(self) -> int:
@@ -89,29 +90,27 @@ class LayerPlan:
 
 
 def plan_layers(
-    encoder: Encoder, spec: EmbeddingSpec, texts: Sequence[Batch], ranges: Sequence[Batch], strange: Sequence[Batch],
-    settings: Settings, track: Track,
-) -> list[LayerPlan]:  # fmt: skip
+    encoder: Encoder, spec: EmbeddingSpec, texts: CalibrationSet, settings: Settings, track: Track
+) -> list[LayerPlan]:
     """Return the plan of each layer.
 
     Args:
         encoder: in float32, as it was read.
         spec: how the embedding is pooled.
-        texts: calibration texts.
-        ranges: further texts, only for ranges.
-        strange: tokens that make no text, only for how far scores reach.
+        texts: the calibration set.
         settings: the constants.
-        track: shows two stages, of batches of `texts` and of layers.
+        track: shows two stages, of batches of the chosen texts and of layers.
     """
-    tokens = observed_tokens(texts)
-    with track("int8: calibrating, batches", len(texts)) as advance:
-        weights = importance(encoder, spec, texts, tokens, advance)
-    states = [batch.state for batch in (*texts, *ranges, *strange)]
-    by_key = all(batch.bias.ndim == 4 and batch.bias.shape[1:3] == (1, 1) for batch in texts)
+    tokens = observed_tokens(texts.chosen)
+    with track("int8: calibrating, batches", len(texts.chosen)) as advance:
+        weights = importance(encoder, spec, texts.chosen, tokens, advance)
+
+    states = [batch.state for batch in texts.batches]
+    by_key = all(batch.bias.ndim == 4 and batch.bias.shape[1:3] == (1, 1) for batch in texts.chosen)
     plans = []
     with track("int8: planning, layers", len(encoder.layers)) as advance:
         for layer in encoder.layers:
-            seen = observe(layer, texts, ranges, strange, states, weights.pop(0))
+            seen = observe(layer, texts, states, weights.pop(0))
             plans.append(_plan_layer(layer, seen, tokens, settings, by_key=by_key))
             advance(1)
     return plans
@@ -158,6 +157,10 @@ def _plan_layer(
         pruning=pruning,
         scores=plan_scores(query, (seen.low["key"], seen.high["key"]), lacking),
         peaks=plan_peaks(seen.query * layer.score_scale, seen.peaks, lacking, by_key=by_key),
+        stress={
+            name: (seen.stress_low[name] - site.shift, seen.stress_high[name] - site.shift)
+            for name, site in inputs.items()
+        },
     )
 
 
@@ -181,16 +184,39 @@ def _grams(layer: Layer, seen: Observation, inputs: dict[str, Input], plan: Spli
     weights = {name: token_weights(seen.importance[name].token) for name in SITES}
     grams = {name: hessian(site.x - site.shift, weights[name]) for name, site in inputs.items()}
     grams["down"] = hessian(seen.inputs["down"], weights["down"])
-    grams["split"] = hessian(_split_values(split(layer, plan), plan, seen), weights["down"])
+    values, changed = _split_values(split(layer, plan), plan, seen)
+    grams["split"] = _changed_gram(grams["down"], values, weights["down"], changed)
     return grams
 
 
-def _split_values(layer: Layer, plan: SplitPlan, seen: Observation) -> Tensor:
-    """Return the inputs of `down` in the split layer, [T, inner width]."""
+def _changed_gram(gram: Tensor, values: Tensor, weights: Tensor, changed: Tensor) -> Tensor:
+    """Return the Hessian of values [T, M] of which only some columns differ from those that `gram` [K, K] is of.
+
+    Args:
+        gram: of the first K columns as they were.
+        values: the columns as they are.
+        weights: of the tokens, [T].
+        changed: the columns that differ, all those after the K-th among them.
+    """
+    width = values.shape[1]
+    found = torch.zeros(width, width)
+    found[: len(gram), : len(gram)] = gram
+    rows = (values[:, changed] * weights[:, None]).T @ values
+    found[changed] = rows
+    found[:, changed] = rows.T
+    return found
+
+
+def _split_values(layer: Layer, plan: SplitPlan, seen: Observation) -> tuple[Tensor, Tensor]:
+    """Return the inputs of `down` in the split layer, [T, inner width], and which columns are not as they were."""
     factors = torch.tensor([copy.factor for copy in plan.copies])
     starts = torch.tensor([copy.start for copy in plan.copies])
     neurons = [copy.neuron for copy in plan.copies]
     copies = activate(layer, (seen.inner[:, neurons] - starts) * factors)
-    own = seen.inputs["down"].clamp(max=plan.grid.greatest)
+    whole = seen.inputs["down"]
+    own = whole.clamp(max=plan.grid.greatest)
     empty = layer.down.weight.shape[0] - own.shape[1] - len(neurons)
-    return torch.cat([own, copies, torch.zeros(len(own), empty)], dim=1)
+
+    clipped = (whole.amax(0) > plan.grid.greatest).nonzero()[:, 0]
+    values = torch.cat([own, copies, torch.zeros(len(own), empty)], dim=1)
+    return values, torch.cat([clipped, torch.arange(own.shape[1], values.shape[1])])

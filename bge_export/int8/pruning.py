@@ -6,6 +6,7 @@ squares answer to the change, weighted by importance (Optimal Brain Surgeon, Has
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -70,18 +71,23 @@ def plan_pruning(layer: Layer, seen: Observation, tokens: Tokens) -> Pruning:
     weight, importance = as_tensor(layer.down.weight), seen.importance["down"]
     impact = (weight.square() * importance.output).sum(1)
     found = Pruning(torch.arange(len(weight)), layer.down)
-    everything = _Fit.of(seen.inputs["down"], token_weights(importance.token), impact)
     halves = [tokens.text % 2 == half for half in (0, 1)]
-    fits = [_Fit.of(seen.inputs["down"][half], token_weights(importance.token[half]), impact) for half in halves]
+
+    @cache
+    def fit(which: int | None) -> _Fit:
+        """Look at one half of the texts, or at all; only where it is needed, since few layers are pruned."""
+        rows = slice(None) if which is None else halves[which]
+        return _Fit.of(seen.inputs["down"][rows], token_weights(importance.token[rows]), impact)
+
     for count in (int(share * len(weight)) for share in SHARES):
         errors = torch.zeros(int(tokens.text.max()) + 1)
-        for fit, half in zip(fits, halves, strict=True):
-            missed = fit.missed(seen.inputs["down"][tokens.sample], weight, count)
+        for which, half in enumerate(halves):
+            missed = fit(which).missed(seen.inputs["down"][tokens.sample], weight, count)
             left_out = ~half[tokens.sample]
             errors += text_errors(missed * left_out[:, None], importance, tokens)
-        if not objective(errors) <= MOST_ERROR:
-            break
-        kept, answer, change = everything.answer(weight, count)
+            if not objective(errors) <= MOST_ERROR:  # the other half can only add to it
+                return found
+        kept, answer, change = fit(None).answer(weight, count)
         found = Pruning(kept, Linear((weight[kept] + answer).numpy(), layer.down.bias).added(change.numpy()))
     return found
 

@@ -1,6 +1,6 @@
 """A float32 graph to a static 8-bit graph: read, calibrate, plan, build, arrange."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,33 +9,24 @@ import onnx
 
 from bge_export.contracts import Checkpoint, Track, untracked
 from bge_export.digest import file_sha256
-from bge_export.errors import UsageError
+from bge_export.errors import ExportError, UsageError
 from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder
-from bge_export.int8.calibration import batches
-from bge_export.int8.form import Form
-from bge_export.int8.forms import form_at, most_forms
-from bge_export.int8.frontier import Judge, Step, cheapest
+from bge_export.int8.calibration import CalibrationSet, batches
+from bge_export.int8.encoder import Encoder
+from bge_export.int8.forms import most_forms
+from bge_export.int8.frontier import Judge
 from bge_export.int8.padding import pad_inputs
 from bge_export.int8.plain import quantize_plain
 from bge_export.int8.plan import Settings, plan_layers
+from bge_export.int8.probes import Row, make_probes
 from bge_export.int8.reading import UnknownGraph, read_encoder
-from bge_export.int8.steady import WIDENINGS, Steadiness, steadiest
-from bge_export.int8.texts import (
-    calibration_rows,
-    divided,
-    drawn_rows,
-    held_back,
-    odd_rows,
-    short_odd_rows,
-    single_marks,
-)
+from bge_export.int8.search import Found, Targets, search
+from bge_export.int8.texts import calibration_rows, divided, drawn_rows, held_back
 from bge_export.tokens import TextTokenizer
 
-FORMS = (0, 3, 5, 7)
-"""Places in the frontier of the forms that follow one another where the gate refuses what rounding did. The first of
-them after the fastest has eight second parts: of the one file that was looked at two and four did not help the text
-that was refused, eight did (docs/decisions/0016)."""
+LEAST_LINES = 32
+"""With fewer lines of the user's own, the package's are probes too."""
 
 
 @dataclass(frozen=True)
@@ -65,35 +56,23 @@ class Quantized:
 
     Attributes:
         model: the graph.
-        steps: of the search for it; none where nothing was searched.
-        plain: why the plain arrangement was used; None for the fast one.
-        form: its place in the frontier, 0 for the fastest; None where it was searched for, or is plain.
-        steadiness: of that form.
-        finer: makes a more exact one of what was calibrated and planned for this one; None where nothing does.
+        facts: what was found out on the way, for a manifest: why the arrangement is plain, or how the variant was
+            chosen.
+        finer: makes the most exact variant of what was calibrated and planned for this one; None if this is it.
     """
 
     model: onnx.ModelProto
-    steps: tuple[Step, ...] = ()
-    plain: str | None = None
-    form: int | None = None
-    steadiness: Steadiness | None = None
+    facts: Mapping[str, object]
     finer: "Callable[[Track], Quantized] | None" = None
-
-    def record(self) -> dict[str, object]:
-        """Return for a manifest what was found out on the way."""
-        steadiness = None if self.steadiness is None else self.steadiness.record()
-        found = {"plain_arrangement": self.plain, "form": self.form, "steadiness": steadiness}
-        steps = {"frontier": [step.record() for step in self.steps]} if self.steps else {}
-        return steps | {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class _Planned:
-    """What all forms of one encoder share.
+    """What all variants of one encoder share.
 
     Attributes:
         builder: of the encoder.
-        judge: has the texts that a form is tried on.
+        judge: has the probes that a variant is tried on.
         options: what the user chose.
     """
 
@@ -135,60 +114,67 @@ def quantize(
         plain = quantize_plain(model, rows, tokenizer)
         if arrangement == "sequence-major":
             plain = pad_inputs(plain, checkpoint.spec.max_tokens)
-        return Quantized(plain, plain=str(reason))
+        return Quantized(plain, {"plain_arrangement": str(reason)})
     if options.cls_only and encoder.tail is not None:
         raise UsageError("--cls-only and --sentence-embedding exclude each other. Leave out one of them.")
+
+    planned = _planned(model, encoder, tokenizer, rows, checkpoint, options, arrangement, track)
+    if options.min_cosine is None:
+        return _chosen(planned, Targets(), 0, track)
+    return _chosen(planned, Targets(smallest=options.min_cosine, mean=options.min_cosine), 0, track)
+
+
+def _planned(
+    model: onnx.ModelProto, encoder: Encoder, tokenizer: TextTokenizer, rows: Sequence[Row], checkpoint: Checkpoint,
+    options: Int8Options, arrangement: Arrangement, track: Track,
+) -> _Planned:  # fmt: skip
+    """Calibrate an encoder and plan its layers; make the probes that its variants are tried on."""
     rows, kept = (rows, []) if options.min_cosine is None else held_back(rows)
     main, rest = divided(rows)
-    drawn = drawn_rows(tokenizer, main[0], checkpoint.spec.max_tokens)
-    texts, ranges, strange = (batches(encoder, each, tokenizer.pad) for each in (main, rest, drawn))
-    plans = plan_layers(encoder, checkpoint.spec, texts, ranges, strange, Settings(), track)
+    lines = kept or rest
+    if len(lines) < LEAST_LINES:  # a short file of the user's own
+        lines = [*lines, *calibration_rows(tokenizer, None)]
+    longest = checkpoint.spec.max_tokens
+    probes = make_probes(tokenizer, lines, longest)
+
+    drawn = drawn_rows(tokenizer, main[0], longest)
+    groups = (batches(encoder, each, tokenizer.pad) for each in (main, rest, probes.stress, drawn))
+    plans = plan_layers(encoder, checkpoint.spec, CalibrationSet(*groups), Settings(), track)
     with track("int8: ordering channels", 1):
         builder = Builder(encoder, plans)
-    marks = single_marks(tokenizer)
-    odd = {*marks, *(odd_rows(tokenizer) if options.calibration is None else ())}
-    tried = short_odd_rows(tokenizer) if options.min_cosine is None else [*kept, *marks]
-    judge = Judge.of(model, tried, tokenizer.pad, checkpoint.spec, arrangement, odd)
-    planned = _Planned(builder, judge, options)
-    if options.min_cosine is not None:
-        return _searched(planned, options.min_cosine, track)
-    return _at(planned, FORMS, track)
+    judge = Judge.of(model, probes, tokenizer.pad, checkpoint.spec, arrangement)
+    return _Planned(builder, judge, options)
 
 
-def _at(planned: _Planned, places: Sequence[int], track: Track) -> Quantized:
-    """Return the form at the first of some places of the frontier; those after it are to follow where it is refused."""
-    form = _rounded(planned, places[0], track)
-    with track("int8: candidates tried, at most", len(WIDENINGS)) as advance:
-        form, steadiness = steadiest(
-            planned.builder, form, planned.judge, cls_only=planned.options.cls_only, advance=advance
-        )  # fmt: skip
-    finer = partial(_at, planned, places[1:]) if places[1:] else None
-    return Quantized(_arranged(planned, form, track), form=places[0], steadiness=steadiness, finer=finer)
+def _chosen(planned: _Planned, targets: Targets, start: int, track: Track) -> Quantized:
+    """Return the fastest variant that meets the targets, from a place of the frontier on; else the nearest.
+
+    Raises:
+        ExportError: a cosine was asked for, and nothing reaches it.
+    """
+    builder, judge, options = planned.builder, planned.judge, planned.options
+    with track("int8: variants tried, at most", most_forms(builder) - start) as advance:
+        found = search(builder, judge, targets, cls_only=options.cls_only, start=start, advance=advance)
+    if options.min_cosine is not None and found.figures.smallest < options.min_cosine:
+        raise ExportError(_out_of_reach(options.min_cosine, found, judge))
+
+    with track(f"int8: arranging {judge.arrangement}", 1):
+        model = arrange(builder.build(found.form), judge.arrangement, cls_only=options.cls_only)
+    last = most_forms(builder) - 1
+    finer = None if found.place >= last else partial(_chosen, planned, targets, last)
+    facts = found.record(judge)
+    if options.min_cosine is None and len(found.steps) == 1:  # nothing was searched
+        del facts["frontier"]
+    return Quantized(model, facts, finer)
 
 
-def _searched(planned: _Planned, least: float, track: Track) -> Quantized:
-    """Return the cheapest form that holds a cosine of `least`."""
-    builder = planned.builder
-    _rounded(planned, 0, track)
-    with track("int8: forms tried, at most", most_forms(builder)) as advance:
-        form, steps = cheapest(
-            builder, planned.judge, least, cls_only=planned.options.cls_only, advance=advance
-        )  # fmt: skip
-    return Quantized(_arranged(planned, form, track), tuple(steps))
-
-
-def _rounded(planned: _Planned, place: int, track: Track) -> Form:
-    """Return the form at a place of the frontier; the builder keeps its weights."""
-    with track("int8: rounding, layers", len(planned.builder.plans)) as advance:
-        form = form_at(planned.builder, planned.judge.arrangement, place, cls_only=planned.options.cls_only)
-        planned.builder.build(form, advance)
-    return form
-
-
-def _arranged(planned: _Planned, form: Form, track: Track) -> onnx.ModelProto:
-    arrangement, options = planned.judge.arrangement, planned.options
-    with track(f"int8: arranging {arrangement}", 1):
-        return arrange(planned.builder.build(form), arrangement, cls_only=options.cls_only)
+def _out_of_reach(least: float, found: Found, judge: Judge) -> str:
+    best = max(found.steps, key=lambda step: step.figures.smallest)
+    return (
+        f"No int8 variant reaches a cosine of {least} on {(~judge.stress).sum()} texts held back: the best reached "
+        f"{best.figures.smallest:.6f}, with the activations of {best.precise} and the weights of {best.finer} "
+        "quantization points in two parts. Ask for less with --min-cosine, or use fp16."
+    )
 
 
 def _need_no_layers(options: Int8Options, checkpoint: Checkpoint, reason: UnknownGraph) -> None:

@@ -20,7 +20,7 @@ from bge_export.int8.plan import LayerPlan
 from bge_export.int8.precise_inputs import plan_precise
 from bge_export.int8.quantized import QuantizedLinear, Rows
 from bge_export.int8.reorder import Order, reorder_inner
-from bge_export.int8.rounding import COARSE, FACTORS, Rounded, round_weight
+from bge_export.int8.rounding import COARSE, FACTORS, GREATEST, Rounded, round_weight
 from bge_export.int8.sites import InputPlan
 from bge_export.int8.splitting import split
 
@@ -120,6 +120,19 @@ class Rounder:
         missed = torch.cat([as_tensor(rounded[name].weight.weight) for name in site_.names], dim=1) - site_.weight
         error = float(((site_.gram @ missed * missed).sum(0) * site_.importance).sum())
         return 0.5 * self.plans[place].length * error
+
+    def left_out_error(self, place: int, site: str) -> float:
+        """Return the predicted 1 - cosine of leaving out the product of an input's second part and its weights' one.
+
+        Both second parts are taken as rounding errors, evenly spread over a step: the input's of the grid, the weight's
+        of the scale of an output channel, twice as large where the first part of the weights is coarse.
+        """
+        every = dict.fromkeys(SITES, True)
+        own = self._site(place, site, every)
+        step = self.input(place, site, precise=True).grid.scale
+        weight_steps = own.weight.abs().amax(0) / GREATEST * (COARSE[0] if own.paired else 1.0)
+        squares = len(own.weight) * step**2 / 12 * weight_steps.square() / 12
+        return 0.5 * self.plans[place].length * float((squares * own.importance).sum())
 
     def _site(self, place: int, site: str, precise: Precise) -> _Site:
         plan, layer = self.plans[place], self.float_layer(place, precise)

@@ -26,8 +26,6 @@ MAIN_TOKENS = 12_800
 
 JUDGE_EVERY = 5
 
-SHORT_TOKENS = 64
-
 DRAWN_ROWS = ((0, 1), (0, 3), (0, 12), (0, 40), (1, 4), (1, 30), (2, 30))
 """Kinds of drawn rows: how many tokens differ, 0 for all, and how many there are."""
 
@@ -55,8 +53,8 @@ def calibration_rows(tokenizer: TextTokenizer, path: Path | None) -> list[tuple[
     return rows
 
 
-def odd_rows(tokenizer: TextTokenizer) -> frozenset[tuple[int, ...]]:
-    """Return the token ids of the package's odd strings."""
+def edge_case_rows(tokenizer: TextTokenizer) -> frozenset[tuple[int, ...]]:
+    """Return the token ids of the package's edge cases: marks, repeated words, code, other scripts."""
     return frozenset(tokenizer.encode([text for file in _languages(tokenizer) for text in _texts(_odd(file))]))
 
 
@@ -67,12 +65,6 @@ def single_marks(tokenizer: TextTokenizer) -> list[tuple[int, ...]]:
     one token or the other.
     """
     return list(tokenizer.encode(list(string.punctuation)))
-
-
-def short_odd_rows(tokenizer: TextTokenizer) -> list[tuple[int, ...]]:
-    """Return the token ids of single marks, and of the package's odd strings of up to `SHORT_TOKENS`, by length."""
-    found = {*single_marks(tokenizer), *(row for row in odd_rows(tokenizer) if len(row) <= SHORT_TOKENS)}
-    return sorted(found, key=lambda row: (len(row), row))
 
 
 def drawn_rows(tokenizer: TextTokenizer, row: tuple[int, ...], longest: int) -> list[tuple[int, ...]]:

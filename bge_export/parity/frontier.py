@@ -1,4 +1,4 @@
-"""The forms that `--min-cosine` tried, as a manifest records them, and where their marks stand in a drawing."""
+"""The int8 variants that were tried, as a manifest records them, and where their marks stand in a drawing."""
 
 import math
 from collections.abc import Sequence
@@ -22,10 +22,12 @@ class Form(BaseModel):
 
     precise: int = Field(ge=0)
     finer: int = Field(ge=0)
+    stretched: int = Field(ge=0)
+    widening: float = Field(gt=0, allow_inf_nan=False)
     predicted: float = Field(allow_inf_nan=False)
     smallest: float = Field(allow_inf_nan=False)
     mean: float = Field(allow_inf_nan=False)
-    smallest_odd: float | None = Field(allow_inf_nan=False)
+    smallest_stress: float = Field(allow_inf_nan=False)
     milliseconds: float = Field(ge=0, allow_inf_nan=False)
     size_bytes: int = Field(ge=0)
 
@@ -37,7 +39,7 @@ class Form(BaseModel):
     def label(self) -> str:
         """Return the form in a line."""
         return (
-            f"{self.precise} sites' activations and {self.finer} sites' weights in two parts: "
+            f"{self.precise} points' activations and {self.finer} points' weights in two parts: "
             f"smallest cosine {cosine_figure(self.smallest)}, mean {cosine_figure(self.mean)}, "
             f"predicted 1 − cosine {difference_figure(self.predicted)}, "
             f"{self.milliseconds:.1f} ms, {self.size_bytes / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""The frontier of `--min-cosine` on the page: drawn twice, and all of it in a table."""
+"""The int8 variants that were tried, on the page: drawn twice, and all of them in a table."""
 
 import json
 import re
@@ -18,12 +18,12 @@ from bge_export.parity.gate import judge
 from bge_export.parity.html import render_html
 
 STEPS = [
-    {"precise": precise, "finer": finer, "predicted": predicted, "smallest": smallest, "mean": mean,
-     "smallest_odd": odd, "milliseconds": milliseconds, "size_bytes": size}
+    {"precise": precise, "finer": finer, "stretched": 0, "widening": 1.0, "predicted": predicted,
+     "smallest": smallest, "mean": mean, "smallest_stress": odd, "milliseconds": milliseconds, "size_bytes": size}
     for precise, finer, predicted, smallest, mean, odd, milliseconds, size in [
         (0, 0, 2.4e-4, 0.9971, 0.99972, 0.996, 6.1, 34_190_000),
         (8, 0, 9.1e-5, 0.9989, 0.99985, 0.998, 7.4, 34_220_000),
-        (48, 0, 0.0, 0.9995, 0.99991, None, 9.0, 34_300_000),
+        (48, 0, 0.0, 0.9995, 0.99991, 0.9985, 9.0, 34_300_000),
         (48, 36, 0.0, 0.99981, 0.999978, 0.9993, 13.2, 48_900_000),
     ]
 ]  # fmt: skip
@@ -51,7 +51,7 @@ def test_every_form_is_in_the_table_and_twice_in_the_drawings():
     (frontier,) = read_frontiers(manifest_of(STEPS))
     found = Page(page(frontier))
     rows = found.rows("forms-1")
-    assert [row[:2] for row in rows] == [[f"{one['precise']} sites", f"{one['finer']} sites"] for one in STEPS]
+    assert [row[:2] for row in rows] == [[f"{one['precise']} points", f"{one['finer']} points"] for one in STEPS]
     assert rows[-1][2:] == ["0", "0.99981", "0.999978", "0.99930", "13.2", "48.9"]
     assert found.tags.count("svg") == 2 + 2 + 3  # a lane's, the frontier's, the key's
     shown = page(frontier)
@@ -92,7 +92,7 @@ def test_a_cost_axis_holds_every_value_with_few_labels(values):
 cosine = st.one_of(st.floats(-1, 1), st.just(1.0))
 forms = st.builds(
     Form, precise=st.integers(0, 99), finer=st.integers(0, 99), predicted=st.floats(0, 1), smallest=cosine,
-    mean=cosine, smallest_odd=st.none() | cosine, milliseconds=numbers, size_bytes=st.integers(1, 10**9),
+    mean=cosine, smallest_stress=cosine, stretched=st.integers(0, 9), widening=st.floats(0.5, 2), milliseconds=numbers, size_bytes=st.integers(1, 10**9),
 )  # fmt: skip
 
 

@@ -1,0 +1,166 @@
+"""Measuring what an export staged, judging it, and telling proven targets from refused ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bge_export.bundle_files import REPORT
+from bge_export.commands.made import Made
+from bge_export.commands.steps import default_places, measure_places
+from bge_export.contracts import Artifact, Checkpoint, Track
+from bge_export.corpus import Corpus
+from bge_export.extension import Kept
+from bge_export.layout import write_layout
+from bge_export.manifest import read_bundle, write_manifest
+from bge_export.parity.compare import Place
+from bge_export.parity.gate import Verdict, judge
+from bge_export.parity.merge import merge
+from bge_export.parity.policy import ThresholdPolicy
+from bge_export.parity.report import Lane, ParityReport, write_report
+from bge_export.vectors import ReferenceVectors
+
+
+@dataclass(frozen=True)
+class StagedExport:
+    """A folder that an export writes, with all that it takes to prove it.
+
+    Attributes:
+        root: the staged folder.
+        checkpoint: what it is made of.
+        kept: what an earlier export left in it.
+        weights: the checkpoint's own weights in it.
+        places: where its models are measured besides their formats' own runtimes.
+        policy: the limits.
+    """
+
+    root: Path
+    checkpoint: Checkpoint
+    kept: Kept
+    weights: Sequence[str]
+    places: Sequence[Place]
+    policy: ThresholdPolicy
+
+    def record(self, made: Sequence[Made], *, checked: bool) -> Sequence[Artifact]:
+        """Write the manifest of the folder and return its artifacts."""
+        models = [*self.kept.models, *(one.record for one in made)]
+        write_manifest(self.root, self.checkpoint, models, checked=checked, weights=self.weights)
+        return read_bundle(self.root)[1]
+
+    def judged(self, report: ParityReport, corpus: Corpus, artifacts: Sequence[Artifact]) -> Verdict:
+        """Judge a report on some of its artifacts."""
+        return judge(report, self.policy, corpus, artifacts=artifacts, checkpoint=self.checkpoint.digest)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a staged folder.
+
+    Attributes:
+        artifacts: all of its artifacts.
+        own: the report of what this export measured itself.
+        report: that, joined with what an earlier export measured of the artifacts that were kept.
+        verdict: on `report`.
+    """
+
+    artifacts: Sequence[Artifact]
+    own: ParityReport
+    report: ParityReport
+    verdict: Verdict
+
+
+def prove(
+    staged: StagedExport,
+    artifacts: Sequence[Artifact],
+    corpus: Corpus,
+    reference: ReferenceVectors,
+    threads: int,
+    track: Track,
+    before: Measured | None = None,
+) -> Measured:
+    """Measure what nobody measured yet of a staged folder, join it with what is known, and judge the whole.
+
+    Args:
+        staged: the folder.
+        artifacts: all of its artifacts.
+        corpus: the texts.
+        reference: the checkpoint's vectors of them.
+        threads: threads of the runtimes.
+        track: shows progress.
+        before: what this export measured before it wrote a model anew; lanes of unchanged files are taken from it.
+    """
+    digests = {(str(item.target), item.model): item.digest for item in artifacts}
+    done = () if before is None else before.own.lanes
+    unchanged = [lane for lane in done if digests.get((lane.target, lane.model)) == lane.artifact_digest]
+    earlier = staged.kept.lanes(artifacts, corpus, staged.checkpoint)
+
+    known = {(lane.target, lane.model) for lane in unchanged}
+    new = [item for item in artifacts if (str(item.target), item.model) not in known and not _is_proven(item, earlier)]
+    places = [*default_places(new, all_devices=False), *staged.places]
+    fresh = measure_places(staged.root, new, places, corpus, reference, threads, track)
+    targets = {"targets": tuple(sorted({str(item.target) for item in artifacts}))}
+    own = fresh.model_copy(update={"lanes": (*unchanged, *fresh.lanes), **targets}).sealed()
+
+    again = {(lane.target, lane.model, lane.runtime, lane.device) for lane in own.lanes}
+    earlier = tuple(x for x in earlier if (x.target, x.model, x.runtime, x.device) not in again)
+    report = own
+    if staged.kept.report is not None and earlier:
+        old = staged.kept.report.model_copy(update={"lanes": earlier, "requested": (), **targets}).sealed()
+        report = merge([old, own], ["the earlier report", "the new"])
+    return Measured(artifacts, own, report, staged.judged(report, corpus, artifacts))
+
+
+def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
+    """Return whether earlier lanes measured every output wherever an export measures it.
+
+    One lane is not enough: the others may have been left out, as `parity --runtime` does, or be looser ones.
+    """
+    measured = {(lane.target, lane.model, lane.output, lane.runtime, lane.device) for lane in earlier}
+    return all(
+        (str(artifact.target), artifact.model, output, place.runtime.name, place.device) in measured
+        for place in default_places([artifact], all_devices=False)
+        for output in artifact.outputs
+    )
+
+
+def proven_alone(staged: StagedExport, measured: Measured, made: Sequence[Made], corpus: Corpus) -> Measured | None:
+    """Return the folder without its refused targets, if they are all that is refused and something new remains.
+
+    None where the folder itself is refused (another checkpoint's tokens, say), or an earlier export's target is.
+    """
+    refused = {failure.target for failure in measured.verdict.failures}
+    new = {one.record.target for one in made}
+    if not refused < new:
+        return None
+
+    kept = [item for item in measured.artifacts if str(item.target) not in refused]
+    report = _without(measured.report, refused)
+    verdict = staged.judged(report, corpus, kept)
+    return replace(measured, artifacts=kept, report=report, verdict=verdict) if verdict.passed else None
+
+
+def move_refused(staged: StagedExport, place: Path, measured: Measured, proven: Measured, made: Sequence[Made]) -> None:
+    """Move the refused models of a staged folder into an empty folder of their own, with layout and report.
+
+    Args:
+        staged: the folder, whose manifest must be written anew afterwards.
+        place: the empty folder.
+        measured: what is known of all models.
+        proven: what is known of those that stay.
+        made: all models that this export wrote.
+    """
+    stay = {str(item.target) for item in proven.artifacts}
+    refused = [one for one in made if one.record.target not in stay]
+    for name in [name for one in refused for name in one.record.files]:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (staged.root / name).rename(place / name)
+
+    write_layout(staged.checkpoint, place)
+    write_manifest(place, staged.checkpoint, [one.record for one in refused], checked=True, weights=())
+    write_report(_without(measured.report, stay), place / REPORT)
+
+
+def _without(report: ParityReport, targets: set[str]) -> ParityReport:
+    """Return the report without some targets."""
+    lanes = tuple(lane for lane in report.lanes if lane.target not in targets)
+    left = tuple(target for target in report.targets if target not in targets)
+    return report.model_copy(update={"lanes": lanes, "targets": left}).sealed()
