@@ -4,7 +4,8 @@ A file keeps its texts as they are: white space, control characters and empty te
 Only the end of a line (LF or CRLF) and a byte order mark at the start of the file are removed.
 
     .txt     one text a line; an empty line is the empty text. The id is the line number.
-    .jsonl   one object a line with `text`, optional `id` (else the line number) and `tag`; other keys are ignored.
+    .jsonl   one object a line with `text`, optional `id` (else the line number), `tag`, `kind` ("everyday", which is
+             the default, or "stress") and `language`; other keys are ignored.
              A line of nothing but white space holds no object and is skipped.
     .tsv     the first line names the columns, the others hold texts; quotes mean nothing. The id is the line number.
 """
@@ -16,21 +17,35 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, get_args
 
 from bge_export.errors import TextsError
 from bge_export.fixtures import fixtures_folder
 
 BUILTIN = "texts.jsonl"
+Kind = Literal["everyday", "stress"]
 EXAMPLE = '{"id": "greeting", "text": "Hello", "tag": "short"}'
 
 
 @dataclass(frozen=True)
 class Text:
-    """One text: `id` names it in reports and refusals, `tag` says what kind of case it is ("" for none)."""
+    """One text.
+
+    Attributes:
+        id: its name in reports and refusals.
+        text: the text as it is.
+        tag: which case it is, such as "question" or "emoji"; "" for none.
+        kind: "everyday" for what people embed, "stress" for what is there to find weak spots: single characters, one
+            word many times, special tokens. Rounded weights have a limit for each.
+        language: set only where the text is everyday for some checkpoints and stress for those whose tokenizer does
+            not know the language (`languages`); "" for all others.
+    """
 
     id: str
     text: str
     tag: str
+    kind: Kind = "everyday"
+    language: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,11 +126,16 @@ def _json_texts(path: Path, lines: Sequence[str]) -> Iterator[Text]:
             raise TextsError(f"{path}, line {number}: no JSON object: {error}. Write a line like {EXAMPLE}") from error
         if not isinstance(record, dict) or "text" not in record:
             raise TextsError(f'{path}, line {number}: no object with the key "text". Write a line like {EXAMPLE}')
-        fields = {"id": str(number), "tag": "", **record}
-        for key in ("id", "text", "tag"):
+        fields = {"id": str(number), "tag": "", "kind": "everyday", "language": "", **record}
+        for key in ("id", "text", "tag", "language"):
             if not isinstance(fields[key], str):
                 raise TextsError(f'{path}, line {number}: "{key}" is no string. Write a line like {EXAMPLE}')
-        yield Text(fields["id"], fields["text"], fields["tag"])
+        if fields["kind"] not in get_args(Kind):
+            raise TextsError(
+                f'{path}, line {number}: the kind {json.dumps(fields["kind"])} is unknown. Write "kind": "everyday" or '
+                '"kind": "stress", or leave it out for an everyday text.'
+            )
+        yield Text(fields["id"], fields["text"], fields["tag"], fields["kind"], fields["language"])
 
 
 def _csv_rows(path: Path, lines: Sequence[str]) -> list[list[str]]:
@@ -157,5 +177,5 @@ def _refuse_unusable(path: Path, texts: Sequence[Text]) -> None:
             problem = f"the id {text.id!r} appears twice" if text.id else "a text has an empty id"
             raise TextsError(f"{path}: {problem}. Give every text an id of its own.")
         seen.add(text.id)
-        if any("\ud800" <= character <= "\udfff" for character in text.id + text.text + text.tag):
+        if any("\ud800" <= character <= "\udfff" for character in text.id + text.text + text.tag + text.language):
             raise TextsError(f"{path}: text {text.id!r} holds half of a surrogate pair, which is no text. Correct it.")

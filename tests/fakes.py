@@ -22,7 +22,8 @@ from bge_export.contracts import (
 from bge_export.corpus import Corpus, Text
 from bge_export.pair_rule import PairFacts
 from bge_export.parity.compare import Place, compare
-from bge_export.parity.policy import Limits, Requirement, ThresholdPolicy
+from bge_export.parity.limits import Limits
+from bge_export.parity.policy import Requirement, ThresholdPolicy
 from bge_export.parity.report import ParityReport
 from bge_export.vectors import ReferenceVectors
 
@@ -32,6 +33,8 @@ Fault = Callable[[Rows, Sequence[tuple[int, ...]]], object]
 SPEC = EmbeddingSpec(dim=8, max_tokens=16, pooling="cls", normalize=True, query_prefix="")
 LIMITS = Limits(min_cosine=0.999999, max_abs=1e-5, max_norm_error=1e-5, min_batch_cosine=0.999999)
 POLICY = ThresholdPolicy((), {"onnx-fp32": LIMITS, "onnx-fp16": LIMITS})
+ROUNDED = Limits(min_cosine=0.998, min_stress_cosine=0.985, max_norm_error=5e-3, min_batch_cosine=0.999)
+"""Limits of rounded weights, one for each kind of text."""
 LANE = "onnx-fp32@fake:cpu last_hidden_state"
 
 
@@ -43,10 +46,13 @@ def truth(ids: Sequence[int], pooling: str = "cls") -> Rows:
 
 
 class FakeTokenizer:
-    """Ids are 2, the characters' code points, 3; `shift` makes it another checkpoint's."""
+    """Ids are 2, the characters' code points, 3; `shift` makes it another checkpoint's.
 
-    def __init__(self, max_tokens: int, shift: int = 0) -> None:
-        self.max_tokens, self.shift = max_tokens, shift
+    It knows no Chinese: characters from `first_unknown` on count as unknown, though their vectors are told apart.
+    """
+
+    def __init__(self, max_tokens: int, shift: int = 0, first_unknown: int = 0x4E00) -> None:
+        self.max_tokens, self.shift, self.first_unknown = max_tokens, shift, first_unknown
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         return [(2, *(ord(c) + 10 + self.shift for c in text[: self.max_tokens - 2]), 3) for text in texts]
@@ -58,6 +64,10 @@ class FakeTokenizer:
             ids[number, : len(row)] = row
         return TokenBatch(ids, (ids > 0).astype(np.int64), np.zeros_like(ids))
 
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        characters = "".join(texts)
+        return sum(ord(c) >= self.first_unknown for c in characters) / max(1, len(characters))
+
 
 def load_tokenizer(_folder: Path, max_tokens: int) -> FakeTokenizer:
     return FakeTokenizer(max_tokens)
@@ -65,6 +75,10 @@ def load_tokenizer(_folder: Path, max_tokens: int) -> FakeTokenizer:
 
 def load_other_tokenizer(_folder: Path, max_tokens: int) -> FakeTokenizer:
     return FakeTokenizer(max_tokens, shift=1)
+
+
+def load_chinese_tokenizer(_folder: Path, max_tokens: int) -> FakeTokenizer:
+    return FakeTokenizer(max_tokens, first_unknown=0x110000)
 
 
 @dataclass
@@ -129,6 +143,27 @@ def on_text(text: str, change: Callable[[Rows], object]) -> Fault:
                 change(row)
 
     return fault
+
+
+def turned(cosine: float) -> Callable[[Rows], None]:
+    """Return a change that turns a unit row so far that its cosine with what it was is that one."""
+
+    def change(row: Rows) -> None:
+        across = np.zeros(SPEC.dim)
+        across[np.argmin(np.abs(row))] = 1
+        across -= row * (across @ row)
+        row[:] = cosine * row + (1 - cosine**2) ** 0.5 * across / np.linalg.norm(across)
+
+    return change
+
+
+def longer(factor: float) -> Callable[[Rows], None]:
+    """Return a change that makes a row longer by a factor."""
+
+    def change(row: Rows) -> None:
+        row *= np.float32(factor)
+
+    return change
 
 
 def setting(value: float | Rows) -> Callable[[Rows], None]:

@@ -30,7 +30,7 @@ def noise_limits(folder: Path) -> Path:
         for target in (f"onnx-{precision}", f"openvino-{precision}"):
             if target in tables:
                 tables = {name: fields for name, fields in tables.items() if not name.startswith(f"{target}@")}
-                tables[target] |= {"min_cosine": cosine, "max_abs": 0.3, "min_batch_cosine": batch}
+                tables[target] |= {"min_cosine": cosine, "min_stress_cosine": cosine, "min_batch_cosine": batch}
     require = json.dumps(tables.pop("require"))
     path = folder / "thresholds.toml"
     path.write_text(f"require = {require}\n" + "".join(_table(*item) for item in tables.items()), "utf-8")

@@ -44,6 +44,39 @@ def test_jsonl_keeps_ids_and_tags(tmp_path):
     assert corpus.texts == (Text("i", "x", "t"), Text("3", "\x00\n", ""))
 
 
+def test_jsonl_says_of_what_kind_and_in_which_language_a_text_is(tmp_path):
+    lines = ['{"text": "x", "kind": "stress"}', '{"text": "你", "language": "zh", "kind": "everyday"}', '{"text": "y"}']
+    corpus = load_corpus(written(tmp_path, "a.jsonl", "\n".join(lines)))
+    assert [(text.kind, text.language) for text in corpus.texts] == [
+        ("stress", ""),
+        ("everyday", "zh"),
+        ("everyday", ""),
+    ]
+
+
+@pytest.mark.parametrize("kind", ['"odd"', '""', '"Stress"', "1", "null", "[]", "{}"])
+def test_a_kind_that_there_is_not_is_named_with_its_line(tmp_path, kind):
+    content = f'{{"text": "x"}}\n{{"text": "y", "kind": {kind}}}\n'
+    with pytest.raises(TextsError, match=r'a.jsonl, line 2: the kind .* is unknown. Write "kind": "everyday" or'):
+        load_corpus(written(tmp_path, "a.jsonl", content))
+
+
+def test_a_language_that_is_no_string_is_named_with_its_line(tmp_path):
+    with pytest.raises(TextsError, match=r'line 1: "language" is no string'):
+        load_corpus(written(tmp_path, "a.jsonl", '{"text": "y", "language": 7}\n'))
+
+
+def test_kinds_leave_the_digest_as_it_is():
+    """Goldens and reference vectors are tied to ids and texts; a text may change its kind without new ones."""
+    plain, marked = Text("a", "x", ""), Text("a", "x", "t", "stress", "zh")
+    assert Corpus("c", (plain,)).digest == Corpus("c", (marked,)).digest
+
+
+def test_texts_of_other_kinds_of_file_are_everyday(tmp_path):
+    for name in ("a.txt", "a.tsv", "a.csv"):
+        assert {text.kind for text in load_corpus(written(tmp_path, name, "text\n!\n")).texts} == {"everyday"}
+
+
 def test_tsv_takes_the_named_column_and_quotes_mean_nothing(tmp_path):
     path = written(tmp_path, "a.tsv", 'id\ttext\n1\t"a\n2\tb"c\n')
     corpus = load_corpus(path, "text")

@@ -30,6 +30,11 @@ TAGS = {
     "question", "recipe", "repeated", "russian", "sentence", "short", "special-token", "thai", "truncated", "turkish",
     "vietnamese", "whitespace", "width",
 }  # fmt: skip
+STRESS = {
+    "arabic", "astral", "boundary", "character", "control", "emoji", "empty", "greek", "hebrew", "hindi", "japanese",
+    "korean", "long-word", "repeated", "russian", "special-token", "thai", "turkish", "vietnamese", "whitespace",
+}  # fmt: skip
+CHINESE = {"chinese", "query-zh"}
 PUBLISHED = {"I love cool flags!", "hello world", "flag embedding", "书", "hi", "hello", "你好", "您好"}
 
 
@@ -55,7 +60,7 @@ def by_tag(tag: str) -> list[str]:
 
 def test_texts_are_well_formed():
     assert len(rows()) >= 110
-    assert all(row.keys() == {"id", "tag", "text"} for row in rows())
+    assert all({"id", "tag", "text"} <= row.keys() <= {"id", "tag", "kind", "language", "text"} for row in rows())
     ids = [row["id"] for row in rows()]
     assert len(set(ids)) == len(ids)
     assert all(part.isalnum() and part.isascii() and part == part.lower() for name in ids for part in name.split("-"))
@@ -71,6 +76,21 @@ def test_every_kind_of_text_is_there():
     assert {text.count("hello ") for text in by_tag("boundary")} == {508, 509, 510, 511, 512}
     assert sum(text.startswith(QUERY) for text in by_tag("query")) >= 8
     assert sum(text.startswith(QUERY_ZH) for text in by_tag("query-zh")) >= 3
+
+
+def test_texts_that_nobody_embeds_are_stress_and_chinese_ones_say_so():
+    corpus = builtin_corpus()
+    assert {text.tag for text in corpus.texts if text.kind == "stress"} == STRESS | {"truncated"}
+    assert {text.id for text in corpus.texts if text.tag == "truncated" and text.kind == "stress"} == {
+        "truncated-one-word"
+    }
+    assert all(text.kind == "stress" for text in corpus.texts if text.tag in STRESS)
+
+    chinese = [text for text in corpus.texts if text.language]
+    assert {(text.language, text.kind) for text in chinese} == {("zh", "everyday")}
+    assert {text.tag for text in chinese} >= CHINESE
+    assert all(text.language for text in corpus.texts if text.tag in CHINESE)
+    assert all(any("\u4e00" <= letter <= "\u9fff" for letter in text.text) for text in chinese)
 
 
 def test_a_word_is_there_in_both_normal_forms():

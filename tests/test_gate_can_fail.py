@@ -13,20 +13,26 @@ from fakes import (
     LANE,
     LIMITS,
     POLICY,
+    ROUNDED,
     SPEC,
     artifact_of,
     crashing,
     drifting,
+    load_chinese_tokenizer,
     load_other_tokenizer,
+    load_tokenizer,
+    longer,
     mean_pooled,
     on_text,
     only_in_batches,
     report_of,
     requiring,
+    right,
     setting,
     small_corpus,
     swapped,
     truth,
+    turned,
     unnormalised,
 )
 from hypothesis import given, settings
@@ -681,6 +687,157 @@ def test_counts_of_pairs_that_no_file_gives(changes):
     refusal(judge(int8_report(replace(BROKEN, **changes)), INT8_POLICY, CORPUS), "inconsistent")
 
 
+# Two kinds of text: where weights are rounded, each has a limit of its own.
+
+KINDS = Corpus(
+    "kinds.jsonl",
+    (
+        *CORPUS.texts,
+        Text("mark", "!!!", "character", "stress"),
+        Text("word", "the the the", "repeated", "stress"),
+        Text("zh", "你好", "chinese", language="zh"),
+        Text("zh-weather", "今天的天气", "chinese", language="zh"),
+        Text("zh-mark", "。。。", "character", "stress", "zh"),
+    ),
+)
+PLACES = {text.id: place for place, text in enumerate(KINDS.texts)}
+ROUNDED_POLICY = ThresholdPolicy((), {"onnx-int8": ROUNDED, "onnx-q4": ROUNDED, "onnx-fp32": LIMITS})
+
+
+def rounded(name: str = "", change: Callable[[np.ndarray], object] | None = None, **options) -> ParityReport:
+    """Measure a rounded file; `change` is what rounding did to the vector of one text."""
+    fault = right if change is None else on_text(KINDS.texts[PLACES[name]].text, change)
+    return report_of(fault, KINDS, **{"artifacts": [INT8], **options})
+
+
+def called(report: ParityReport, kind: str, *names: str, lane: int = 0) -> ParityReport:
+    """Return a report that calls texts of one lane by a kind, sealed again."""
+    for name in names:
+        report = with_row(report, PLACES[name], lane, kind=kind)
+    return report
+
+
+def test_rounded_weights_pass_on_both_kinds_of_text():
+    assert judge(rounded(), ROUNDED_POLICY, KINDS) == Verdict(())
+
+
+def test_an_everyday_text_of_rounded_weights_has_the_stricter_limit():
+    assert judge(rounded("t3", turned(0.9985)), ROUNDED_POLICY, KINDS).passed
+    verdict = judge(rounded("t3", turned(0.99)), ROUNDED_POLICY, KINDS)
+    assert rules(verdict) == {"cosine"}
+    assert rows_refused(verdict) == {"t3"}
+    found = refusal(verdict, "cosine", "t3")
+    assert found.needed == "at least 0.998"
+    assert found.may_be_rounding
+
+
+@pytest.mark.parametrize("name", ["mark", "word", "zh-mark"])
+def test_a_stress_text_of_rounded_weights_has_the_looser_limit_and_no_looser_one(name):
+    assert judge(rounded(name, turned(0.99)), ROUNDED_POLICY, KINDS).passed
+    verdict = judge(rounded(name, turned(0.98)), ROUNDED_POLICY, KINDS)
+    assert rules(verdict) == {"cosine"}
+    assert rows_refused(verdict) == {name}
+    found = refusal(verdict, "cosine", name)
+    assert "needed: at least 0.985, the limit of stress texts; a limit of 0.9800 would pass" in found.message
+    assert found.may_be_rounding
+
+
+@pytest.mark.parametrize(("name", "least"), [("t3", 0.998), ("mark", 0.985)])
+def test_the_limit_of_a_kind_is_met_exactly_or_missed(name, least):
+    report = rounded()
+    assert judge(with_row(report, PLACES[name], cosine=least), ROUNDED_POLICY, KINDS).passed
+    below = float(np.nextafter(least, 0))
+    for value in (below, 0.0, -1.0, None):
+        verdict = judge(with_row(report, PLACES[name], cosine=value), ROUNDED_POLICY, KINDS)
+        assert rules(verdict) == {"cosine"}
+        assert rows_refused(verdict) == {name}
+
+
+def test_a_text_in_a_language_is_everyday_only_where_the_tokenizer_knows_it():
+    stress, everyday = (
+        rounded("zh", turned(0.99), tokenizer=load) for load in (load_tokenizer, load_chinese_tokenizer)
+    )
+    assert judge(stress, ROUNDED_POLICY, KINDS).passed
+    assert refusal(judge(everyday, ROUNDED_POLICY, KINDS), "cosine", "zh").needed == "at least 0.998"
+    far = judge(rounded("zh", turned(0.98)), ROUNDED_POLICY, KINDS)
+    assert "the limit of stress texts" in refusal(far, "cosine", "zh").needed
+
+
+@pytest.mark.parametrize("cosine", [0.99, 1.0])
+def test_an_everyday_text_that_a_report_calls_stress(cosine):
+    """Sealed again: the digest is right, and the looser limit would let the text pass."""
+    verdict = judge(called(rounded("t3", turned(cosine)), "stress", "t3"), ROUNDED_POLICY, KINDS)
+    assert rules(verdict) == {"inconsistent"}
+    assert "a text called stress; needed: everyday" in refusal(verdict, "inconsistent", "t3").message
+
+
+@pytest.mark.parametrize("name", ["mark", "zh-mark"])
+@pytest.mark.parametrize("kind", ["everyday", "odd", None])
+def test_a_stress_text_that_a_report_calls_something_else(name, kind):
+    verdict = judge(called(rounded(), kind, name), ROUNDED_POLICY, KINDS)
+    assert rows_refused(verdict) == {name}
+    refusal(verdict, "inconsistent", name)
+
+
+@pytest.mark.parametrize("tokenizer", [load_tokenizer, load_chinese_tokenizer])
+@pytest.mark.parametrize("name", ["zh", "zh-weather"])
+def test_one_text_of_a_language_of_another_kind_than_the_rest(tokenizer, name):
+    good = rounded(tokenizer=tokenizer)
+    kind = {"everyday": "stress", "stress": "everyday"}[good.lanes[0].rows[PLACES[name]].kind]
+    verdict = judge(called(good, kind, name), ROUNDED_POLICY, KINDS)
+    assert rules(verdict) == {"inconsistent"}
+    message = refusal(verdict, "inconsistent").message
+    assert "texts of the language 'zh' are both everyday ('zh" in message
+    assert "one kind for all texts of a language" in message
+
+
+def test_a_language_of_one_kind_in_one_lane_and_of_another_in_the_next():
+    good = rounded(artifacts=[INT8, artifact_of("q4")])
+    assert judge(good, ROUNDED_POLICY, KINDS).passed
+    assert rules(judge(called(good, "everyday", "zh", "zh-weather", lane=1), ROUNDED_POLICY, KINDS)) == {"inconsistent"}
+    both = called(called(good, "everyday", "zh", "zh-weather", lane=1), "everyday", "zh", "zh-weather")
+    assert judge(both, ROUNDED_POLICY, KINDS).passed
+
+
+def test_rounded_weights_may_miss_a_norm_by_rounding_and_by_nothing_more():
+    assert judge(rounded("t3", longer(1.001)), ROUNDED_POLICY, KINDS).passed
+    for factor in (1.01, 0.99):
+        for name in ("t3", "mark"):
+            verdict = judge(rounded(name, longer(factor)), ROUNDED_POLICY, KINDS)
+            assert rules(verdict) == {"norm", "batch-norm"}
+            assert rows_refused(verdict) == {name}
+    in_batches = report_of(only_in_batches(on_text(text_of(3), longer(1.01))), KINDS, artifacts=[INT8])
+    assert rules(judge(in_batches, ROUNDED_POLICY, KINDS)) == {"batch-norm"}
+
+
+@pytest.mark.parametrize("name", ["t3", "mark", "zh"])
+def test_floats_have_one_limit_for_all_texts(name):
+    report = rounded(name, turned(0.9999), artifacts=[artifact_of()])
+    verdict = judge(report, ROUNDED_POLICY, KINDS)
+    assert rules(verdict) == {"cosine", "max-abs"}
+    assert refusal(verdict, "cosine", name).needed == "at least 0.999999"
+    assert not refusal(verdict, "max-abs", name).may_be_rounding
+
+
+def test_vectors_of_stress_texts_that_are_swapped():
+    one, other = (KINDS.texts[PLACES[name]].text for name in ("mark", "word"))
+    verdict = judge(report_of(swapped(one, other), KINDS, artifacts=[INT8]), ROUNDED_POLICY, KINDS)
+    assert "'word'" in refusal(verdict, "swapped-rows", "mark").message
+    assert "'mark'" in refusal(verdict, "swapped-rows", "word").message
+
+
+@pytest.mark.parametrize(("name", "passes"), [("mark", 0.99), ("t3", 0.9985)])
+def test_a_clients_own_vector_has_the_limit_of_its_text(name, passes):
+    def client(cosine: float) -> Verdict:
+        own = ClientRow(tokens=5, tokens_equal=True, finite=True, cosine=cosine, norm=1.0)
+        return judge(with_row(rounded(), PLACES[name], client=own), ROUNDED_POLICY, KINDS)
+
+    assert client(passes).passed
+    found = refusal(client(0.98), "client-cosine", name)
+    assert ("the limit of stress texts" in found.needed) is (name == "mark")
+    assert rules(client(0.98)) == {"client-cosine"}
+
+
 # Any row, any lane, any fault.
 
 nowhere = st.none()
@@ -782,6 +939,7 @@ def test_no_fact_of_a_report_is_unjudged():
     described = {"nearest", "nearest_cosine", "text", "tokens"}
     judged = {
         "id",
+        "kind",
         "tokens_equal",
         "finite",
         "cosine",

@@ -43,8 +43,9 @@ FORBIDDEN = {
     "model": ("bge_export.pooling", "bge_export.tokens", "bge_export.runtimes", "bge_export.exporters"),
     "bench": ("bge_export.exporters", "bge_export.reference", "bge_export.commands", "bge_export.cli"),
     "parity": ("bge_export.exporters", "bge_export.reference", "bge_export.commands", "bge_export.cli"),
-    "parity/report": ("bge_export.parity.gate", "bge_export.parity.policy"),
-    "parity/compare": ("bge_export.parity.gate", "bge_export.parity.policy"),
+    "parity/report": ("bge_export.parity.gate", "bge_export.parity.policy", "bge_export.parity.limits"),
+    "parity/compare": ("bge_export.parity.gate", "bge_export.parity.policy", "bge_export.parity.limits"),
+    "languages": ("bge_export.tokens", "bge_export.int8", "bge_export.parity", "bge_export.runtimes"),
     "commands": ("bge_export.cli",),
     "javascript": ("bge_export.runtimes", "bge_export.exporters", "bge_export.parity", "bge_export.commands"),
 }

@@ -12,14 +12,12 @@ from pathlib import Path
 
 from bge_export.corpus import load_corpus
 from bge_export.fixtures import fixtures_folder
+from bge_export.languages import knows
 from bge_export.tokens import TextTokenizer
 
 FOLDER = "calibration"
 ODD = "-odd"
 """Ends the name of a language's file of odd strings."""
-
-MOST_UNKNOWN = 0.05
-"""A language is left out where its tokens are unknown to the tokenizer more often: they would calibrate nothing."""
 
 MAIN_TOKENS = 12_800
 """Tokens that everything is chosen on, the odd strings' all; the other texts only widen ranges."""
@@ -89,7 +87,7 @@ def drawn_rows(tokenizer: TextTokenizer, row: tuple[int, ...], longest: int) -> 
 def _languages(tokenizer: TextTokenizer) -> list[Path]:
     """Return the files of the languages whose tokens the tokenizer knows; all where it knows none."""
     files = sorted(file for file in (fixtures_folder() / FOLDER).glob("*.txt") if not file.stem.endswith(ODD))
-    return [file for file in files if tokenizer.unknown_share(_texts(file)) <= MOST_UNKNOWN] or files
+    return [file for file in files if knows(tokenizer, _texts(file))] or files
 
 
 def _odd(file: Path) -> Path:

@@ -19,6 +19,7 @@ from bge_export.capabilities import SelectiveRuntime
 from bge_export.contracts import Artifact, Runtime, Session, TokenBatch
 from bge_export.corpus import Corpus
 from bge_export.errors import DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
+from bge_export.languages import kinds_for
 from bge_export.pair_rule import PairFacts
 from bge_export.parity.batches import plan_batches
 from bge_export.parity.embedding import Checked, Embeddings, OwnWay, embed_texts, steps
@@ -49,6 +50,9 @@ class Tokenizer(Protocol):
 
     def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
         """Return [B, S] arrays, padded to the longest row or beyond it to `length`."""
+
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        """Return which share of the texts' tokens stands for what the vocabulary does not hold, from 0 to 1."""
 
 
 LoadTokenizer = Callable[[Path, int], Tokenizer]
@@ -178,6 +182,7 @@ def measure(
     lane = partial(_lane, artifact, runtime, device, threads, requested, pairs)
     try:
         tokenizer = load_tokenizer(artifact.root, artifact.spec.max_tokens)
+        kinds = kinds_for(tokenizer, corpus)
         session = runtime.open(artifact, device, threads)
     except (DeviceUnavailable, MissingLibrary) as error:
         return [lane(output, unavailable=str(error)) for output in artifact.outputs]
@@ -191,7 +196,7 @@ def measure(
         return [lane(output, failed=_reason("crashed", error)) for output in artifact.outputs]
     return [
         lane(
-            output, facts=facts, rows=row_facts(corpus, token_ids, embeddings[output], reference, own),
+            output, facts=facts, rows=row_facts(corpus, kinds, token_ids, embeddings[output], reference, own),
             pooling_seen=seen_pooling(embeddings[output].alone, reference.vectors, reference.spec.pooling),
         )
         for output in artifact.outputs

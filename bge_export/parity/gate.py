@@ -1,7 +1,7 @@
 """Every "no" of the report as a whole and of its lanes. It says nothing else.
 
-`gate_rows` has those of a single text, `gate_pairs` those of int8 weights, `gate_places` those of what should have been
-measured and was not, `gate_folder` those of the folder at hand.
+`gate_rows` has those of a single text, `gate_kinds` those of its kind, `gate_pairs` those of int8 weights,
+`gate_places` those of what should have been measured and was not, `gate_folder` those of the folder at hand.
 
 Nothing is averaged: each row is judged by itself. Nothing passes by being absent: no texts, no lanes, no rows, no
 limits, no runtime, no number. All rules run, so that one refusal does not hide another.
@@ -14,10 +14,12 @@ from bge_export.contracts import Artifact
 from bge_export.corpus import Corpus
 from bge_export.parity.figures import excerpt
 from bge_export.parity.gate_folder import CHECKPOINT, folder_failures
+from bge_export.parity.gate_kinds import kind_failures
 from bge_export.parity.gate_pairs import pair_failures
 from bge_export.parity.gate_places import request_failures, requirement_failures, unmeasured
 from bge_export.parity.gate_rows import judge_client, judge_row
-from bge_export.parity.policy import Limits, Requirement, ThresholdPolicy
+from bge_export.parity.limits import Limits
+from bge_export.parity.policy import Requirement, ThresholdPolicy
 from bge_export.parity.report import Lane, ParityReport
 from bge_export.parity.verdict import Failure, Verdict, failure
 
@@ -54,6 +56,7 @@ def judge(
         *(bad for one in required for bad in requirement_failures(report, one)),
         *(bad for name in report.requested for bad in request_failures(report, name)),
         *pair_failures(report, policy),
+        *(kind_failures(report, corpus) if report.texts.digest == corpus.digest else ()),
         *(bad for lane in report.lanes for bad in _lane_failures(lane, report, policy, corpus)),
         *(folder_failures(report, artifacts, checkpoint) if artifacts is not None else ()),
     ]

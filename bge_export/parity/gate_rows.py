@@ -6,7 +6,7 @@ from functools import partial
 from bge_export.parity.batches import EVERY_TEXT
 from bge_export.parity.client_tokens import kinds_of
 from bge_export.parity.figures import cosine_figure, difference_figure
-from bge_export.parity.policy import Limits
+from bge_export.parity.limits import Limits
 from bge_export.parity.report import ClientRow, Lane, RowParity
 from bge_export.parity.verdict import Failure, failure
 
@@ -38,17 +38,22 @@ def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
 
 def _reference_failures(row: RowParity, limits: Limits, fail: "partial[Failure]") -> Iterator[Failure]:
     """Yield where the text alone is too far from the reference."""
-    if _below(row.cosine, limits.min_cosine):
+    least = limits.least_cosine(row.kind)
+    if _below(row.cosine, least):
         yield fail(
-            "cosine", f"cosine {cosine_figure(row.cosine)}", f"at least {limits.min_cosine}",
+            "cosine",
+            f"cosine {cosine_figure(row.cosine)}",
+            _at_least(row, limits),
             would_pass=cosine_figure(row.cosine) if (row.cosine or 0) > 0 else None,
-        )  # fmt: skip
-        if row.nearest != row.id and not _below(row.nearest_cosine, limits.min_cosine):
+        )
+        if row.nearest != row.id and not _below(row.nearest_cosine, least):
             yield fail("swapped-rows", f"the vector of text {row.nearest!r}", f"that of {row.id!r}")
+
     relative = None if row.max_abs is None or not row.reference_norm > 0 else row.max_abs / row.reference_norm
-    if _above(relative, limits.max_abs):
+    if limits.max_abs is not None and _above(relative, limits.max_abs):
         figure = difference_figure(relative)
         yield fail("max-abs", f"difference {figure}", f"at most {limits.max_abs}", would_pass=_wider(relative))
+
     error = _norm_error(row.norm, row.reference_norm)
     if _above(error, limits.max_norm_error):
         got = f"norm {row.norm}, {difference_figure(error)} off the reference's {row.reference_norm}"
@@ -92,9 +97,10 @@ def judge_client(
         return
     # The same loss as through the checkpoint's own tokens is the artifact's, and refused there.
     artifacts_own = row.cosine is not None and not _below(client.cosine, row.cosine - SAME)
-    if _below(client.cosine, limits.min_cosine) and not (artifacts_own and _below(row.cosine, limits.min_cosine)):
+    least = limits.least_cosine(row.kind)
+    if _below(client.cosine, least) and not (artifacts_own and _below(row.cosine, least)):
         figure = cosine_figure(client.cosine)
-        yield fail("client-cosine", f"cosine {figure} of the client's own embedding", f"at least {limits.min_cosine}")
+        yield fail("client-cosine", f"cosine {figure} of the client's own embedding", _at_least(row, limits))
     error = _norm_error(client.norm, row.reference_norm)
     if _above(error, limits.max_norm_error):
         got = f"norm {client.norm} of the client's own embedding"
@@ -121,6 +127,12 @@ def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:
         yield f"{row.tokens} tokens where the longest input is {lane.spec.max_tokens}"
     if not set(EVERY_TEXT) <= set(row.batch_cosine) or set(row.batch_norm) != set(row.batch_cosine):
         yield f"batches {sorted(row.batch_cosine)} where every text is measured in {list(EVERY_TEXT)}"
+
+
+def _at_least(row: RowParity, limits: Limits) -> str:
+    """Return the limit of a text's cosine in words, saying so where it is that of stress texts."""
+    needed = f"at least {limits.least_cosine(row.kind)}"
+    return f"{needed}, the limit of stress texts" if limits.by_kind and row.kind == "stress" else needed
 
 
 def _below(value: float | None, limit: float) -> bool:

@@ -19,7 +19,8 @@ from bge_export.parity import plots
 from bge_export.parity.batches import SHAPES
 from bge_export.parity.figures import cosine_figure, difference_figure, escaped
 from bge_export.parity.frontier import Frontier, panels
-from bge_export.parity.policy import Limits, ThresholdPolicy
+from bge_export.parity.limits import Limits
+from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.render import as_json
 from bge_export.parity.report import Lane, ParityReport, RowParity
 from bge_export.parity.verdict import Failure, Verdict

@@ -8,10 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from bge_export.errors import PolicyError
 from bge_export.parity.client_tokens import KINDS
+from bge_export.parity.limits import Limits
 from bge_export.runtimes import find_runtime, runtime_names
 
 _TARGET = r"[^@:\s]+-[^@:\s]+"
@@ -19,27 +20,6 @@ _PLACE = r"[^@:\s]+:[^@\s]+(?:@[^@\s]+)?"
 _REQUIREMENT = re.compile(rf"(?:(?P<target>{_TARGET})@)?(?P<place>{_PLACE})")
 DIFFERENCES = "token-differences"
 _TABLE = re.compile(rf"{_TARGET}(?:@{_PLACE})?")
-
-
-class Limits(BaseModel):
-    """What one target must reach in every row. A limit that nothing could miss (max_abs 1 of a unit vector) is refused.
-
-    Attributes:
-        min_cosine: with the reference.
-        max_abs: the largest absolute difference in a vector, for a reference of norm 1.
-        max_norm_error: the difference of the norms, relative to the reference's.
-        min_batch_cosine: of a text alone with itself in a padded batch.
-        max_broken_pairs: of the file's int8 weights (`pair_rule`), which must be known then. Without it none may be
-            broken either, but the file need not hold such weights.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    min_cosine: float = Field(gt=0, le=1)
-    max_abs: float = Field(ge=0, lt=1)
-    max_norm_error: float = Field(ge=0, lt=1)
-    min_batch_cosine: float = Field(gt=0, le=1)
-    max_broken_pairs: int | None = Field(default=None, ge=0)
 
 
 @dataclass(frozen=True)
@@ -187,4 +167,6 @@ def _limits(path: Path, name: str, table: object) -> Limits:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise PolicyError(f'{path}: ["{name}"] {field}: {first["msg"]}. Every limit must be there.') from error
+        # What is wrong between two fields belongs to neither: the limits say it in a sentence of their own.
+        reason = f"{field}: {first['msg']}. Every limit must be there." if field else str(first["ctx"]["error"])
+        raise PolicyError(f'{path}: ["{name}"] {reason}') from error

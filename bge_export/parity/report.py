@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bge_export.contracts import EmbeddingSpec
+from bge_export.corpus import Kind
 from bge_export.errors import ReportError
 from bge_export.pair_rule import PairFacts
 from bge_export.single_file import written_whole
@@ -53,6 +54,8 @@ class RowParity(Record):
     Attributes:
         id: the text's id.
         text: its first characters, as they are.
+        kind: which limit it has where weights are rounded: the text's own kind, but stress where it is in a language
+            that the artifact's tokenizer does not know.
         tokens: how many tokens the artifact's tokenizer made of it.
         tokens_equal: whether they are the checkpoint's.
         finite: whether every value of its embedding is.
@@ -69,6 +72,7 @@ class RowParity(Record):
 
     id: str
     text: str
+    kind: Kind
     tokens: int
     tokens_equal: bool
     finite: bool

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bge_export.corpus import Corpus
+from bge_export.corpus import Corpus, Kind
 from bge_export.parity.embedding import Embeddings, InBatch, OwnWay
 from bge_export.parity.figures import excerpt
 from bge_export.parity.metrics import cosines, finite_rows, max_differences, nearest_rows, norms
@@ -15,12 +15,22 @@ from bge_export.vectors import ReferenceVectors
 
 def row_facts(
     corpus: Corpus,
+    kinds: Sequence[Kind],
     token_ids: Sequence[Sequence[int]],
     embeddings: Embeddings,
     reference: ReferenceVectors,
     own: OwnWay | None = None,
 ) -> tuple[RowParity, ...]:
-    """Return the facts of N texts in one lane; `own` is what a client made of them by itself."""
+    """Return the facts of N texts in one lane.
+
+    Args:
+        corpus: the texts.
+        kinds: of each text for this checkpoint (`languages.kinds_for`).
+        token_ids: of each text, as the artifact's tokenizer made them.
+        embeddings: of each text, alone and in batches.
+        reference: what the oracle says of them.
+        own: what a client made of them by itself.
+    """
     rows, truth = embeddings.alone, reference.vectors[reference.spec.pooling]
     finite, length, reference_length = finite_rows(rows), norms(rows), norms(truth)
     clients = [None] * len(corpus.texts) if own is None else _client_rows(own, reference)
@@ -29,6 +39,7 @@ def row_facts(
         RowParity(
             id=text.id,
             text=excerpt(text.text),
+            kind=kinds[n],
             tokens=len(token_ids[n]),
             tokens_equal=tuple(token_ids[n]) == tuple(reference.token_ids[n]),
             finite=bool(finite[n]),

@@ -6,6 +6,8 @@ from bge_export.parity.policy import Requirement, ThresholdPolicy
 
 TABLE = "min_cosine = 0.9\nmax_abs = 0.1\nmax_norm_error = 0.2\nmin_batch_cosine = 0.8\n"
 GOOD = f'require = []\n["onnx-fp32"]\n{TABLE}'
+TWO = "min_cosine = 0.9\nmin_stress_cosine = 0.7\nmax_norm_error = 0.2\nmin_batch_cosine = 0.8\n"
+FLOATS = ("fp32", "fp16", "bf16")
 
 
 def read(tmp_path, content):
@@ -71,6 +73,46 @@ def test_what_is_required(tmp_path):
     policy = read(tmp_path, GOOD.replace("[]", '["ort:cpu", "onnx-fp32@ort:cuda:0"]', 1))
     assert policy.require == (Requirement(None, "ort", "cpu"), Requirement("onnx-fp32", "ort", "cuda:0"))
     assert [str(one) for one in policy.require] == ["ort:cpu", "onnx-fp32@ort:cuda:0"]
+
+
+def test_a_table_may_have_a_limit_for_each_kind_of_text(tmp_path):
+    limits = read(tmp_path, f'require = []\n["onnx-int8"]\n{TWO}').tables["onnx-int8"]
+    assert (limits.least_cosine("everyday"), limits.least_cosine("stress"), limits.max_abs) == (0.9, 0.7, None)
+    one = read(tmp_path, GOOD).tables["onnx-fp32"]
+    assert (one.least_cosine("everyday"), one.least_cosine("stress"), one.max_abs) == (0.9, 0.9, 0.1)
+
+
+def test_stress_texts_may_have_the_limit_of_everyday_ones(tmp_path):
+    limits = read(tmp_path, f'require = []\n["onnx-int8"]\n{TWO.replace("0.7", "0.9")}').tables["onnx-int8"]
+    assert limits.by_kind
+    assert limits.least_cosine("stress") == 0.9
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (TWO.replace("min_stress_cosine = 0.7\n", ""), "max_abs is missing.*min_stress_cosine in its place"),
+        (f"{TWO}max_abs = 0.1\n", "max_abs and min_stress_cosine are both there. Remove max_abs"),
+        (TWO.replace("0.7", "0.91"), "min_stress_cosine 0.91 is above min_cosine 0.9"),
+        (TWO.replace("0.7", "0.0"), "min_stress_cosine: "),
+        (TWO.replace("0.7", "nan"), "min_stress_cosine: "),
+        (TWO.replace("0.7", "'0.7'"), "min_stress_cosine: "),
+        (TWO.replace("min_cosine = 0.9\n", ""), "min_cosine: "),
+        (TWO.replace("max_norm_error = 0.2\n", ""), "max_norm_error: "),
+        (TWO.replace("min_batch_cosine = 0.8\n", ""), "min_batch_cosine: "),
+    ],
+)
+def test_limits_of_two_kinds_that_do_not_fit_together(tmp_path, table, message):
+    with pytest.raises(PolicyError, match=rf'limits.toml: \["onnx-int8"\] {message}'):
+        read(tmp_path, f'require = []\n["onnx-int8"]\n{table}')
+
+
+def test_every_rounded_target_has_two_limits_and_every_other_one():
+    tables = ThresholdPolicy.read(fixtures_folder() / "thresholds.toml").tables
+    rounded = {name for name in tables if not name.partition("@")[0].endswith(FLOATS)}
+    assert len(rounded) >= 9
+    assert {name for name, limits in tables.items() if limits.by_kind} == rounded
+    assert all(limits.max_norm_error < 0.01 for limits in tables.values())
 
 
 @pytest.mark.parametrize("field", ["min_cosine", "max_abs", "max_norm_error", "min_batch_cosine"])

@@ -18,7 +18,8 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 maybe = st.none() | numbers
 batches = st.dictionaries(texts, maybe, max_size=3)
 rows = st.builds(
-    RowParity, id=texts, text=texts, tokens=st.integers(0, 2**63), tokens_equal=st.booleans(), finite=st.booleans(),
+    RowParity, id=texts, text=texts, kind=st.sampled_from(["everyday", "stress"]),
+    tokens=st.integers(0, 2**63), tokens_equal=st.booleans(), finite=st.booleans(),
     cosine=maybe, max_abs=maybe, norm=maybe, reference_norm=numbers, batch_cosine=batches, batch_norm=batches,
     nearest=st.none() | texts, nearest_cosine=maybe,
 )  # fmt: skip
@@ -120,6 +121,8 @@ def change(path, edit):
         (lambda f: f.update(extra=1), "extra"),
         (lambda f: f["lanes"][0].pop("artifact_digest"), "artifact_digest"),
         (lambda f: f["lanes"][0]["rows"][0].pop("finite"), "lanes.0.rows.0.finite"),
+        (lambda f: f["lanes"][0]["rows"][0].pop("kind"), "lanes.0.rows.0.kind: Field required"),
+        (lambda f: f["lanes"][0]["rows"][0].update(kind="odd"), "lanes.0.rows.0.kind"),
         (lambda f: f["lanes"][0]["rows"][0].update(cosine="1.0"), "lanes.0.rows.0.cosine"),
         (lambda f: f["lanes"][0]["rows"][0].update(cosine=True), "lanes.0.rows.0.cosine"),
         (lambda f: f["lanes"][0]["rows"][0].update(tokens_equal=1), "lanes.0.rows.0.tokens_equal"),

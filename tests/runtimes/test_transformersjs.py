@@ -21,7 +21,8 @@ from bge_export.javascript.clients import CLIENTS
 from bge_export.manifest import read_bundle
 from bge_export.parity.compare import Place, compare
 from bge_export.parity.gate import judge
-from bge_export.parity.policy import Limits, ThresholdPolicy
+from bge_export.parity.limits import Limits
+from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import ParityReport
 from bge_export.runtimes.transformersjs import DEVICES, RUNTIME
 from bge_export.tokens import TextTokenizer
