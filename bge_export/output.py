@@ -58,7 +58,7 @@ def staged(out: Path, *, source: Path) -> Iterator[Path]:
 
 
 def refused_staging(out: Path) -> Path:
-    """Return a new, empty folder for what is to be published as `OUT.refused`; only inside `staged`, which removes it."""
+    """Return a new, empty folder for what is to be published as `OUT.refused`; `staged` removes it at its end."""
     folder = _sibling(refused_place(Path(os.path.abspath(out))), "partial")
     folder.mkdir()
     return folder

@@ -178,8 +178,9 @@ def transformersjs(
     """
     from bge_export.commands import export_transformersjs
 
+    chosen = dict.fromkeys(name for one in dtypes or () for name in names(one))
     exported = export_transformersjs(
-        model, output, dtypes=list(dict.fromkeys(name for one in dtypes or () for name in names(one))), weights=not no_weights,
+        model, output, dtypes=list(chosen), weights=not no_weights,
         repository=hub_id, license_name=license_name, revision=revision, pooling=pooling, overwrite=overwrite,
         check=not no_check, thresholds=thresholds, threads=threads, track=track,
     )  # fmt: skip

@@ -17,9 +17,13 @@ from bge_export.errors import UsageError
 from bge_export.extension import kept_from
 from bge_export.layout import write_layout
 from bge_export.output import publish, refused_place, refused_staging, staged
+from bge_export.parity.acceptance import accepting, as_toml, rounding_alone
 from bge_export.parity.compare import Place
 from bge_export.parity.report import ParityReport, write_report
 from bge_export.torch_devices import limit_threads
+
+ACCEPTING = "limits.toml"
+"""In a folder of refused targets: limits under which they would pass."""
 
 DEFAULT_MODEL = "BAAI/bge-small-en"
 
@@ -32,11 +36,14 @@ class Exported:
         place: the folder of what is proven; of what is refused where nothing is.
         proof: the report on all targets and the verdict; None where the check was left out.
         refused: the folder of refused targets; None where there are none.
+        accepting: a file of limits, in that folder, under which targets pass that nothing but their rounding refuses;
+            None where there are none.
     """
 
     place: Path
     proof: Proof | None
     refused: Path | None = None
+    accepting: Path | None = None
 
 
 class Addition(Protocol):
@@ -144,21 +151,35 @@ def _published(
     proven = measured if measured.verdict.passed else proven_alone(export, measured, made, corpus)
     if proven is None:
         write_report(measured.report, export.root / REPORT)
+        limits = _write_accepting(export, measured, export.root)
         place = refused_place(out)
         publish(export.root, place)
-        return Exported(place, Proof(measured.report, measured.verdict, place / REPORT), place)
+        proof = Proof(measured.report, measured.verdict, place / REPORT)
+        return Exported(place, proof, place, place / limits if limits else None)
 
-    refused = None
+    refused, limits = None, None
     if proven is not measured:
-        aside = refused_staging(out)
+        aside, refused = refused_staging(out), refused_place(out)
         move_refused(export, aside, measured, proven, made)
+        limits = _write_accepting(export, measured, aside)
         stay = {str(item.target) for item in proven.artifacts}
         export.record([one for one in made if one.record.target in stay], checked=True)
-        refused = refused_place(out)
         publish(aside, refused)
 
     write_report(proven.report, export.root / REPORT)
     if addition:
         addition.write_card(export.checkpoint, export.root, proven.artifacts, proven.report)
     publish(export.root, out)
-    return Exported(out, Proof(measured.report, measured.verdict, out / REPORT), refused)
+    proof = Proof(measured.report, measured.verdict, out / REPORT)
+    return Exported(out, proof, refused, refused / limits if refused and limits else None)
+
+
+def _write_accepting(export: StagedExport, measured: Measured, folder: Path) -> str | None:
+    """Write limits under which refused targets would pass, if rounding alone refuses some; return the file's name."""
+    targets = rounding_alone(measured.verdict)
+    if not targets:
+        return None
+    loosened = accepting(export.policy, measured.report, targets)
+    heading = f"The limits that were given, lowered for {', '.join(targets)} to what was measured of them."
+    (folder / ACCEPTING).write_text(as_toml(loosened, heading), "utf-8")
+    return ACCEPTING

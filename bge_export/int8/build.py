@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from bge_export.int8.encoder import SITES, Encoder
+from bge_export.int8.encoder import SITES, Encoder, Layer
 from bge_export.int8.folds import fold_attention, shift_attention, shift_feedforward, with_layer
 from bge_export.int8.form import Form
 from bge_export.int8.ordering import ordered
@@ -45,6 +45,10 @@ class Builder:
         """Return the predicted 1 - cosine of what two parts of both leave out, see `Rounder.left_out_error`."""
         return self._rounder.left_out_error(place, site)
 
+    def float_layer(self, place: int) -> Layer:
+        """Return a layer scaled and split for inputs in one part, still in float32."""
+        return self._rounder.float_layer(place, dict.fromkeys(SITES, False))
+
     def build(self, form: Form, advance: Callable[[int], None] = lambda _: None) -> QuantizedEncoder:
         """Return the encoder in a form; `advance` is called with 1 after each layer."""
         layers = []
@@ -63,7 +67,7 @@ class Builder:
             linear |= self._rounder.rounded(place, site, precise, finer=finer)
 
         def grid(site: str) -> Site:
-            return self._grid(place, site, form, precise=precise[site])
+            return self.site(place, site, form)
 
         return QuantizedLayer(
             qkv=grid("qkv"), query=linear["query"], key=linear["key"], value=linear["value"],
@@ -73,15 +77,15 @@ class Builder:
             scores=None if precise["qkv"] else self.plans[place].scores, peaks=self.plans[place].peaks,
         )  # fmt: skip
 
-    def _grid(self, place: int, site: str, form: Form, *, precise: bool) -> Site:
+    def site(self, place: int, site: str, form: Form) -> Site:
+        """Return how the input of a linear layer is rounded in a form."""
+        precise = (place, site) in form.precise
         first = (place, site) in form.first
         parts: Parts = 2 if precise or first else 1
         rows: Rows = "first" if first else "all"
         if site == "down" and not precise:
             return Site(None, self.plans[place].down.grid, parts, rows)
         own = self._rounder.input(place, site, precise=precise)
-        if (place, site) in form.stretched:
-            own = own.covering(*self.plans[place].stress[site])
         own = replace(own, margin=form.widening * (FIRST_MARGIN if first else own.margin))
         scale = own.scale.numpy()
         if site == "down":

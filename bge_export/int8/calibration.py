@@ -46,20 +46,17 @@ class CalibrationSet:
     Attributes:
         chosen: the texts that everything is chosen on.
         ranges: further texts, of which only the range of each channel is taken, and how far their scores reach.
-        stress: special tokens inside sentences, repeated words and the like: how far they reach is kept apart, for
-            variants that cover them.
         drawn: tokens that make no text, of which only the reach of their scores is taken.
     """
 
     chosen: Sequence["Batch"]
     ranges: Sequence["Batch"] = ()
-    stress: Sequence["Batch"] = ()
     drawn: Sequence["Batch"] = ()
 
     @property
     def batches(self) -> list["Batch"]:
         """Return all batches, in the order of the attributes."""
-        return [*self.chosen, *self.ranges, *self.stress, *self.drawn]
+        return [*self.chosen, *self.ranges, *self.drawn]
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,6 @@ class Observation:
         importance: of each site.
         low, high: the least and greatest value of each input channel over the texts and the texts for ranges, [K];
             "query" and "key" of what they are.
-        stress_low, stress_high: by site, the same over the stress texts as well.
         query: all queries, of every batch of the set, [A, H].
         peaks: the greatest score of each, head by head, [A, heads].
     """
@@ -97,8 +93,6 @@ class Observation:
     importance: dict[str, Importance]
     low: dict[str, Tensor]
     high: dict[str, Tensor]
-    stress_low: dict[str, Tensor]
-    stress_high: dict[str, Tensor]
     query: Tensor
     peaks: Tensor
 
@@ -227,7 +221,7 @@ def backward(
         for layer in encoder.layers:
             states.append(run_layer(layer, states[-1], batch.bias).state)
     last = states.pop().requires_grad_()
-    embedding = torch.nn.functional.normalize(_pool(spec, last, batch.mask), dim=-1)
+    embedding = torch.nn.functional.normalize(pooled(spec, last, batch.mask), dim=-1)
     direction = torch.randn(embedding.shape, generator=generator)
     (arriving,) = torch.autograd.grad((embedding * direction).sum(), last)
     for place, layer in reversed(list(enumerate(encoder.layers))):
@@ -237,7 +231,8 @@ def backward(
         yield place, trace, dict(zip(trace.outputs, gradients, strict=True))
 
 
-def _pool(spec: EmbeddingSpec, state: Tensor, mask: Tensor) -> Tensor:
+def pooled(spec: EmbeddingSpec, state: Tensor, mask: Tensor) -> Tensor:
+    """Return the pooled states [B, H] of a batch [B, S, H] whose tokens the mask [B, S] shows."""
     if spec.pooling == "cls":
         return state[:, 0]
     if spec.pooling == "mean":
@@ -259,7 +254,7 @@ def observe(layer: Layer, texts: CalibrationSet, states: list[Tensor], weights: 
     inner: list[Tensor] = []
     asking: list[Tensor] = []
     peaks: list[Tensor] = []
-    usual, all_texts = _Ranges(), _Ranges()
+    reach = _Ranges()
     widths = [part.weight.shape[1] for part in (layer.query, layer.key, layer.value)]
     ranged = len(texts.chosen) + len(texts.ranges)
 
@@ -271,13 +266,11 @@ def observe(layer: Layer, texts: CalibrationSet, states: list[Tensor], weights: 
         queries, keys, _ = torch.split(trace.outputs["qkv"][batch.mask], widths, dim=-1)
         asking.append(queries)
         peaks.append(trace.peaks[batch.mask])
-        if place >= ranged + len(texts.stress):
+        if place >= ranged:
             continue
 
         seen = {site: trace.inputs[site][batch.mask] for site in SITES}
-        all_texts.widen(seen)
-        if place < ranged:
-            usual.widen({**seen, "query": queries, "key": keys})
+        reach.widen({**seen, "query": queries, "key": keys})
         if place < len(texts.chosen):
             for site, rows in seen.items():
                 inputs[site].append(rows)
@@ -287,10 +280,8 @@ def observe(layer: Layer, texts: CalibrationSet, states: list[Tensor], weights: 
         inputs={site: torch.cat(inputs.pop(site)) for site in SITES},
         inner=torch.cat(inner),
         importance=weights,
-        low=usual.low,
-        high=usual.high,
-        stress_low=all_texts.low,
-        stress_high=all_texts.high,
+        low=reach.low,
+        high=reach.high,
         query=torch.cat(asking),
         peaks=torch.cat(peaks),
     )

@@ -1,6 +1,6 @@
 """How exact each site of a quantized encoder is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bge_export.int8.quantized import Rows
 
@@ -18,7 +18,6 @@ class Form:
         first: sites where the first token's input is rounded in two parts, which is a small product.
         first_finer: sites of `first` where it meets weights in two parts.
         widening: all grids of states are so much wider.
-        stretched: sites in one part whose grid also covers the stress texts.
     """
 
     precise: frozenset[Place] = frozenset()
@@ -26,7 +25,12 @@ class Form:
     first: frozenset[Place] = frozenset()
     first_finer: frozenset[Place] = frozenset()
     widening: float = 1.0
-    stretched: frozenset[Place] = frozenset()
+
+    def with_precise(self, points: frozenset[Place]) -> "Form":
+        """Return the form with the activations of further sites in two parts."""
+        return replace(
+            self, precise=self.precise | points, first=self.first - points, first_finer=self.first_finer - points
+        )
 
     def weight_rows(self, where: Place) -> Rows | None:
         """Return which rows of a site's input meet weights in two parts; None for none."""

@@ -1,13 +1,18 @@
 """Runs an `Encoder` in torch, float32: what calibration observes, and what the steps are checked with."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from bge_export.int8.encoder import Encoder, Floats, Layer, Linear, Norm
+
+Rounding = Mapping[str, Callable[[Tensor], Tensor]]
+NO_ROUNDING: Rounding = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -51,27 +56,33 @@ def activate(layer: Layer, x: Tensor) -> Tensor:
     return result if layer.clip is None else result.clamp(max=layer.clip)
 
 
-def run_layer(layer: Layer, x: Tensor, bias: Tensor) -> Trace:
+def run_layer(layer: Layer, x: Tensor, bias: Tensor, rounding: Rounding = NO_ROUNDING) -> Trace:
     """Return what one layer computes.
 
     Args:
         layer: the layer.
         x: its input, [B, S, H].
         bias: what is added to the scores, broadcastable to [B, heads, S, S].
+        rounding: by site, what is done to the input of its linear layers.
     """
+
+    def read(site: str, values: Tensor) -> Tensor:
+        return rounding[site](values) if site in rounding else values
+
     rows, length, _ = x.shape
-    qkv = torch.cat([linear(part, x) for part in (layer.query, layer.key, layer.value)], dim=-1)
+    seen = read("qkv", x)
+    qkv = torch.cat([linear(part, seen) for part in (layer.query, layer.key, layer.value)], dim=-1)
     widths = [part.weight.shape[1] for part in (layer.query, layer.key, layer.value)]
     query, key, value = (
         part.reshape(rows, length, layer.heads, -1).transpose(1, 2) for part in torch.split(qkv, widths, dim=-1)
     )
     scores = query @ key.transpose(-1, -2) * layer.score_scale + bias
     mixed = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).reshape(rows, length, -1)
-    output = linear(layer.output, mixed)
+    output = linear(layer.output, read("output", mixed))
     middle = normalize(layer.attention_norm, output + x)
-    inner = linear(layer.up, middle)
+    inner = linear(layer.up, read("up", middle))
     activated = activate(layer, inner)
-    down = linear(layer.down, activated)
+    down = linear(layer.down, read("down", activated))
     return Trace(
         inputs={"qkv": x, "output": mixed, "up": middle, "down": activated},
         outputs={"qkv": qkv, "output": output, "up": inner, "down": down},

@@ -48,12 +48,19 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A variant that was run on the probes: its figures, and the cosine of each probe, [N] float64."""
+
+    figures: Figures
+    cosines: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Step:
     """One variant of a search.
 
     Attributes:
         precise, finer: quantization points whose activations, and whose weights, are in two parts.
-        stretched: points whose grid also covers the stress texts.
         widening: of all grids.
         predicted: 1 - cosine that rounding is predicted to cost, mean over the calibration texts.
         figures: what the probes said.
@@ -61,7 +68,6 @@ class Step:
 
     precise: int
     finer: int
-    stretched: int
     widening: float
     predicted: float
     figures: Figures
@@ -108,27 +114,28 @@ class Judge:
         empty = cls(rows, stress, pad, spec, np.zeros((0, 0)), arrangement)
         return replace(empty, expected=empty.embed(open_graph(model, "sequence-major"), range(len(rows))))
 
-    def figures(self, encoder: QuantizedEncoder, *, cls_only: bool, perturbed: Callable[[Figures], bool]) -> Figures:
-        """Return what the probes say of a variant.
+    def tried(self, encoder: QuantizedEncoder, *, cls_only: bool, again: Callable[[Figures], bool]) -> Tried:
+        """Run a variant on the probes.
 
         Args:
             encoder: the variant.
             cls_only: whether its graph returns the first token's state alone.
-            perturbed: whether figures are good enough to look again under perturbations, which may lower them.
+            again: whether figures are good enough to look again under perturbation, which may lower them.
         """
         model, widths = trembling(arrange(encoder, self.arrangement, cls_only=cls_only))
         run = open_graph(model, self.arrangement)
         still, *moved = tremors(widths, DRAWS)
-        cosines = self._compared(self.embed(run, range(len(self.rows)), still), range(len(self.rows)))
+        everything = range(len(self.rows))
+        cosines = self._compared(self.embed(run, everything, still), everything)
         found = self._figures(cosines, self._milliseconds(run, still), model.ByteSize())
-        if not perturbed(found):
-            return found
+        if not again(found):
+            return Tried(found, cosines)
 
         suspects = np.argsort(cosines)[:SUSPECTS].tolist()
         for tremor in moved:
-            again = self._compared(self.embed(run, suspects, tremor), suspects)
-            cosines[suspects] = np.minimum(cosines[suspects], again)
-        return self._figures(cosines, found.milliseconds, found.size_bytes)
+            moved_by = self._compared(self.embed(run, suspects, tremor), suspects)
+            cosines[suspects] = np.minimum(cosines[suspects], moved_by)
+        return Tried(self._figures(cosines, found.milliseconds, found.size_bytes), cosines)
 
     def embed(self, run: States, which: Sequence[int], more: Mapping[str, Floats] = NOTHING) -> NDArray[np.float64]:
         """Return unit embeddings [n, D] of some probes, one at a time; `more` has the graph's inputs beside tokens."""

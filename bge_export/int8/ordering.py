@@ -51,7 +51,4 @@ def _reordered(plan: LayerPlan, signs: dict[str, Tensor], order: Tensor) -> Laye
         return replace(own, shift=own.shift[order], scale=scale, low=own.low[order], high=own.high[order])
 
     grams = {site: gram[order][:, order] if site in signs else gram for site, gram in plan.grams.items()}
-    stress = {
-        site: (low[order], high[order]) if site in signs else (low, high) for site, (low, high) in plan.stress.items()
-    }
-    return replace(plan, qkv=moved("qkv"), output=moved("output"), up=moved("up"), grams=grams, stress=stress)
+    return replace(plan, qkv=moved("qkv"), output=moved("output"), up=moved("up"), grams=grams)

@@ -47,7 +47,6 @@ class LayerPlan:
         pruning: which neurons stay; everything else counts these alone.
         scores: how queries and keys come onto 8 bits.
         peaks: how scores come within reach of an exponential.
-        stress: by site, the range of the shifted input over stress texts as well, [K] each.
     """
 
     qkv: InputPlan
@@ -62,7 +61,6 @@ class LayerPlan:
     pruning: Pruning
     scores: ScorePlan
     peaks: PeakPlan
-    stress: dict[str, tuple[Tensor, Tensor]]
 
     @property
     def neurons(self) -> int:
@@ -157,10 +155,6 @@ def _plan_layer(
         pruning=pruning,
         scores=plan_scores(query, (seen.low["key"], seen.high["key"]), lacking),
         peaks=plan_peaks(seen.query * layer.score_scale, seen.peaks, lacking, by_key=by_key),
-        stress={
-            name: (seen.stress_low[name] - site.shift, seen.stress_high[name] - site.shift)
-            for name, site in inputs.items()
-        },
     )
 
 

@@ -138,7 +138,7 @@ def _planned(
     probes = make_probes(tokenizer, lines, longest)
 
     drawn = drawn_rows(tokenizer, main[0], longest)
-    groups = (batches(encoder, each, tokenizer.pad) for each in (main, rest, probes.stress, drawn))
+    groups = (batches(encoder, each, tokenizer.pad) for each in (main, rest, drawn))
     plans = plan_layers(encoder, checkpoint.spec, CalibrationSet(*groups), Settings(), track)
     with track("int8: ordering channels", 1):
         builder = Builder(encoder, plans)

@@ -5,27 +5,35 @@ layer 9 looks at one token or at another. There a rounding error as small as any
 and which of them is chance (docs/decisions/0016). So every variant that seems to hold is run again with perturbed
 states, and the fastest place of the frontier has several throws: grids that are wider or narrower by two percent.
 
-Where everyday probes hold and stress probes do not, the grids that stress texts leave are stretched over them before a
-slower variant is tried.
+Where everyday probes hold and a stress probe does not, the points that tip it over (`tipping`) get a second part before
+a slower variant is tried.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bge_export.int8.build import Builder
 from bge_export.int8.encoder import SITES
 from bge_export.int8.form import Form, Place
 from bge_export.int8.forms import forms, predicted_error
 from bge_export.int8.frontier import Figures, Judge, Step
+from bge_export.int8.tipping import tipping_points
 
 WIDENINGS = (1.0, 1.02, 0.98)
 """Candidates at the fastest place, in the order they are tried; elsewhere the first alone."""
 
-OVERREACH = 1.05
-"""A grid is stretched where stress texts leave it by more than this factor."""
+MOST_REPAIRS = 2
+"""How often points that tip stress probes over are looked for at one place of the frontier."""
+
+WORST_PROBES = 4
+"""How many stress probes are looked at then."""
 
 CAUTION = 1.3
-"""Places are skipped that are predicted to miss the targets by more than this factor."""
+"""Places are skipped that are predicted to miss the targets by more than this factor, and widenings and repairs are
+tried only where everyday probes miss them by less."""
 
 
 @dataclass(frozen=True)
@@ -121,36 +129,67 @@ def search(
         start: the first place of the frontier that is tried; the last one where there are fewer.
         advance: called with 1 after each variant.
     """
+    attempt = _Attempts(builder, judge, targets, cls_only=cls_only, advance=advance)
     places = forms(builder, judge.arrangement, cls_only=cls_only)
-    tried: list[tuple[Form, int]] = []
-    steps: list[Step] = []
-
-    def holds(form: Form, place: int) -> bool:
-        """Try a variant; note what came of it."""
-        figures = judge.figures(
-            builder.build(form), cls_only=cls_only, perturbed=lambda found: targets.shortfall(found) <= 1
-        )
-        predicted = predicted_error(builder, form)
-        tried.append((form, place))
-        steps.append(Step(len(form.precise), len(form.finer), len(form.stretched), form.widening, predicted, figures))
-        advance(1)
-        return targets.shortfall(figures) <= 1
-
-    for place, form in _worth_trying(builder, places, targets, start, steps):
+    for place, form in _worth_trying(builder, places, targets, start, attempt.steps):
         for widening in WIDENINGS if place == 0 else WIDENINGS[:1]:
-            candidate = replace(form, widening=widening)
-            if holds(candidate, place):
-                return Found(*tried[-1], tuple(steps), len(steps) - 1, held=True, layers=len(builder.plans))
-            if targets.everyday_shortfall(steps[-1].figures) > CAUTION:
+            if attempt.holds(replace(form, widening=widening), place):
+                return attempt.found(-1, held=True)
+            if targets.shortfall(attempt.steps[-1].figures) > CAUTION:
                 break
 
-            stretched = overreached(builder, candidate)
-            only_stress = targets.everyday_shortfall(steps[-1].figures) <= 1
-            if only_stress and stretched and holds(replace(candidate, stretched=stretched), place):
-                return Found(*tried[-1], tuple(steps), len(steps) - 1, held=True, layers=len(builder.plans))
+        for _ in range(MOST_REPAIRS):
+            points = attempt.tipping()
+            if not points:
+                break
+            if attempt.holds(attempt.tried[-1][0].with_precise(points), place):
+                return attempt.found(-1, held=True)
 
-    nearest = min(range(len(steps)), key=lambda number: targets.shortfall(steps[number].figures))
-    return Found(*tried[nearest], tuple(steps), nearest, held=False, layers=len(builder.plans))
+    misses = [targets.shortfall(step.figures) for step in attempt.steps]
+    return attempt.found(misses.index(min(misses)), held=False)
+
+
+class _Attempts:
+    """The variants that were tried so far."""
+
+    def __init__(
+        self, builder: Builder, judge: Judge, targets: Targets, *, cls_only: bool, advance: Callable[[int], None]
+    ) -> None:
+        self._builder, self._judge, self._targets = builder, judge, targets
+        self._cls_only, self._advance = cls_only, advance
+        self._cosines: NDArray[np.float64] = np.zeros(0)
+        self.tried: list[tuple[Form, int]] = []
+        self.steps: list[Step] = []
+
+    def holds(self, form: Form, place: int) -> bool:
+        """Try a variant and note what came of it; return whether it meets the targets."""
+        tried = self._judge.tried(
+            self._builder.build(form),
+            cls_only=self._cls_only,
+            again=lambda found: self._targets.shortfall(found) <= 1,
+        )
+        predicted = predicted_error(self._builder, form)
+        self.tried.append((form, place))
+        self.steps.append(Step(len(form.precise), len(form.finer), form.widening, predicted, tried.figures))
+        self._cosines = tried.cosines
+        self._advance(1)
+        return self._targets.shortfall(tried.figures) <= 1
+
+    def tipping(self) -> frozenset[Place]:
+        """Return the points that tip stress probes over in the variant tried last; none where everyday probes fail."""
+        judge, allowed = self._judge, 1 - self._targets.smallest_stress
+        if self._targets.everyday_shortfall(self.steps[-1].figures) > 1:
+            return frozenset()
+
+        order = np.argsort(self._cosines).tolist()
+        failing = [place for place in order if judge.stress[place] and not 1 - self._cosines[place] <= allowed]
+        rows = [judge.rows[place] for place in failing[:WORST_PROBES]]
+        return tipping_points(self._builder, self.tried[-1][0], judge.spec, rows, judge.pad, allowed)
+
+    def found(self, number: int, *, held: bool) -> Found:
+        """Return one of the variants as the choice."""
+        chosen = number % len(self.steps)
+        return Found(*self.tried[number], tuple(self.steps), chosen, held, len(self._builder.plans))
 
 
 def _worth_trying(
@@ -170,17 +209,3 @@ def _worth_trying(
         yield place, form
     if last is not None:  # The most exact variant is tried in any case.
         yield last
-
-
-def overreached(builder: Builder, form: Form) -> frozenset[Place]:
-    """Return the quantization points in one part whose grid stress texts leave."""
-    found = set()
-    for place, plan in enumerate(builder.plans):
-        for site, (low, high) in plan.stress.items():
-            if (place, site) in form.precise | form.first:
-                continue
-            own = plan.input(site)
-            reach = own.covering(low, high).grid
-            if reach.scale > OVERREACH * own.grid.scale:
-                found.add((place, site))
-    return frozenset(found)

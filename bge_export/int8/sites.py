@@ -10,7 +10,7 @@ agrees with the measured 1 - cosine within 10 to 25 %.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -56,14 +56,6 @@ class InputPlan:
     def grid(self) -> Grid:
         """Return the grid of the scaled input."""
         return _grid(self.low, self.high, self.scale, self.margin, self.levels)
-
-    def covering(self, low: Tensor, high: Tensor) -> "InputPlan":
-        """Return the same scaling on a grid that also covers a range of x - shift, [K] each, with no margin for it."""
-        return replace(
-            self,
-            low=torch.minimum(self.low, low / self.margin),
-            high=torch.maximum(self.high, high / self.margin),
-        )
 
 
 @dataclass(frozen=True)

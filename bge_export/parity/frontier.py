@@ -22,7 +22,6 @@ class Form(BaseModel):
 
     precise: int = Field(ge=0)
     finer: int = Field(ge=0)
-    stretched: int = Field(ge=0)
     widening: float = Field(gt=0, allow_inf_nan=False)
     predicted: float = Field(allow_inf_nan=False)
     smallest: float = Field(allow_inf_nan=False)

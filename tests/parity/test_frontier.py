@@ -18,7 +18,7 @@ from bge_export.parity.gate import judge
 from bge_export.parity.html import render_html
 
 STEPS = [
-    {"precise": precise, "finer": finer, "stretched": 0, "widening": 1.0, "predicted": predicted,
+    {"precise": precise, "finer": finer, "widening": 1.0, "predicted": predicted,
      "smallest": smallest, "mean": mean, "smallest_stress": odd, "milliseconds": milliseconds, "size_bytes": size}
     for precise, finer, predicted, smallest, mean, odd, milliseconds, size in [
         (0, 0, 2.4e-4, 0.9971, 0.99972, 0.996, 6.1, 34_190_000),
@@ -91,9 +91,17 @@ def test_a_cost_axis_holds_every_value_with_few_labels(values):
 
 cosine = st.one_of(st.floats(-1, 1), st.just(1.0))
 forms = st.builds(
-    Form, precise=st.integers(0, 99), finer=st.integers(0, 99), predicted=st.floats(0, 1), smallest=cosine,
-    mean=cosine, smallest_stress=cosine, stretched=st.integers(0, 9), widening=st.floats(0.5, 2), milliseconds=numbers, size_bytes=st.integers(1, 10**9),
-)  # fmt: skip
+    Form,
+    precise=st.integers(0, 99),
+    finer=st.integers(0, 99),
+    widening=st.floats(0.5, 2),
+    predicted=st.floats(0, 1),
+    smallest=cosine,
+    mean=cosine,
+    smallest_stress=cosine,
+    milliseconds=numbers,
+    size_bytes=st.integers(1, 10**9),
+)
 
 
 @given(st.lists(forms, min_size=1, max_size=20), st.one_of(st.none(), st.floats(0.5, 1)))
