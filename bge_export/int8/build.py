@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from bge_export.int8.encoder import SITES, Encoder, Layer
+from bge_export.int8.encoder import SITES, Encoder, Layer, Linear
 from bge_export.int8.folds import fold_attention, shift_attention, shift_feedforward, with_layer
 from bge_export.int8.form import Form
 from bge_export.int8.ordering import ordered
@@ -45,9 +46,19 @@ class Builder:
         """Return the predicted 1 - cosine of what two parts of both leave out, see `Rounder.left_out_error`."""
         return self._rounder.left_out_error(place, site)
 
-    def float_layer(self, place: int) -> Layer:
-        """Return a layer scaled and split for inputs in one part, still in float32."""
-        return self._rounder.float_layer(place, dict.fromkeys(SITES, False))
+    def layer_rounded_at(self, place: int, site: str, form: Form) -> Layer:
+        """Return a layer in float32, but for the weights that read one of its inputs, which are as their integers say.
+
+        Giant neurons are split, and values scaled, as they are in the form; its input is still to be rounded.
+        """
+        precise = {name: (place, name) in form.precise for name in SITES}
+        layer = self._rounder.float_layer(place, precise)
+        scale = self.site(place, site, form).scale
+        for name, linear in self._rounder.rounded(place, site, precise, finer=None).items():
+            weight = linear.weight.weight
+            own: dict[str, Any] = {name: Linear(weight if scale is None else weight / scale[:, None], linear.bias)}
+            layer = replace(layer, **own)
+        return layer
 
     def build(self, form: Form, advance: Callable[[int], None] = lambda _: None) -> QuantizedEncoder:
         """Return the encoder in a form; `advance` is called with 1 after each layer."""

@@ -107,18 +107,19 @@ def plan_layers(
     by_key = all(batch.bias.ndim == 4 and batch.bias.shape[1:3] == (1, 1) for batch in texts.chosen)
     plans = []
     with track("int8: planning, layers", len(encoder.layers)) as advance:
-        for layer in encoder.layers:
+        for place, layer in enumerate(encoder.layers):
             seen = observe(layer, texts, states, weights.pop(0))
-            plans.append(_plan_layer(layer, seen, tokens, settings, by_key=by_key))
+            last = place + 1 == len(encoder.layers)
+            pruning = plan_pruning(layer, seen, tokens) if last else Pruning.none(layer)
+            plans.append(_plan_layer(layer, seen, pruning, tokens, settings, by_key=by_key))
             advance(1)
     return plans
 
 
 def _plan_layer(
-    layer: Layer, seen: Observation, tokens: Tokens, settings: Settings, *, by_key: bool
-) -> LayerPlan:  # fmt: skip
+    layer: Layer, seen: Observation, pruning: Pruning, tokens: Tokens, settings: Settings, *, by_key: bool
+) -> LayerPlan:
     count = int(tokens.text.max()) + 1
-    pruning = plan_pruning(layer, seen, tokens)
     layer, seen = pruning.layer(layer), pruning.observation(seen)
 
     def site(name: str, weight: Tensor, shift: Tensor) -> Input:

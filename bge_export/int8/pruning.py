@@ -1,6 +1,6 @@
 """Neurons that the embedding does without.
 
-Only the pooled tokens of the last layer reach the embedding, and of bge-small's 1536 neurons there hundreds move it by
+Only the pooled tokens of the last layer reach the embedding (in layers before it no checkpoint had any to spare), and of bge-small's 1536 neurons there hundreds move it by
 less than rounding does. They are left out, and the neurons that stay take over what can be told from them: the least
 squares answer to the change, weighted by importance (Optimal Brain Surgeon, Hassibi and Stork 1993, for a group).
 """
@@ -39,6 +39,11 @@ class Pruning:
     kept: Tensor
     down: Linear
 
+    @classmethod
+    def none(cls, layer: Layer) -> "Pruning":
+        """Return what leaves every neuron of a layer where it is."""
+        return cls(torch.arange(layer.down.weight.shape[0]), layer.down)
+
     def layer(self, layer: Layer) -> Layer:
         """Return the layer with these neurons alone."""
         places = self.kept.numpy()
@@ -70,7 +75,7 @@ def plan_pruning(layer: Layer, seen: Observation, tokens: Tokens) -> Pruning:
     """
     weight, importance = as_tensor(layer.down.weight), seen.importance["down"]
     impact = (weight.square() * importance.output).sum(1)
-    found = Pruning(torch.arange(len(weight)), layer.down)
+    found = Pruning.none(layer)
     halves = [tokens.text % 2 == half for half in (0, 1)]
 
     @cache

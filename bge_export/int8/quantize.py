@@ -14,14 +14,14 @@ from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder
 from bge_export.int8.calibration import CalibrationSet, batches
 from bge_export.int8.encoder import Encoder
-from bge_export.int8.forms import most_forms
+from bge_export.int8.forms import fast_form, most_forms
 from bge_export.int8.frontier import Judge
 from bge_export.int8.padding import pad_inputs
 from bge_export.int8.plain import quantize_plain
 from bge_export.int8.plan import Settings, plan_layers
 from bge_export.int8.probes import Row, make_probes
 from bge_export.int8.reading import UnknownGraph, read_encoder
-from bge_export.int8.search import Found, Targets, search
+from bge_export.int8.search import Found, Targets, most_variants, search
 from bge_export.int8.texts import calibration_rows, divided, drawn_rows, held_back
 from bge_export.tokens import TextTokenizer
 
@@ -153,7 +153,9 @@ def _chosen(planned: _Planned, targets: Targets, start: int, track: Track) -> Qu
         ExportError: a cosine was asked for, and nothing reaches it.
     """
     builder, judge, options = planned.builder, planned.judge, planned.options
-    with track("int8: variants tried, at most", most_forms(builder) - start) as advance:
+    with track("int8: rounding, layers", len(builder.plans)) as advance:
+        builder.build(fast_form(builder, judge.arrangement, cls_only=options.cls_only), advance)
+    with track("int8: variants tried, at most", most_variants(builder) if start == 0 else 1) as advance:
         found = search(builder, judge, targets, cls_only=options.cls_only, start=start, advance=advance)
     if options.min_cosine is not None and found.figures.smallest < options.min_cosine:
         raise ExportError(_out_of_reach(options.min_cosine, found, judge))

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from bge_export.int8.build import Builder
 from bge_export.int8.encoder import SITES
 from bge_export.int8.form import Form, Place
-from bge_export.int8.forms import forms, predicted_error
+from bge_export.int8.forms import forms, most_forms, predicted_error
 from bge_export.int8.frontier import Figures, Judge, Step
 from bge_export.int8.tipping import tipping_points
 
 WIDENINGS = (1.0, 1.02, 0.98)
 """Candidates at the fastest place, in the order they are tried; elsewhere the first alone."""
 
-MOST_REPAIRS = 2
-"""How often points that tip stress probes over are looked for at one place of the frontier."""
+MOST_REPAIRS = 4
+"""How often points that tip stress probes over get a second part in one search."""
 
 WORST_PROBES = 4
 """How many stress probes are looked at then."""
@@ -110,6 +110,11 @@ class Found:
         return {"choice": choice, "frontier": [step.record() for step in (*others, own)]}
 
 
+def most_variants(builder: Builder) -> int:
+    """Return how many variants a search tries at most."""
+    return most_forms(builder) + len(WIDENINGS) - 1 + MOST_REPAIRS
+
+
 def search(
     builder: Builder,
     judge: Judge,
@@ -130,6 +135,7 @@ def search(
         advance: called with 1 after each variant.
     """
     attempt = _Attempts(builder, judge, targets, cls_only=cls_only, advance=advance)
+    repairs = 0
     places = forms(builder, judge.arrangement, cls_only=cls_only)
     for place, form in _worth_trying(builder, places, targets, start, attempt.steps):
         for widening in WIDENINGS if place == 0 else WIDENINGS[:1]:
@@ -138,10 +144,8 @@ def search(
             if targets.shortfall(attempt.steps[-1].figures) > CAUTION:
                 break
 
-        for _ in range(MOST_REPAIRS):
-            points = attempt.tipping()
-            if not points:
-                break
+        while repairs < MOST_REPAIRS and (points := attempt.tipping()):
+            repairs += 1
             if attempt.holds(attempt.tried[-1][0].with_precise(points), place):
                 return attempt.found(-1, held=True)
 

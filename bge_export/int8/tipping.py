@@ -1,8 +1,8 @@
 """Where texts tip over: the quantization points whose rounding alone moves an embedding far.
 
 A text near a point where the model tips over is often moved by one rounding: of a fine-tune of bge-small-en, a padding
-token inside a short sentence, by the neurons of the first layer. In float32 with that one input rounded the loss shows,
-and a second part of that input, for one or two products in fifty, takes it away.
+token inside a short word, by the weights behind the neurons of the first layer. In float32 with that one input and its
+weights rounded the loss shows, and a second part of the input, for one or two products in fifty, takes it away.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ def tipping_points(
         pad: makes a batch of rows.
         allowed: 1 - cosine that a text may have.
     """
-    layers = [builder.float_layer(place) for place in range(len(builder.plans))]
+    layers = builder.encoder.layers
     losses: dict[Place, float] = {}
     for batch in batches(builder.encoder, rows, pad):
         state = batch.state
@@ -55,17 +55,17 @@ def tipping_points(
                 states.append(state)
         expected = _unit(spec, state, batch)
 
-        for place, layer in enumerate(layers):
-            for name in SITES:
-                if (place, name) in form.precise:
-                    continue
-                rounding = {name: partial(_rounded, builder.site(place, name, form))}
-                with torch.no_grad():
-                    state = run_layer(layer, states[place], batch.bias, rounding).state
-                    for later in layers[place + 1 :]:
-                        state = run_layer(later, state, batch.bias).state
-                loss = float((1 - (_unit(spec, state, batch) * expected).sum(-1)).max())
-                losses[place, name] = max(losses.get((place, name), 0.0), loss)
+        for place, name in [(place, name) for place in range(len(layers)) for name in SITES]:
+            if (place, name) in form.precise:
+                continue
+            layer = builder.layer_rounded_at(place, name, form)
+            rounding = {name: partial(_rounded, builder.site(place, name, form))}
+            with torch.no_grad():
+                state = run_layer(layer, states[place], batch.bias, rounding).state
+                for later in layers[place + 1 :]:
+                    state = run_layer(later, state, batch.bias).state
+            loss = float((1 - (_unit(spec, state, batch) * expected).sum(-1)).max())
+            losses[place, name] = max(losses.get((place, name), 0.0), loss)
 
     far = sorted((point for point in losses if losses[point] > SHARE * allowed), key=lambda point: -losses[point])
     return frozenset(far[:MOST_POINTS])

@@ -9,6 +9,7 @@ from int8_samples import Sample, make_sample
 
 from bge_export.contracts import untracked
 from bge_export.int8.build import Builder
+from bge_export.int8.calibration import CalibrationSet
 from bge_export.int8.plan import LayerPlan, Settings, plan_layers
 
 
@@ -19,7 +20,7 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def plans(sample: Sample) -> list[LayerPlan]:
-    return plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], [], Settings(), untracked)
+    return plan_layers(sample.encoder, sample.checkpoint.spec, CalibrationSet(sample.batches), Settings(), untracked)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from architectures import KINDS, Kind, build
 
 from bge_export.checkpoint import open_checkpoint
-from bge_export.int8.calibration import Batch, Observation, backward, batches, observe
+from bge_export.int8.calibration import Batch, CalibrationSet, Observation, backward, batches, observe
 from bge_export.int8.encoder import Encoder, Layer, Linear
 from bge_export.int8.forward import run_layer
 from bge_export.int8.reading import read_encoder
@@ -66,7 +66,7 @@ def test_gradients_are_what_a_moved_bias_does(kind: Kind, pooling: Literal["cls"
     assert seen == list(reversed(range(len(encoder.layers))))
 
 
-def test_strange_rows_say_only_how_far_scores_reach(tmp_path: Path) -> None:
+def test_drawn_rows_say_only_how_far_scores_reach(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(build("bert", tmp_path / "bert", "cls")))
     encoder = read_encoder(trace(checkpoint, tmp_path, sentence_embedding=False))
     tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
@@ -74,7 +74,8 @@ def test_strange_rows_say_only_how_far_scores_reach(tmp_path: Path) -> None:
     layer = encoder.layers[0]
 
     def seen(*groups: list[Batch]) -> Observation:
-        return observe(layer, *groups, [batch.state for group in groups for batch in group], {})
+        texts = CalibrationSet(*groups)
+        return observe(layer, texts, [batch.state for batch in texts.batches], {})
 
     with_strange, without = seen(texts, ranges, strange), seen(texts, ranges, [])
     added = int(strange[0].mask.sum())

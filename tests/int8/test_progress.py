@@ -52,14 +52,15 @@ def test_int8_shows_each_batch_and_layer(exporter: OnnxExporter | OpenVinoExport
     assert stages.lengths["int8: calibrating, batches"] > 2
 
 
-def test_a_search_counts_the_forms_it_may_try(tiny: Path, tmp_path: Path) -> None:
+def test_a_search_counts_the_variants_it_may_try(tiny: Path, tmp_path: Path) -> None:
     stages = Stages()
     exporter = OnnxExporter(int8=Int8Options(min_cosine=1.0))
     with pytest.raises(ExportError):
         commands.export_model(
             exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False, track=stages.track
         )  # fmt: skip
-    assert stages.reached["int8: forms tried, at most"] == stages.lengths["int8: forms tried, at most"] > 2
+    name = "int8: variants tried, at most"
+    assert 1 < stages.reached[name] <= stages.lengths[name]
 
 
 @pytest.fixture

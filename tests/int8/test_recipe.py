@@ -20,6 +20,7 @@ from bge_export.contracts import TokenBatch, untracked
 from bge_export.int8 import rounding
 from bge_export.int8.arrange import Arrangement, arrange
 from bge_export.int8.build import Builder
+from bge_export.int8.calibration import CalibrationSet
 from bge_export.int8.encoder import SITES, Layer, Linear
 from bge_export.int8.folds import (
     fold_attention,
@@ -457,7 +458,8 @@ def test_openvino_gives_a_text_one_vector_in_every_length(
 def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, onnxruntime.InferenceSession, np.ndarray]:
     """A small BERT, its int8 graph opened, and the vector of each text alone."""
     sample = make_sample("bert", tmp_path_factory.mktemp("bert"))
-    layers = plan_layers(sample.encoder, sample.checkpoint.spec, sample.batches, [], [], Settings(), untracked)
+    texts = CalibrationSet(sample.batches)
+    layers = plan_layers(sample.encoder, sample.checkpoint.spec, texts, Settings(), untracked)
     model = arrange(Builder(sample.encoder, layers).build(Form()), "sequence-major")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     alone = np.stack([first_tokens(session, sample.pad([row]))[0] for row in sample.rows])

@@ -9,9 +9,8 @@ from bge_export.int8.texts import (
     calibration_rows,
     divided,
     drawn_rows,
+    edge_case_rows,
     held_back,
-    odd_rows,
-    short_odd_rows,
     single_marks,
 )
 from bge_export.tokens import TextTokenizer
@@ -41,20 +40,10 @@ def test_an_own_file_takes_the_place_of_the_packages(tiny: Path, tmp_path: Path)
 def test_odd_strings_are_among_the_texts_and_known_as_odd(tiny: Path) -> None:
     checkpoint = open_checkpoint(str(tiny))
     tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
-    odd = odd_rows(tokenizer)
+    odd = edge_case_rows(tokenizer)
     assert {*tokenizer.encode(["!", "…"])} <= odd <= {*calibration_rows(tokenizer, None)}
     assert not {*tokenizer.encode(["Whose turn is it?"])} & odd
     assert len(single_marks(tokenizer)) == 32
-
-
-def test_what_forms_are_tried_on_is_short_and_holds_all_marks(tiny: Path) -> None:
-    checkpoint = open_checkpoint(str(tiny))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
-    rows = short_odd_rows(tokenizer)
-    assert {*single_marks(tokenizer)} <= {*rows} <= {*single_marks(tokenizer), *odd_rows(tokenizer)}
-    assert len({*rows}) == len(rows) > 60
-    assert [len(row) for row in rows] == sorted(len(row) for row in rows)
-    assert len(rows[-1]) <= 64
 
 
 def test_drawn_rows_fit_the_model_and_are_always_the_same(tiny: Path) -> None:
@@ -73,7 +62,7 @@ def test_everything_is_chosen_on_all_odd_strings(tiny: Path) -> None:
     checkpoint = open_checkpoint(str(tiny))
     tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
     main, rest = divided(calibration_rows(tokenizer, None))
-    odd = odd_rows(tokenizer)
+    odd = edge_case_rows(tokenizer)
     assert odd <= {*main}
     assert len(main) > 2 * len(odd)
     assert rest
