@@ -213,8 +213,14 @@ def _shown(exported: "Exported", as_json: bool) -> int:
         else:
             print(f"{exported.place}: written, not checked (--no-check).")
         return PASSED
-    status = show(exported.proof, as_json)
-    if not as_json:
-        for line in summary(exported):
-            print(line)
+    if as_json:
+        from bge_export.parity.render import as_json as to_json
+
+        places = {"place": str(exported.place), "refused_place": exported.refused and str(exported.refused)}
+        print_json({**to_json(exported.proof.report, exported.proof.verdict), **places})
+        return exported.proof.verdict.exit_status
+
+    status = show(exported.proof, as_json=False)
+    for line in summary(exported):
+        print(line)
     return status

@@ -1,6 +1,6 @@
 """Neurons that the embedding does without.
 
-Only the pooled tokens of the last layer reach the embedding (in layers before it no checkpoint had any to spare), and of bge-small's 1536 neurons there hundreds move it by
+Only the pooled tokens of the last layer reach the embedding, and of bge-small's 1536 neurons there hundreds move it by
 less than rounding does. They are left out, and the neurons that stay take over what can be told from them: the least
 squares answer to the change, weighted by importance (Optimal Brain Surgeon, Hassibi and Stork 1993, for a group).
 """

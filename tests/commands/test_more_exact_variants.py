@@ -1,0 +1,153 @@
+"""What follows where the gate finds a model too coarse: its most exact variant, and a record of why."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bge_export.cli.output import show_int8
+from bge_export.commands import Exported, export_model, judge_report
+from bge_export.commands.made import Made, only_too_coarse
+from bge_export.contracts import ExportedModel
+from bge_export.exporters.onnx import OnnxExporter
+from bge_export.int8 import quantize
+from bge_export.int8.quantize import Int8Options
+from bge_export.int8.search import Targets
+from bge_export.manifest import Model, read_manifest
+from bge_export.parity.verdict import Verdict, failure
+
+EASY = Targets(smallest=0.5, mean=0.5, smallest_stress=0.5)
+
+
+def limits(place: Path, min_cosine: float) -> Path:
+    """Write limits that judge nothing but the cosine."""
+    table = "max_norm_error = 0.1\nmin_batch_cosine = 0.9\n"
+    place.write_text(
+        f'require = []\n["onnx-fp32"]\nmin_cosine = 0.99\nmax_abs = 0.9\n{table}'
+        f'["onnx-int8"]\nmin_cosine = {min_cosine}\nmin_stress_cosine = {min_cosine}\n{table}'
+    )
+    return place
+
+
+def smallest(folder: Path) -> float:
+    report = judge_report(folder / "parity.json").report
+    return min(row.cosine or 0.0 for lane in report.lanes if lane.target == "onnx-int8" for row in lane.rows)
+
+
+@pytest.fixture
+def easily_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fastest variant seems good enough on the probes."""
+    monkeypatch.setattr(quantize, "Targets", lambda: EASY)
+
+
+@pytest.fixture
+def fastest(tiny: Path, tmp_path: Path, easily_chosen: None) -> Exported:
+    """The fastest variant, proven under limits that anything holds."""
+    return export_model(
+        OnnxExporter(), str(tiny), tmp_path / "fast", precisions=["int8"],
+        thresholds=limits(tmp_path / "easy.toml", 0.5),
+    )  # fmt: skip
+
+
+def test_the_most_exact_variant_follows_and_says_what_was_refused(
+    tiny: Path, tmp_path: Path, fastest: Exported, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages: list[tuple[str, int]] = []
+
+    @contextmanager
+    def track(name: str, total: int) -> Iterator[object]:
+        stages.append((name, total))
+        yield lambda _count: None
+
+    needed = limits(tmp_path / "some.toml", round(smallest(fastest.place) + 0.0005, 6))
+    done = export_model(
+        OnnxExporter(), str(tiny), tmp_path / "out", precisions=["fp32", "int8"], thresholds=needed,
+        track=track,  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert (done.place, done.refused) == (tmp_path / "out", None)
+    assert done.proof is not None
+    assert len(done.proof.report.runs) == 1
+
+    float_model, model = read_manifest(done.place).models
+    assert "refused" not in float_model.options
+    (reason,) = model.options["refused"]
+    assert "cosine" in reason
+    assert model.options["choice"]["place"] > 0
+
+    measured = [total for name, total in stages if name == "measuring"]
+    assert len(measured) == 2, "two full measurements at most"
+    assert measured[1] * 2 == measured[0], "float32 is not measured again"
+    assert sum("calibrating" in name for name, _ in stages) == 1, "what is planned serves all variants"
+    show_int8(done.place)
+    assert f"onnx-int8: a faster variant was refused: {reason}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("easily_chosen")
+def test_what_no_variant_holds_is_refused_after_two_measurements(tiny: Path, tmp_path: Path) -> None:
+    done = export_model(
+        OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"],
+        thresholds=limits(tmp_path / "limits.toml", 0.9999999),
+    )  # fmt: skip
+    assert done.place == done.refused == tmp_path / "out.refused"
+    assert not (tmp_path / "out").exists()
+    (model,) = read_manifest(done.place).models
+    assert len(model.options["refused"]) == 1
+
+
+def test_the_most_exact_variant_is_not_made_twice(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "Targets", lambda: Targets(1.0, 1.0, 1.0))
+    done = export_model(
+        OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"],
+        thresholds=limits(tmp_path / "limits.toml", 0.9999999),
+    )  # fmt: skip
+    (model,) = read_manifest(done.place).models
+    assert not model.options["choice"]["held"]
+    assert "refused" not in model.options
+
+
+def test_a_cosine_that_was_asked_for_is_not_lowered(tiny: Path, tmp_path: Path) -> None:
+    done = export_model(
+        OnnxExporter(int8=Int8Options(min_cosine=0.9)), str(tiny), tmp_path / "out", precisions=["int8"],
+        thresholds=limits(tmp_path / "limits.toml", 0.5),
+    )  # fmt: skip
+    (model,) = read_manifest(done.place).models
+    assert model.options["choice"]["smallest"] >= 0.9
+
+
+def made(target: str, *, finer: bool) -> Made:
+    precision = target.partition("-")[2]
+    record = Model(target=target, files=["a"], inputs=[], outputs=[], tools={}, options={})
+    model = ExportedModel(precision, ("a",), (), ())
+    return Made(replace(model, finer=(lambda _: model) if finer else None), record)
+
+
+COARSE = failure("cosine", "0.99", "0.996", lane="onnx-int8@onnxruntime:cpu last_hidden_state", row="a")
+
+
+def test_only_rounding_leads_to_another_variant() -> None:
+    both = [made("onnx-fp32", finer=False), made("onnx-int8", finer=True)]
+    found = only_too_coarse(both, Verdict((COARSE,)))
+    assert found is not None
+    assert (found.made, found.reason) == (both[1], COARSE.message)
+    assert only_too_coarse(both, Verdict(())) is None
+    assert only_too_coarse([made("onnx-int8", finer=False)], Verdict((COARSE,))) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        failure("batch-cosine", "0.9", "0.99", lane="onnx-int8@onnxruntime:cpu last_hidden_state", row="a"),
+        failure("not-finite", "nan", "numbers", lane="onnx-int8@onnxruntime:cpu last_hidden_state", row="a"),
+        failure("wrong-pooling", "mean", "cls", lane="onnx-int8@onnxruntime:cpu last_hidden_state"),
+    ],
+)
+def test_any_other_refusal_of_the_model_is_final(other: object) -> None:
+    assert only_too_coarse([made("onnx-int8", finer=True)], Verdict((COARSE, other))) is None  # type: ignore[arg-type]
+    assert only_too_coarse([made("onnx-int8", finer=True)], Verdict((other,))) is None  # type: ignore[arg-type]
+
+
+def test_a_refusal_of_another_target_does_not_keep_a_coarse_one_from_its_next_variant() -> None:
+    other = failure("cosine", "0.9", "0.99", lane="onnx-q4@onnxruntime:cpu last_hidden_state", row="a")
+    assert only_too_coarse([made("onnx-int8", finer=True)], Verdict((COARSE, other))) is not None

@@ -1,0 +1,118 @@
+"""A refused target takes no proven one with it: what is proven stands in OUT, the rest in OUT.refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bge_export.commands import export_model, judge_report
+from bge_export.exporters.onnx import OnnxExporter
+from bge_export.manifest import read_manifest
+from bge_export.parity.policy import ThresholdPolicy
+
+TABLE = "max_norm_error = 0.1\nmin_batch_cosine = 0.5\n"
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> Path:
+    """Limits that no 4-bit file meets."""
+    path = tmp_path / "strict.toml"
+    path.write_text(
+        f'require = []\n["onnx-fp32"]\nmin_cosine = 0.999\nmax_abs = 0.9\n{TABLE}'
+        f'["onnx-fp16"]\nmin_cosine = 0.999\nmax_abs = 0.9\n{TABLE}'
+        f'["onnx-q4"]\nmin_cosine = 0.9999\nmin_stress_cosine = 0.9999\n{TABLE}'
+    )
+    return path
+
+
+def targets(folder: Path) -> list[str]:
+    return sorted(model.target for model in read_manifest(folder).models)
+
+
+def test_proven_targets_stand_and_refused_ones_lie_beside_them(tiny: Path, tmp_path: Path, strict: Path) -> None:
+    out = tmp_path / "out"
+    done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp32", "q4"], thresholds=strict)
+    assert (done.place, done.refused) == (out, tmp_path / "out.refused")
+    assert done.proof is not None
+    assert done.proof.verdict.exit_status == 1
+    assert {failure.target for failure in done.proof.verdict.failures} == {"onnx-q4"}
+
+    assert targets(out) == ["onnx-fp32"]
+    assert not (out / "onnx/model_q4.onnx").exists()
+    assert judge_report(out / "parity.json", thresholds=strict).verdict.passed
+
+    assert targets(done.refused) == ["onnx-q4"]
+    assert not (done.refused / "onnx/model.onnx").exists()
+    refused = judge_report(done.refused / "parity.json", thresholds=strict).verdict
+    assert {failure.target for failure in refused.failures} == {"onnx-q4"}
+    assert not list(tmp_path.glob(".*partial*"))
+    assert not list(tmp_path.glob(".*old*"))
+
+
+def test_a_refused_target_leaves_the_folder_that_it_should_have_joined(
+    tiny: Path, tmp_path: Path, strict: Path
+) -> None:
+    out = tmp_path / "out"
+    export_model(OnnxExporter(), str(tiny), out, precisions=["fp32"], thresholds=strict)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    done = export_model(OnnxExporter(), str(tiny), out, precisions=["q4"], thresholds=strict)
+    assert done.place == done.refused == tmp_path / "out.refused"
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_is_extended_by_what_is_proven(tiny: Path, tmp_path: Path, strict: Path) -> None:
+    out = tmp_path / "out"
+    export_model(OnnxExporter(), str(tiny), out, precisions=["fp32"], thresholds=strict)
+    done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16", "q4"], thresholds=strict)
+    assert targets(done.place) == ["onnx-fp16", "onnx-fp32"]
+    assert done.refused is not None
+    assert targets(done.refused) == ["onnx-q4"]
+    assert judge_report(out / "parity.json", thresholds=strict).verdict.passed
+
+
+def test_the_limits_that_accept_what_was_refused_do(tiny: Path, tmp_path: Path, strict: Path) -> None:
+    done = export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["fp32", "q4"], thresholds=strict)
+    assert done.accepting == tmp_path / "out.refused/limits.toml"
+    loosened, given = ThresholdPolicy.read(done.accepting), ThresholdPolicy.read(strict)
+    assert loosened.tables["onnx-fp32"] == given.tables["onnx-fp32"]
+    assert loosened.tables["onnx-q4"].min_cosine < given.tables["onnx-q4"].min_cosine
+    again = export_model(
+        OnnxExporter(), str(tiny), tmp_path / "accepted", precisions=["fp32", "q4"], thresholds=done.accepting
+    )
+    assert (again.place, again.refused) == (tmp_path / "accepted", None)
+
+
+def test_a_refusal_that_is_not_rounding_offers_no_limits(tiny: Path, tmp_path: Path, strict: Path) -> None:
+    text = strict.read_text().replace(
+        f"min_cosine = 0.9999\nmin_stress_cosine = 0.9999\n{TABLE}",
+        "min_cosine = 0.1\nmin_stress_cosine = 0.1\nmax_norm_error = 0.1\nmin_batch_cosine = 1.0\n",
+    )
+    strict.write_text(text.replace("min_batch_cosine = 1.0", "min_batch_cosine = 1.0\nmax_broken_pairs = 0"))
+    done = export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["fp32", "q4"], thresholds=strict)
+    assert done.accepting is None
+
+
+def test_the_last_lines_say_which_is_which(bge, tiny: Path, tmp_path: Path, strict: Path) -> None:
+    done = bge("onnx", tiny, "-o", tmp_path / "out", "--quantize", "q4", "--thresholds", strict)
+    assert done.returncode == 1, done.stderr
+    proven, refused, accept = done.stdout.splitlines()[-3:]
+    assert proven == f"{tmp_path / 'out'}: proven: onnx-fp32."
+    assert refused.startswith(f"{tmp_path / 'out.refused'}: refused: onnx-q4;")
+    assert accept.endswith(f"--thresholds {tmp_path / 'out.refused/limits.toml'}")
+
+
+def test_machines_are_told_both_folders(bge, tiny: Path, tmp_path: Path, strict: Path) -> None:
+    done = bge("onnx", tiny, "-o", tmp_path / "out", "--quantize", "q4", "--thresholds", strict, "--json")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["passed"] is False
+    assert found["place"] == str(tmp_path / "out")
+    assert found["refused_place"] == str(tmp_path / "out.refused")
+
+
+def test_dtypes_may_be_given_twice(bge, tiny: Path, tmp_path: Path) -> None:
+    done = bge(
+        "transformersjs", tiny, "-o", tmp_path / "out", "--dtypes", "fp16", "--dtypes", "fp32,fp16", "--no-check"
+    )
+    assert done.returncode == 0, done.stderr
+    assert targets(tmp_path / "out") == ["onnx-fp16", "onnx-fp32"]
