@@ -1,8 +1,8 @@
 """Output folders that appear whole or not at all: written beside their place, then renamed into it.
 
 While an export runs it holds `.OUT.bge-export.lock`; `.OUT.bge-export.partial` is what it writes, and what stood at OUT
-is `.OUT.bge-export.old` from the moment it makes way until the new folder stands there. A killed export leaves these,
-and the next one into the same place puts the old folder back or removes them.
+is `.OUT.bge-export.old` from the moment it makes way until all that others had put into it is in the new folder. A
+killed export leaves these, and the next one into the same place puts the old folder back, or goes on where it ended.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bge_export.errors import OutputError
-from bge_export.others import carry, others_in
+from bge_export.handover import hand_over
+from bge_export.others import others_in, refuse_loss
 
 REFUSED = ".refused"
 """An export that the gate refused is left as `OUT.refused`, never as `OUT`."""
@@ -59,13 +60,20 @@ def staged(out: Path, *, source: Path) -> Iterator[Path]:
 def publish(staging: Path, place: Path) -> None:
     """Move a finished folder to `place`, in place of what stood there; what others put there stays there.
 
-    Whatever stops this half way, `staged` puts the old folder back.
+    Whatever stops this half way, `staged` puts the old folder back, or brings over what is still in it.
+
+    Raises:
+        OutputError: something of others would be lost, and nothing was moved; or it cannot be moved, and the message
+            says where it lies.
     """
     place = Path(os.path.abspath(place))
-    carry(others_in(place), place, staging)
+    old = _sibling(place, "old")
+    refuse_loss(place, staging)
     if place.exists():
-        place.rename(_sibling(place, "old"))
+        place.rename(old)
     staging.rename(place)
+    if old.exists():
+        hand_over(old, place)
 
 
 def refused_place(out: Path) -> Path:
@@ -117,10 +125,10 @@ def _locked(place: Path) -> Iterator[None]:
 
 
 def _recover(out: Path) -> None:
-    """Put back what an export that did not end set aside, and remove what it left. The lock must be held.
+    """Put back what an export that did not end set aside, or end it, and remove what it left. The lock must be held.
 
     Raises:
-        OutputError: something else stands where the old folder was.
+        OutputError: something else stands where the old folder was, or what others put there cannot be moved.
     """
     staging = _sibling(out, "partial")
     for place in (out, refused_place(out)):
@@ -128,7 +136,7 @@ def _recover(out: Path) -> None:
         if not old.exists():
             continue
         if place.exists() and not staging.exists():  # the new folder came to stand
-            shutil.rmtree(old)
+            hand_over(old, place)
             continue
         try:
             old.rename(place)
@@ -142,7 +150,7 @@ def _recover(out: Path) -> None:
 
 
 def _tidy(out: Path) -> None:
-    with contextlib.suppress(OSError):  # the next export says what cannot be removed
+    with contextlib.suppress(OSError, OutputError):  # the next export says what cannot be removed
         _recover(out)
 
 

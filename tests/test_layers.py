@@ -46,6 +46,8 @@ FORBIDDEN = {
     "parity/report": ("bge_export.parity.gate", "bge_export.parity.policy"),
     "parity/compare": ("bge_export.parity.gate", "bge_export.parity.policy"),
     "commands": ("bge_export.cli",),
+    "others": ("bge_export.exporters", "bge_export.runtimes", "bge_export.parity", "bge_export.commands"),
+    "handover": ("bge_export.exporters", "bge_export.runtimes", "bge_export.parity", "bge_export.commands"),
     "javascript": ("bge_export.runtimes", "bge_export.exporters", "bge_export.parity", "bge_export.commands"),
 }
 """Module or folder -> prefixes that it must not import."""
