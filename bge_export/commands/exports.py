@@ -10,6 +10,7 @@ from bge_export.bundle_files import REPORT
 from bge_export.checkpoint import open_checkpoint
 from bge_export.commands.made import Made, make, make_finer, only_too_coarse
 from bge_export.commands.steps import Proof, default_places, measure_places, read_policy, run_oracle
+from bge_export.commands.turns import in_turn
 from bge_export.contracts import Artifact, Checkpoint, Exporter, Pooling, Track, untracked
 from bge_export.corpus import builtin_corpus
 from bge_export.errors import UsageError
@@ -51,6 +52,7 @@ class Addition(Protocol):
         """Write what people read of a folder that passed; the report is None where nothing was measured."""
 
 
+@in_turn
 def export_model(
     exporter: Exporter,
     model: str = DEFAULT_MODEL,
