@@ -11,6 +11,9 @@ from bge_export.tokenizer_files import TOKENIZER_FILES
 
 MANIFEST = "bge_export.json"
 REPORT = "parity.json"
+LIMITS = "bge_export.limits.toml"
+"""In a folder of refused targets: limits under which they would pass, for who accepts that knowingly."""
+
 CARD = "README.md"
 GENERATED_CARD = "<!-- card written by bge-export; remove this line to keep a card of your own -->"
 """A line of a generated card: another export may replace it, and nobody else's."""
@@ -94,5 +97,5 @@ def files_below(root: Path) -> Iterator[str]:
     """Yield the relative names of a folder's files, sorted; not the manifest and the report, which speak of them."""
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
-        if path.is_file() and name not in (MANIFEST, REPORT):
+        if path.is_file() and name not in (MANIFEST, REPORT, LIMITS):
             yield name

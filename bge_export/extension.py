@@ -1,7 +1,7 @@
 """Adding a format or a precision to a folder that holds others of the same checkpoint.
 
-The folder is made again beside its place: what stays is copied, so that a refused folder shares no file with the one
-that it did not replace, and keeps its measurements where the bytes that decide its embeddings are still the same.
+The folder is made again beside its place: models that stay are copied, so that a refused folder shares no file with the
+one that it did not replace, and keeps its measurements where the bytes that decide its embeddings are still the same.
 """
 
 import shutil

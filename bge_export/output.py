@@ -1,9 +1,9 @@
 """Output folders that appear whole or not at all: written beside their place, then renamed into it.
 
 While an export runs it holds `.OUT.bge-export.lock`; `.OUT.bge-export.partial` is what it writes, and what stood at OUT
-is `.OUT.bge-export.old` from the moment it makes way until the new folder stands there. The same names with OUT.refused
-in place of OUT are for refused targets of an export whose other targets are proven. A killed export leaves these,
-and the next one into the same place puts the old folder back or removes them.
+is `.OUT.bge-export.old` from the moment it makes way until all that others had put into it is in the new folder. The
+same names with OUT.refused in place of OUT are for refused targets of an export whose other targets are proven. A
+killed export leaves these, and the next one into the same place puts the old folder back, or goes on where it ended.
 """
 
 import contextlib
@@ -16,7 +16,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bge_export.errors import OutputError
-from bge_export.others import carry, others_in
+from bge_export.handover import hand_over
+from bge_export.others import others_in, refuse_loss
 
 REFUSED = ".refused"
 """An export that the gate refused is left as `OUT.refused`, never as `OUT`."""
@@ -67,13 +68,20 @@ def refused_staging(out: Path) -> Path:
 def publish(staging: Path, place: Path) -> None:
     """Move a finished folder to `place`, in place of what stood there; what others put there stays there.
 
-    Whatever stops this half way, `staged` puts the old folder back.
+    Whatever stops this half way, `staged` puts the old folder back, or brings over what is still in it.
+
+    Raises:
+        OutputError: something of others would be lost, and nothing was moved; or it cannot be moved, and the message
+            says where it lies.
     """
     place = Path(os.path.abspath(place))
-    carry(others_in(place), place, staging)
+    old = _sibling(place, "old")
+    refuse_loss(place, staging)
     if place.exists():
-        place.rename(_sibling(place, "old"))
+        place.rename(old)
     staging.rename(place)
+    if old.exists():
+        hand_over(old, place)
 
 
 def refused_place(out: Path) -> Path:
@@ -125,15 +133,15 @@ def _locked(place: Path) -> Iterator[None]:
 
 
 def _recover(out: Path) -> None:
-    """Put back what an export that did not end set aside, and remove what it left. The lock must be held.
+    """Put back what an export that did not end set aside, or end it, and remove what it left. The lock must be held.
 
     Raises:
-        OutputError: something else stands where the old folder was.
+        OutputError: something else stands where the old folder was, or what others put there cannot be moved.
     """
     for place in (out, refused_place(out)):
         staging, old = _sibling(place, "partial"), _sibling(place, "old")
         if old.exists() and place.exists() and not staging.exists():  # the new folder came to stand
-            shutil.rmtree(old)
+            hand_over(old, place)
         elif old.exists():
             _put_back(old, place)
         if staging.exists():
@@ -151,7 +159,7 @@ def _put_back(old: Path, place: Path) -> None:
 
 
 def _tidy(out: Path) -> None:
-    with contextlib.suppress(OSError):  # the next export says what cannot be removed
+    with contextlib.suppress(OSError, OutputError):  # the next export says what cannot be removed
         _recover(out)
 
 

@@ -2,16 +2,19 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from bge_export.bundle_files import MANIFEST, REPORT
+from bge_export.bundle_files import MANIFEST, REPORT, decides
 from bge_export.commands import Exported, export_model, judge_report
 from bge_export.errors import OutputError
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.manifest import read_bundle
+from bge_export.layout import COPIED
+from bge_export.manifest import MODEL_FILES, read_bundle, read_manifest
+from bge_export.others import own_files
 from bge_export.parity.report import read_report, write_report
+from bge_export.tokenizer_files import TOKENIZER_FILES
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +25,12 @@ def only_fp32(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
 @pytest.fixture
 def out(only_fp32: Exported, tmp_path: Path) -> Path:
     return Path(shutil.copytree(only_fp32.place, tmp_path / "out"))
+
+
+def test_every_file_that_an_export_writes_is_of_a_kind_that_counts_as_its_own(only_fp32: Exported) -> None:
+    listed = read_manifest(only_fp32.place).files
+    assert set(own_files(only_fp32.place)) == set(listed)
+    assert all(decides(PurePosixPath(name)) for name in (*MODEL_FILES.values(), *TOKENIZER_FILES, *COPIED))
 
 
 def targets(out: Path) -> list[str]:
@@ -154,9 +163,9 @@ def test_a_refused_extension_leaves_the_folder_as_it_was(out: Path, tiny: Path, 
 
 
 def test_wherever_an_export_is_stopped_nothing_is_lost_or_half_written(
-    out: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    only_fp32: Exported, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (out / "README.md").write_text("a card")
+    out = tmp_path / "out"
     moves: list[str] = []
 
     def stop_at(nth: int, after: bool, patch: pytest.MonkeyPatch) -> None:
@@ -171,19 +180,22 @@ def test_wherever_an_export_is_stopped_nothing_is_lost_or_half_written(
 
             patch.setattr(os, function.__name__, move)
 
-    for nth in (1, 2, 3):
+    for nth in (1, 2, 3, 4):
         for after in (False, True):
             moves.clear()
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(only_fp32.place, out)
+            (out / "README.md").write_text("a card")
             with monkeypatch.context() as patch:
                 stop_at(nth, after, patch)
                 with pytest.raises(KeyboardInterrupt):
                     export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
-            new = (nth, after) == (3, True)
+            new = (nth, after) == (3, True) or nth == 4
             assert targets(out) == (["onnx-fp16", "onnx-fp32"] if new else ["onnx-fp32"])
             assert (out / "README.md").read_text() == "a card"
             assert judge_report(out / REPORT).verdict.passed
             assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert moves == ["parity.json", ".out.bge-export.old", "out"]
+    assert moves == ["parity.json", ".out.bge-export.old", "out", "README.md"]
 
 
 def test_an_output_that_leads_back_is_one_folder_throughout(out: Path, tiny: Path) -> None:

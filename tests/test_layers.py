@@ -47,6 +47,8 @@ FORBIDDEN = {
     "parity/compare": ("bge_export.parity.gate", "bge_export.parity.policy", "bge_export.parity.limits"),
     "languages": ("bge_export.tokens", "bge_export.int8", "bge_export.parity", "bge_export.runtimes"),
     "commands": ("bge_export.cli",),
+    "others": ("bge_export.exporters", "bge_export.runtimes", "bge_export.parity", "bge_export.commands"),
+    "handover": ("bge_export.exporters", "bge_export.runtimes", "bge_export.parity", "bge_export.commands"),
     "javascript": ("bge_export.runtimes", "bge_export.exporters", "bge_export.parity", "bge_export.commands"),
 }
 """Module or folder -> prefixes that it must not import."""

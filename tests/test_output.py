@@ -1,4 +1,6 @@
+import hashlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -12,17 +14,20 @@ from bge_export.errors import OutputError
 from bge_export.manifest import SCHEMA, Manifest, Source, Spec
 from bge_export.output import publish, refused_place, staged
 
+OLD = "old.onnx"
+EMPTY = hashlib.sha256(b"").hexdigest()
 
-def ours(folder: Path) -> Path:
-    """Make a folder that bge-export wrote: its only file is `old`."""
+
+def ours(folder: Path, **listed: str) -> Path:
+    """Make a folder that bge-export wrote: its only file is `OLD`, unless it lists others."""
     folder.mkdir(parents=True)
     manifest = Manifest(
         schema_=SCHEMA, source=Source(id="m", revision=None, digest="c" * 64, model_type="bert"), models=[], weights=[],
-        spec=Spec(dim=8, max_tokens=8, pooling="cls", normalize=True, query_prefix=""), files={"old": "0" * 64},
+        spec=Spec(dim=8, max_tokens=8, pooling="cls", normalize=True, query_prefix=""), files={OLD: EMPTY, **listed},
         checked=True,
     )  # fmt: skip
     (folder / MANIFEST).write_text(manifest.model_dump_json().replace("schema_", "schema"))
-    (folder / "old").touch()
+    (folder / OLD).touch()
     return folder
 
 
@@ -74,7 +79,7 @@ def test_an_old_export_is_kept_when_the_new_one_fails(tmp_path: Path, source: Pa
     out = ours(tmp_path / "out")
     with pytest.raises(RuntimeError), staged(out, source=source):
         raise RuntimeError
-    assert (out / "old").exists()
+    assert (out / OLD).exists()
 
 
 def test_a_new_export_replaces_the_whole_folder(tmp_path: Path, source: Path) -> None:
@@ -142,48 +147,59 @@ import os, shutil, sys
 from pathlib import Path
 from bge_export import output
 
-out, source, function, nth, after = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5]
-owner = shutil if function == "rmtree" else os
-real = getattr(owner, function)
+out, source, nth = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 calls = 0
 
-def killing(*arguments, **named):
-    global calls
-    calls += 1
-    if calls == nth and after == "before":
-        os.kill(os.getpid(), 9)
-    real(*arguments, **named)
-    if calls == nth:
-        os.kill(os.getpid(), 9)
+def killing(real):
+    def call(*arguments, **named):
+        global calls
+        calls += 1
+        if calls == nth:
+            os.kill(os.getpid(), 9)
+        return real(*arguments, **named)
+    return call
 
-setattr(owner, function, killing)
+for name in ("rename", "replace", "link", "unlink", "remove", "rmdir", "mkdir", "utime", "chmod"):
+    setattr(os, name, killing(getattr(os, name)))
 with output.staged(out, source=source) as staging:
-    (staging / "new").touch()
-    shutil.copy(out / "bge_export.json", staging)
+    (staging / "onnx").mkdir()
+    (staging / "onnx/model.onnx").write_text("new")
+    shutil.copyfile(out / "bge_export.json", staging / "bge_export.json")
     output.publish(staging, out)
 """
-STEPS = [("rename", 1), ("rename", 2), ("rmtree", 1)]
 
 
-@pytest.mark.parametrize("after", ["before", "after"])
-@pytest.mark.parametrize(("function", "nth"), STEPS)
-def test_whatever_step_an_export_is_killed_at_nothing_of_the_users_is_lost(
-    tmp_path: Path, source: Path, function: str, nth: int, after: str
-) -> None:
-    out = ours(tmp_path / "out")
-    (out / "README.md").write_text("a card")
-    command = [sys.executable, "-c", KILLED, str(out), str(source), function, str(nth), after]
-    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    fail(out, source)  # the next export, whatever becomes of it, finds things as they were
-    assert names(tmp_path) == ["out", "source"]
-    swapped = (function, nth, after) not in [("rename", 1, "before"), ("rename", 1, "after"), ("rename", 2, "before")]
-    assert names(out) == ["README.md", MANIFEST, "new" if swapped else "old"]
-    assert (out / "README.md").read_text() == "a card"
+def test_whatever_step_an_export_is_killed_at_nothing_of_the_users_is_lost(tmp_path: Path, source: Path) -> None:
+    """Killed before each operation on a file in turn, until none is left to be killed at."""
+    swapped: list[bool] = []
+    for nth in range(1, 100):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        out = ours(tmp_path / "out", **{"onnx/model.onnx": hashlib.sha256(b"old").hexdigest()})
+        (out / "onnx/notes").mkdir(parents=True)
+        (out / "onnx/model.onnx").write_text("old")
+        users = [out / "README.md", out / "docs/deep/run.sh", out / "onnx/notes/why", out / "thesis.tex"]
+        for path in users:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(path.name)
+        before = {path: path.stat().st_ino for path in users}
+        status = subprocess.run([sys.executable, "-c", KILLED, str(out), str(source), str(nth)], check=False).returncode
+        assert status in (0, -signal.SIGKILL)
+        fail(out, source)  # the next export, whatever becomes of it, finds things whole
+        assert names(tmp_path) == ["out", "source"]
+        assert {path: path.stat().st_ino for path in users} == before
+        swapped.append((out / "onnx/model.onnx").read_text() == "new")
+        assert (out / OLD).exists() != swapped[-1]
+        if status == 0:
+            break
+    assert swapped[-1]
+    assert swapped == sorted(swapped), "once the new folder has come to stand it stays"
+    assert swapped.count(False) >= 4
+    assert swapped.count(True) >= 10
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("nth", [1, 2, 3])
 def test_an_export_that_is_stopped_while_it_swaps_folders_undoes_it(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, nth: int, after: bool, error: type[BaseException]
 ) -> None:
@@ -199,10 +215,11 @@ def test_an_export_that_is_stopped_while_it_swaps_folders_undoes_it(
             raise error
 
     monkeypatch.setattr(os, "rename", stopping)
-    with pytest.raises(error):
+    with pytest.raises(OutputError if (nth, error) == (3, OSError) else error):
         write(out, source)
     assert names(tmp_path) == ["out", "source"]
-    assert names(out) == (["README.md", "new"] if (nth, after) == (2, True) else ["README.md", MANIFEST, "old"])
+    new = (nth, after) == (2, True) or nth == 3
+    assert names(out) == (["README.md", "new"] if new else ["README.md", MANIFEST, OLD])
 
 
 def test_a_folder_that_was_set_aside_is_never_removed_where_something_else_stands_in_its_place(
@@ -218,7 +235,7 @@ def test_a_folder_that_was_set_aside_is_never_removed_where_something_else_stand
     assert (tmp_path / "out/thesis.tex").exists()
     (tmp_path / "out/thesis.tex").unlink()
     fail(tmp_path / "out", source)  # an empty folder gives way
-    assert (tmp_path / "out/old").exists()
+    assert (tmp_path / "out" / OLD).exists()
 
 
 def test_of_two_exports_into_one_folder_the_second_is_refused(tmp_path: Path, source: Path) -> None:
@@ -235,25 +252,112 @@ def test_of_two_exports_into_one_folder_the_second_is_refused(tmp_path: Path, so
     assert names(tmp_path) == ["other", "out", "source", "third"]
 
 
+def identity(path: Path) -> tuple[object, ...]:
+    """Return what a copy of a file or folder would not have, or not surely."""
+    state = path.lstat()
+    return (state.st_ino, state.st_mode, state.st_uid, state.st_gid, state.st_nlink, state.st_blocks, state.st_mtime_ns)
+
+
 def test_what_others_put_there_stays_as_it_is(tmp_path: Path, source: Path) -> None:
     out = ours(tmp_path / "out")
     (out / "docs/empty").mkdir(parents=True)
     (out / "docs/run.sh").write_text("#!")
     (out / "docs/run.sh").chmod(0o750)
+    (out / "docs").chmod(0o710)
     (out / "dangling").symlink_to("nowhere")
     (out / "linked").symlink_to("../source")
-    (source / "weights").touch()
-    before = (out / "docs/run.sh").stat()
+    os.mkfifo(out / "pipe")
     os.link(out / "docs/run.sh", tmp_path / "elsewhere.sh")
+    os.link(out / "docs/run.sh", out / "twice.sh")
+    with (out / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+    if os.geteuid() == 0:
+        os.chown(out / "sparse", 12345, 12346)
+    before = {path: identity(path) for path in out.rglob("*") if path.name not in (OLD, MANIFEST)}
     write(out, source)
-    assert names(out) == ["dangling", "docs", "linked", "new"]
-    assert names(out / "docs") == ["empty", "run.sh"]
-    assert (out / "dangling").readlink() == Path("nowhere")
+    assert names(out) == ["dangling", "docs", "linked", "new", "pipe", "sparse", "twice.sh"]
+    assert {path: identity(path) for path in before} == before
     assert (out / "linked").readlink() == Path("../source")
-    after = (out / "docs/run.sh").stat()
-    assert (stat.S_IMODE(after.st_mode), after.st_mtime) == (0o750, before.st_mtime)
-    assert after.st_nlink == 1
-    assert (source / "weights").exists()
+    assert (tmp_path / "elsewhere.sh").samefile(out / "docs/run.sh")
+
+
+def test_a_folder_that_both_have_keeps_what_others_put_into_it(tmp_path: Path, source: Path) -> None:
+    out = ours(tmp_path / "out")
+    (out / "onnx").mkdir()
+    (out / "onnx/notes").write_text("mine")
+    (out / "onnx").chmod(0o750)
+    before = identity(out / "onnx/notes")
+    with staged(out, source=source) as staging:
+        (staging / "onnx").mkdir()
+        (staging / "onnx/model.onnx").touch()
+        publish(staging, out)
+    assert names(out / "onnx") == ["model.onnx", "notes"]
+    assert identity(out / "onnx/notes") == before
+    assert stat.S_IMODE((out / "onnx").stat().st_mode) == 0o750
+
+
+def test_what_another_process_writes_meanwhile_stays(tmp_path: Path, source: Path) -> None:
+    out = ours(tmp_path / "out")
+    with (out / "log").open("a") as log, staged(out, source=source) as staging:
+        log.write("before, ")
+        publish(staging, out)
+        log.write("after")
+    assert (out / "log").read_text() == "before, after"
+
+
+def test_what_comes_while_folders_are_swapped_stays(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = ours(tmp_path / "out")
+    (out / "notes").touch()
+    inside = os.open(out, os.O_RDONLY)  # as a process does that stands in the folder
+    came: list[str] = []
+
+    def writing(function):
+        def call(*arguments: object, **named: object) -> object:
+            result = function(*arguments, **named)
+            if len(came) < 4:
+                came.append(f"came{len(came)}")
+                os.close(os.open(came[-1], os.O_CREAT | os.O_WRONLY, dir_fd=inside))
+            return result
+
+        return call
+
+    for name in ("rename", "unlink"):
+        monkeypatch.setattr(os, name, writing(getattr(os, name)))
+    write(out, source)
+    os.close(inside)
+    assert names(out) == ["came0", "came1", "came2", "came3", "new", "notes"]
+    assert names(tmp_path) == ["out", "source"]
+
+
+@pytest.mark.parametrize("digest", [EMPTY, "0" * 64])
+def test_what_a_foreign_manifest_lists_is_no_export_of_ours(tmp_path: Path, source: Path, digest: str) -> None:
+    listed = dict.fromkeys(["thesis.tex", "data/texts.jsonl", "../victim.onnx", str(tmp_path / "other.onnx")], digest)
+    out = ours(tmp_path / "out", **listed)
+    (out / "data").mkdir()
+    kept = [out / "thesis.tex", out / "data/texts.jsonl", tmp_path / "victim.onnx", tmp_path / "other.onnx"]
+    for path in kept:
+        path.touch()
+    before = [identity(path) for path in kept]
+    write(out, source)
+    assert [identity(path) for path in kept] == before
+    assert names(out) == ["data", "new", "thesis.tex"]
+
+
+def test_a_listed_file_with_other_bytes_is_not_removed_where_nothing_takes_its_place(
+    tmp_path: Path, source: Path
+) -> None:
+    out = ours(tmp_path / "out")
+    (out / OLD).write_text("a model of somebody's own")
+    with pytest.raises(OutputError, match=r"old\.onnx is not the file that bge_export\.json lists, so it may be yours"):
+        write(out, source)
+    assert (out / OLD).read_text() == "a model of somebody's own"
+    assert names(tmp_path) == ["out", "source"]
+    with staged(out, source=source) as staging:
+        (staging / OLD).write_text("exported again")
+        publish(staging, out)
+    assert (out / OLD).read_text() == "exported again"
 
 
 def test_what_others_put_there_while_an_export_ran_stays(tmp_path: Path, source: Path) -> None:
@@ -272,7 +376,7 @@ def test_notes_in_the_place_of_refused_exports_stay_there(tmp_path: Path, source
         (staging / "new").touch()
         publish(staging, refused_place(out))
     assert names(place) == ["new", "notes"]
-    assert names(out) == ["README.md", MANIFEST, "old"]
+    assert names(out) == ["README.md", MANIFEST, OLD]
 
 
 def test_a_name_that_the_export_needs_is_not_taken_from_others(tmp_path: Path, source: Path) -> None:
@@ -320,11 +424,24 @@ def test_the_place_of_refused_exports_is_not_pulled_from_under_who_looks_at_it(
         write(tmp_path / "out", source)
 
 
-def test_what_cannot_be_copied_is_named_before_anything_is_done(tmp_path: Path, source: Path) -> None:
+def test_what_cannot_be_moved_is_named_before_anything_is_done(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = ours(tmp_path / "out")
-    os.mkfifo(out / "pipe")
-    with pytest.raises(OutputError, match="out/pipe was not written by bge-export and cannot be copied"):
-        write(out, source)
+    (out / "disk/deep").mkdir(parents=True)
+    real = os.access
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "ismount", lambda path: Path(path) == out / "disk")
+        with pytest.raises(OutputError, match="out/disk was not written by bge-export and is a mount point"):
+            fail(out, source)
+    with monkeypatch.context() as patch:  # root may write everywhere
+        patch.setattr(os, "access", lambda path, mode: Path(path) != out / "disk" and real(path, mode))
+        with pytest.raises(OutputError, match="out/disk was not written by bge-export and is write-protected"):
+            fail(out, source)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: Path(path) != out / "disk/deep" and real(path, mode))
+        write(out, source)  # it moves with the folder that it lies in
+    assert (out / "disk/deep").is_dir()
 
 
 def test_a_mount_point_is_no_output(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from bge_export.cli import bench, checks, clients, exports, looks
-from bge_export.cli.options import NOT_MEASURED, USAGE
+from bge_export.cli.options import NOT_MEASURED, PASSED, USAGE
 from bge_export.cli.output import err
+from bge_export.cli.streams import open_streams, output_failure
 from bge_export.errors import BgeExportError
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DEBUG = "BGE_EXPORT_DEBUG"
+COMPLETION = ("--install-completion", "--show-completion")
 UsageProblem: type[Exception] = typer.BadParameter.__bases__[0]
 """click's UsageError, which typer keeps to itself."""
 
@@ -67,8 +69,11 @@ def main() -> NoReturn:
     # has for CUDA: only this variable, read once. See https://github.com/microsoft/onnxruntime/issues/26029
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stopped job cleans up as Ctrl-C does
+    open_streams()
     try:
         status = run(sys.argv[1:] or ["--help"])
+        if (failure := output_failure()) is not None:
+            status = _complain(f"standard output cannot be written: {failure.strerror}.", NOT_MEASURED)
     except KeyboardInterrupt:  # a second one, while the first was answered
         status = NOT_MEASURED
     for number in (signal.SIGINT, signal.SIGTERM):  # a signal while Python ends would make another status of it
@@ -80,7 +85,6 @@ def run(arguments: list[str]) -> int:
     """Run one command; return its exit status whatever happens."""
     try:
         status = app(arguments, standalone_mode=False)
-        sys.stdout.flush()
     except UsageProblem as error:
         describe: Callable[[], str] = getattr(error, "format_message", error.__str__)
         return _complain(_sentence(describe()), USAGE, f"See: {_help_of(arguments)}")
@@ -89,11 +93,10 @@ def run(arguments: list[str]) -> int:
     except BgeExportError as error:
         _traceback()
         return _complain(str(error), error.exit_status)
-    except (KeyboardInterrupt, SystemExit) as error:
-        # What typer and rich make of a reader that has read enough, as `head` does.
-        return _unread() if isinstance(error.__context__, BrokenPipeError) else _interrupted()
-    except BrokenPipeError:
-        return _unread()
+    except KeyboardInterrupt:
+        return _interrupted()
+    except SystemExit as error:
+        return _python_ended(error, arguments)
     except OSError as error:
         _traceback()
         if error.errno in NO_SPACE:
@@ -103,6 +106,21 @@ def run(arguments: list[str]) -> int:
         _traceback()
         return _complain(f"unexpected {type(error).__name__}: {error}", NOT_MEASURED, f"Set {DEBUG}=1 for a traceback.")
     return _interrupted() if status == 128 + signal.SIGINT else int(status or 0)
+
+
+def _python_ended(error: SystemExit, arguments: list[str]) -> int:
+    """Return the status of a command in which something ended Python, as typer does after a completion."""
+    if _completes(arguments):
+        return NOT_MEASURED if error.code else PASSED
+
+    _traceback()  # a library's own, which says nothing of what was to be measured
+    return _complain(f"unexpected SystemExit: {error.code}", NOT_MEASURED, f"Set {DEBUG}=1 for a traceback.")
+
+
+def _completes(arguments: list[str]) -> bool:
+    """Return whether this is a shell's question for completions, or is about them: typer answers that by itself."""
+    asked = any(name.endswith("BGE_EXPORT_COMPLETE") for name in os.environ)
+    return asked or any(name.partition("=")[0] in COMPLETION for name in arguments)
 
 
 def _sentence(text: str) -> str:
@@ -115,12 +133,6 @@ def _help_of(arguments: list[str]) -> str:
     """Return the command that explains the one that was misused."""
     names = {command.name for command in typer.main.get_group(app).commands.values()}
     return " ".join(["bge-export", *(name for name in arguments[:1] if name in names), "--help"])
-
-
-def _unread() -> int:
-    """Return the status of a command whose standard output was closed before it had written all, and be quiet."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains when it flushes at exit
-    return NOT_MEASURED
 
 
 def _interrupted() -> int:

@@ -22,7 +22,7 @@ def setup_js() -> int:
     place = clients_folder()
     if not place.is_dir():
         err.print(f"npm ci --ignore-scripts in {place} …", highlight=False, markup=False, soft_wrap=True)
-    typer.echo(f"{install_clients()}: installed.")
+    print(f"{install_clients()}: installed.")
     return PASSED
 
 

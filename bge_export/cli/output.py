@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from bge_export.cli.streams import can_hold
+
 if TYPE_CHECKING:
     from bge_export.commands import Exported, Proof
 
 err = Console(stderr=True)
+BLOCKS = "█▀▄"
+"""What a QR code is drawn with."""
 
 
 def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Path | None = None) -> int:
@@ -98,8 +102,9 @@ def out() -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON object."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print one JSON object, in JSON's own escapes where standard output lacks a character."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print(text if can_hold(text, sys.stdout) else json.dumps(value, indent=2))
 
 
 @contextmanager
@@ -127,4 +132,5 @@ def announce(address: str) -> None:
         import segno
     except ImportError:  # the address alone will do
         return
-    segno.make(address).terminal(out=sys.stderr, compact=True)
+    if can_hold(BLOCKS, sys.stderr):
+        segno.make(address).terminal(out=sys.stderr, compact=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from bge_export.bisect import Drift, artifact_at, find_drift
 from bge_export.checkpoint import open_checkpoint
 from bge_export.commands.steps import read_policy
+from bge_export.commands.turns import in_turn
 from bge_export.contracts import Track, untracked
 from bge_export.errors import UsageError
 from bge_export.evaluate import PairScore, read_pairs, score_pairs
@@ -12,6 +13,7 @@ from bge_export.manifest import read_bundle
 from bge_export.runtimes import find_runtime
 
 
+@in_turn
 def bisect_artifact(
     path: Path,
     reference: str,
@@ -45,6 +47,7 @@ def bisect_artifact(
     return find_drift(artifact, checkpoint, text, limit)
 
 
+@in_turn
 def evaluate_pairs(
     folder: Path,
     pairs: Path,

@@ -19,6 +19,7 @@ from bge_export.commands.steps import (
     refuse_unknown_runtimes,
     run_oracle,
 )
+from bge_export.commands.turns import in_turn
 from bge_export.contracts import Artifact, Pooling, Track, untracked
 from bge_export.corpus import Corpus
 from bge_export.errors import BgeExportError, UsageError
@@ -32,6 +33,7 @@ from bge_export.single_file import refuse_place
 from bge_export.vectors import ReferenceVectors
 
 
+@in_turn
 def check_parity(
     folder: Path,
     reference: str,
@@ -100,6 +102,7 @@ def check_parity(
     return Proof(report, verdict, place, frontiers, written)
 
 
+@in_turn
 def write_reference(
     model: str,
     out: Path,

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bge_export.bundle_files import REPORT
+from bge_export.bundle_files import LIMITS, REPORT
 from bge_export.checkpoint import open_checkpoint
 from bge_export.commands.made import Made, make, make_finer, only_too_coarse
 from bge_export.commands.proving import Measured, StagedExport, move_refused, prove, proven_alone
 from bge_export.commands.steps import Proof, read_policy, run_oracle
+from bge_export.commands.turns import in_turn
 from bge_export.contracts import Artifact, Checkpoint, Exporter, Pooling, Track, untracked
 from bge_export.corpus import Corpus, builtin_corpus
 from bge_export.errors import UsageError
@@ -21,9 +22,6 @@ from bge_export.parity.acceptance import accepting, as_toml, rounding_alone
 from bge_export.parity.compare import Place
 from bge_export.parity.report import ParityReport, write_report
 from bge_export.torch_devices import limit_threads
-
-ACCEPTING = "limits.toml"
-"""In a folder of refused targets: limits under which they would pass."""
 
 DEFAULT_MODEL = "BAAI/bge-small-en"
 
@@ -61,6 +59,7 @@ class Addition(Protocol):
         """Write what people read of a folder that passed; the report is None where nothing was measured."""
 
 
+@in_turn
 def export_model(
     exporter: Exporter,
     model: str = DEFAULT_MODEL,
@@ -181,5 +180,5 @@ def _write_accepting(export: StagedExport, measured: Measured, folder: Path) -> 
         return None
     loosened = accepting(export.policy, measured.report, targets)
     heading = f"The limits that were given, lowered for {', '.join(targets)} to what was measured of them."
-    (folder / ACCEPTING).write_text(as_toml(loosened, heading), "utf-8")
-    return ACCEPTING
+    (folder / LIMITS).write_text(as_toml(loosened, heading), "utf-8")
+    return LIMITS

@@ -72,7 +72,7 @@ def test_a_folder_is_extended_by_what_is_proven(tiny: Path, tmp_path: Path, stri
 
 def test_the_limits_that_accept_what_was_refused_do(tiny: Path, tmp_path: Path, strict: Path) -> None:
     done = export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["fp32", "q4"], thresholds=strict)
-    assert done.accepting == tmp_path / "out.refused/limits.toml"
+    assert done.accepting == tmp_path / "out.refused/bge_export.limits.toml"
     loosened, given = ThresholdPolicy.read(done.accepting), ThresholdPolicy.read(strict)
     assert loosened.tables["onnx-fp32"] == given.tables["onnx-fp32"]
     assert loosened.tables["onnx-q4"].min_cosine < given.tables["onnx-q4"].min_cosine
@@ -98,7 +98,7 @@ def test_the_last_lines_say_which_is_which(bge, tiny: Path, tmp_path: Path, stri
     proven, refused, accept = done.stdout.splitlines()[-3:]
     assert proven == f"{tmp_path / 'out'}: proven: onnx-fp32."
     assert refused.startswith(f"{tmp_path / 'out.refused'}: refused: onnx-q4;")
-    assert accept.endswith(f"--thresholds {tmp_path / 'out.refused/limits.toml'}")
+    assert accept.endswith(f"--thresholds {tmp_path / 'out.refused/bge_export.limits.toml'}")
 
 
 def test_machines_are_told_both_folders(bge, tiny: Path, tmp_path: Path, strict: Path) -> None:

@@ -1,13 +1,11 @@
 """The loopback server: files below a token and nowhere else, and pages that answer, fail, hang or are gone."""
 
-import json
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from loopback_client import play, status
 
 from bge_export.errors import ClientError
 from bge_export.javascript.server import Loopback, PageLink
@@ -22,15 +20,6 @@ def server(tmp_path: Path) -> Iterator[Loopback]:
     loopback = Loopback({"models/model": tmp_path / "models"})
     yield loopback
     loopback.close()
-
-
-def status(address: str, data: bytes | None = None) -> int:
-    try:
-        with urllib.request.urlopen(address, data, timeout=10) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
 
 
 def test_a_file_is_served_and_noted(server: Loopback) -> None:
@@ -52,17 +41,6 @@ def test_answers_need_the_token_and_an_object(server: Loopback) -> None:
     assert status(server.address + "answer", b"[1]") == 400
     assert status(server.address + "answer", b"{") == 400
     assert server.channel("own").answers.empty()
-
-
-def play(server: Loopback, **answer: object) -> None:
-    """Be a page: take one request and answer it."""
-
-    def page() -> None:
-        with urllib.request.urlopen(server.address + "next") as response:
-            request = json.load(response)
-        status(server.address + "answer", json.dumps({"id": request["id"], **answer}).encode())
-
-    Thread(target=page).start()
 
 
 def test_a_page_answers(server: Loopback) -> None:
