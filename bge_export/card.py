@@ -8,9 +8,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bge_export.bundle_files import CARD, GENERATED_CARD
 from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec
+from bge_export.corpus import Kind, builtin_corpus
 from bge_export.javascript.clients import CLIENTS, FILES
-from bge_export.parity.figures import cosine_figure
+from bge_export.parity.figures import cosine_figure, difference_figure
+from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import Lane, ParityReport
+from bge_export.parity.worst import of_kind, smallest
 
 ORDER = ("q8", "fp16", "fp32")
 """Which file the examples load: the smallest of those that every client and host of the examples takes. Where a folder
@@ -35,15 +38,30 @@ class CardFacts:
 
 
 def write_card(
-    root: Path, checkpoint: Checkpoint, artifacts: Sequence[Artifact], facts: CardFacts, report: ParityReport | None
+    root: Path,
+    checkpoint: Checkpoint,
+    artifacts: Sequence[Artifact],
+    facts: CardFacts,
+    report: ParityReport | None,
+    policy: ThresholdPolicy,
 ) -> None:
-    """Write `README.md` into a folder of artifacts; without a report it says that nothing was measured."""
+    """Write `README.md` into a folder of artifacts.
+
+    Args:
+        root: the folder.
+        checkpoint: what the artifacts were made of.
+        artifacts: all of the folder; those that Transformers.js has a name for are listed.
+        facts: what else the card says.
+        report: the figures; None where nothing was measured, which the card then says.
+        policy: the limits by which the report passed. What a stress text loses beyond the everyday limit is named.
+    """
     models = {item.model: item for item in artifacts if item.model in FILES}
     lanes = [] if report is None else [lane for lane in report.lanes if lane.measured and lane.model in models]
     files = [
         {
             "name": model, "dtype": FILES[model], "megabytes": f"{(root / model).stat().st_size / 1e6:.1f}",
-            "cosine": _smallest(model, lanes),
+            "everyday": _smallest(model, lanes, "everyday"), "stress": _smallest(model, lanes, "stress"),
+            "losses": _losses(model, lanes, policy),
         }
         for model in sorted(models)
     ]  # fmt: skip
@@ -71,11 +89,27 @@ def _values(spec: EmbeddingSpec, repository: str, dtypes: set[str]) -> Mapping[s
     }  # fmt: skip
 
 
-def _smallest(model: str, lanes: Sequence[Lane]) -> str:
-    """Return the smallest cosine of a file, over all lanes."""
-    cosines = [row.cosine for lane in lanes if lane.model == model for row in lane.rows]
-    known = [value for value in cosines if value is not None]
-    return cosine_figure(min(known) if known and len(known) == len(cosines) else None)
+def _smallest(model: str, lanes: Sequence[Lane], kind: Kind) -> str:
+    """Return the smallest cosine of a file's texts of one kind, over all lanes."""
+    least = smallest(of_kind([row for lane in lanes if lane.model == model for row in lane.rows], kind))
+    return cosine_figure(least.cosine if least else None)
+
+
+def _losses(model: str, lanes: Sequence[Lane], policy: ThresholdPolicy) -> Sequence[str]:
+    """Return what a file's stress texts lose where it is more than everyday ones may, by tag, the most first."""
+    tags = {text.id: text.tag for text in builtin_corpus().texts}
+    least: dict[str, float] = {}
+    for lane in lanes:
+        limits = policy.limits_for(lane.target, lane.runtime, lane.device)
+        if lane.model != model or limits is None:
+            continue
+        for row in of_kind(lane.rows, "stress"):
+            if row.cosine is not None and row.cosine < limits.min_cosine:
+                tag = tags.get(row.id) or row.id
+                least[tag] = min(row.cosine, least.get(tag, row.cosine))
+
+    ordered = sorted(least.items(), key=lambda item: item[1])
+    return [f"{difference_figure(1 - cosine)} on {tag} texts" for tag, cosine in ordered]
 
 
 def _environment() -> Environment:

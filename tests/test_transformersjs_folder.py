@@ -95,7 +95,7 @@ def test_the_card_says_what_was_measured_and_pools_as_the_checkpoint(folder: Pat
     assert "license: mit" in card
     assert "somebody/tiny" in card
     assert "mean" not in card
-    assert re.search(r"\| `onnx/model\.onnx` \| `fp32` \| [\d.]+ MB \| 0\.99999\d* \|\n", card)
+    assert re.search(r"\| `onnx/model\.onnx` \| `fp32` \| [\d.]+ MB \| 0\.99999\d* \| 0\.99999\d* \|\n", card)
     assert "\n\n\n" not in card
     assert len(re.findall(r"pooling: 'cls', normalize: true", card)) == 4
 

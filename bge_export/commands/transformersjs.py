@@ -7,10 +7,12 @@ from pathlib import Path
 
 from bge_export.card import CardFacts, write_card
 from bge_export.commands.exports import DEFAULT_MODEL, Exported, export_model
+from bge_export.commands.steps import read_policy
 from bge_export.contracts import Artifact, Checkpoint, Pooling, Track, untracked
 from bge_export.errors import UsageError
 from bge_export.exporters import find_exporter
 from bge_export.parity.compare import Place
+from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import ParityReport
 from bge_export.runtimes import find_runtime
 from bge_export.weight_files import INDEX
@@ -31,11 +33,13 @@ class ClientFolder:
         weights: whether the PyTorch weights belong to it.
         repository: the Hub id that the card's examples name.
         license: the checkpoint's, for the card.
+        policy: the limits by which the folder is judged, for the card.
     """
 
     weights: bool
     repository: str | None
     license: str | None
+    policy: ThresholdPolicy
 
     def places(self) -> Sequence[Place]:
         """Return the clients to measure in; one that is not here is named, and no refusal."""
@@ -57,7 +61,7 @@ class ClientFolder:
         """Write `README.md`."""
         repository = self.repository or f"ORGANISATION/{checkpoint.source.rpartition('/')[2]}"
         facts = CardFacts(repository, checkpoint.source, self.license, self.weights)
-        write_card(root, checkpoint, artifacts, facts, report)
+        write_card(root, checkpoint, artifacts, facts, report, self.policy)
 
 
 def export_transformersjs(
@@ -101,8 +105,8 @@ def export_transformersjs(
     if unknown := [dtype for dtype in dtypes if dtype not in exporter.precisions]:
         raise UsageError(f"--dtypes: there is no {unknown[0]!r}: {', '.join(exporter.precisions)}")
     chosen = tuple(dtypes) or tuple(dtype for dtype in DEFAULT_DTYPES if dtype in exporter.precisions)
+    addition = ClientFolder(weights, repository, license_name, read_policy(thresholds))
     return export_model(
-        exporter, model, out, revision=revision, pooling=pooling, precisions=chosen,
-        addition=ClientFolder(weights, repository, license_name), overwrite=overwrite, check=check,
-        thresholds=thresholds, threads=threads, track=track,
+        exporter, model, out, revision=revision, pooling=pooling, precisions=chosen, addition=addition,
+        overwrite=overwrite, check=check, thresholds=thresholds, threads=threads, track=track,
     )  # fmt: skip

@@ -9,6 +9,7 @@ limits, no runtime, no number. All rules run, so that one refusal does not hide 
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from bge_export.contracts import Artifact
 from bge_export.corpus import Corpus
@@ -149,12 +150,12 @@ def _row_set_failures(lane: Lane, corpus: Corpus) -> Iterator[Failure]:
         if seen[name] == 0:
             yield failure("missing-row", "no row", "one row a text", lane=lane.name, row=name, text=excerpt(text))
     for row in lane.rows:
-        about = {"lane": lane.name, "row": row.id, "text": row.text}
+        fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
         if row.id not in texts:
-            yield failure("extra-row", "a row of no text that was given", "one row a text", **about)
+            yield fail("extra-row", "a row of no text that was given", "one row a text")
         elif row.text != excerpt(texts[row.id]):
-            yield failure("other-texts", "a row with another text", excerpt(texts[row.id]), **about)
+            yield fail("other-texts", "a row with another text", excerpt(texts[row.id]))
         if seen[row.id] > 1:
-            yield failure("duplicate-row", f"{seen[row.id]} rows of one text", "one row a text", **about)
+            yield fail("duplicate-row", f"{seen[row.id]} rows of one text", "one row a text")
     if set(seen) == set(texts) and list(seen) != list(texts):
         yield failure("row-order", "rows in another order than the texts", "the order of the texts", lane=lane.name)

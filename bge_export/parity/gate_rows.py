@@ -45,19 +45,21 @@ def _reference_failures(row: RowParity, limits: Limits, fail: "partial[Failure]"
             f"cosine {cosine_figure(row.cosine)}",
             _at_least(row, limits),
             would_pass=cosine_figure(row.cosine) if (row.cosine or 0) > 0 else None,
+            figure=row.cosine,
         )
         if row.nearest != row.id and not _below(row.nearest_cosine, least):
             yield fail("swapped-rows", f"the vector of text {row.nearest!r}", f"that of {row.id!r}")
 
     relative = None if row.max_abs is None or not row.reference_norm > 0 else row.max_abs / row.reference_norm
     if limits.max_abs is not None and _above(relative, limits.max_abs):
-        figure = difference_figure(relative)
-        yield fail("max-abs", f"difference {figure}", f"at most {limits.max_abs}", would_pass=_wider(relative))
+        got, needed = f"difference {difference_figure(relative)}", f"at most {limits.max_abs}"
+        yield fail("max-abs", got, needed, would_pass=_wider(relative), figure=relative)
 
     error = _norm_error(row.norm, row.reference_norm)
     if _above(error, limits.max_norm_error):
         got = f"norm {row.norm}, {difference_figure(error)} off the reference's {row.reference_norm}"
-        yield fail("norm", got, f"at most {limits.max_norm_error} off", would_pass=_wider(error))
+        needed = f"at most {limits.max_norm_error} off"
+        yield fail("norm", got, needed, would_pass=_wider(error), figure=error)
 
 
 def _batch_failures(row: RowParity, limits: Limits, fail: "partial[Failure]") -> Iterator[Failure]:
@@ -68,12 +70,14 @@ def _batch_failures(row: RowParity, limits: Limits, fail: "partial[Failure]") ->
                 "batch-cosine", f"cosine {cosine_figure(cosine)} in batches {shape!r}",
                 f"at least {limits.min_batch_cosine}",
                 would_pass=cosine_figure(cosine) if (cosine or 0) > 0 else None,
+                figure=cosine,
             )  # fmt: skip
     for shape, norm in row.batch_norm.items():
         error = _norm_error(norm, row.reference_norm)
         if _above(error, limits.max_norm_error):
             got = f"norm {norm} in batches {shape!r}, {difference_figure(error)} off the reference's"
-            yield fail("batch-norm", got, f"at most {limits.max_norm_error} off", would_pass=_wider(error))
+            needed = f"at most {limits.max_norm_error} off"
+            yield fail("batch-norm", got, needed, would_pass=_wider(error), figure=error)
 
 
 def judge_client(
@@ -99,12 +103,13 @@ def judge_client(
     artifacts_own = row.cosine is not None and not _below(client.cosine, row.cosine - SAME)
     least = limits.least_cosine(row.kind)
     if _below(client.cosine, least) and not (artifacts_own and _below(row.cosine, least)):
-        figure = cosine_figure(client.cosine)
-        yield fail("client-cosine", f"cosine {figure} of the client's own embedding", _at_least(row, limits))
+        got = f"cosine {cosine_figure(client.cosine)} of the client's own embedding"
+        yield fail("client-cosine", got, _at_least(row, limits), figure=client.cosine)
     error = _norm_error(client.norm, row.reference_norm)
     if _above(error, limits.max_norm_error):
         got = f"norm {client.norm} of the client's own embedding"
-        yield fail("client-norm", got, f"at most {limits.max_norm_error} off the reference's {row.reference_norm}")
+        needed = f"at most {limits.max_norm_error} off the reference's {row.reference_norm}"
+        yield fail("client-norm", got, needed, figure=error)
 
 
 def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:

@@ -85,6 +85,11 @@ class Section:
         return sum(row.cosine is None for row in self.lane.rows)
 
     @property
+    def stress(self) -> bool:
+        """Return whether there are stress texts among its rows."""
+        return any(row.kind == "stress" for row in self.lane.rows)
+
+    @property
     def at_floor(self) -> int:
         """Return how many texts have a 1 - cosine of 0 or less, which no log axis has a place for."""
         return sum(row.cosine is not None and plots.gap(row.cosine) <= 0 for row in self.lane.rows)
@@ -116,7 +121,7 @@ def render_html(
         groups=[Group(rule, lane, failures) for (rule, lane), failures in groups.items()],
         measured=sum(lane.measured for lane in report.lanes),
         absent=sum(lane.unavailable is not None and not lane.requested for lane in report.lanes),
-        merged=len(report.runs) > 1,
+        merged=len(report.runs) > 1, stress=any(section.stress for section in sections),
         frontiers=frontiers,
         data=_data({"verdict": facts, "report": report.model_dump(mode="json"), "frontiers": _records(frontiers)}),
     )  # fmt: skip
@@ -174,7 +179,7 @@ def _batches(lane: Lane) -> list[Batches]:
 def _axis(report: ParityReport, sections: Sequence[Section]) -> plots.LogAxis:
     """Return one axis for all lanes, so that their plots can be compared."""
     gaps = [plots.gap(row.cosine) for lane in report.lanes for row in lane.rows if row.cosine is not None]
-    lines = [plots.gap(one.limits.min_cosine) for one in sections if one.limits is not None and one.lane.rows]
+    lines = [line.at for one in sections if one.lane.rows for line in plots.limit_lines(one.limits)]
     return plots.LogAxis.over([*gaps, *lines])
 
 

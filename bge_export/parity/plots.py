@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bge_export.parity.figures import cosine_figure, escaped
+from bge_export.parity.limits import Limits
 from bge_export.parity.report import RowParity
 
 WIDTH, HEIGHT = 440.0, 230.0
@@ -52,29 +53,58 @@ class LogAxis:
 
 @dataclass(frozen=True)
 class Mark:
-    """One text: `kind` is plain, refused, floor (1 - cosine is 0 or less) or none (it has no cosine)."""
+    """One text.
+
+    Attributes:
+        x, y: its place.
+        kind: plain, refused, floor (1 - cosine is 0 or less) or none (it has no cosine).
+        label: what is said of it.
+        stress: whether it is a stress text, which is drawn as a square.
+    """
 
     x: float
     y: float
     kind: str
     label: str
+    stress: bool = False
 
 
 @dataclass(frozen=True)
 class Bar:
-    """Texts in half a decade."""
+    """Texts in half a decade; the lower part of the bar, `stress_height`, is of stress texts."""
 
     x: float
     y: float
     width: float
     height: float
+    stress_height: float
     texts: int
+    label: str
+
+
+@dataclass(frozen=True)
+class LimitLine:
+    """A limit of a cosine: what it is called, in a few words and in full, and where it stands on an axis."""
+
+    at: float
+    short: str
     label: str
 
 
 def gap(cosine: float) -> float:
     """Return 1 - cosine."""
     return 1.0 - cosine
+
+
+def limit_lines(limits: Limits | None) -> list[LimitLine]:
+    """Return the limits of a lane's cosines: one, or that of everyday and that of stress texts."""
+    if limits is None:
+        return []
+    found = [LimitLine(gap(limits.min_cosine), "limit", f"limit: cosine {limits.min_cosine}")]
+    least = limits.least_cosine("stress")
+    if least != limits.min_cosine:
+        found.append(LimitLine(gap(least), "of stress texts", f"limit of stress texts: cosine {least}"))
+    return found
 
 
 def badness(row: RowParity) -> float:
@@ -92,8 +122,9 @@ def marks(rows: Sequence[RowParity], axis: LogAxis, refused: Collection[str]) ->
         row = max(group, key=lambda row: (row.id in refused, badness(row)))
         x = round(LEFT + (number + 0.5) * step, 1)
         y = TOP if row.cosine is None else axis.y(gap(row.cosine))
-        label = f"{escaped(row.id)}, {row.tokens} tokens: cosine {cosine_figure(row.cosine)}"
-        found.append(Mark(x, y, _kind(row, refused), label))
+        what = f"{row.tokens} tokens" + (", stress" if row.kind == "stress" else "")
+        label = f"{escaped(row.id)}, {what}: cosine {cosine_figure(row.cosine)}"
+        found.append(Mark(x, y, _kind(row, refused), label, row.kind == "stress"))
     return found
 
 
@@ -108,18 +139,23 @@ def _kind(row: RowParity, refused: Collection[str]) -> str:
 def bars(rows: Sequence[RowParity], axis: LogAxis) -> list[Bar]:
     """Return the histogram: texts by half decades of 1 - cosine; the first bar holds what is 0 or less."""
     count = 2 * (axis.high - axis.low)
-    tallies = [0] * count
+    tallies, stress = [0] * count, [0] * count
     for row in rows:
         if row.cosine is not None:
-            tallies[min(count - 1, int(axis.share(gap(row.cosine)) * count))] += 1
+            number = min(count - 1, int(axis.share(gap(row.cosine)) * count))
+            tallies[number] += 1
+            stress[number] += row.kind == "stress"
+
     width, most = (RIGHT - LEFT) / count, max(1, *tallies)
     found = []
     for number, tally in enumerate(tallies):
-        height = round(tally / most * (BOTTOM - TOP), 1)
-        label = f"{tally} texts from {_bound(axis, number)} to {_bound(axis, number + 1)}"
-        if tally:
-            x = round(LEFT + number * width, 1)
-            found.append(Bar(x, round(BOTTOM - height, 1), round(width - 1, 1), height, tally, label))
+        if not tally:
+            continue
+        height, lower = (round(texts / most * (BOTTOM - TOP), 1) for texts in (tally, stress[number]))
+        of_stress = f", {stress[number]} of them stress," if stress[number] else ""
+        label = f"{tally} texts{of_stress} from {_bound(axis, number)} to {_bound(axis, number + 1)}"
+        x = round(LEFT + number * width, 1)
+        found.append(Bar(x, round(BOTTOM - height, 1), round(width - 1, 1), height, lower, tally, label))
     return found
 
 

@@ -5,8 +5,8 @@ which knows no markup. Figures are rounded away from passing.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -14,46 +14,55 @@ from rich.table import Table
 from rich.text import Text
 
 from bge_export.parity.figures import cosine_figure, difference_figure, escaped
-from bge_export.parity.report import Lane, ParityReport, RowParity
-from bge_export.parity.verdict import Failure, Verdict
+from bge_export.parity.reasons import reason_lines
+from bge_export.parity.report import Lane, ParityReport
+from bge_export.parity.verdict import Verdict
+from bge_export.parity.worst import Smallest, of_kind, worst_of
 
-SHOWN = 10
-"""Refusals shown of one rule in one lane."""
-
-COLUMNS = ("target", "output", "runtime", "device", "texts", "smallest cosine", "of text", "largest difference",
-           "smallest in batch", "state")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Worst:
-    """The worst figures of a lane; None where a row has no such number, which is worse than any."""
-
-    cosine: float | None
-    row: RowParity
-    max_abs: float | None
-    batch_cosine: float | None
+SMALLEST, LARGEST, BATCHED = "smallest\ncosine", "largest\ndifference", "smallest\nin batch"
+STRESS = "of stress\ntexts"
 
 
 def render(report: ParityReport, verdict: Verdict) -> RenderableType:
     """Return the table of lanes, the refusals and the verdict."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    several = len({lane.output for lane in report.lanes}) > 1
-    shown = [place for place, column in enumerate(COLUMNS) if several or column != "output"]
-    for place in shown:
-        table.add_column(COLUMNS[place], justify="right" if COLUMNS[place] == "texts" else "left", overflow="fold")
-    seen = Counter((lane.target, lane.output, lane.runtime, lane.device) for lane in report.lanes)
-    for lane in report.lanes:
-        if not _is_absent(lane):
-            alone = seen[lane.target, lane.output, lane.runtime, lane.device] == 1
-            cells = [Text(escaped(cell)) for cell in _cells(lane, verdict, name_run=not alone)]
-            table.add_row(*(cells[place] for place in shown))
     kinds = " and a ".join(sorted({run.reference.kind for run in report.runs.values()}))
     head = f"{report.checkpoint.source} {report.checkpoint.digest[:12]}, reference from a {kinds}, {report.texts.name}"
     absent = dict.fromkeys(f"{lane.runtime}:{lane.device}" for lane in report.lanes if _is_absent(lane))
     listed = f"not on the machine that measured, and not asked for: {', '.join(absent)} (why: --json)"
+
     notes = [Text(escaped(listed), style="dim")] if absent else []
     notes += [Text(escaped(note), style="dim") for note in _token_notes(report.lanes)]
-    return Group(Text(escaped(head)), table, *notes, *_refusals(verdict.failures), _conclusion(report, verdict))
+    reasons = reason_lines(verdict.failures)
+    gap = [Text("")] if reasons else []
+    return Group(Text(escaped(head)), _table(report, verdict), *notes, *gap, *reasons, _conclusion(report, verdict))
+
+
+def _table(report: ParityReport, verdict: Verdict) -> Table:
+    """Return the table of lanes, without the columns that would say the same in each line."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    seen = Counter((lane.target, lane.output, lane.runtime, lane.device) for lane in report.lanes)
+    shown = [lane for lane in report.lanes if not _is_absent(lane)]
+    columns = _columns(report.lanes, shown)
+    for column in columns:
+        if column is not None:
+            table.add_column(column, justify="right" if column == "texts" else "left", overflow="fold")
+
+    for lane in shown:
+        alone = seen[lane.target, lane.output, lane.runtime, lane.device] == 1
+        cells = zip(columns, _cells(lane, verdict, name_run=not alone), strict=True)
+        table.add_row(*(Text(escaped(cell)) for column, cell in cells if column is not None))
+    return table
+
+
+def _columns(lanes: Sequence[Lane], shown: Sequence[Lane]) -> list[str | None]:
+    """Return the name of each column, None for one that is not needed: one output, one number of texts, no stress."""
+    outputs = len({lane.output for lane in lanes}) > 1
+    counts = len({len(lane.rows) for lane in shown if lane.rows}) > 1
+    stress = any(row.kind == "stress" for lane in shown for row in lane.rows)
+    return [
+        "target", "output" if outputs else None, "runtime", "device", "texts" if counts else None,
+        SMALLEST, "of text", STRESS if stress else None, "of text" if stress else None, LARGEST, BATCHED, "state",
+    ]  # fmt: skip
 
 
 def _token_notes(lanes: Iterable[Lane]) -> Iterable[str]:
@@ -93,7 +102,20 @@ def as_json(report: ParityReport, verdict: Verdict) -> dict[str, Any]:
 
 
 def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
-    worst = _worst(lane.rows)
+    worst = worst_of(lane.rows)
+    kinds = (
+        {"": None, "everyday_": None, "stress_": None}
+        if worst is None
+        else {
+            "": worst.overall,
+            "everyday_": worst.everyday,
+            "stress_": worst.stress,
+        }
+    )
+    figures: dict[str, Any] = {}
+    for kind, least in kinds.items():
+        figures[f"smallest_{kind}cosine"] = least.cosine if least else None
+        figures[f"smallest_{kind}cosine_text"] = least.row.id if least else None
     return {
         "name": lane.name,
         **lane.model_dump(mode="json", include={
@@ -101,8 +123,9 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
             "unavailable", "failed",
         }),
         "texts": len(lane.rows),
-        "smallest_cosine": worst.cosine if worst else None,
-        "smallest_cosine_text": worst.row.id if worst else None,
+        "everyday_texts": len(of_kind(lane.rows, "everyday")),
+        **figures,
+        "mean_everyday_cosine": worst.mean_everyday if worst else None,
         "largest_difference": worst.max_abs if worst else None,
         "client_token_differences": list(_other_tokens(lane)),
         "smallest_batch_cosine": worst.batch_cosine if worst else None,
@@ -110,19 +133,26 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> Iterable[str]:
-    worst = _worst(lane.rows)
-    figures = ("", "", "", "")
+def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
+    """Return the cells of a lane, one for each of all columns."""
+    worst = worst_of(lane.rows)
+    figures = [""] * 6
     if worst is not None:
-        figures = (
-            cosine_figure(worst.cosine), worst.row.id, difference_figure(worst.max_abs),
+        figures = [
+            *_smallest_cells(worst.everyday), *_smallest_cells(worst.stress), difference_figure(worst.max_abs),
             cosine_figure(worst.batch_cosine),
-        )  # fmt: skip
+        ]  # fmt: skip
     state = _state(lane, verdict)
     reason = lane.unavailable or lane.failed
     device = f"{lane.device} (run {lane.run[:12]})" if lane.run and name_run else lane.device
-    yield from (lane.target, lane.output, lane.runtime, device, str(len(lane.rows)), *figures)
-    yield state if reason is None else f"{state}: {reason.partition(chr(10))[0]}"
+    return [
+        lane.target, lane.output, lane.runtime, device, str(len(lane.rows)), *figures,
+        state if reason is None else f"{state}: {reason.partition(chr(10))[0]}",
+    ]  # fmt: skip
+
+
+def _smallest_cells(least: Smallest | None) -> tuple[str, str]:
+    return ("", "") if least is None else (cosine_figure(least.cosine), least.row.id)
 
 
 def _state(lane: Lane, verdict: Verdict) -> str:
@@ -132,35 +162,6 @@ def _state(lane: Lane, verdict: Verdict) -> str:
     return "within limits" if lane.measured else "not measured"
 
 
-def _worst(rows: Iterable[RowParity]) -> Worst | None:
-    """Return the worst figures of a lane, None for a lane without rows."""
-    kept = tuple(rows)
-    if not kept:
-        return None
-    row = min(kept, key=lambda row: -2.0 if row.cosine is None else row.cosine)
-    batched = [value for row in kept for value in row.batch_cosine.values()]
-    return Worst(row.cosine, row, _extreme([row.max_abs for row in kept], max), _extreme(batched, min))
-
-
-def _extreme(values: list[float | None], choose: Any) -> float | None:  # noqa: ANN401 - min or max
-    known = [value for value in values if value is not None]
-    return choose(known) if known and len(known) == len(values) else None
-
-
-def _refusals(failures: Iterable[Failure]) -> Iterable[RenderableType]:
-    """Yield the refusals, those of one rule in one lane together, with what to do next."""
-    groups: dict[tuple[str, str], list[Failure]] = defaultdict(list)
-    for failure in failures:
-        groups[failure.rule, failure.lane].append(failure)
-    for group in groups.values():
-        yield Text("")
-        for failure in group[:SHOWN]:
-            yield Text.assemble(("refused ", "bold red"), escaped(failure.message))
-        if len(group) > SHOWN:
-            yield Text(f"        … and {len(group) - SHOWN} more")
-        yield Text(f"        {group[0].advice}", style="dim")
-
-
 def _conclusion(report: ParityReport, verdict: Verdict) -> Text:
     measured = sum(lane.measured for lane in report.lanes)
     expected = sum(not _is_absent(lane) for lane in report.lanes)
@@ -168,4 +169,4 @@ def _conclusion(report: ParityReport, verdict: Verdict) -> Text:
     if verdict.passed:
         return Text.assemble("\n", ("PASSED", "bold green"), f": {counts}, every row within its limits.")
     number = len(verdict.failures)
-    return Text.assemble("\n", ("REFUSED", "bold red"), f": {counts}, {number} reason{'s' * (number != 1)} above.")
+    return Text.assemble("\n", ("REFUSED", "bold red"), f": {counts}, {number} reason{'s' * (number != 1)}.")

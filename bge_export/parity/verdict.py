@@ -68,6 +68,7 @@ class Failure:
         needed: the limit, or what should have been there.
         would_pass: the limit that would have let it pass, where one could.
         message: all of that as a sentence, on one line.
+        figure: the measured figure as a number, where the limit is of one.
     """
 
     rule: str
@@ -78,6 +79,7 @@ class Failure:
     needed: str
     would_pass: str | None
     message: str
+    figure: float | None = None
 
     @property
     def target(self) -> str:
@@ -121,6 +123,7 @@ def failure(
     row: str | None = None,
     text: str | None = None,
     would_pass: str | None = None,
+    figure: float | None = None,
 ) -> Failure:
     """Return a failure with its sentence: where, what was found, what is needed."""
     where = [lane] if lane else []
@@ -128,4 +131,4 @@ def failure(
         where.append(f"text '{row}'" + (f" ({text})" if text else ""))
     loosened = f"; a limit of {would_pass} would pass" if would_pass is not None else ""
     message = f"{', '.join(where) or 'report'}: {rule}: {got}; needed: {needed}{loosened}"
-    return Failure(rule, lane, row, text, got, needed, would_pass, escaped(message))
+    return Failure(rule, lane, row, text, got, needed, would_pass, escaped(message), figure)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from fakes import (
     POLICY,
+    ROUNDED,
     artifact_of,
     crashing,
     mean_pooled,
@@ -12,6 +13,7 @@ from fakes import (
     report_of,
     setting,
     small_corpus,
+    turned,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +26,7 @@ from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.parity.gate import judge
 from bge_export.parity.html import render_html
 from bge_export.parity.merge import merge
+from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.render import as_json
 from bge_export.parity.report import ParityReport
 
@@ -43,16 +46,21 @@ def page(report: ParityReport, corpus: Corpus = CORPUS, policy=POLICY) -> str:
     return render_html(report, judge(report, policy, corpus), policy)
 
 
-def lanes_of(report: ParityReport, *, corpus: Corpus = CORPUS) -> list[list[str]]:
+def lanes_of(report: ParityReport, *, corpus: Corpus = CORPUS, policy=POLICY) -> list[list[str]]:
     """Return the rows that the table of lanes must have."""
-    facts = as_json(report, judge(report, POLICY, corpus))["lanes"]
+    facts = as_json(report, judge(report, policy, corpus))["lanes"]
     found = []
     for lane in sorted(facts, key=lambda lane: lane["unavailable"] is not None):
         run = [lane["run"][:6]] if len(report.runs) > 1 else []
         figures = [lane["unavailable"] or lane["failed"]]
         if lane["texts"]:
             figures = [
-                cosine_figure(lane["smallest_cosine"]), lane["smallest_cosine_text"],
+                cosine_figure(lane["smallest_everyday_cosine"]), lane["smallest_everyday_cosine_text"],
+                *(
+                    [cosine_figure(lane["smallest_stress_cosine"]), lane["smallest_stress_cosine_text"]]
+                    if lane["everyday_texts"] < lane["texts"]
+                    else []
+                ),
                 difference_figure(lane["largest_difference"]), cosine_figure(lane["smallest_batch_cosine"]),
             ]  # fmt: skip
         sign = {"refused": "✗", "within": "✓", "not": "–"}[lane["state"].split()[0]]
@@ -107,7 +115,7 @@ def test_worst_texts_and_batches_are_shown_with_figures():
     assert row.cosine is not None
     cells = [" ".join(cell.split()) for cell in Page(content).tables["cards worst"][1]]
     figures = [cosine_figure(row.cosine), difference_figure(1 - row.cosine), difference_figure(row.max_abs)]
-    assert cells == ["t4", str(row.tokens), *figures, row.text]
+    assert cells == ["t4", "everyday", str(row.tokens), *figures, row.text]
     assert "4 texts in a random order" in content
 
 
@@ -115,6 +123,45 @@ def test_limits_are_drawn_where_they_are_given():
     report = report_of()
     assert "limit: cosine 0.999999" in page(report)
     assert '<line class="limit"' not in render_html(report, judge(report, POLICY, CORPUS))
+
+
+KINDS = Corpus("kinds.jsonl", (*CORPUS.texts, Text("mark", "!!!", "", "stress"), Text("dot", ".", "", "stress")))
+ROUNDED_POLICY = ThresholdPolicy((), {"onnx-int8": ROUNDED})
+
+
+def test_both_kinds_of_text_are_in_the_table_and_told_apart_in_the_drawings():
+    report = report_of(on_text("!!!", turned(0.99)), KINDS, artifacts=[artifact_of("int8")])
+    content = page(report, KINDS, ROUNDED_POLICY)
+    found = Page(content)
+    assert found.rows("lanes") == lanes_of(report, corpus=KINDS, policy=ROUNDED_POLICY)
+    assert "mark" in found.rows("lanes")[0]
+    assert "limit: cosine 0.998" in content
+    assert "limit of stress texts: cosine 0.985" in content
+    assert content.count('<line class="limit"') == 4
+    assert len(re.findall(r'<rect class="\w+ stress"', content)) == 2
+    assert "mark, 5 tokens, stress: cosine 0.9" in content
+    assert "are stress texts" in content
+    assert [" ".join(cell.split()) for cell in found.tables["cards worst"][1]][:2] == ["mark", "stress"]
+
+
+def test_without_stress_texts_nothing_is_said_of_them():
+    assert "stress text" not in page(report_of())
+
+
+def test_a_limit_that_is_the_same_for_both_kinds_is_drawn_once():
+    same = ROUNDED.model_copy(update={"min_stress_cosine": ROUNDED.min_cosine})
+    assert [line.label for line in plots.limit_lines(same)] == ["limit: cosine 0.998"]
+    assert [line.at for line in plots.limit_lines(ROUNDED)] == [1 - 0.998, 1 - 0.985]
+    assert plots.limit_lines(None) == []
+
+
+def test_a_bar_shows_how_much_of_it_is_of_stress_texts():
+    rows = rows_with(0.99, 0.99, 0.99, 0.99)
+    rows[2] = rows[2].model_copy(update={"kind": "stress"})
+    (bar,) = plots.bars(rows, plots.LogAxis(-3, 0))
+    assert (bar.texts, bar.height) == (4, plots.BOTTOM - plots.TOP)
+    assert bar.stress_height == round(bar.height / 4, 1)
+    assert "4 texts, 1 of them stress," in bar.label
 
 
 def test_machines_of_a_merged_report():

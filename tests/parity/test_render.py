@@ -1,8 +1,10 @@
 import json
+import re
 
 import pytest
 from fakes import (
     POLICY,
+    ROUNDED,
     artifact_of,
     crashing,
     mean_pooled,
@@ -11,22 +13,29 @@ from fakes import (
     setting,
     small_corpus,
     swapped,
+    turned,
 )
 from rich.console import Console
 
 from bge_export.corpus import Corpus, Text
 from bge_export.errors import DeviceUnavailable
 from bge_export.parity.gate import judge
+from bge_export.parity.policy import ThresholdPolicy
+from bge_export.parity.reasons import LINES, reason_lines
 from bge_export.parity.render import as_json, render
-from bge_export.parity.verdict import failure
+from bge_export.parity.verdict import RULES, failure
 
 CORPUS = small_corpus()
 
 
-def shown(report, corpus=CORPUS, width=220):
+def shown(report, corpus=CORPUS, width=220, policy=POLICY):
+    return printed(render(report, judge(report, policy, corpus)), width)
+
+
+def printed(what, width=220):
     console = Console(width=width, record=True, force_terminal=False, highlight=False)
     with console.capture() as capture:
-        console.print(render(report, judge(report, POLICY, corpus)))
+        console.print(what)
     return capture.get()
 
 
@@ -60,11 +69,108 @@ def test_a_cosine_just_below_one_is_not_shown_as_one():
     assert str(row.cosine)[:9] in shown(report)
 
 
-def test_at_most_ten_refusals_of_a_rule_are_shown():
-    text = shown(report_of(mean_pooled))
-    assert text.count(": cosine:") == 10
-    assert "… and 10 more" in text
+def test_of_many_refusals_the_worst_of_each_rule_is_shown_with_their_number():
+    report = report_of(mean_pooled)
+    text = shown(report)
+    worst = min(report.lanes[0].rows, key=lambda row: row.cosine)
+    (line,) = [line for line in text.splitlines() if ": cosine:" in line]
+    assert f"'{worst.id}'" in line
+    assert "… and 19 more there" in line
     assert "wrong-pooling" in text
+
+
+def test_a_figure_that_does_not_exist_is_worse_than_any():
+    figures = [0.5, -0.7, None, 0.2] * 10
+    failures = [failure("cosine", "x", "y", lane="a", row=f"t{n}", figure=one) for n, one in enumerate(figures)]
+    reason, _ = reason_lines(failures)
+    assert "'t2'" in reason.plain
+    reason, _ = reason_lines([one for one in failures if one.figure is not None])
+    assert "'t1'" in reason.plain
+
+
+def test_the_largest_difference_is_the_worst():
+    failures = [failure("max-abs", "x", "y", lane="a", row=str(n), figure=n / 10) for n in (2, 9, 5)] * 10
+    (reason, advice) = reason_lines(failures)
+    assert "'9'" in reason.plain
+    assert "… and 29 more there" in reason.plain
+    assert advice.plain.strip() == failures[0].advice
+
+
+@pytest.mark.parametrize("places", [1, 7, 18, 19, 20, 60])
+@pytest.mark.parametrize("each", [1, 2, 9])
+@pytest.mark.parametrize("kinds", [("cosine",), ("cosine", "token-ids", "batch-cosine"), tuple(RULES)])
+def test_reasons_take_twenty_lines_at_most_and_none_is_lost(places, each, kinds):
+    """Each reason is shown or counted: what the lines show and what they count adds up to all there is."""
+    failures = [
+        failure(rule, f"got {n}", "more", lane=f"onnx-fp32@place-{place} out", row=f"t{n}")
+        for rule in kinds
+        for place in range(places)
+        for n in range(each)
+    ]
+    lines = [line.plain for line in reason_lines(failures)]
+    assert len(lines) <= LINES
+    reasons = [line for line in lines if line.startswith("refused ")]
+    counted = [int(number) for line in lines for number in re.findall(r"… and (\d+) more", line)]
+    assert len(reasons) + sum(counted) == len(failures)
+    assert [line.strip() for line in lines if line.strip() in {one.advice for one in failures}]
+    if len(failures) + len({one.advice for one in failures}) <= LINES:
+        assert len(reasons) == len(failures)
+
+
+def test_no_refusals_take_no_lines():
+    assert reason_lines(()) == []
+
+
+STRESSED = Corpus("kinds.jsonl", (*CORPUS.texts, Text("mark", "!!!", "", "stress"), Text("dot", ".", "", "stress")))
+ROUNDED_POLICY = ThresholdPolicy((), {"onnx-int8": ROUNDED, "onnx-fp32": ROUNDED})
+
+
+def lane_of_both(everyday, stress):
+    """Return the report of a lane in which one text of each kind has a cosine."""
+
+    def fault(rows, ids):
+        on_text(CORPUS.texts[4].text, turned(everyday))(rows, ids)
+        on_text("!!!", turned(stress))(rows, ids)
+
+    return report_of(fault, STRESSED, artifacts=[artifact_of("int8")])
+
+
+def test_both_kinds_of_text_have_their_smallest_cosine():
+    text = shown(lane_of_both(0.9991, 0.9911), STRESSED, policy=ROUNDED_POLICY)
+    heads, more, row = text.splitlines()[1:4]
+    assert re.search(r"smallest +of text +of stress +of text", f"{heads} {more}") or "of stress" in heads
+    assert re.search(r"onnx-int8 .*0\.999[01]\d* +t4 +0\.991\d* +mark ", row) or re.search(
+        r"onnx-int8 .*0\.999\d* +t4 +0\.99\d* +mark ", row
+    )
+    assert "PASSED" in text
+
+
+def test_texts_of_one_kind_have_one_column():
+    assert "stress" not in shown(report_of())
+    only = Corpus("s", (Text("a", "x", "", "stress"), Text("b", "yy", "", "stress")))
+    heads, _, row = shown(report_of(corpus=only), only).splitlines()[1:4]
+    assert "of stress" in heads
+    assert re.search(r"cpu +1|cpu +0\.9", row)
+
+
+def test_json_has_the_figures_of_both_kinds_and_of_all():
+    report = lane_of_both(0.9991, 0.9911)
+    (lane,) = as_json(report, judge(report, ROUNDED_POLICY, STRESSED))["lanes"]
+    rows = {row.id: row.cosine for row in report.lanes[0].rows}
+    everyday = [cosine for name, cosine in rows.items() if name.startswith("t")]
+    assert (lane["smallest_cosine"], lane["smallest_cosine_text"]) == (rows["mark"], "mark")
+    assert (lane["smallest_stress_cosine"], lane["smallest_stress_cosine_text"]) == (rows["mark"], "mark")
+    assert (lane["smallest_everyday_cosine"], lane["smallest_everyday_cosine_text"]) == (rows["t4"], "t4")
+    assert lane["mean_everyday_cosine"] == pytest.approx(sum(everyday) / len(everyday), abs=1e-15)
+    assert (lane["texts"], lane["everyday_texts"]) == (22, 20)
+
+
+def test_json_of_a_kind_that_no_text_has_and_of_a_text_without_a_cosine():
+    report = report_of(on_text(CORPUS.texts[7].text, setting(0)))
+    (lane,) = as_json(report, judge(report, POLICY, CORPUS))["lanes"]
+    assert lane["smallest_stress_cosine"] is lane["smallest_stress_cosine_text"] is None
+    assert lane["smallest_everyday_cosine"] is lane["mean_everyday_cosine"] is None
+    assert lane["smallest_everyday_cosine_text"] == "t7"
 
 
 def test_a_lane_that_did_not_run_says_why():
