@@ -33,7 +33,14 @@ Fault = Callable[[Rows, Sequence[tuple[int, ...]]], object]
 SPEC = EmbeddingSpec(dim=8, max_tokens=16, pooling="cls", normalize=True, query_prefix="")
 LIMITS = Limits(min_cosine=0.999999, max_abs=1e-5, max_norm_error=1e-5, min_batch_cosine=0.999999)
 POLICY = ThresholdPolicy((), {"onnx-fp32": LIMITS, "onnx-fp16": LIMITS})
-ROUNDED = Limits(min_cosine=0.998, min_stress_cosine=0.985, max_norm_error=5e-3, min_batch_cosine=0.999)
+ROUNDED = Limits(
+    min_cosine=0.998,
+    min_stress_cosine=0.985,
+    max_norm_error=1e-5,
+    max_raw_norm_error=0.05,
+    max_norm_shift=5e-3,
+    min_batch_cosine=0.999,
+)
 """Limits of rounded weights, one for each kind of text."""
 LANE = "onnx-fp32@fake:cpu last_hidden_state"
 

@@ -6,6 +6,7 @@ one, sealed again where the fault must not be found by the digest alone.
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -799,9 +800,36 @@ def test_a_language_of_one_kind_in_one_lane_and_of_another_in_the_next():
     assert judge(both, ROUNDED_POLICY, KINDS).passed
 
 
-def test_rounded_weights_may_miss_a_norm_by_rounding_and_by_nothing_more():
-    assert judge(rounded("t3", longer(1.001)), ROUNDED_POLICY, KINDS).passed
-    for factor in (1.01, 0.99):
+def with_norms(*factors: float):
+    """Return a report of rounded weights and of a checkpoint that does not normalise, norms off by factors in turn."""
+    report = rounded()
+    (lane,) = report.lanes
+    spec = report.spec.model_copy(update={"normalize": False})
+    rows = tuple(
+        row.model_copy(
+            update={"norm": 2 * factor, "reference_norm": 2.0, "batch_norm": dict.fromkeys(row.batch_norm, 2 * factor)}
+        )
+        for row, factor in zip(lane.rows, cycle(factors), strict=False)
+    )
+    lanes = (lane.model_copy(update={"rows": rows, "spec": spec}),)
+    return report.model_copy(update={"lanes": lanes, "spec": spec}).sealed()
+
+
+def test_norms_that_are_not_normalised_may_be_rounded_both_ways():
+    assert judge(with_norms(1.0, 1.015, 0.985), ROUNDED_POLICY, KINDS).passed
+
+
+@pytest.mark.parametrize("factor", [1.01, 0.99])
+def test_norms_that_are_all_off_by_one_percent_one_way_are_refused(factor):
+    assert rules(judge(with_norms(factor), ROUNDED_POLICY, KINDS)) == {"norm-shift"}
+
+
+def test_a_norm_that_is_farther_off_than_rounding_moves_it_is_refused():
+    assert rules(judge(with_norms(1.0, 1.0, 1.0, 1.1), ROUNDED_POLICY, KINDS)) == {"norm", "batch-norm"}
+
+
+def test_rounded_weights_of_a_checkpoint_that_normalises_have_exact_norms():
+    for factor in (1.001, 0.999):
         for name in ("t3", "mark"):
             verdict = judge(rounded(name, longer(factor)), ROUNDED_POLICY, KINDS)
             assert rules(verdict) == {"norm", "batch-norm"}
@@ -911,6 +939,7 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "cosine": lambda: judge(report_of(mean_pooled), POLICY, CORPUS),
     "max-abs": lambda: judge(report_of(unnormalised), POLICY, CORPUS),
     "norm": lambda: judge(report_of(unnormalised), POLICY, CORPUS),
+    "norm-shift": lambda: judge(with_norms(1.01), ROUNDED_POLICY, KINDS),
     "batch-cosine": lambda: judge(report_of(only_in_batches(drifting)), POLICY, CORPUS),
     "batch-norm": lambda: judge(report_of(only_in_batches(unnormalised)), POLICY, CORPUS),
     "swapped-rows": lambda: judge(report_of(swapped(text_of(0), text_of(1))), POLICY, CORPUS),

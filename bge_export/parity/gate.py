@@ -18,7 +18,7 @@ from bge_export.parity.gate_folder import CHECKPOINT, folder_failures
 from bge_export.parity.gate_kinds import kind_failures
 from bge_export.parity.gate_pairs import pair_failures
 from bge_export.parity.gate_places import request_failures, requirement_failures, unmeasured
-from bge_export.parity.gate_rows import judge_client, judge_row
+from bge_export.parity.gate_rows import judge_client, judge_row, judge_shift
 from bge_export.parity.limits import Limits
 from bge_export.parity.policy import Requirement, ThresholdPolicy
 from bge_export.parity.report import Lane, ParityReport
@@ -124,6 +124,7 @@ def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, co
         return
     refused = [bad for row in lane.rows for bad in judge_row(row, lane, limits)]
     yield from refused
+    yield from judge_shift(lane, limits)
     yield from _client_failures(lane, policy, limits, corpus)
     pooling = report.spec.pooling
     if any(bad.rule == "cosine" for bad in refused) and lane.pooling_seen not in (None, pooling):

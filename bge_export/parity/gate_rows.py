@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from statistics import median
 
 from bge_export.parity.batches import EVERY_TEXT
 from bge_export.parity.client_tokens import kinds_of
@@ -32,11 +33,14 @@ def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
     if row.norm == 0:
         yield fail("zero-norm", "norm 0", "an embedding that is not zero")
         return
-    yield from _reference_failures(row, limits, fail)
-    yield from _batch_failures(row, limits, fail)
+    longest = limits.norm_error(normalized=lane.spec.normalize)
+    yield from _reference_failures(row, limits, longest, fail)
+    yield from _batch_failures(row, limits, longest, fail)
 
 
-def _reference_failures(row: RowParity, limits: Limits, fail: "partial[Failure]") -> Iterator[Failure]:
+def _reference_failures(
+    row: RowParity, limits: Limits, norm_error: float, fail: "partial[Failure]"
+) -> Iterator[Failure]:
     """Yield where the text alone is too far from the reference."""
     least = limits.least_cosine(row.kind)
     if _below(row.cosine, least):
@@ -56,13 +60,13 @@ def _reference_failures(row: RowParity, limits: Limits, fail: "partial[Failure]"
         yield fail("max-abs", got, needed, would_pass=_wider(relative), figure=relative)
 
     error = _norm_error(row.norm, row.reference_norm)
-    if _above(error, limits.max_norm_error):
+    if _above(error, norm_error):
         got = f"norm {row.norm}, {difference_figure(error)} off the reference's {row.reference_norm}"
-        needed = f"at most {limits.max_norm_error} off"
+        needed = f"at most {norm_error} off"
         yield fail("norm", got, needed, would_pass=_wider(error), figure=error)
 
 
-def _batch_failures(row: RowParity, limits: Limits, fail: "partial[Failure]") -> Iterator[Failure]:
+def _batch_failures(row: RowParity, limits: Limits, norm_error: float, fail: "partial[Failure]") -> Iterator[Failure]:
     """Yield where the text inside a batch is not the text alone."""
     for shape, cosine in row.batch_cosine.items():
         if _below(cosine, limits.min_batch_cosine):
@@ -74,10 +78,21 @@ def _batch_failures(row: RowParity, limits: Limits, fail: "partial[Failure]") ->
             )  # fmt: skip
     for shape, norm in row.batch_norm.items():
         error = _norm_error(norm, row.reference_norm)
-        if _above(error, limits.max_norm_error):
+        if _above(error, norm_error):
             got = f"norm {norm} in batches {shape!r}, {difference_figure(error)} off the reference's"
-            needed = f"at most {limits.max_norm_error} off"
+            needed = f"at most {norm_error} off"
             yield fail("batch-norm", got, needed, would_pass=_wider(error), figure=error)
+
+
+def judge_shift(lane: Lane, limits: Limits) -> Iterator[Failure]:
+    """Yield the refusal of norms that are off one way, of a checkpoint that does not normalise."""
+    if limits.max_norm_shift is None or lane.spec.normalize:
+        return
+    shifts = [row.norm / row.reference_norm - 1 for row in lane.rows if row.norm is not None and row.reference_norm > 0]
+    shift = abs(median(shifts)) if shifts else None
+    if _above(shift, limits.max_norm_shift):
+        got = f"norms are off by {difference_figure(shift)} in the median of the texts"
+        yield failure("norm-shift", got, f"at most {limits.max_norm_shift}", lane=lane.name, would_pass=_wider(shift))
 
 
 def judge_client(
@@ -106,9 +121,10 @@ def judge_client(
         got = f"cosine {cosine_figure(client.cosine)} of the client's own embedding"
         yield fail("client-cosine", got, _at_least(row, limits), figure=client.cosine)
     error = _norm_error(client.norm, row.reference_norm)
-    if _above(error, limits.max_norm_error):
+    longest = limits.norm_error(normalized=lane.spec.normalize)
+    if _above(error, longest):
         got = f"norm {client.norm} of the client's own embedding"
-        needed = f"at most {limits.max_norm_error} off the reference's {row.reference_norm}"
+        needed = f"at most {longest} off the reference's {row.reference_norm}"
         yield fail("client-norm", got, needed, figure=error)
 
 

@@ -19,7 +19,11 @@ class Limits(BaseModel):
         min_stress_cosine: with the reference, of stress texts; None where all texts have one limit.
         max_abs: the largest absolute difference in a vector, for a reference of norm 1; None where texts have two
             limits.
-        max_norm_error: the difference of the norms, relative to the reference's.
+        max_norm_error: the difference of the norms, relative to the reference's; of checkpoints that normalise alone
+            where `max_raw_norm_error` is there.
+        max_raw_norm_error: the same for checkpoints that do not normalise, whose norms are rounded with the rest.
+        max_norm_shift: of those, the median of the relative differences over all texts, either way: rounding moves
+            norms both ways, a wrong graph moves them one way.
         min_batch_cosine: of a text alone with itself in a padded batch.
         max_broken_pairs: of the file's int8 weights (`pair_rule`), which must be known then. Without it none may be
             broken either, but the file need not hold such weights.
@@ -31,6 +35,8 @@ class Limits(BaseModel):
     min_stress_cosine: float | None = Field(default=None, gt=0, le=1)
     max_abs: float | None = Field(default=None, ge=0, lt=1)
     max_norm_error: float = Field(ge=0, lt=1)
+    max_raw_norm_error: float | None = Field(default=None, ge=0, lt=1)
+    max_norm_shift: float | None = Field(default=None, ge=0, lt=1)
     min_batch_cosine: float = Field(gt=0, le=1)
     max_broken_pairs: int | None = Field(default=None, ge=0)
 
@@ -53,6 +59,16 @@ class Limits(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _raw_norms_have_both_limits(self) -> Self:
+        """Raise ValueError unless norms that are not normalised have a limit for each text and one for all, or none."""
+        if (self.max_raw_norm_error is None) != (self.max_norm_shift is None):
+            raise ValueError(
+                "max_raw_norm_error and max_norm_shift belong together: the one bounds each text of a checkpoint that "
+                "does not normalise, the other all of them. Give both, or neither."
+            )
+        return self
+
     @property
     def by_kind(self) -> bool:
         """Return whether everyday and stress texts have limits of their own."""
@@ -63,3 +79,9 @@ class Limits(BaseModel):
         if kind == "stress" and self.min_stress_cosine is not None:
             return self.min_stress_cosine
         return self.min_cosine
+
+    def norm_error(self, *, normalized: bool) -> float:
+        """Return by how much a norm may be off, of a checkpoint that normalises or does not."""
+        if normalized or self.max_raw_norm_error is None:
+            return self.max_norm_error
+        return self.max_raw_norm_error

@@ -43,6 +43,7 @@ RULES: Mapping[str, str] = {
     "cosine": _EXPORT,
     "max-abs": _EXPORT,
     "norm": "Normalisation is missing, doubled or of another kind than the checkpoint's. Export again.",
+    "norm-shift": "Normalisation or a scale is of another kind than the checkpoint's. Export again.",
     "batch-cosine": _OTHER_IN_BATCHES,
     "batch-norm": _OTHER_IN_BATCHES,
     "swapped-rows": "Vectors are given to the wrong texts. Do not use this runtime with this artifact.",

@@ -94,6 +94,8 @@ def test_stress_texts_may_have_the_limit_of_everyday_ones(tmp_path):
         (TWO.replace("min_stress_cosine = 0.7\n", ""), "max_abs is missing.*min_stress_cosine in its place"),
         (f"{TWO}max_abs = 0.1\n", "max_abs and min_stress_cosine are both there. Remove max_abs"),
         (TWO.replace("0.7", "0.91"), "min_stress_cosine 0.91 is above min_cosine 0.9"),
+        (f"{TWO}max_raw_norm_error = 0.1\n", "max_raw_norm_error and max_norm_shift belong together"),
+        (f"{TWO}max_norm_shift = 0.1\n", "max_raw_norm_error and max_norm_shift belong together"),
         (TWO.replace("0.7", "0.0"), "min_stress_cosine: "),
         (TWO.replace("0.7", "nan"), "min_stress_cosine: "),
         (TWO.replace("0.7", "'0.7'"), "min_stress_cosine: "),
