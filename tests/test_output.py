@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bge_export.bundle_files import MANIFEST
+from bge_export.bundle_files import GENERATED_CARD, MANIFEST
 from bge_export.errors import OutputError
 from bge_export.manifest import SCHEMA, Manifest, Source, Spec
 from bge_export.output import publish, refused_place, staged
@@ -294,6 +294,19 @@ def test_a_folder_that_both_have_keeps_what_others_put_into_it(tmp_path: Path, s
     assert names(out / "onnx") == ["model.onnx", "notes"]
     assert identity(out / "onnx/notes") == before
     assert stat.S_IMODE((out / "onnx").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_generated_card_gives_way_to_a_newer_one_alone(tmp_path: Path, source: Path, newer: bool) -> None:
+    out = ours(tmp_path / "out")
+    (out / "README.md").write_text(f"{GENERATED_CARD}\nold")
+    with staged(out, source=source) as staging:
+        if newer:
+            (staging / "README.md").write_text(f"{GENERATED_CARD}\nnew")
+        (staging / "new").touch()
+        publish(staging, out)
+    assert (out / "README.md").read_text().endswith("new" if newer else "old")
+    assert names(tmp_path) == ["out", "source"]
 
 
 def test_what_another_process_writes_meanwhile_stays(tmp_path: Path, source: Path) -> None:
