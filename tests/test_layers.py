@@ -13,6 +13,10 @@ HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "openvino", "optimum", 
 FORBIDDEN = {
     "contracts": ("bge_export.",),
     "errors": ("bge_export.",),
+    "regular_files": ("bge_export.",),
+    "hub_transfer": ("bge_export.hub", "bge_export.checkpoint"),
+    "hub_guard": ("bge_export.hub.", "bge_export.hub_cache", "bge_export.checkpoint"),
+    "hub_cache": ("bge_export.hub", "bge_export.checkpoint"),
     "exporters": ("bge_export.runtimes", "bge_export.parity", "bge_export.reference", "bge_export.commands"),
     "precision": ("bge_export.runtimes", "bge_export.parity", "bge_export.exporters", "bge_export.reference"),
     "int8": (
