@@ -16,7 +16,7 @@ SETTINGS_BYTES = 16 * MIB
 """A JSON file of settings: `config.json`, `modules.json`, a manifest."""
 TOKENIZER_BYTES = 256 * MIB
 """A tokenizer or a vocabulary; the largest published ones have about 35 MiB."""
-LIMITS_BYTES = MIB
+LIMITS_BYTES = MIB // 4
 """A file of limits."""
 REPORT_BYTES = 512 * MIB
 """A report; one of the package's own texts has 1 MiB at most."""
