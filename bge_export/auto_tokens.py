@@ -9,6 +9,8 @@ from pathlib import Path
 
 from bge_export.corpus import Corpus
 from bge_export.errors import ArtifactError
+from bge_export.panics import panics_as_errors
+from bge_export.tokenizer_files import refuse_large
 
 
 def other_token_ids(folder: Path, corpus: Corpus, token_ids: Sequence[Sequence[int]]) -> tuple[str, ...] | None:
@@ -30,13 +32,13 @@ def other_token_ids(folder: Path, corpus: Corpus, token_ids: Sequence[Sequence[i
     except ImportError:
         return None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        refuse_large(folder)
+        with panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            found = [tuple(tokenizer(text.text, truncation=True)["input_ids"]) for text in corpus.texts]
     except Exception as error:
         raise ArtifactError(
-            f"{folder}: transformers cannot load the tokenizer: {error}. Export the folder again."
+            f"{folder}: transformers cannot load or use the tokenizer: {error}. Export the folder again."
         ) from error
-    return tuple(
-        text.id
-        for text, wanted in zip(corpus.texts, token_ids, strict=True)
-        if tuple(tokenizer(text.text, truncation=True)["input_ids"]) != tuple(wanted)
-    )
+    rows = zip(corpus.texts, found, token_ids, strict=True)
+    return tuple(text.id for text, ids, wanted in rows if ids != tuple(wanted))

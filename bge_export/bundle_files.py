@@ -40,26 +40,41 @@ DECIDING_NAMES = frozenset(
 a second vocabulary, an adapter, settings that sentence-transformers reads before the ones that were written."""
 
 
-def refuse_changed(root: Path, digests: Mapping[str, str], models: Collection[str]) -> None:
-    """Raise ArtifactError unless the folder's files are the manifest's, byte for byte, and nothing else decides.
+def refuse_names(root: Path, digests: Mapping[str, str], models: Collection[str]) -> None:
+    """Raise ArtifactError unless the manifest names files of the folder alone, and each of a model with its digest.
 
     Args:
         root: the folder.
         digests: every file that the manifest knows -> its sha256.
         models: the files of its models.
     """
-    for name, digest in digests.items():
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    for name in digests:
+        parts = PurePosixPath(name).parts
+        if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
             raise ArtifactError(f"{root / MANIFEST} names {name!r}, which is outside the folder. Do not use it.")
-        if not (root / name).is_file():
+    if unknown := sorted(set(models) - set(digests)):
+        raise ArtifactError(f"{root / MANIFEST} gives no digest of {unknown[0]!r}. Export the folder again.")
+
+
+def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
+    """Raise ArtifactError unless the folder's files are the manifest's, byte for byte, and nothing else decides.
+
+    Args:
+        root: the folder.
+        digests: every file that the manifest knows -> its sha256.
+    """
+    for name, digest in digests.items():
+        try:
+            found = file_sha256(root / name) if (root / name).is_file() else None
+        except OSError as error:
+            raise ArtifactError(f"{root / name} cannot be read: {error.strerror}. Export the folder again.") from error
+        if found is None:
             raise ArtifactError(f"{root / name} is missing. Export the folder again.")
-        if file_sha256(root / name) != digest:
+        if found != digest:
             raise ArtifactError(
                 f"{root / name} is not the file that was exported: its bytes differ from {MANIFEST}. "
                 "Export the folder again."
             )
-    if unknown := sorted(set(models) - set(digests)):
-        raise ArtifactError(f"{root / MANIFEST} gives no digest of {unknown[0]!r}. Export the folder again.")
     for name in files_below(root):
         if name not in digests and decides(PurePosixPath(name.lower())):
             raise ArtifactError(

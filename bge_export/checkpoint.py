@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 from bge_export import hub
 from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Checkpoint, EmbeddingSpec, Pooling, Target
+from bge_export.declared_sizes import refuse_oversized
 from bge_export.digest import tree_digest
 from bge_export.errors import CheckpointError, MissingLibrary, UsageError
 from bge_export.json_files import positive_integer, read_object
@@ -98,6 +99,7 @@ def _read(place: _Place, pooling: Pooling | None, default: Pooling | None) -> Ch
     sentence = read_sentence_files(root)
     tokenizer = read_tokenizer_files(root, sentence.lower_case)
     weights = read_weight_files(root)
+    refuse_oversized(root / CONFIG, config, weights.shapes)
     width = _width(root / CONFIG, config)
     _compare_widths(root, width, sentence, weights)
     _compare_vocabulary(root, tokenizer, weights)

@@ -21,6 +21,7 @@ from typing import Literal, get_args
 
 from bge_export.errors import TextsError
 from bge_export.fixtures import fixtures_folder
+from bge_export.regular_files import TEXTS_BYTES, read_regular
 
 BUILTIN = "texts.jsonl"
 Kind = Literal["everyday", "stress"]
@@ -102,7 +103,7 @@ def load_corpus(path: Path, column: str | None = None) -> Corpus:
 def _lines(path: Path) -> list[str]:
     """Return the lines of a file without their ends. Not `splitlines`: a text may hold U+2028 or a form feed."""
     try:
-        content = path.read_bytes().decode("utf-8-sig")
+        content = read_regular(path, TEXTS_BYTES).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise TextsError(f"{path} does not exist. Give the path of a file of texts.") from error
     except UnicodeDecodeError as error:

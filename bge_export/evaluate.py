@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bge_export.contracts import Artifact, Runtime
 from bge_export.errors import MissingLibrary, TextsError
 from bge_export.parity.embedding import Checked
+from bge_export.regular_files import TEXTS_BYTES, read_regular_text
 from bge_export.tokens import TextTokenizer
 
 BATCH = 32
@@ -48,7 +49,7 @@ def read_pairs(path: Path) -> Pairs:
         TextsError: the file is missing or malformed.
     """
     try:
-        header, *lines = path.read_text("utf-8").removesuffix("\n").split("\n")
+        header, *lines = read_regular_text(path, TEXTS_BYTES).removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TextsError(f"{path} cannot be read: {error}.") from error
     names = header.split("\t")

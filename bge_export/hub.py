@@ -6,26 +6,23 @@ begin it again. Wrong bytes of the right number go unnoticed, so every file is c
 branches are written to the cache last, so what a name points to in the cache is complete.
 """
 
-import hashlib
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import TypeVar
 
-from bge_export.digest import CHUNK_BYTES
-from bge_export.errors import CheckpointError, HubError, MissingLibrary
+from bge_export.errors import BgeExportError, CheckpointError, HubError, MissingLibrary
+from bge_export.hub_cache import DIGEST, refuse_foreign, verify
 from bge_export.hub_errors import HubUnreachableError, explain, is_worth_repeating
+from bge_export.hub_guard import COMMIT, run
+from bge_export.hub_transfer import Transfer
 from bge_export.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS
+from bge_export.regular_files import MIB, SETTINGS_BYTES, TOKENIZER_BYTES, WEIGHTS_BYTES
 from bge_export.tokenizer_files import TOKENIZER_FILES
 from bge_export.weight_files import INDEX, SINGLE, entry_file
-
-T = TypeVar("T")
 
 STEP_SECONDS = 5.0
 """How long the first request may wait for a connection, and then for its answer."""
@@ -36,15 +33,23 @@ ROOT_FILES = frozenset({"config.json", MODULES, PROMPTS, *TRANSFORMER_SETTINGS, 
 MODULE_CONFIG = re.compile(r"\d+_\w+/config\.json", re.ASCII)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
-DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+LISTING_BYTES = 32 * MIB
+"""What the answer about a model may hold; one of a repository with a hundred thousand files has less."""
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """A commit, and file -> its digest: sha256 of large files, git's blob hash of small ones, None where not said."""
+    """What the Hub says of a commit.
+
+    Attributes:
+        commit: its 40 hexadecimal digits.
+        digests: file -> sha256 of large files, git's blob hash of small ones, None where not said.
+        sizes: file -> bytes, None where not said.
+    """
 
     commit: str
     digests: Mapping[str, str | None]
+    sizes: Mapping[str, int | None]
 
 
 def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
@@ -67,13 +72,17 @@ def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
         listing = _list_files(model_id, revision)
     except HubUnreachableError as error:
         return _from_cache(model_id, revision, error)
-    with _progress_on_terminals_only():
-        for name in _wanted(listing.digests, model_id):
-            path = _download(model_id, name, listing.commit)
-            _verify(path, model_id, name, listing.digests[name])
+    names = _wanted(listing.digests, model_id)
+    transfers = {name: _transfer(model_id, name, listing) for name in names}
+    with _progress_on_terminals_only(), _plain_transfers():
+        for name in names:
+            path = _download(model_id, listing.commit, name, transfers[name])
+            verify(path, model_id, name, listing.digests[name])
         # Asking by the branch's name makes the library note which commit it was, for later runs without network.
-        _download(model_id, "config.json", revision or "main")
-        config = _download(model_id, "config.json", listing.commit)
+        again = Transfer(f"{model_id}: config.json", transfers["config.json"].most_bytes, ATTEMPTS)
+        _download(model_id, revision or "main", "config.json", again)
+        config = _download(model_id, listing.commit, "config.json", again)
+    refuse_foreign(config.parent, model_id)
     return config.parent, listing.commit
 
 
@@ -83,26 +92,51 @@ def _list_files(model_id: str, revision: str | None) -> _Listing:
     def ask() -> _Listing:
         info = HfApi().model_info(model_id, revision=revision or "main", files_metadata=True, timeout=STEP_SECONDS)
         files = info.siblings or []
-        return _Listing(str(info.sha), {f.rfilename: f.lfs.sha256 if f.lfs else f.blob_id for f in files})
+        return _Listing(
+            str(info.sha),
+            {str(f.rfilename): f.lfs.sha256 if f.lfs else f.blob_id for f in files},
+            {str(f.rfilename): f.lfs.size if f.lfs else f.size for f in files},
+        )
 
     try:
-        return _within(CONTACT_SECONDS, ask)
+        listing = run(Transfer(model_id, LISTING_BYTES), ask, CONTACT_SECONDS)
     except Exception as error:
         raise explain(error, model_id, revision) from error
+    if not COMMIT.fullmatch(listing.commit):
+        raise HubError(
+            f"{model_id}: the Hub gives the commit {listing.commit[:80]!r}, which is not 40 hexadecimal digits, so "
+            "nothing was fetched. A proxy or mirror answers in its place: check HF_ENDPOINT."
+        )
+    return listing
 
 
-def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Return what `call` returns, or raise TimeoutError and leave it to its own end."""
-    outcome: Future[T] = Future()
+def _transfer(model_id: str, name: str, listing: _Listing) -> Transfer:
+    """Return the limits of one file's transfer.
 
-    def work() -> None:
-        try:
-            outcome.set_result(call())
-        except Exception as error:  # noqa: BLE001 - handed to the caller
-            outcome.set_exception(error)
+    Raises:
+        HubError: the Hub gives a digest that is none, or a size that no such file has.
+    """
+    what = f"{model_id}: {name}"
+    digest, size = listing.digests[name], listing.sizes[name]
+    if digest is not None and not (isinstance(digest, str) and DIGEST.fullmatch(digest)):
+        raise HubError(
+            f"{what}: the Hub gives the digest {str(digest)[:80]!r}, which is not 40 or 64 hexadecimal digits, so "
+            "nothing was fetched. A proxy or mirror answers in its place: check HF_ENDPOINT."
+        )
+    most = _most_bytes(name)
+    if size is not None and not (isinstance(size, int) and 0 <= size <= most):
+        raise HubError(
+            f"{what}: the Hub gives the size {size!r}; such a file has {most} bytes at most, so nothing was fetched. "
+            "Choose another checkpoint, or fetch it yourself and give its folder."
+        )
+    return Transfer(what, most if size is None else size, ATTEMPTS)
 
-    Thread(target=work, daemon=True).start()
-    return outcome.result(timeout=seconds)
+
+def _most_bytes(name: str) -> int:
+    """Return how large a file may be by its kind."""
+    if name.endswith(".safetensors"):
+        return WEIGHTS_BYTES
+    return TOKENIZER_BYTES if name in TOKENIZER_FILES or name == INDEX else SETTINGS_BYTES
 
 
 def _wanted(names: Mapping[str, object], model_id: str) -> list[str]:
@@ -115,12 +149,14 @@ def _wanted(names: Mapping[str, object], model_id: str) -> list[str]:
     return [*small, entry, *shards]
 
 
-def _download(model_id: str, name: str, revision: str) -> Path:
+def _download(model_id: str, revision: str, name: str, transfer: Transfer) -> Path:
     from huggingface_hub import hf_hub_download
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return Path(hf_hub_download(model_id, name, revision=revision))
+            return Path(run(transfer, lambda: hf_hub_download(model_id, name, revision=revision)))
+        except BgeExportError:
+            raise
         except Exception as error:
             if attempt == ATTEMPTS or not is_worth_repeating(error):
                 raise explain(error, model_id, revision, name) from error
@@ -138,51 +174,22 @@ def _from_cache(model_id: str, revision: str | None, reason: HubUnreachableError
         raise reason
     names = {path.relative_to(folder).as_posix(): None for path in folder.rglob("*") if path.is_file()}
     for name in _wanted(names, model_id):
-        _verify(folder / name, model_id, name, None)
+        verify(folder / name, model_id, name, None)
+    refuse_foreign(folder, model_id)
     return folder, folder.name
 
 
-def _verify(path: Path, model_id: str, name: str, promised: str | None) -> None:
-    """Compare a file of the cache with its digest, and take it out of the cache where it differs."""
-    # The cache names the bytes behind a link by the ETag, which on the Hub is the digest.
-    named = path.readlink().name if path.is_symlink() else ""
-    digest = promised or named
-    if not DIGEST.fullmatch(digest):
-        return
-    found = _git_blob_sha1(path) if len(digest) == 40 else _sha256(path)
-    if found == digest:
-        return
-    _remove(path)
-    raise HubError(
-        f"{model_id}: the bytes of {name} are not what the Hub promises (digest {digest[:12]}…, got {found[:12]}…). "
-        "The file was taken out of the cache: run the command again. If it happens again, a proxy or mirror changes it."
-    )
+@contextmanager
+def _plain_transfers() -> Iterator[None]:
+    """Have files sent over HTTP alone: the library's other way (Xet) knows neither of our limits."""
+    from huggingface_hub import constants
 
-
-def _sha256(path: Path) -> str:
-    return _hashed(path, "sha256", b"")
-
-
-def _git_blob_sha1(path: Path) -> str:
-    """Return the name git gives a file's content, which the Hub uses for files that are not in LFS."""
-    return _hashed(path, "sha1", f"blob {path.stat().st_size}\0".encode())
-
-
-def _hashed(path: Path, algorithm: str, start: bytes) -> str:
-    digest = hashlib.new(algorithm, start, usedforsecurity=False)
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _remove(link: Path) -> None:
-    """Delete a file of the cache with everything its chain of links leads to."""
-    while link.is_symlink():
-        target = link.parent / link.readlink()
-        link.unlink()
-        link = target
-    link.unlink(missing_ok=True)
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
 
 
 @contextmanager

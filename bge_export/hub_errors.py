@@ -15,6 +15,8 @@ def explain(error: Exception, model_id: str, revision: str | None, name: str = "
     """Return the error to raise for a failed call of huggingface_hub, with the next step in it."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    if isinstance(error, BgeExportError):
+        return error
     chain = _chain(error)
     what = f"{model_id}: {name}" if name else model_id
     answer = next((link for link in chain if isinstance(link, HfHubHTTPError)), None)
@@ -30,7 +32,7 @@ def explain(error: Exception, model_id: str, revision: str | None, name: str = "
             f"{what} cannot be written to the Hub's cache: {getattr(error, 'strerror', '')}. "
             "Make room there, or set HF_HOME to a folder that can be written."
         )
-    if isinstance(error, (ValueError, LookupError, TypeError, AttributeError)):
+    if isinstance(error, (ValueError, LookupError, TypeError, AttributeError, RecursionError)):
         return HubError(
             f"{what}: the answer is not one of the Hub ({type(error).__name__}). "
             "Check HF_ENDPOINT, HF_TOKEN and the proxy, or give a local folder that holds the checkpoint."

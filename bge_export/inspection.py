@@ -83,10 +83,12 @@ def _model(artifact: Artifact) -> tuple[ModelFacts, ...]:
 def _graph(path: Path, name: str) -> GraphFacts:
     try:
         import onnx
+
+        from bge_export.onnx_files import load_graph
     except ImportError as error:
         raise MissingLibrary("onnx", "inspect", "looking into ONNX files") from error
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = load_graph(path)
         onnx.checker.check_model(model)
     except Exception as error:
         raise ArtifactError(f"{path} is no valid ONNX file: {error}. Export it again.") from error

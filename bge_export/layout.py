@@ -13,7 +13,10 @@ from typing import Any
 
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
+from bge_export.json_files import read_object_if_there
+from bge_export.panics import panics_as_errors
 from bge_export.pooling_files import read_sentence_files
+from bge_export.regular_files import TOKENIZER_BYTES, read_regular_text
 
 COPIED = (
     "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "added_tokens.json",
@@ -65,7 +68,7 @@ def write_layout(checkpoint: Checkpoint, root: Path) -> None:
 
 def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> None:
     source = checkpoint.root / "tokenizer.json"
-    text = source.read_text("utf-8") if source.is_file() else _convert_tokenizer(checkpoint)
+    text = read_regular_text(source, TOKENIZER_BYTES) if source.is_file() else _convert_tokenizer(checkpoint)
     tokenizer = json.loads(text) | {"truncation": None, "padding": None}
     (root / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
     config = _read(checkpoint.root / "tokenizer_config.json")
@@ -100,8 +103,9 @@ def _convert_tokenizer(checkpoint: Checkpoint) -> str:
     except ImportError as error:
         raise MissingLibrary("transformers", "export", "building tokenizer.json from a vocabulary") from error
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
-        return str(tokenizer.backend_tokenizer.to_str())
+        with panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
+            return str(tokenizer.backend_tokenizer.to_str())
     except Exception as error:
         raise CheckpointError(
             f"{checkpoint.source}: no tokenizer.json, and transformers cannot build one: {error}. "
@@ -134,7 +138,7 @@ def _write_pooling(checkpoint: Checkpoint, root: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+    return read_object_if_there(path)
 
 
 def _write(path: Path, value: object) -> None:

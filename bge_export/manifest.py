@@ -6,12 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bge_export.bundle_files import MANIFEST, files_below, refuse_changed, refuse_other_promise
+from bge_export.bundle_files import MANIFEST, files_below, refuse_changed, refuse_names, refuse_other_promise
 from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target
 from bge_export.digest import combined_digest, file_sha256
 from bge_export.errors import ArtifactError
+from bge_export.json_files import parse
+from bge_export.regular_files import SETTINGS_BYTES, read_regular_text
 
 MODEL_FILES: Mapping[str, str] = {
     "onnx-fp32": "onnx/model.onnx",
@@ -62,8 +64,8 @@ class Spec(_Record):
 class Model(_Record):
     """One exported model, and how it was made: the versions of the tools, the options of the exporter."""
 
-    target: str
-    files: list[str]
+    target: str = Field(pattern=r"^[^-@:\s/]+-[^@:\s/]+$")
+    files: list[str] = Field(min_length=1)
     inputs: list[str]
     outputs: list[str]
     tools: dict[str, str]
@@ -123,7 +125,9 @@ def read_manifest(root: Path) -> Manifest:
     """
     path = root / MANIFEST
     try:
-        fields = json.loads(path.read_text("utf-8"))
+        fields = parse(read_regular_text(path, SETTINGS_BYTES))
+        if not isinstance(fields, dict):
+            raise ValueError("it holds no JSON object")
         return Manifest(schema_=fields.pop("schema", None), **fields)
     except FileNotFoundError as error:
         raise ArtifactError(
@@ -134,8 +138,10 @@ def read_manifest(root: Path) -> Manifest:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ArtifactError(f"{path}: {field}: {first['msg']}. Export the folder again.") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}. Export the folder again.") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}. Export the folder again.") from error
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} is no manifest: {error}. Export the folder again.") from error
 
 
 def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Artifact, ...]]:
@@ -151,8 +157,9 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
     manifest = read_manifest(root)
     spec = EmbeddingSpec(**manifest.spec.model_dump())
     own = {*manifest.weights, *(name for model in manifest.models for name in model.files)}
+    refuse_names(root, manifest.files, own)
     if verify:
-        refuse_changed(root, manifest.files, own)
+        refuse_changed(root, manifest.files)
         refuse_other_promise(root, spec)
     shared = [name for name in manifest.files if name not in own]
     artifacts = []

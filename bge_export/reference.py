@@ -6,8 +6,9 @@ vectors that other projects published.
 """
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,12 @@ from bge_export.contracts import Checkpoint
 from bge_export.corpus import Corpus
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.model import load_model
+from bge_export.panics import panics_as_errors
 from bge_export.vectors import ReferenceVectors
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -43,7 +49,8 @@ def embed_texts(
         raise MissingLibrary("torch and transformers", "export", "the oracle") from error
     torch.set_num_threads(threads)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
+        with panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         raise CheckpointError(f"{checkpoint.source}: transformers cannot load its tokenizer: {error}") from error
     model = load_model(checkpoint)
@@ -52,10 +59,7 @@ def embed_texts(
     rows: dict[str, list[NDArray[np.float32]]] = {"cls": [], "mean": [], "last": []}
     with torch.inference_mode():
         for text in corpus.texts:
-            tokens = tokenizer(
-                text.text, truncation=True, max_length=checkpoint.spec.max_tokens, return_tensors="pt",
-                return_token_type_ids=checkpoint.token_types,
-            )  # fmt: skip
+            tokens = _tokens(tokenizer, text.text, checkpoint)
             states = model(**{name: tokens[name] for name in names}).last_hidden_state[0]
             for pooling, vector in (("cls", states[0]), ("mean", states.mean(0)), ("last", states[-1])):
                 unit = vector / torch.linalg.vector_norm(vector) if checkpoint.spec.normalize else vector
@@ -69,3 +73,25 @@ def embed_texts(
         versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         kind="checkpoint",
     )  # fmt: skip
+
+
+def _tokens(tokenizer: "PreTrainedTokenizerBase", text: str, checkpoint: Checkpoint) -> "Mapping[str, torch.Tensor]":
+    """Return the tokens of one text, [1, S] int64 each.
+
+    Raises:
+        CheckpointError: the tokenizer fails.
+    """
+    try:
+        with panics_as_errors():
+            tokens: Mapping[str, torch.Tensor] = tokenizer(
+                text,
+                truncation=True,
+                max_length=checkpoint.spec.max_tokens,
+                return_tensors="pt",
+                return_token_type_ids=checkpoint.token_types,
+            )
+    except Exception as error:
+        raise CheckpointError(
+            f"{checkpoint.source}: its tokenizer fails on a text: {error}. Fetch its files again."
+        ) from error
+    return tokens

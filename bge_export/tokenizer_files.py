@@ -1,11 +1,13 @@
 """The tokenizer files of a checkpoint: that they are there, and that they agree with each other."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bge_export.errors import CheckpointError
 from bge_export.json_files import positive_integer, read_object, read_object_if_there
+from bge_export.regular_files import TOKENIZER_BYTES, read_regular_text, refuse_irregular
 
 TOKENIZER = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
@@ -49,6 +51,7 @@ def read_tokenizer_files(root: Path, lower_case: bool) -> TokenizerFiles:
             f"{root / TOKENIZER} is missing, and so is every vocabulary it could be built from "
             f"({', '.join(VOCABULARIES)}). Fetch the tokenizer's files too."
         )
+    refuse_large(root)
     settings = read_object_if_there(root / SETTINGS)
     if settings.get("auto_map"):
         raise CheckpointError(
@@ -60,10 +63,20 @@ def read_tokenizer_files(root: Path, lower_case: bool) -> TokenizerFiles:
     return TokenizerFiles(files, ids, max_length if max_length and max_length < UNBOUNDED else None)
 
 
+def refuse_large(root: Path) -> None:
+    """Raise CheckpointError where a file is larger than any tokenizer's: libraries read them whole."""
+    for name in (*TOKENIZER_FILES, "config.json", "chat_template.jinja"):
+        try:
+            if (root / name).is_file():
+                refuse_irregular(root / name, TOKENIZER_BYTES)
+        except OSError as error:
+            raise CheckpointError(f"{root / name} cannot be read: {error.strerror}. Fetch the file again.") from error
+
+
 def _check_tokenizer(root: Path, settings: Mapping[str, object], lower_case: bool) -> int | None:
     """Compare `tokenizer.json` with the other files; return one more than its highest id."""
     path = root / TOKENIZER
-    tokenizer = read_object(path)
+    tokenizer = read_object(path, TOKENIZER_BYTES)
     model = tokenizer.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), (dict, list)):
         raise CheckpointError(f"{path} holds no tokenizer model with a vocabulary. Fetch the file again.")
@@ -127,8 +140,8 @@ def _refuse_other_vocabulary(root: Path, vocabulary: Mapping[str, int]) -> None:
 def _read_vocabulary(path: Path) -> dict[str, int]:
     """Return token -> id of a `vocab.txt`, read as transformers reads it (the last of two equal lines counts)."""
     try:
-        with path.open(encoding="utf-8") as lines:
-            return {line.rstrip("\n"): number for number, line in enumerate(lines)}
+        lines = io.StringIO(read_regular_text(path, TOKENIZER_BYTES), newline=None)
+        return {line.rstrip("\n"): number for number, line in enumerate(lines)}
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is no UTF-8 text: {error}. Fetch the file again.") from error
 
@@ -139,5 +152,5 @@ def _vocabulary_size(root: Path) -> int | None:
         return len(_read_vocabulary(root / "vocab.txt"))
     if (root / "vocab.json").is_file():
         path = root / "vocab.json"
-        return max(_ids(path, read_object(path)).values(), default=-1) + 1
+        return max(_ids(path, read_object(path, TOKENIZER_BYTES)).values(), default=-1) + 1
     return None

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bge_export.contracts import TokenBatch
-from bge_export.errors import ArtifactError, MissingLibrary
+from bge_export.errors import ArtifactError, CheckpointError, MissingLibrary
+from bge_export.json_files import read_object
+from bge_export.panics import panics_as_errors
+from bge_export.regular_files import TOKENIZER_BYTES, refuse_irregular
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -40,17 +43,23 @@ class TextTokenizer:
         if not path.is_file():
             raise ArtifactError(f"{path} is missing. Export the folder again, or copy the tokenizer files into it.")
         try:
-            tokenizer = Tokenizer.from_file(str(path))
+            refuse_irregular(path, TOKENIZER_BYTES)
+            with panics_as_errors():
+                tokenizer = Tokenizer.from_file(str(path))
+                padding = tokenizer.padding
+                tokenizer.no_padding()
+                tokenizer.enable_truncation(max_tokens)
         except Exception as error:
             raise ArtifactError(f"{path} is no tokenizer: {error}. Export the folder again.") from error
-        padding = tokenizer.padding
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(max_tokens)
         return cls(tokenizer, _pad_id(tokenizer, padding, folder))
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the ids of each text, special tokens included, truncated, unpadded."""
-        return [tuple(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+        try:
+            with panics_as_errors():
+                return [tuple(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+        except Exception as error:
+            raise ArtifactError(f"tokenizer.json fails on a text: {error}. Export the folder again.") from error
 
     def vocabulary(self) -> list[int]:
         """Return all ids that texts can have, but for added tokens."""
@@ -83,14 +92,20 @@ class TextTokenizer:
         return TokenBatch(ids, mask, np.zeros_like(ids))
 
 
+def _declared(path: Path) -> object:
+    """Return the `pad_token` of a file of settings."""
+    try:
+        return read_object(path).get("pad_token")
+    except CheckpointError as error:
+        raise ArtifactError(f"{error} Export the folder again.") from error
+
+
 def _pad_id(tokenizer: "Tokenizer", padding: dict[str, object] | None, folder: Path) -> int:
     """Return the id of the padding token: RoBERTa's position ids depend on it, so a guess would be wrong."""
-    import json
-
     names: list[object] = [padding["pad_token"]] if padding else []
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / file).is_file():
-            declared = json.loads((folder / file).read_text("utf-8")).get("pad_token")
+            declared = _declared(folder / file)
             names.append(declared.get("content") if isinstance(declared, dict) else declared)
     for name in (*names, "[PAD]", "<pad>"):
         identifier = tokenizer.token_to_id(name) if isinstance(name, str) else None

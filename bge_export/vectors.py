@@ -1,8 +1,6 @@
 """The oracle's vectors as a value and as a file, so that other machines check without torch or the checkpoint."""
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +8,43 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bge_export.contracts import POOLINGS, EmbeddingSpec
+from bge_export.contracts import POOLINGS, EmbeddingSpec, Pooling
 from bge_export.errors import ReportError
+from bge_export.npz import read_arrays
+from bge_export.regular_files import VECTORS_BYTES, open_regular
 from bge_export.single_file import written_whole
 
-SCHEMA = "bge_export.reference/1"
+SCHEMA: Literal["bge_export.reference/1"] = "bge_export.reference/1"
+ARRAYS = frozenset({"facts", "token_ids", "token_counts", *(f"vectors_{name}" for name in POOLINGS)})
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Spec(_Record):
+    """`contracts.EmbeddingSpec` in the file."""
+
+    dim: int = Field(gt=0)
+    max_tokens: int = Field(gt=0)
+    pooling: Pooling
+    normalize: bool
+    query_prefix: str
+
+
+class _Facts(_Record):
+    """What the file says besides its arrays."""
+
+    schema_: Literal["bge_export.reference/1"] = Field(alias="schema")
+    source: str
+    revision: str | None
+    spec: _Spec
+    checkpoint_digest: str
+    texts_digest: str
+    ids: list[str]
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -69,27 +98,36 @@ class ReferenceVectors:
             ReportError: the file is missing, damaged, of another schema, or its parts do not fit together.
         """
         try:
-            # Opened here: numpy leaves the file open where it is no archive.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-                arrays = {name: data[name] for name in data.files}
-            facts = json.loads(arrays["facts"].tobytes())
-            if facts.get("schema") != SCHEMA:
-                raise ValueError(f"its schema is {facts.get('schema')!r}, not {SCHEMA!r}")
-            ends = np.cumsum(arrays["token_counts"])
-            rows = np.split(arrays["token_ids"], ends[:-1]) if len(ends) else []
-            vectors: dict[str, NDArray[np.float32]] = {
-                name: arrays[f"vectors_{name}"] for name in POOLINGS if f"vectors_{name}" in arrays
-            }
+            with open_regular(path, VECTORS_BYTES) as file:
+                arrays = read_arrays(file, ARRAYS)
+            facts = _Facts.model_validate_json(_array(arrays, "facts", np.uint8).tobytes())
+            rows = _rows(_array(arrays, "token_ids", np.int64), _array(arrays, "token_counts", np.int64))
+            names = [name for name in POOLINGS if f"vectors_{name}" in arrays]
             reference = cls(
-                source=facts["source"], revision=facts["revision"], spec=EmbeddingSpec(**facts["spec"]),
-                checkpoint_digest=facts["checkpoint_digest"], texts_digest=facts["texts_digest"],
-                ids=tuple(facts["ids"]), token_ids=tuple(tuple(int(i) for i in row) for row in rows),
-                vectors=vectors, versions=facts["versions"], kind="file",
-            )  # fmt: skip
+                source=facts.source,
+                revision=facts.revision,
+                checkpoint_digest=facts.checkpoint_digest,
+                texts_digest=facts.texts_digest,
+                spec=EmbeddingSpec(**facts.spec.model_dump()),
+                ids=tuple(facts.ids),
+                token_ids=rows,
+                vectors={name: arrays[f"vectors_{name}"].view(np.ndarray) for name in names},
+                versions=facts.versions,
+                kind="file",
+            )
             reference.check()
         except FileNotFoundError as error:
             raise ReportError(f"{path} does not exist. Write it with: bge-export reference MODEL -o {path}") from error
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except OSError as error:
+            raise ReportError(f"{path} cannot be read: {error.strerror or error}. Give another file.") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "facts"
+            raise ReportError(
+                f"{path} is no file of reference vectors of schema {SCHEMA}: {field}: {first['msg']}. "
+                f"Write one with: bge-export reference MODEL -o {path}"
+            ) from error
+        except Exception as error:  # zipfile and numpy raise a dozen kinds for damage
             raise ReportError(
                 f"{path} is no file of reference vectors: {error}. Write one with: bge-export reference MODEL -o {path}"
             ) from error
@@ -107,3 +145,26 @@ class ReferenceVectors:
                 raise ValueError(f"{name} vectors are {rows.dtype} {rows.shape}, not float32 {(count, self.spec.dim)}")
             if not np.isfinite(rows).all():
                 raise ValueError(f"{name} vectors are not all finite")
+
+
+def _array(arrays: Mapping[str, NDArray[np.generic]], name: str, kind: type[np.generic]) -> NDArray[np.generic]:
+    """Return one row of values of a kind."""
+    if name not in arrays:
+        raise ValueError(f"it holds no {name}")
+    array = arrays[name]
+    if array.ndim != 1 or array.dtype != kind:
+        raise ValueError(f"{name} is {array.dtype} {array.shape}, not one row of {np.dtype(kind)}")
+    return array
+
+
+def _rows(ids: NDArray[np.generic], counts: NDArray[np.generic]) -> tuple[tuple[int, ...], ...]:
+    """Return the rows of token ids, of which `counts` says how long each is."""
+    lengths = counts.tolist()
+    if any(length < 0 for length in lengths) or sum(lengths) != len(ids):
+        raise ValueError(f"{len(ids)} token ids do not make {len(lengths)} rows of the lengths in token_counts")
+    flat, start = ids.tolist(), 0
+    rows = []
+    for length in lengths:
+        rows.append(tuple(flat[start : start + length]))
+        start += length
+    return tuple(rows)

@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath
 
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.json_files import read_object
+from bge_export.panics import LibraryPanicError, panics_as_errors
+from bge_export.regular_files import TOKENIZER_BYTES, open_regular, refuse_irregular
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -23,11 +25,13 @@ class WeightFiles:
     Attributes:
         weights: the safetensors files, relative to the folder.
         index: the file that says which tensor is where; None for a single file.
+        shapes: tensor -> shape, of all of them.
         embedding: name and shape [vocabulary, D] of the table of token embeddings; None where no known name is there.
     """
 
     weights: tuple[str, ...]
     index: str | None
+    shapes: Mapping[str, tuple[int, ...]]
     embedding: tuple[str, tuple[int, ...]] | None
 
 
@@ -70,12 +74,12 @@ def read_weight_files(root: Path) -> WeightFiles:
             raise CheckpointError(f"{root / name} lacks {absent[0]!r}, which {INDEX} places there. Fetch both again.")
         shapes |= found
     tables = sorted((name, shape) for name, shape in shapes.items() if name.endswith(EMBEDDINGS) and len(shape) == 2)
-    return WeightFiles(weights, INDEX if located else None, tables[0] if tables else None)
+    return WeightFiles(weights, INDEX if located else None, shapes, tables[0] if tables else None)
 
 
 def _read_index(path: Path) -> Mapping[str, str]:
     """Return tensor -> the shard that holds it."""
-    located = read_object(path).get("weight_map")
+    located = read_object(path, TOKENIZER_BYTES).get("weight_map")
     if not isinstance(located, dict) or not located or not all(isinstance(name, str) for name in located.values()):
         raise CheckpointError(f"{path} has no 'weight_map' from tensors to files. Fetch the file again.")
     for name in sorted(set(located.values())):
@@ -95,15 +99,18 @@ def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
     except ImportError as error:
         raise MissingLibrary("safetensors", "export", "reading a PyTorch checkpoint") from error
     try:
-        with safe_open(path, framework="numpy") as tensors:
+        refuse_irregular(path)
+        with panics_as_errors(), safe_open(path, framework="numpy") as tensors:
             return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}. Fetch the file again.") from error
+    except (SafetensorError, LibraryPanicError, ValueError) as error:
         raise CheckpointError(_damage(path, error)) from error
 
 
 def _damage(path: Path, error: Exception) -> str:
     """Return what is wrong with a safetensors file, in the terms of the file."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         if stream.read(len(LFS_POINTER)) == LFS_POINTER:
             return f"{path} is a Git LFS pointer, not the weights. Fetch them with: git lfs pull"
     size = path.stat().st_size

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hub_machine import hub, machine  # noqa: F401 - fixtures
 
 from bge_export import commands
 from bge_export.exporters.onnx import OnnxExporter

@@ -4,6 +4,7 @@ As on the Hub, small files come from the API's host with git's blob hash as ETag
 redirected to another host, with their sha256 in `X-Linked-ETag`.
 """
 
+import gzip
 import hashlib
 import json
 import re
@@ -14,9 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from time import sleep
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "c0ffee" * 6 + "beef"
+MOST_SECONDS = 20
+"""How long a silent connection stays open."""
+ENDLESS_BYTES = 64 << 20
+"""Where a file without end ends after all."""
 API = re.compile(r"/api/models/(?P<id>.+?)/revision/(?P<revision>[^/]+)")
 FILE = re.compile(r"/(?:storage|.+?/resolve/[^/]+)/(?P<file>.+)")
 RESOLVE = re.compile(r"/(?P<id>.+?)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
@@ -32,6 +38,13 @@ class Hub:
         cut: name -> how many bytes are sent before the first connection for it ends in an orderly way.
         reset: name -> how many bytes are sent before the first connection for it is reset.
         served: name -> other bytes to send than those that were promised.
+        etags: name -> the ETag to give instead of the digest.
+        commit: the commit that answers about files name.
+        endless: names of files that do not end: their bytes are sent again and again, without a length.
+        drip: name -> how many bytes are sent before the connection only drips, a byte every tenth of a second.
+        silent: name -> how many bytes are sent before the connection stays open and says nothing more.
+        packed: names of files that are sent packed with gzip, whatever the client accepts.
+        sent: name -> how many bytes of it were sent in all.
         refusal: status, error code and message of every answer, if any.
         refuse_files: whether only files are refused, as for gated models.
         endpoint: where the API is; set by `serve`.
@@ -44,6 +57,13 @@ class Hub:
     cut: dict[str, int] = field(default_factory=dict)
     reset: dict[str, int] = field(default_factory=dict)
     served: dict[str, bytes] = field(default_factory=dict)
+    etags: dict[str, str] = field(default_factory=dict)
+    commit: str = COMMIT
+    endless: set[str] = field(default_factory=set)
+    drip: dict[str, int] = field(default_factory=dict)
+    silent: dict[str, int] = field(default_factory=dict)
+    packed: set[str] = field(default_factory=set)
+    sent: dict[str, int] = field(default_factory=dict)
     refusal: tuple[int, str, str] | None = None
     refuse_files: bool = False
     endpoint: str = ""
@@ -125,15 +145,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def _resolve(self, name: str) -> None:
         content = self.hub.files[name]
-        headers = {"X-Repo-Commit": COMMIT}
+        headers = {"X-Repo-Commit": self.hub.commit}
+        etag = self.hub.etags.get(name, sha256(content) if is_large(name) else git_hash(content))
         if not is_large(name):
-            self._send_content(name, headers | {"ETag": f'"{git_hash(content)}"'})
+            self._send_content(name, headers | {"ETag": f'"{etag}"'})
             return
-        headers |= {"X-Linked-ETag": f'"{sha256(content)}"', "X-Linked-Size": str(len(content))}
+        headers |= {"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(len(content))}
         self._send(302, b"", headers | {"Location": f"{self.hub.storage}/storage/{name}"})
 
     def _send_content(self, name: str, headers: Mapping[str, str] | None = None) -> None:
         content = self.hub.served.get(name, self.hub.files[name])
+        if self.command == "GET" and name in {*self.hub.endless, *self.hub.drip, *self.hub.silent, *self.hub.packed}:
+            self._misbehave(name, content)
+            return
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
         body, headers = content[start:], dict(headers or {})
         status = 206 if start else 200
@@ -152,6 +176,28 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
 
+    def _misbehave(self, name: str, content: bytes) -> None:
+        """Send a file in a way that no Hub would, until the client has enough or the test ends."""
+        self.close_connection = True
+        self.send_response(200)
+        if name in self.hub.packed:
+            content = gzip.compress(content)
+            self.send_header("Content-Encoding", "gzip")
+        if name not in self.hub.endless:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        first = self.hub.drip.get(name, self.hub.silent.get(name, len(content)))
+        self._count(name, content[:first])
+        for place in range(first, len(content)):
+            sleep(MOST_SECONDS if name in self.hub.silent else 0.1)
+            self._count(name, content[place : place + 1])
+        while name in self.hub.endless and self.hub.sent[name] < ENDLESS_BYTES:
+            self._count(name, content)
+
+    def _count(self, name: str, content: bytes) -> None:
+        self.wfile.write(content)
+        self.hub.sent[name] = self.hub.sent.get(name, 0) + len(content)
+
     def _send(self, status: int, body: bytes, headers: Mapping[str, str], end: int | None = None) -> None:
         self.send_response(status)
         for key, value in headers.items():
@@ -163,6 +209,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class QuietServer(ThreadingHTTPServer):
+    block_on_close = False  # a connection that stays silent must not hold up the end of a test
+    daemon_threads = True
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing about connections that end early: that is the matter of the tests."""
 

@@ -205,7 +205,7 @@ def test_a_file_that_cannot_be_read_is_refused(root: Path, monkeypatch: pytest.M
     def deny(*_: object, **__: object) -> str:
         raise PermissionError(13, "Permission denied", "config.json")
 
-    monkeypatch.setattr(Path, "read_text", deny)
+    monkeypatch.setattr("os.open", deny)
     refuses(root, "config.json", "Permission denied")
 
 

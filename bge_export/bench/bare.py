@@ -40,10 +40,12 @@ def read_onnx(path: Path) -> BareFile:
     """
     try:
         import onnx
+
+        from bge_export.onnx_files import load_graph
     except ImportError as error:
         raise MissingLibrary("onnx", "inspect", "timing an ONNX file that bge-export did not write") from error
     try:
-        graph = onnx.load(path, load_external_data=False).graph
+        graph = load_graph(path).graph
     except Exception as error:
         raise ArtifactError(f"{path} is no valid ONNX file: {error}. Fetch it again.") from error
     constants = [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"]
@@ -69,12 +71,14 @@ def read_openvino(path: Path) -> BareFile:
         MissingLibrary: openvino is not installed.
     """
     try:
-        import openvino
+        from bge_export.openvino_files import load_model
     except ImportError as error:
         raise MissingLibrary("openvino", "openvino", "timing OpenVINO files") from error
     try:
-        model = openvino.Core().read_model(path)
-    except RuntimeError as error:
+        model = load_model(path)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Fetch it again.") from error
+    except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise ArtifactError(f"{path} is no OpenVINO model: {lines[-1].rstrip(' .!')}. Fetch it again.") from error
     elements: Counter[str] = Counter()

@@ -1,6 +1,5 @@
 """The files that are measured: the artifacts of folders that bge-export wrote, and model files that others did."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,8 @@ from bge_export.bench.bare import BareFile, read_onnx, read_openvino
 from bge_export.capabilities import ClientRuntime
 from bge_export.contracts import Artifact, EmbeddingSpec, Target
 from bge_export.digest import file_sha256
-from bge_export.errors import ArtifactError, UsageError
+from bge_export.errors import ArtifactError, CheckpointError, UsageError
+from bge_export.json_files import read_object
 from bge_export.manifest import read_bundle
 from bge_export.parity.compare import Place
 
@@ -149,8 +149,8 @@ def _bare(path: Path, format_name: str, facts: BareFile) -> BenchFile:
 
 def _vocabulary(folder: Path) -> int | None:
     try:
-        size = json.loads((folder / "config.json").read_text("utf-8")).get("vocab_size")
-    except (OSError, ValueError, AttributeError):
+        size = read_object(folder / "config.json").get("vocab_size")
+    except CheckpointError:
         return None
     return size if isinstance(size, int) and size > 0 else None
 

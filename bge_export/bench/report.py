@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from bge_export.errors import ReportError
 from bge_export.parity.report import Record
+from bge_export.regular_files import REPORT_BYTES, read_regular
 from bge_export.single_file import written_whole
 
 SCHEMA: Literal["bge_export.bench/1"] = "bge_export.bench/1"
@@ -146,7 +147,7 @@ def read_bench(path: Path) -> BenchReport:
     """
     advice = "Measure again with: bge-export bench FOLDER --output FILE"
     try:
-        return BenchReport.model_validate_json(path.read_bytes())
+        return BenchReport.model_validate_json(read_regular(path, REPORT_BYTES))
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error.strerror}. {advice}") from error
     except ValidationError as error:

@@ -24,11 +24,11 @@ def read_graph(path: Path) -> "onnx.ModelProto":
         MissingLibrary: onnx is not installed.
     """
     try:
-        import onnx
+        from bge_export.onnx_files import load_graph
     except ImportError as error:
         raise MissingLibrary("onnx", "inspect", "looking into ONNX files") from error
     try:
-        return onnx.load(path, load_external_data=False)
+        return load_graph(path)
     except Exception as error:
         raise ArtifactError(f"{path} is no ONNX file: {error}. Export it again.") from error
 

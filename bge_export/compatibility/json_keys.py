@@ -10,6 +10,7 @@ from bge_export.compatibility.targets import EVERY, TargetFacts
 from bge_export.errors import CheckpointError
 from bge_export.json_files import positive_integer, read_object, read_object_if_there
 from bge_export.pooling_files import read_sentence_files
+from bge_export.regular_files import SETTINGS_BYTES, TOKENIZER_BYTES, read_regular
 
 READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
 UNBOUNDED = 1_000_000
@@ -35,7 +36,7 @@ def check_folder(root: Path, facts: TargetFacts) -> list[Finding]:
     objects: dict[str, dict[str, Any]] = {}
     for name in READ:
         try:
-            objects[name] = read_object(root / name)
+            objects[name] = read_object(root / name, TOKENIZER_BYTES)
         except CheckpointError as error:
             findings.append(Finding("json", str(error), f"{name}, which every client reads"))
     findings += _config(objects.get("config.json", {"model_type": "?"}))
@@ -52,7 +53,7 @@ def _config(config: dict[str, Any]) -> Iterator[Finding]:
     own = config.get("transformers.js_config")
     dtype = own.get("dtype") if isinstance(own, dict) else None
     for value in dtype.values() if isinstance(dtype, dict) else [dtype]:
-        if value is not None and value not in EVERY | {"auto"}:
+        if value is not None and not (isinstance(value, str) and value in EVERY | {"auto"}):
             got = f"transformers.js_config.dtype {value!r}, which version 4 takes for fp32 without a word"
             yield Finding("json", got, f"one of {', '.join(sorted(EVERY))}")
 
@@ -90,7 +91,12 @@ def _card(root: Path) -> Iterator[Finding]:
     except CheckpointError as error:
         yield Finding("json", str(error), "pooling files that can be read")
         return
-    for snippet in FENCE.findall(card.read_text("utf-8", "replace")):
+    try:
+        text = read_regular(card, SETTINGS_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        yield Finding("card", f"README.md, which cannot be read: {error.strerror}", "a card that can be read")
+        return
+    for snippet in FENCE.findall(text):
         for shown in POOLING.findall(snippet):
             if promised is not None and shown not in ("none", {"last": "last_token"}.get(promised, promised)):
                 yield Finding("card", f"an example in README.md with pooling: '{shown}'", f"pooling: '{promised}'")

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from bge_export.errors import ArtifactError
+from bge_export.onnx_files import load_graph
 from bge_export.pair_rule import Weights
 from bge_export.pair_rule.bounds import GREATEST_CODE, Bounds, Grid, grid_of
+from bge_export.regular_files import GRAPH_BYTES
 
 INTEGER_PRODUCTS: Mapping[str, int] = {
     "MatMulInteger": 1,
@@ -62,13 +64,19 @@ class Graph:
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """Return a value that no input decides, computed through what stands between it and the stored tensors."""
+        return self._constant(name, {})
+
+    def _constant(self, name: str, known: dict[str, NDArray[np.generic] | None]) -> NDArray[np.generic] | None:
+        """Return the same; `known` keeps what two ways lead to, else a few nodes could ask for it a million times."""
         if name in self.tensors:
             return onnx.numpy_helper.to_array(self.tensors[name], str(self.folder))
-        node = self.producers.get(name)
-        if node is None or node.op_type not in (*SHAPING, *SELECTING, "Constant", "QuantizeLinear"):
-            return None
-        values = {one: self.constant(one) for one in node.input if one}
-        return None if any(value is None for value in values.values()) else _run(node, values)
+        if name not in known:
+            node = self.producers.get(name)
+            known[name] = None
+            if node is not None and node.op_type in (*SHAPING, *SELECTING, "Constant", "QuantizeLinear"):
+                values = {one: self._constant(one, known) for one in node.input if one}
+                known[name] = None if any(value is None for value in values.values()) else _run(node, values)
+        return known[name]
 
     def codes(self, name: str) -> tuple[str, NDArray[np.int8]] | None:
         """Return name and integers of an int8 weight that stands behind a float tensor, in that tensor's shape."""
@@ -169,7 +177,7 @@ def int8_weights(path: Path) -> Weights:
         ArtifactError: it cannot be read.
     """
     try:
-        graph = Graph(onnx.load(path, load_external_data=False).graph, path.parent)
+        graph = Graph(load_graph(path).graph, path.parent)
         for node in graph.graph.node:
             yield from _of_node(graph, node)
     except Exception as error:
@@ -206,6 +214,15 @@ def _flag(node: onnx.NodeProto, name: str) -> bool:
 
 
 def _run(node: onnx.NodeProto, values: Mapping[str, object]) -> NDArray[np.generic]:
-    """Compute one node."""
+    """Compute one node.
+
+    Raises:
+        ValueError: its result would be larger than a graph can be.
+    """
+    if node.op_type == "Gather":
+        data, indices = (np.asarray(values[name]) for name in node.input[:2])
+        # A row may be asked for any number of times: the one operator here whose result outgrows its inputs.
+        if indices.size * data.nbytes // max(min(data.shape, default=1), 1) > GRAPH_BYTES:
+            raise ValueError(f"{node.name or node.output[0]!r} gathers more than {GRAPH_BYTES} bytes")
     (value,) = ReferenceEvaluator(node).run(None, dict(values))
     return np.asarray(value)

@@ -12,6 +12,7 @@ import openvino
 from numpy.typing import NDArray
 
 from bge_export.errors import ArtifactError
+from bge_export.openvino_files import load_model
 from bge_export.pair_rule import Weights
 from bge_export.pair_rule.bounds import GREATEST_CODE, Bounds, Grid, grid_of
 
@@ -34,7 +35,7 @@ def int8_weights(path: Path) -> Weights:
         ArtifactError: it cannot be read.
     """
     try:
-        for node in openvino.Core().read_model(path).get_ordered_ops():
+        for node in load_model(path).get_ordered_ops():
             if node.get_type_name() == "MatMul":
                 yield from _of_product(node)
             if node.get_type_name() in ("MatMul", "ScaledDotProductAttention"):

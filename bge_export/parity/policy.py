@@ -13,12 +13,15 @@ from pydantic import ValidationError
 from bge_export.errors import PolicyError
 from bge_export.parity.client_tokens import KINDS
 from bge_export.parity.limits import Limits
+from bge_export.regular_files import LIMITS_BYTES, read_regular_text
 from bge_export.runtimes import find_runtime, runtime_names
 
 _TARGET = r"[^@:\s]+-[^@:\s]+"
 _PLACE = r"[^@:\s]+:[^@\s]+(?:@[^@\s]+)?"
 _REQUIREMENT = re.compile(rf"(?:(?P<target>{_TARGET})@)?(?P<place>{_PLACE})")
 DIFFERENCES = "token-differences"
+MOST_DOTS = 100
+"""In a line of the file. A name of thousands of parts would make as many tables in each other."""
 _TABLE = re.compile(rf"{_TARGET}(?:@{_PLACE})?")
 
 
@@ -137,7 +140,9 @@ def _token_differences(path: Path, table: object) -> dict[str, frozenset[str]]:
     if not isinstance(table, dict):
         raise PolicyError(f"{path}: [{DIFFERENCES}] is no table. Give each place a list of kinds of text.")
     for pattern, kinds in table.items():
-        unknown = [kind for kind in kinds if kind not in KINDS] if isinstance(kinds, list) else [kinds]
+        unknown = [kinds]
+        if isinstance(kinds, list):
+            unknown = [kind for kind in kinds if not (isinstance(kind, str) and kind in KINDS)]
         if unknown:
             raise PolicyError(
                 f"{path}: [{DIFFERENCES}] {pattern!r}: {unknown[0]!r} is no kind of text: {', '.join(KINDS)}"
@@ -147,11 +152,17 @@ def _token_differences(path: Path, table: object) -> dict[str, frozenset[str]]:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
+        text = read_regular_text(path, LIMITS_BYTES)
+        lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+        if any(line.count(".") > MOST_DOTS for line in lines):
+            raise ValueError(f"a line has more than {MOST_DOTS} dots")
+        return tomllib.loads(text)
     except FileNotFoundError as error:
         raise PolicyError(f"{path} does not exist. Give the path of a file of limits.") from error
     except OSError as error:
         raise PolicyError(f"{path} cannot be read: {error.strerror}.") from error
+    except RecursionError as error:
+        raise PolicyError(f"{path} is no file of limits: its values lie too deep in each other. Correct it.") from error
     except ValueError as error:
         raise PolicyError(f"{path} is no TOML in UTF-8: {error}. Correct the file.") from error
 

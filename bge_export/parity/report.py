@@ -16,6 +16,7 @@ from bge_export.contracts import EmbeddingSpec
 from bge_export.corpus import Kind
 from bge_export.errors import ReportError
 from bge_export.pair_rule import PairFacts
+from bge_export.regular_files import REPORT_BYTES, read_regular
 from bge_export.single_file import written_whole
 
 SCHEMA: Literal["bge_export.parity/1"] = "bge_export.parity/1"
@@ -261,7 +262,7 @@ def read_report(path: Path) -> ParityReport:
     """
     advice = "Measure again with: bge-export parity FOLDER --reference MODEL"
     try:
-        return ParityReport.model_validate_json(path.read_bytes())
+        return ParityReport.model_validate_json(read_regular(path, REPORT_BYTES))
     except FileNotFoundError as error:
         raise ReportError(f"{path} does not exist. {advice}") from error
     except IsADirectoryError as error:

@@ -1,0 +1,98 @@
+"""Runs cases in processes of their own, so that a crash, a hang or a flood of memory is a finding and not the end."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CASE_SECONDS = 5.0
+START_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A case that ended in something else than a success or a project error."""
+
+    reader: str
+    seed: int
+    problem: str
+
+
+class Child:
+    """A process that reads wrong files; `folder` is all that it may touch."""
+
+    def __init__(self, folder: Path, readers: Sequence[str]) -> None:
+        home, work = folder / "home", folder / "work"
+        home.mkdir()
+        work.mkdir()
+        kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+        environment = kept | {
+            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))), "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONHASHSEED": "0", "HOME": str(home), "TMPDIR": str(home), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
+        }  # fmt: skip
+        command = [sys.executable, "-W", "ignore", "-m", "fuzz.child", str(work), *readers]
+        self.process = subprocess.Popen(
+            command, cwd=home, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.ready = self._answer(START_SECONDS)
+        # Libraries may keep something there when they start; no case may.
+        self.home, self.before = home, set(home.rglob("*"))
+
+    def run(self, reader: str, seed: int) -> str:
+        """Return what is wrong with a case, empty for nothing."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([reader, seed]) + "\n")
+        self.process.stdin.flush()
+        answer = self._answer(CASE_SECONDS)
+        if answer is None:
+            try:
+                return f"the process ended with {self.process.wait(timeout=1)}"
+            except subprocess.TimeoutExpired:
+                return f"no end within {CASE_SECONDS:.0f} seconds"
+        if left := set(self.home.rglob("*")) - self.before:
+            self.before |= left
+            return f"it left {sorted(map(str, left))[:3]}"
+        return str(answer["problem"])
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def _answer(self, seconds: float) -> dict[str, object] | None:
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        line = self.process.stdout.readline() if ready else ""
+        return json.loads(line) if line else None
+
+
+def hunt(cases: Iterable[tuple[str, int]], readers: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+    """Yield reader, seed and problem of every case; a process that crashed or hung is replaced."""
+    child = None
+    with tempfile.TemporaryDirectory() as top:
+        try:
+            for number, (reader, seed) in enumerate(cases):
+                if child is None:
+                    folder = Path(top) / str(number)
+                    folder.mkdir()
+                    child = Child(folder, readers)
+                    assert child.ready, "a valid input is not read"
+                problem = child.run(reader, seed)
+                yield reader, seed, problem
+                if problem.startswith(("no end", "the process ended")):
+                    child.close()
+                    child = None
+        finally:
+            if child is not None:
+                child.close()
+
+
+def findings(cases: Iterable[tuple[str, int]], readers: Sequence[str]) -> list[Finding]:
+    """Return what is wrong among the cases."""
+    return [Finding(*found) for found in hunt(cases, readers) if found[2]]
