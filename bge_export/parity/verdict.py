@@ -13,9 +13,9 @@ _OTHER_IN_BATCHES = (
 _EXPORT = "Do not use this artifact. Export again; if it stays, the exporter or the runtime is wrong."
 
 _ROUNDED = (
-    "Rounding loses too much of this checkpoint in this form. Use int8, which follows the checkpoint up to its most exact "
-    "variant, or a wider precision; --calibration takes texts like yours. To accept it knowingly, give limits of your own "
-    "(--thresholds): an export leaves such a file beside what it refused."
+    "Rounding loses too much of this checkpoint in this form. Use int8, which follows the checkpoint up to its most "
+    "exact variant, or a wider precision; --calibration takes texts like yours. To accept it knowingly, give limits of "
+    "your own (--thresholds): an export leaves such a file beside what it refused."
 )
 _FLOATS = ("fp32", "fp16", "bf16")
 
