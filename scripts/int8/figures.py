@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kinds import KINDS, Kind
+from kinds import KINDS
 from records import LaneFigures
 
+from bge_export.corpus import Kind
 from bge_export.parity.report import Lane, ParityReport, RowParity
 
 

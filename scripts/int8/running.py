@@ -97,9 +97,10 @@ def _record(checkpoint: str, name: str, ran: Ran, folder: Path) -> Record:
     if ran.status not in FINISHED:
         return replace(record, message=(ran.stderr or ran.stdout)[-2000:])
 
-    target, kinds = JOBS[name].target, kinds_by_id()
+    target = JOBS[name].target
     place = _place_of(target, folder)
     report = read_report(place / REPORT)
+    kinds = kinds_by_id(report)
     return replace(
         record,
         file_bytes=_file_bytes(place, target),
