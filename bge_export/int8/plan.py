@@ -9,6 +9,7 @@ from bge_export.contracts import EmbeddingSpec, Track
 from bge_export.int8.calibration import CalibrationSet, Observation, Tokens, importance, observe, observed_tokens
 from bge_export.int8.encoder import SITES, Encoder, Layer, Linear
 from bge_export.int8.forward import activate, as_tensor
+from bge_export.int8.memory import release
 from bge_export.int8.peaks import PeakPlan, plan_peaks
 from bge_export.int8.pruning import Pruning, plan_pruning
 from bge_export.int8.rounding import hessian, token_weights
@@ -102,6 +103,7 @@ def plan_layers(
     tokens = observed_tokens(texts.chosen)
     with track("int8: calibrating, batches", len(texts.chosen)) as advance:
         weights = importance(encoder, spec, texts.chosen, tokens, advance)
+    release()
 
     states = [batch.state for batch in texts.batches]
     by_key = all(batch.bias.ndim == 4 and batch.bias.shape[1:3] == (1, 1) for batch in texts.chosen)
@@ -112,6 +114,8 @@ def plan_layers(
             last = place + 1 == len(encoder.layers)
             pruning = plan_pruning(layer, seen, tokens) if last else Pruning.none(layer)
             plans.append(_plan_layer(layer, seen, pruning, tokens, settings, by_key=by_key))
+            del seen, pruning
+            release()
             advance(1)
     return plans
 

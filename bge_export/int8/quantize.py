@@ -16,6 +16,7 @@ from bge_export.int8.calibration import CalibrationSet, batches
 from bge_export.int8.encoder import Encoder
 from bge_export.int8.forms import fast_form, most_forms
 from bge_export.int8.frontier import Judge
+from bge_export.int8.memory import release
 from bge_export.int8.padding import pad_inputs
 from bge_export.int8.plain import quantize_plain
 from bge_export.int8.plan import Settings, plan_layers
@@ -143,6 +144,7 @@ def _planned(
     with track("int8: ordering channels", 1):
         builder = Builder(encoder, plans)
     judge = Judge.of(model, probes, tokenizer.pad, checkpoint.spec, arrangement)
+    release()
     return _Planned(builder, judge, options)
 
 
@@ -162,6 +164,7 @@ def _chosen(planned: _Planned, targets: Targets, start: int, track: Track) -> Qu
 
     with track(f"int8: arranging {judge.arrangement}", 1):
         model = arrange(builder.build(found.form), judge.arrangement, cls_only=options.cls_only)
+    release()
     last = most_forms(builder) - 1
     finer = None if found.place >= last else partial(_chosen, planned, targets, last)
     facts = found.record(judge)
