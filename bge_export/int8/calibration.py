@@ -277,14 +277,25 @@ def observe(layer: Layer, texts: CalibrationSet, states: list[Tensor], weights: 
             inner.append(trace.inner[batch.mask])
 
     return Observation(
-        inputs={site: torch.cat(inputs.pop(site)) for site in SITES},
-        inner=torch.cat(inner),
+        inputs={site: joined(inputs[site]) for site in SITES},
+        inner=joined(inner),
         importance=weights,
         low=reach.low,
         high=reach.high,
         query=torch.cat(asking),
         peaks=torch.cat(peaks),
     )
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """Return tensors [n, K] as one, and let go of each as soon as it is copied."""
+    whole = torch.empty(sum(map(len, parts)), parts[0].shape[1])
+    start = 0
+    while parts:
+        part = parts.pop(0)
+        whole[start : start + len(part)] = part
+        start += len(part)
+    return whole
 
 
 class _Ranges:

@@ -12,7 +12,7 @@ from bge_export.int8.forward import activate, as_tensor
 from bge_export.int8.memory import release
 from bge_export.int8.peaks import PeakPlan, plan_peaks
 from bge_export.int8.pruning import Pruning, plan_pruning
-from bge_export.int8.rounding import hessian, token_weights
+from bge_export.int8.rounding import CHUNK, hessian, token_weights
 from bge_export.int8.scores import ScorePlan, plan_scores
 from bge_export.int8.sites import EXPONENTS, LIMITS, OUTPUT_EXPONENTS, Input, InputPlan, plan_input
 from bge_export.int8.splitting import GELU_LEAST, SplitPlan, plan_split, split
@@ -183,39 +183,41 @@ def _grams(layer: Layer, seen: Observation, inputs: dict[str, Input], plan: Spli
     weights = {name: token_weights(seen.importance[name].token) for name in SITES}
     grams = {name: hessian(site.x - site.shift, weights[name]) for name, site in inputs.items()}
     grams["down"] = hessian(seen.inputs["down"], weights["down"])
-    values, changed = _split_values(split(layer, plan), plan, seen)
-    grams["split"] = _changed_gram(grams["down"], values, weights["down"], changed)
+    grams["split"] = _split_gram(split(layer, plan), plan, seen, grams["down"], weights["down"])
     return grams
 
 
-def _changed_gram(gram: Tensor, values: Tensor, weights: Tensor, changed: Tensor) -> Tensor:
-    """Return the Hessian of values [T, M] of which only some columns differ from those that `gram` [K, K] is of.
+def _split_gram(layer: Layer, plan: SplitPlan, seen: Observation, gram: Tensor, weights: Tensor) -> Tensor:
+    """Return the Hessian of the inputs of `down` in the split layer, [M, M].
+
+    Only neurons that are clipped and copies differ from what they were, so only their rows are computed; some tokens at
+    a time, to save memory.
 
     Args:
-        gram: of the first K columns as they were.
-        values: the columns as they are.
+        layer: the split layer.
+        plan: how it is split.
+        seen: the layer before it was split, on the calibration texts.
+        gram: the Hessian of `down`'s inputs then, [K, K].
         weights: of the tokens, [T].
-        changed: the columns that differ, all those after the K-th among them.
     """
-    width = values.shape[1]
-    found = torch.zeros(width, width)
-    found[: len(gram), : len(gram)] = gram
-    rows = (values[:, changed] * weights[:, None]).T @ values
-    found[changed] = rows
-    found[:, changed] = rows.T
-    return found
-
-
-def _split_values(layer: Layer, plan: SplitPlan, seen: Observation) -> tuple[Tensor, Tensor]:
-    """Return the inputs of `down` in the split layer, [T, inner width], and which columns are not as they were."""
     factors = torch.tensor([copy.factor for copy in plan.copies])
     starts = torch.tensor([copy.start for copy in plan.copies])
     neurons = [copy.neuron for copy in plan.copies]
-    copies = activate(layer, (seen.inner[:, neurons] - starts) * factors)
     whole = seen.inputs["down"]
-    own = whole.clamp(max=plan.grid.greatest)
-    empty = layer.down.weight.shape[0] - own.shape[1] - len(neurons)
-
+    neurons_before, width = whole.shape[1], layer.down.weight.shape[0]
     clipped = (whole.amax(0) > plan.grid.greatest).nonzero()[:, 0]
-    values = torch.cat([own, copies, torch.zeros(len(own), empty)], dim=1)
-    return values, torch.cat([clipped, torch.arange(own.shape[1], values.shape[1])])
+    changed = torch.cat([clipped, torch.arange(neurons_before, width)])
+
+    rows = torch.zeros(len(changed), width)
+    for start in range(0, len(whole), CHUNK):
+        some = slice(start, start + CHUNK)
+        copies = activate(layer, (seen.inner[some][:, neurons] - starts) * factors)
+        empty = torch.zeros(len(copies), width - neurons_before - len(neurons))
+        values = torch.cat([whole[some].clamp(max=plan.grid.greatest), copies, empty], dim=1)
+        rows.addmm_((values[:, changed] * weights[some, None]).T, values)
+
+    found = torch.zeros(width, width)
+    found[:neurons_before, :neurons_before] = gram
+    found[changed] = rows
+    found[:, changed] = rows.T
+    return found

@@ -115,7 +115,8 @@ class _Fit:
     def of(cls, inner: Tensor, weights: Tensor, impact: Tensor) -> "_Fit":
         """Look at tokens [T, I] with weights [T]; `impact` is what each neuron's square costs, [I]."""
         mean = inner.mean(0)
-        gram = hessian(inner - mean, weights)
+        pull = torch.outer(weights @ inner, mean)
+        gram = hessian(inner, weights) - pull - pull.T + weights.sum() * torch.outer(mean, mean)
         return cls(mean, gram, torch.argsort(impact * gram.diagonal()))
 
     def answer(self, weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

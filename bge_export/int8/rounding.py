@@ -37,6 +37,9 @@ MOST_IMPORTANT, LEAST_IMPORTANT = 50.0, 0.3
 
 BLOCK = 128
 
+CHUNK = 2048
+"""Tokens whose products are added to a Hessian at once."""
+
 
 @dataclass(frozen=True)
 class Rounded:
@@ -67,8 +70,12 @@ def token_weights(importance: Tensor) -> Tensor:
 
 
 def hessian(y: Tensor, weights: Tensor) -> Tensor:
-    """Return sum of w y y^T, [K, K] float32, for the inputs y [T, K] of a site."""
-    return (y * weights[:, None]).T @ y
+    """Return sum of w y y^T, [K, K] float32, for the inputs y [T, K] of a site; some tokens at once, to save memory."""
+    total = torch.zeros(y.shape[1], y.shape[1])
+    for start in range(0, len(y), CHUNK):
+        some = slice(start, start + CHUNK)
+        total.addmm_((y[some] * weights[some, None]).T, y[some])
+    return total
 
 
 def round_weight(
