@@ -26,12 +26,15 @@ EVERYDAY_TOKENS = 96
 STRESS_TOKENS = 64
 """The longest lines and edge cases that are tried; only repeated words are longer."""
 
-SENTENCES = 3
-"""How many sentences special tokens are put into, each token in each."""
+SENTENCES, MOST_SPECIAL = 3, 8
+"""How many sentences special tokens are put into, and how many of them: some tokenizers have hundreds."""
 
 REPEATED_WORDS = 3
 REPEATED_LENGTHS = (3, 16, 64)
 """How often a word is repeated, besides as often as the longest input holds."""
+
+LONGEST_PROBE = 1024
+"""Tokens of the longest probe: attention over more would take gigabytes, and parity has the longest texts anyway."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def make_probes(tokenizer: TextTokenizer, lines: Sequence[Row], longest: int) ->
     stress = [
         *single_marks(tokenizer),
         *sorted(short),
-        *_with_special_tokens(sample, tokenizer.special_tokens(), longest),
+        *_with_special_tokens(sample, tokenizer.special_tokens()[:MOST_SPECIAL], longest),
         *_repeated(sample, longest, draw),
     ]
 
@@ -93,5 +96,6 @@ def _repeated(lines: Sequence[Row], longest: int, draw: random.Random) -> Iterat
     """Yield one token of a line many times, as short as three times and as long as the longest input."""
     for row in draw.sample(list(lines), min(REPEATED_WORDS, len(lines))):
         word = draw.choice(row[1:-1])
-        for count in (*REPEATED_LENGTHS, longest - 2):
-            yield (row[0], *[word] * min(count, longest - 2), row[-1])
+        most = min(longest, LONGEST_PROBE) - 2
+        for count in (*REPEATED_LENGTHS, most):
+            yield (row[0], *[word] * min(count, most), row[-1])
