@@ -26,7 +26,8 @@ from bge_export.cli.options import (
     Thresholds,
     WeightPrecision,
 )
-from bge_export.cli.output import names, print_json, show, show_int8, summary, track
+from bge_export.cli.output import names, print_json, show, show_int8, track
+from bge_export.cli.summary import summary
 
 if TYPE_CHECKING:
     from pathlib import Path

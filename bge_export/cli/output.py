@@ -13,7 +13,7 @@ from rich.console import Console
 from bge_export.cli.streams import can_hold
 
 if TYPE_CHECKING:
-    from bge_export.commands import Exported, Proof
+    from bge_export.commands import Proof
 
 err = Console(stderr=True)
 BLOCKS = "█▀▄"
@@ -71,28 +71,6 @@ def _choice(target: str, choice: Mapping[str, Any]) -> str:
         f"{target}: that takes {choice['time_of_fastest']:.2f} times as long as the fastest variant, in "
         f"{choice['size_of_fastest']:.2f} of its size."
     )
-
-
-def summary(exported: "Exported") -> Iterator[str]:
-    """Yield the last lines of an export: what is proven, what is refused, and how to accept that knowingly."""
-    proof = exported.proof
-    if proof is None:
-        return
-    refused = {failure.target for failure in proof.verdict.failures}
-    if proof.verdict.passed:
-        yield f"{exported.place}: proven."
-        return
-    if "" in refused or exported.refused == exported.place:
-        yield f"{exported.place}: refused; the folder is left here to look at."
-    else:
-        proven = [target for target in proof.report.targets if target not in refused]
-        yield f"{exported.place}: proven: {', '.join(proven)}."
-        yield f"{exported.refused}: refused: {', '.join(sorted(refused))}; the folder is left here to look at."
-    if exported.accepting is not None:
-        yield (
-            f"To accept what rounding loses there, knowingly, give this command and the gate these limits: "
-            f"--thresholds {exported.accepting}"
-        )
 
 
 def out() -> Console:
