@@ -1,4 +1,4 @@
-"""The last lines of an export: what is proven, what is refused and what of the checkpoint it keeps, and what to do next."""
+"""The last lines of an export: what is proven, what is refused, what each keeps of the checkpoint, and what to do."""
 
 from collections.abc import Iterator
 from pathlib import Path
