@@ -19,12 +19,20 @@ from bge_export.parity.report import Lane, ParityReport, read_report
 
 @dataclass(frozen=True)
 class Kept:
-    """What an earlier export left that the new one keeps."""
+    """What an earlier export left that the new one keeps.
+
+    Attributes:
+        root: the folder.
+        models, weights: what is kept.
+        report: on the folder as it was.
+        replaced: targets that it has and that are exported anew.
+    """
 
     root: Path
     models: tuple[Model, ...] = ()
     weights: tuple[str, ...] = ()
     report: ParityReport | None = None
+    replaced: frozenset[str] = frozenset()
 
     def carry_models(self, staging: Path) -> None:
         """Copy the kept models, and the checkpoint's weights, into the new folder."""
@@ -74,7 +82,7 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
     if not same:
         return Kept(out)
     models = tuple(model for model in manifest.models if model.target not in targets)
-    return Kept(out, models, tuple(manifest.weights), _report(out / REPORT))
+    return Kept(out, models, tuple(manifest.weights), _report(out / REPORT), frozenset(present))
 
 
 def _report(path: Path) -> ParityReport | None:

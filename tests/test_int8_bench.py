@@ -180,14 +180,15 @@ def test_each_rounded_form_and_both_peers_are_run():
     assert {job.per_channel for job in JOBS.values() if isinstance(job, Peer)} == {True, False}
 
 
-def test_every_text_has_a_kind_and_each_kind_has_texts():
-    kinds = kinds_by_id()
+def test_every_text_has_a_kind_and_each_kind_has_texts(tiny_export):
+    kinds = kinds_by_id(read_report(tiny_export.place / REPORT))
     assert set(kinds) == {text.id for text in builtin_corpus().texts}
     assert set(kinds.values()) == set(KINDS)
 
 
 def test_figures_are_the_reports_own_with_both_kinds_apart(tiny_export):
-    report, kinds = read_report(tiny_export.place / REPORT), kinds_by_id()
+    report = read_report(tiny_export.place / REPORT)
+    kinds = kinds_by_id(report)
     cosines = {row.id: row.cosine for row in report.lanes[0].rows}
     found = lane_figures(report, report.lanes[0].target, kinds)[0]
     for kind in KINDS:
@@ -200,7 +201,8 @@ def test_figures_are_the_reports_own_with_both_kinds_apart(tiny_export):
 
 
 def test_an_undefined_cosine_is_the_worst_figure_and_not_left_out(tiny_export):
-    report, kinds = read_report(tiny_export.place / REPORT), kinds_by_id()
+    report = read_report(tiny_export.place / REPORT)
+    kinds = kinds_by_id(report)
     lane = report.lanes[0]
     name = next(row.id for row in lane.rows[1:] if kinds[row.id] == "everyday")
     rows = [row.model_copy(update={"cosine": None}) if row.id == name else row for row in lane.rows]

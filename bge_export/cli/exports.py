@@ -217,7 +217,8 @@ def _shown(exported: "Exported", as_json: bool) -> int:
     if as_json:
         from bge_export.parity.render import as_json as to_json
 
-        places = {"place": str(exported.place), "refused_place": exported.refused and str(exported.refused)}
+        folders = {"place": exported.place, "refused_place": exported.refused, "accepting_limits": exported.accepting}
+        places = {name: None if folder is None else str(folder) for name, folder in folders.items()}
         print_json({**to_json(exported.proof.report, exported.proof.verdict), **places})
         return exported.proof.verdict.exit_status
 

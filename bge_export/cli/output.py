@@ -49,7 +49,7 @@ def show_int8(folder: Path) -> None:
         options = model.options
         if reason := options.get("plain_arrangement"):
             print(f"{model.target}: in the plain arrangement, less exact than the usual one, because {reason}.")
-        if len(steps := options.get("frontier", ())) > 1:
+        if steps := options.get("frontier"):
             out().print(render_frontier(model.target, steps))
         if choice := options.get("choice"):
             print(_choice(model.target, choice))
@@ -59,17 +59,21 @@ def show_int8(folder: Path) -> None:
 
 def _choice(target: str, choice: Mapping[str, Any]) -> str:
     """Return what was chosen, in two lines if it is not the fastest variant."""
+    from bge_export.parity.figures import cosine_figure
+
     probes = (
-        f"worst cosine of {choice['everyday_probes']} everyday probes {choice['smallest']:.5f}, "
-        f"of {choice['stress_probes']} stress probes {choice['smallest_stress']:.5f}, under perturbation"
+        f"worst cosine of {choice['everyday_probes']} everyday probes {cosine_figure(choice['smallest'])}, "
+        f"of {choice['stress_probes']} stress probes {cosine_figure(choice['smallest_stress'])}"
     )
+    if not choice["held"]:
+        probes = f"no variant reaches what the probes ask for, this one comes nearest: {probes}"
     if not choice["precise"]:
         return f"{target}: the fastest variant: {probes}."
     return (
-        f"{target}: this checkpoint loses too much in the fastest variant, so the activations of {choice['precise']} "
-        f"of {choice['points']} quantization points are in two parts: {probes}.\n"
-        f"{target}: that takes {choice['time_of_fastest']:.2f} times as long as the fastest variant, in "
-        f"{choice['size_of_fastest']:.2f} of its size."
+        f"{target}: the fastest variant loses too much, so the inputs of {choice['precise']} of {choice['points']} "
+        f"matrix products (quantization points) are rounded in two parts: {probes}.\n"
+        f"{target}: that costs {choice['cost_of_fastest']:.2f} times the multiplications of the fastest variant, in "
+        f"{choice['size_of_fastest']:.2f} of its size; {choice['tried']} variants were tried."
     )
 
 

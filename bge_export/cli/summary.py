@@ -18,36 +18,30 @@ def summary(exported: "Exported") -> Iterator[str]:
         yield f"{exported.place}: proven."
         return
 
-    refused = {failure.target for failure in proof.verdict.failures}
-    if "" in refused or exported.refused == exported.place:
-        yield f"{exported.place}: refused; the folder is left here to look at."
-        folders = [exported.place]
-    else:
-        proven = [target for target in proof.report.targets if target not in refused]
-        yield f"{exported.place}: proven: {', '.join(_described(proof.report, proven, exported.place))}."
-        folders = [exported.refused] if exported.refused is not None else []
-    for folder in folders:
-        named = sorted(target for target in refused if target)
-        if named:
-            yield f"{folder}: refused: {', '.join(_described(proof.report, named, folder))}; left here to look at."
+    for folder, word in ((exported.place, "proven"), (exported.refused, "refused")):
+        if folder is None or (word == "proven" and folder == exported.refused):
+            continue
+        end = "." if word == "proven" else "; left here to look at."
+        yield f"{folder}: {word}: {', '.join(_described(proof.report, folder))}{end}"
 
     if exported.accepting is not None:
+        again = "" if exported.refused == exported.place else " --overwrite"
         yield (
             "To accept what rounding loses there, knowingly, give this command and the gate these limits: "
-            f"--thresholds {exported.accepting}"
+            f"--thresholds {exported.accepting}{again and f' (and this command{again})'}"
         )
 
 
-def _described(report: "ParityReport", targets: list[str], folder: Path) -> Iterator[str]:
-    """Yield targets with their size and the smallest cosines of everyday and of stress texts in any lane."""
+def _described(report: "ParityReport", folder: Path) -> Iterator[str]:
+    """Yield a folder's targets with their size and the smallest cosines of everyday and of stress texts in any lane."""
     from bge_export.manifest import read_manifest
     from bge_export.parity.figures import cosine_figure
     from bge_export.parity.worst import of_kind, smallest
 
-    files = {model.target: model.files for model in read_manifest(folder).models}
-    for target in targets:
+    for model in read_manifest(folder).models:
+        target = model.target
         rows = [row for lane in report.lanes if lane.target == target for row in lane.rows]
-        size = sum((folder / name).stat().st_size for name in files.get(target, ()))
+        size = sum((folder / name).stat().st_size for name in model.files)
         worst = {"everyday": smallest(of_kind(rows, "everyday")), "stress": smallest(of_kind(rows, "stress"))}
         kept = [f"{kind} {cosine_figure(found.cosine)}" for kind, found in worst.items() if found is not None]
         yield f"{target} ({', '.join([f'{size / 1e6:.1f} MB', *kept])})"

@@ -156,19 +156,20 @@ def _published(
         proof = Proof(measured.report, measured.verdict, place / REPORT)
         return Exported(place, proof, place, place / limits if limits else None)
 
-    refused, limits = None, None
+    aside, refused, limits = None, None, None
     if proven is not measured:
         aside, refused = refused_staging(out), refused_place(out)
         move_refused(export, aside, measured, proven, made)
         limits = _write_accepting(export, measured, aside)
         stay = {str(item.target) for item in proven.artifacts}
         export.record([one for one in made if one.record.target in stay], checked=True)
-        publish(aside, refused)
 
     write_report(proven.report, export.root / REPORT)
     if addition:
         addition.write_card(export.checkpoint, export.root, proven.artifacts, proven.report)
     publish(export.root, out)
+    if aside is not None and refused is not None:
+        publish(aside, refused)
     proof = Proof(measured.report, measured.verdict, out / REPORT)
     return Exported(out, proof, refused, refused / limits if refused and limits else None)
 

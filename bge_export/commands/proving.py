@@ -123,19 +123,25 @@ def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
 
 
 def proven_alone(staged: StagedExport, measured: Measured, made: Sequence[Made], corpus: Corpus) -> Measured | None:
-    """Return the folder without its refused targets, if they are all that is refused and something new remains.
+    """Return the folder without its refused targets, if the rest passes and something new is in it.
 
-    None where the folder itself is refused (another checkpoint's tokens, say), or an earlier export's target is.
+    Each new target is judged beside the kept ones alone: not every refusal names its target. None where the folder
+    itself is refused (another checkpoint's tokens, say), where a kept target is, or where a refused target was to
+    replace one that an earlier export proved: then the folder stays as it was.
     """
-    refused = {failure.target for failure in measured.verdict.failures}
     new = {one.record.target for one in made}
-    if not refused < new:
-        return None
 
-    kept = [item for item in measured.artifacts if str(item.target) not in refused]
-    report = _without(measured.report, refused)
-    verdict = staged.judged(report, corpus, kept)
-    return replace(measured, artifacts=kept, report=report, verdict=verdict) if verdict.passed else None
+    def judged_without(targets: set[str]) -> Measured:
+        """Return what is known of the folder without some targets."""
+        stay = [item for item in measured.artifacts if str(item.target) not in targets]
+        report = _without(measured.report, targets)
+        return replace(measured, artifacts=stay, report=report, verdict=staged.judged(report, corpus, stay))
+
+    refused = {target for target in new if not judged_without(new - {target}).verdict.passed}
+    if refused == new or refused & staged.kept.replaced:
+        return None
+    proven = judged_without(refused)
+    return proven if proven.verdict.passed else None
 
 
 def move_refused(staged: StagedExport, place: Path, measured: Measured, proven: Measured, made: Sequence[Made]) -> None:

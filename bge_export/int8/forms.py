@@ -83,6 +83,20 @@ def forms(builder: Builder, arrangement: Arrangement, *, cls_only: bool) -> Iter
         yield Form(precise, finer, first=fast.first - precise, first_finer=fast.first_finer - precise)
 
 
+def cost(builder: Builder, form: Form) -> float:
+    """Return what a form costs, in multiplications of one core; attention and normalisations are left out."""
+    total = 0.0
+    for where in _places(builder):
+        inputs, outputs = builder.shape_of(*where)
+        product = inputs * outputs
+        total += product
+        if where in form.precise:
+            total += product + PER_OUTPUT * outputs + PER_INPUT * inputs
+        if where in form.finer:
+            total += product + PER_OUTPUT * outputs
+    return total
+
+
 def predicted_error(builder: Builder, form: Form) -> float:
     """Return the predicted 1 - cosine of a form, mean over the calibration texts."""
     total = 0.0

@@ -55,7 +55,7 @@ def make_probes(tokenizer: TextTokenizer, lines: Sequence[Row], longest: int) ->
     """
     draw = random.Random(0)  # noqa: S311 - always the same, no secret
     edge_cases = edge_case_rows(tokenizer)
-    ordinary = [row for row in lines if row not in edge_cases and 4 < len(row) <= EVERYDAY_TOKENS]
+    ordinary = [row for row in lines if row not in edge_cases and is_ordinary(row)]
     sample = draw.sample(ordinary, min(EVERYDAY_LINES, len(ordinary)))
     phrases = _phrases(ordinary, draw)
 
@@ -71,12 +71,17 @@ def make_probes(tokenizer: TextTokenizer, lines: Sequence[Row], longest: int) ->
     return Probes(everyday, tuple(row for row in dict.fromkeys(stress) if row not in everyday))
 
 
+def is_ordinary(row: Row) -> bool:
+    """Return whether a line is one that people embed, long enough to cut phrases from it."""
+    return 4 < len(row) <= EVERYDAY_TOKENS
+
+
 def _phrases(lines: Sequence[Row], draw: random.Random) -> Iterator[Row]:
     """Yield the first tokens of lines, half of them with the line's last token, mostly a full stop."""
     for number, row in enumerate(draw.sample(list(lines), min(PHRASES, len(lines)))):
-        start = row[1 : 1 + PHRASE_TOKENS[number % len(PHRASE_TOKENS)]]
         end = row[-2:] if number % 2 else row[-1:]
-        yield (row[0], *start, *end)
+        words = row[1 : len(row) - len(end)]
+        yield (row[0], *words[: PHRASE_TOKENS[number % len(PHRASE_TOKENS)]], *end)
 
 
 def _with_special_tokens(lines: Sequence[Row], special: Sequence[int], longest: int) -> Iterator[Row]:

@@ -15,15 +15,15 @@ from bge_export.int8.build import Builder
 from bge_export.int8.calibration import CalibrationSet, batches
 from bge_export.int8.encoder import Encoder
 from bge_export.int8.forms import fast_form, most_forms
-from bge_export.int8.frontier import Judge
+from bge_export.int8.frontier import Judge, Step
 from bge_export.int8.memory import release
 from bge_export.int8.padding import pad_inputs
 from bge_export.int8.plain import quantize_plain
 from bge_export.int8.plan import Settings, plan_layers
-from bge_export.int8.probes import Row, make_probes
+from bge_export.int8.probes import Row, is_ordinary, make_probes
 from bge_export.int8.reading import UnknownGraph, read_encoder
 from bge_export.int8.search import Found, Targets, most_variants, search
-from bge_export.int8.texts import calibration_rows, divided, drawn_rows, held_back
+from bge_export.int8.texts import JUDGE_EVERY, calibration_rows, divided, drawn_rows, held_back
 from bge_export.tokens import TextTokenizer
 
 LEAST_LINES = 32
@@ -37,7 +37,7 @@ class Int8Options:
     Attributes:
         calibration: a file of texts in place of the package's own.
         cls_only: whether the graph returns the first token's state alone, [B, 1, D].
-        min_cosine: the smallest cosine that texts held back must reach; None for the fastest form.
+        min_cosine: the smallest cosine that texts held back must reach; None for what the gate's limits ask.
     """
 
     calibration: Path | None = None
@@ -93,13 +93,13 @@ def quantize(
         checkpoint: has the tokenizer, and says how the embedding is pooled.
         options: what the user chooses.
         arrangement: the order of axes that the runtime wants.
-        track: shows the stages, which are counted in batches, layers and forms.
+        track: shows the stages, which are counted in batches, layers and variants.
 
     Raises:
         TextsError: the calibration file cannot be used.
         UsageError: the first token's state is not enough for the checkpoint's pooling, or an option needs a graph that
             can be quantized layer by layer.
-        ExportError: no form holds the cosine asked for.
+        ExportError: no variant reaches the cosine asked for.
     """
     if options.cls_only and checkpoint.spec.pooling != "cls":
         raise UsageError(
@@ -121,8 +121,8 @@ def quantize(
 
     planned = _planned(model, encoder, tokenizer, rows, checkpoint, options, arrangement, track)
     if options.min_cosine is None:
-        return _chosen(planned, Targets(), 0, track)
-    return _chosen(planned, Targets(smallest=options.min_cosine, mean=options.min_cosine), 0, track)
+        return _chosen(planned, Targets(), 0, (), track)
+    return _chosen(planned, Targets(smallest=options.min_cosine, mean=options.min_cosine), 0, (), track)
 
 
 def _planned(
@@ -130,10 +130,11 @@ def _planned(
     options: Int8Options, arrangement: Arrangement, track: Track,
 ) -> _Planned:  # fmt: skip
     """Calibrate an encoder and plan its layers; make the probes that its variants are tried on."""
-    rows, kept = (rows, []) if options.min_cosine is None else held_back(rows)
+    hold_back = options.min_cosine is not None and len(rows) > JUDGE_EVERY
+    rows, kept = held_back(rows) if hold_back else (rows, [])
     main, rest = divided(rows)
     lines = kept or rest
-    if len(lines) < LEAST_LINES:  # a short file of the user's own
+    if sum(map(is_ordinary, lines)) < LEAST_LINES:  # a file of the user's own, short or of long passages
         lines = [*lines, *calibration_rows(tokenizer, None)]
     longest = checkpoint.spec.max_tokens
     probes = make_probes(tokenizer, lines, longest)
@@ -148,8 +149,15 @@ def _planned(
     return _Planned(builder, judge, options)
 
 
-def _chosen(planned: _Planned, targets: Targets, start: int, track: Track) -> Quantized:
-    """Return the fastest variant that meets the targets, from a place of the frontier on; else the nearest.
+def _chosen(planned: _Planned, targets: Targets, start: int, before: tuple[Step, ...], track: Track) -> Quantized:
+    """Return the fastest variant that meets the targets; else the one that comes nearest.
+
+    Args:
+        planned: what all variants share.
+        targets: what probes must reach.
+        start: the first place of the frontier that is tried.
+        before: steps of an earlier search, whose choice the gate refused.
+        track: shows progress.
 
     Raises:
         ExportError: a cosine was asked for, and nothing reaches it.
@@ -157,28 +165,33 @@ def _chosen(planned: _Planned, targets: Targets, start: int, track: Track) -> Qu
     builder, judge, options = planned.builder, planned.judge, planned.options
     with track("int8: rounding, layers", len(builder.plans)) as advance:
         builder.build(fast_form(builder, judge.arrangement, cls_only=options.cls_only), advance)
-    with track("int8: variants tried, at most", most_variants(builder) if start == 0 else 1) as advance:
+    with track("int8: variants tried, at most", most_variants(builder, start)) as advance:
         found = search(builder, judge, targets, cls_only=options.cls_only, start=start, advance=advance)
-    if options.min_cosine is not None and found.figures.smallest < options.min_cosine:
+    found = found.after(before)
+    if not before and options.min_cosine is not None and not found.figures.smallest >= options.min_cosine:
         raise ExportError(_out_of_reach(options.min_cosine, found, judge))
 
-    with track(f"int8: arranging {judge.arrangement}", 1):
+    took = found.figures.milliseconds / found.steps[0].figures.milliseconds
+    with track(f"int8: arranging {judge.arrangement}, {took:.2f} times the time of the first variant tried", 1):
         model = arrange(builder.build(found.form), judge.arrangement, cls_only=options.cls_only)
     release()
     last = most_forms(builder) - 1
-    finer = None if found.place >= last else partial(_chosen, planned, targets, last)
+    # Where nothing holds, the most exact variant was tried, too, and is farther off.
+    finer = partial(_chosen, planned, targets, last, found.steps) if found.held and found.place < last else None
     facts = found.record(judge)
-    if options.min_cosine is None and len(found.steps) == 1:  # nothing was searched
+    if options.min_cosine is None:  # a step holds a time, and the same input gives the same manifest
         del facts["frontier"]
     return Quantized(model, facts, finer)
 
 
 def _out_of_reach(least: float, found: Found, judge: Judge) -> str:
-    best = max(found.steps, key=lambda step: step.figures.smallest)
+    finite = [step for step in found.steps if step.figures.finite] or list(found.steps)
+    best = max(finite, key=lambda step: step.figures.smallest)
+    probes = f"{(~judge.stress).sum()} texts held back and phrases of them"
     return (
-        f"No int8 variant reaches a cosine of {least} on {(~judge.stress).sum()} texts held back: the best reached "
-        f"{best.figures.smallest:.6f}, with the activations of {best.precise} and the weights of {best.finer} "
-        "quantization points in two parts. Ask for less with --min-cosine, or use fp16."
+        f"No int8 variant reaches a cosine of {least} on {probes}: the best reached {best.figures.smallest:.6f}, with "
+        f"the activations of {best.precise} and the weights of {best.finer} quantization points in two parts. Ask for "
+        "less with --min-cosine, or use fp16."
     )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bge_export.int8.build import Builder
 from bge_export.int8.encoder import SITES
 from bge_export.int8.form import Form, Place
-from bge_export.int8.forms import forms, most_forms, predicted_error
+from bge_export.int8.forms import cost, forms, most_forms, predicted_error
 from bge_export.int8.frontier import Figures, Judge, Step
 from bge_export.int8.tipping import tipping_points
 
@@ -32,8 +32,8 @@ WORST_PROBES = 4
 """How many stress probes are looked at then."""
 
 CAUTION = 1.3
-"""Places are skipped that are predicted to miss the targets by more than this factor, and widenings and repairs are
-tried only where everyday probes miss them by less."""
+"""Places are skipped that are predicted to miss the targets by more than this factor. Other widenings are tried only
+where the probes miss them by less."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ class Targets:
     def shortfall(self, figures: Figures) -> float:
         """Return by which factor errors are too large: 1 or less where the targets are met, infinity for NaN."""
         return max(self.everyday_shortfall(figures), _ratio(figures.smallest_stress, self.smallest_stress))
+
+    def distance(self, figures: Figures) -> tuple[float, float]:
+        """Return how far figures are from the targets: everyday probes first, whose targets count most."""
+        return max(1.0, self.everyday_shortfall(figures)), self.shortfall(figures)
 
     def everyday_shortfall(self, figures: Figures) -> float:
         """Return the same for the everyday probes alone."""
@@ -76,6 +80,7 @@ class Found:
         chosen: which of them it is.
         held: whether it meets the targets; if not, nothing does, and it comes nearest.
         layers: how many the encoder has.
+        cost: of the variant, divided by that of the fastest.
     """
 
     form: Form
@@ -84,14 +89,19 @@ class Found:
     chosen: int
     held: bool
     layers: int
+    cost: float
 
     @property
     def figures(self) -> Figures:
         """Return what the probes say of it."""
         return self.steps[self.chosen].figures
 
+    def after(self, before: tuple[Step, ...]) -> "Found":
+        """Return the same choice with the steps of an earlier search before its own."""
+        return replace(self, steps=(*before, *self.steps), chosen=len(before) + self.chosen)
+
     def record(self, judge: Judge) -> dict[str, object]:
-        """Return the choice for a manifest, and the steps with the chosen one last."""
+        """Return the choice for a manifest, and the steps with the chosen one last; only steps hold a time."""
         fastest, own = self.steps[0], self.steps[self.chosen]
         choice = {
             "place": self.place,
@@ -103,16 +113,18 @@ class Found:
             "smallest_stress": own.figures.smallest_stress,
             "precise": own.precise,
             "points": len(SITES) * self.layers,
-            "time_of_fastest": own.figures.milliseconds / fastest.figures.milliseconds,
+            "tried": len(self.steps),
+            "cost_of_fastest": self.cost,
             "size_of_fastest": own.figures.size_bytes / fastest.figures.size_bytes,
         }
-        others = [step for number, step in enumerate(self.steps) if number != self.chosen]
+        others = [step for number, step in enumerate(self.steps) if number != self.chosen and step.figures.finite]
         return {"choice": choice, "frontier": [step.record() for step in (*others, own)]}
 
 
-def most_variants(builder: Builder) -> int:
-    """Return how many variants a search tries at most."""
-    return most_forms(builder) + len(WIDENINGS) - 1 + MOST_REPAIRS
+def most_variants(builder: Builder, start: int = 0) -> int:
+    """Return how many variants a search from a place of the frontier on tries at most."""
+    widenings = len(WIDENINGS) - 1 if start == 0 else 0
+    return most_forms(builder) - start + widenings + MOST_REPAIRS
 
 
 def search(
@@ -144,13 +156,14 @@ def search(
             if targets.shortfall(attempt.steps[-1].figures) > CAUTION:
                 break
 
-        while repairs < MOST_REPAIRS and (points := attempt.tipping()):
+        nearest = attempt.nearest(place)
+        while repairs < MOST_REPAIRS and (points := attempt.tipping(nearest)):
             repairs += 1
-            if attempt.holds(attempt.tried[-1][0].with_precise(points), place):
+            if attempt.holds(attempt.tried[nearest][0].with_precise(points), place):
                 return attempt.found(-1, held=True)
+            nearest = len(attempt.steps) - 1
 
-    misses = [targets.shortfall(step.figures) for step in attempt.steps]
-    return attempt.found(misses.index(min(misses)), held=False)
+    return attempt.found(attempt.nearest(), held=False)
 
 
 class _Attempts:
@@ -161,7 +174,7 @@ class _Attempts:
     ) -> None:
         self._builder, self._judge, self._targets = builder, judge, targets
         self._cls_only, self._advance = cls_only, advance
-        self._cosines: NDArray[np.float64] = np.zeros(0)
+        self._cosines: list[NDArray[np.float64]] = []
         self.tried: list[tuple[Form, int]] = []
         self.steps: list[Step] = []
 
@@ -175,25 +188,34 @@ class _Attempts:
         predicted = predicted_error(self._builder, form)
         self.tried.append((form, place))
         self.steps.append(Step(len(form.precise), len(form.finer), form.widening, predicted, tried.figures))
-        self._cosines = tried.cosines
+        self._cosines.append(tried.cosines)
         self._advance(1)
         return self._targets.shortfall(tried.figures) <= 1
 
-    def tipping(self) -> frozenset[Place]:
-        """Return the points that tip stress probes over in the variant tried last; none where everyday probes fail."""
+    def nearest(self, place: int | None = None) -> int:
+        """Return the variant that comes nearest to the targets, of those at a place of the frontier or of all."""
+        numbers = [number for number, (_, own) in enumerate(self.tried) if place in (None, own)]
+        return min(numbers, key=lambda number: self._targets.distance(self.steps[number].figures))
+
+    def tipping(self, number: int) -> frozenset[Place]:
+        """Return the points that tip stress probes over in a variant; none where everyday probes fail."""
         judge, allowed = self._judge, 1 - self._targets.smallest_stress
-        if self._targets.everyday_shortfall(self.steps[-1].figures) > 1:
+        if self._targets.everyday_shortfall(self.steps[number].figures) > 1:
             return frozenset()
 
-        order = np.argsort(self._cosines).tolist()
-        failing = [place for place in order if judge.stress[place] and not 1 - self._cosines[place] <= allowed]
+        cosines = np.nan_to_num(self._cosines[number], nan=-1.0)
+        order = np.argsort(cosines).tolist()
+        failing = [place for place in order if judge.stress[place] and 1 - cosines[place] > allowed]
         rows = [judge.rows[place] for place in failing[:WORST_PROBES]]
-        return tipping_points(self._builder, self.tried[-1][0], judge.spec, rows, judge.pad, allowed)
+        return tipping_points(self._builder, self.tried[number][0], judge.spec, rows, judge.pad, allowed)
 
     def found(self, number: int, *, held: bool) -> Found:
         """Return one of the variants as the choice."""
         chosen = number % len(self.steps)
-        return Found(*self.tried[number], tuple(self.steps), chosen, held, len(self._builder.plans))
+        form, place = self.tried[number]
+        fastest = next(forms(self._builder, self._judge.arrangement, cls_only=self._cls_only))
+        times = cost(self._builder, form) / cost(self._builder, fastest)
+        return Found(form, place, tuple(self.steps), chosen, held, len(self._builder.plans), times)
 
 
 def _worth_trying(

@@ -5,6 +5,7 @@ token inside a short word, by the weights behind the neurons of the first layer.
 weights rounded the loss shows, and a second part of the input, for one or two products in fifty, takes it away.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -65,6 +66,7 @@ def tipping_points(
                 for later in layers[place + 1 :]:
                     state = run_layer(later, state, batch.bias).state
             loss = float((1 - (_unit(spec, state, batch) * expected).sum(-1)).max())
+            loss = math.inf if math.isnan(loss) else loss
             losses[place, name] = max(losses.get((place, name), 0.0), loss)
 
     far = sorted((point for point in losses if losses[point] > SHARE * allowed), key=lambda point: -losses[point])

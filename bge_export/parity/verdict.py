@@ -14,8 +14,9 @@ _EXPORT = "Do not use this artifact. Export again; if it stays, the exporter or 
 
 _ROUNDED = (
     "Rounding loses too much of this checkpoint in this form. Use int8, which follows the checkpoint up to its most "
-    "exact variant, or a wider precision; --calibration takes texts like yours. To accept it knowingly, give limits of "
-    "your own (--thresholds): an export leaves such a file beside what it refused."
+    "exact variant (--min-cosine asks for more), or a wider precision (--precision, or transformersjs --dtypes); "
+    "--calibration takes texts like yours. To accept it knowingly, give limits of your own (--thresholds): an export "
+    "leaves such a file beside what it refused."
 )
 _FLOATS = ("fp32", "fp16", "bf16")
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from bge_export.commands import export_model, judge_report
+from bge_export.contracts import Artifact
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.manifest import read_manifest
+from bge_export.parity import compare
 from bge_export.parity.policy import ThresholdPolicy
 
 TABLE = "max_norm_error = 0.1\nmin_batch_cosine = 0.5\n"
@@ -61,6 +63,34 @@ def test_a_refused_target_leaves_the_folder_that_it_should_have_joined(
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+def test_a_refused_target_does_not_replace_the_proven_one_of_its_name(tiny: Path, tmp_path: Path, strict: Path) -> None:
+    out = tmp_path / "out"
+    easy = tmp_path / "easy.toml"
+    easy.write_text(strict.read_text().replace("0.9999", "0.1"))
+    export_model(OnnxExporter(), str(tiny), out, precisions=["fp32", "q4"], thresholds=easy)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp32", "q4"], thresholds=strict, overwrite=True)
+    assert done.place == tmp_path / "out.refused"
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_target_that_was_measured_nowhere_takes_no_other_with_it(
+    tiny: Path, tmp_path: Path, strict: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it was measured nowhere names no lane."""
+    whole = compare.measure
+
+    def breaking(artifact: Artifact, *arguments: object, **options: object) -> object:
+        lanes = whole(artifact, *arguments, **options)  # type: ignore[arg-type]
+        if str(artifact.target) != "onnx-q4":
+            return lanes
+        return [lane.model_copy(update={"rows": (), "failed": "failed: crashed"}) for lane in lanes]
+
+    monkeypatch.setattr(compare, "measure", breaking)
+    done = export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["fp32", "q4"], thresholds=strict)
+    assert (targets(done.place), done.refused) == (["onnx-fp32"], tmp_path / "out.refused")
+
+
 def test_a_folder_is_extended_by_what_is_proven(tiny: Path, tmp_path: Path, strict: Path) -> None:
     out = tmp_path / "out"
     export_model(OnnxExporter(), str(tiny), out, precisions=["fp32"], thresholds=strict)
@@ -102,7 +132,8 @@ def test_the_last_lines_say_which_is_which(bge, tiny: Path, tmp_path: Path, stri
     )
     what = r"onnx-q4 \(0\.\d MB, everyday 0\.\d+, stress 0\.\d+\)"
     assert re.fullmatch(rf"{tmp_path / 'out.refused'}: refused: {what}; left here to look at\.", refused)
-    assert accept.endswith(f"--thresholds {tmp_path / 'out.refused/bge_export.limits.toml'}")
+    limits = tmp_path / "out.refused/bge_export.limits.toml"
+    assert accept.endswith(f"--thresholds {limits} (and this command --overwrite)")
 
 
 def test_machines_are_told_both_folders(bge, tiny: Path, tmp_path: Path, strict: Path) -> None:

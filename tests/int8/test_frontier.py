@@ -40,7 +40,7 @@ def test_in_openvino_too_no_product_of_the_exact_end_can_overflow(tiny: Path, tm
 
 
 def test_a_cosine_that_no_variant_holds_is_refused_with_the_best(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"held back: the best reached 0\.99"):
+    with pytest.raises(ExportError, match=r"held back and phrases of them: the best reached 0\.99"):
         export(tiny, tmp_path / "out", Int8Options(min_cosine=1.0))
     assert not (tmp_path / "out").exists()
 
@@ -64,5 +64,5 @@ def test_the_variants_tried_are_printed(bge, tiny: Path, tmp_path: Path) -> None
     done = bge("onnx", tiny, "-o", tmp_path / "out", "--quantize", "int8", "--min-cosine", "0.9995", "--no-check")
     assert done.returncode == 0, done.stderr
     assert "onnx-int8: variants tried on probe texts" in done.stdout
-    assert "quantization points are in two parts" in done.stdout
-    assert "times as long as the fastest variant" in done.stdout
+    assert "matrix products (quantization points) are rounded in two parts" in done.stdout
+    assert "times the multiplications of the fastest variant" in done.stdout

@@ -49,6 +49,7 @@ def form_of(count: int) -> Form:
 def choose(monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(case: Case, start: int = 0) -> Found:
         monkeypatch.setattr(searching, "forms", lambda *_, **__: iter(case.forms))
+        monkeypatch.setattr(searching, "cost", lambda _, form: 1.0 + len(form.precise) / 10)
         monkeypatch.setattr(searching, "predicted_error", lambda _, form: 0.01 / 2 ** len(form.precise))
         monkeypatch.setattr(searching, "tipping_points", lambda *_: case.points)
         two: Any = case
@@ -108,14 +109,43 @@ def test_a_search_may_start_at_the_most_exact_variant(choose) -> None:
 
 
 def test_the_record_has_the_taken_variant_last(choose) -> None:
-    case = Case({(0, 1.0): COARSE}, LOST, FRONTIER)
+    worse = Figures(0.98, 0.999, 0.995, 1.0, 100)
+    case = Case({(0, 1.0): COARSE}, worse, FRONTIER)
     found = choose(case)
     judge: Any = case
     record = found.record(judge)
     steps: Any = record["frontier"]
-    assert len(steps) == len(found.steps)
+    assert len(steps) == len(found.steps) > 1
     assert steps[-1]["smallest"] == COARSE.smallest
-    assert record["choice"]["time_of_fastest"] == 1.0  # type: ignore[index]
+    assert (record["choice"]["cost_of_fastest"], record["choice"]["tried"]) == (1.0, len(steps))  # type: ignore[index]
+
+
+def test_variants_whose_vectors_are_not_finite_are_not_recorded(choose) -> None:
+    """A manifest holds no NaN: a folder that passed could not be read."""
+    case = Case({(0, 1.0): COARSE}, LOST, FRONTIER)
+    judge: Any = case
+    steps: Any = choose(case).record(judge)["frontier"]
+    assert [step["smallest"] for step in steps] == [COARSE.smallest]
+
+
+def test_a_second_search_keeps_the_steps_of_the_first(choose) -> None:
+    """The size of the fastest variant is of the first search's."""
+    case = Case({(0, 1.0): COARSE}, GOOD, FRONTIER)
+    first = choose(case)
+    again = choose(case, start=len(FRONTIER) - 1).after(first.steps)
+    judge: Any = case
+    record = again.record(judge)
+    assert record["choice"]["tried"] == len(first.steps) + 1  # type: ignore[index]
+    assert record["choice"]["cost_of_fastest"] > 1  # type: ignore[index]
+    assert len(record["frontier"]) == len(first.steps) + 1  # type: ignore[arg-type]
+
+
+def test_a_repair_starts_from_the_best_widening(choose) -> None:
+    slightly = Figures(0.9985, 0.9995, 1 - 0.01 * CAUTION * 0.99, 1.0, 100)
+    narrow = Figures(0.9979, 0.9995, 0.995, 1.0, 100)
+    given = {(0, WIDENINGS[0]): slightly, (0, WIDENINGS[1]): narrow, (0, WIDENINGS[2]): narrow}
+    found = choose(Case(given, GOOD, FRONTIER, frozenset({(0, "qkv")})))
+    assert (found.form.widening, len(found.form.precise), found.place) == (WIDENINGS[0], 1, 0)
 
 
 @pytest.mark.parametrize(
