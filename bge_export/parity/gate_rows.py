@@ -50,11 +50,12 @@ def _reference_failures(
             _at_least(row, limits),
             would_pass=cosine_figure(row.cosine) if (row.cosine or 0) > 0 else None,
             figure=row.cosine,
+            kind=row.kind if limits.by_kind else None,
         )
         if row.nearest != row.id and not _below(row.nearest_cosine, least):
             yield fail("swapped-rows", f"the vector of text {row.nearest!r}", f"that of {row.id!r}")
 
-    relative = None if row.max_abs is None or not row.reference_norm > 0 else row.max_abs / row.reference_norm
+    relative = relative_difference(row)
     if limits.max_abs is not None and _above(relative, limits.max_abs):
         got, needed = f"difference {difference_figure(relative)}", f"at most {limits.max_abs}"
         yield fail("max-abs", got, needed, would_pass=_wider(relative), figure=relative)
@@ -166,6 +167,11 @@ def _above(value: float | None, limit: float) -> bool:
 
 def _norm_error(norm: float | None, reference: float) -> float | None:
     return None if norm is None or not reference > 0 else abs(norm - reference) / reference
+
+
+def relative_difference(row: RowParity) -> float | None:
+    """Return the largest difference of a row's vector, for a reference of norm 1; None where there is none."""
+    return None if row.max_abs is None or not row.reference_norm > 0 else row.max_abs / row.reference_norm
 
 
 def _wider(value: float | None) -> str | None:

@@ -81,8 +81,12 @@ class ThresholdPolicy:
 
     def limits_for(self, target: str, runtime: str, device: str) -> Limits | None:
         """Return the limits of a lane, the more specific ones first; None where the file has none."""
-        specific = self.tables.get(f"{target}@{runtime}:{device}")
-        return specific if specific is not None else self.tables.get(target)
+        return self.tables.get(self.table_of(target, runtime, device))
+
+    def table_of(self, target: str, runtime: str, device: str) -> str:
+        """Return the name of the table that holds for a lane: its own where there is one, else the target's."""
+        specific = f"{target}@{runtime}:{device}"
+        return specific if specific in self.tables else target
 
     @classmethod
     def read(cls, path: Path) -> "ThresholdPolicy":

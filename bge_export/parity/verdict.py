@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bge_export.corpus import Kind
 from bge_export.parity.figures import escaped
 
 _AGAIN = "Measure again with: bge-export parity FOLDER --reference MODEL"
@@ -70,6 +71,7 @@ class Failure:
         would_pass: the limit that would have let it pass, where one could.
         message: all of that as a sentence, on one line.
         figure: the measured figure as a number, where the limit is of one.
+        kind: of the text, where its kind decides its limit.
     """
 
     rule: str
@@ -81,6 +83,7 @@ class Failure:
     would_pass: str | None
     message: str
     figure: float | None = None
+    kind: Kind | None = None
 
     @property
     def target(self) -> str:
@@ -125,6 +128,7 @@ def failure(
     text: str | None = None,
     would_pass: str | None = None,
     figure: float | None = None,
+    kind: Kind | None = None,
 ) -> Failure:
     """Return a failure with its sentence: where, what was found, what is needed."""
     where = [lane] if lane else []
@@ -132,4 +136,4 @@ def failure(
         where.append(f"text '{row}'" + (f" ({text})" if text else ""))
     loosened = f"; a limit of {would_pass} would pass" if would_pass is not None else ""
     message = f"{', '.join(where) or 'report'}: {rule}: {got}; needed: {needed}{loosened}"
-    return Failure(rule, lane, row, text, got, needed, would_pass, escaped(message), figure)
+    return Failure(rule, lane, row, text, got, needed, would_pass, escaped(message), figure, kind)
