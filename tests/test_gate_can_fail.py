@@ -800,6 +800,29 @@ def test_a_language_of_one_kind_in_one_lane_and_of_another_in_the_next():
     assert judge(both, ROUNDED_POLICY, KINDS).passed
 
 
+ALL_STRESS = Corpus("stress.txt", tuple(replace(text, kind="stress") for text in CORPUS.texts))
+UNKNOWN = Corpus("chinese.txt", tuple(Text(f"zh{n}", "天气" * n, "", language="zh") for n in range(1, 5)))
+
+
+@pytest.mark.parametrize("corpus", [ALL_STRESS, UNKNOWN])
+def test_rounded_weights_without_any_everyday_text_are_refused(corpus):
+    """Each row keeps its limit, which is the looser one: nothing is known of what people embed."""
+    verdict = judge(report_of(corpus=corpus, artifacts=[INT8]), ROUNDED_POLICY, corpus)
+    assert rules(verdict) == {"no-texts"}
+    assert "no everyday text for this checkpoint; needed: at least one" in refusal(verdict, "no-texts").message
+    assert "onnx-int8" in refusal(verdict, "no-texts").lane
+
+
+@pytest.mark.parametrize("corpus", [ALL_STRESS, UNKNOWN])
+def test_floats_have_one_limit_and_need_no_everyday_text(corpus):
+    assert judge(report_of(corpus=corpus), POLICY, corpus).passed
+
+
+def test_a_language_is_everyday_text_enough_for_a_checkpoint_that_knows_it():
+    report = report_of(corpus=UNKNOWN, artifacts=[INT8], tokenizer=load_chinese_tokenizer)
+    assert judge(report, ROUNDED_POLICY, UNKNOWN).passed
+
+
 def with_norms(*factors: float):
     """Return a report of rounded weights and of a checkpoint that does not normalise, norms off by factors in turn."""
     report = rounded()

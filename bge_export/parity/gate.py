@@ -122,6 +122,8 @@ def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, co
     if limits is None:
         yield failure("unknown-target", f"no limits for {lane.target}", f'a table ["{lane.target}"]', lane=lane.name)
         return
+    if limits.by_kind and not any(row.kind == "everyday" for row in lane.rows):
+        yield failure("no-texts", "no everyday text for this checkpoint", "at least one", lane=lane.name)
     refused = [bad for row in lane.rows for bad in judge_row(row, lane, limits)]
     yield from refused
     yield from judge_shift(lane, limits)

@@ -23,7 +23,7 @@ _FLOATS = ("fp32", "fp16", "bf16")
 RULES: Mapping[str, str] = {
     "edited-report": f"A report is never edited. {_AGAIN}",
     "inconsistent": f"No measurement gives this. {_AGAIN}",
-    "no-texts": "Nothing compared is nothing proven. Give a file with texts.",
+    "no-texts": "Nothing compared is nothing proven. Give a file with texts, some of which people would embed (everyday).",
     "other-texts": "Judge with the texts that were measured (--texts), or measure these.",
     "no-lanes": f"Nothing compared is nothing proven. {_AGAIN}",
     "not-measured": "Measure it with a runtime that reads it, or take it out of the folder.",
