@@ -577,6 +577,17 @@ def test_rows_of_a_lane_that_could_not_run(field):
     refusal(judge(with_lane(GOOD, **{field: "why not"}), POLICY, CORPUS), "inconsistent")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_figure_that_is_no_finite_number_is_none(precision):
+    """A reference so short that a division by it leaves the numbers there are."""
+    report = report_of(artifacts=[artifact_of(precision)])
+    spec = report.spec.model_copy(update={"normalize": False})
+    report = with_lane(report.model_copy(update={"spec": spec}), spec=spec)
+    verdict = judge(with_row(report, 2, reference_norm=5e-324), POLICY_OF_ALL, CORPUS)
+    refusal(verdict, "norm", "t2")
+    assert all(bad.figure is None or np.isfinite(bad.figure) for bad in verdict.failures)
+
+
 # Limits.
 
 
@@ -690,6 +701,7 @@ def test_counts_of_pairs_that_no_file_gives(changes):
 
 # Two kinds of text: where weights are rounded, each has a limit of its own.
 
+POLICY_OF_ALL = ThresholdPolicy((), {"onnx-int8": LIMITS, "onnx-fp32": LIMITS})
 KINDS = Corpus(
     "kinds.jsonl",
     (

@@ -100,7 +100,7 @@ def _lane_set_failures(report: ParityReport) -> Iterator[Failure]:
 
 
 def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, corpus: Corpus) -> Iterator[Failure]:
-    """Yield what refuses one lane, its rows included."""
+    """Yield what refuses one lane, its rows included, if it has any."""
     if lane.target.startswith(CHECKPOINT) and lane.artifact_digest != report.checkpoint.digest:
         got = f"another checkpoint, {lane.artifact_digest[:12]}"
         yield failure("other-bytes", got, report.checkpoint.digest[:12], lane=lane.name)
@@ -114,8 +114,12 @@ def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, co
     if silent == bool(lane.rows):
         got = "rows of a lane that could not run" if silent else "no rows, and no reason why"
         yield failure("inconsistent", got, "rows, or the reason why there are none", lane=lane.name)
-    if not lane.rows:
-        return
+    if lane.rows:
+        yield from _measured_failures(lane, report, policy, corpus)
+
+
+def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, corpus: Corpus) -> Iterator[Failure]:
+    """Yield what refuses the rows of a lane, one by one and together."""
     if report.texts.digest == corpus.digest:
         yield from _row_set_failures(lane, corpus)
     limits = policy.limits_for(lane.target, lane.runtime, lane.device)

@@ -1,5 +1,6 @@
 """What the gate says: passed, or every reason why not."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ _FLOATS = ("fp32", "fp16", "bf16")
 RULES: Mapping[str, str] = {
     "edited-report": f"A report is never edited. {_AGAIN}",
     "inconsistent": f"No measurement gives this. {_AGAIN}",
-    "no-texts": "Nothing compared is nothing proven. Give a file with texts, some of which people would embed (everyday).",
+    "no-texts": "Nothing compared is nothing proven. Give a file with texts, some of them everyday ones.",
     "other-texts": "Judge with the texts that were measured (--texts), or measure these.",
     "no-lanes": f"Nothing compared is nothing proven. {_AGAIN}",
     "not-measured": "Measure it with a runtime that reads it, or take it out of the folder.",
@@ -70,7 +71,7 @@ class Failure:
         needed: the limit, or what should have been there.
         would_pass: the limit that would have let it pass, where one could.
         message: all of that as a sentence, on one line.
-        figure: the measured figure as a number, where the limit is of one.
+        figure: the measured figure as a finite number, where the limit is of one and there is such a number.
         kind: of the text, where its kind decides its limit.
     """
 
@@ -136,4 +137,5 @@ def failure(
         where.append(f"text '{row}'" + (f" ({text})" if text else ""))
     loosened = f"; a limit of {would_pass} would pass" if would_pass is not None else ""
     message = f"{', '.join(where) or 'report'}: {rule}: {got}; needed: {needed}{loosened}"
-    return Failure(rule, lane, row, text, got, needed, would_pass, escaped(message), figure, kind)
+    known = figure if figure is not None and math.isfinite(figure) else None
+    return Failure(rule, lane, row, text, got, needed, would_pass, escaped(message), known, kind)
