@@ -181,7 +181,8 @@ def _limits(path: Path, name: str, table: object) -> Limits:
         return Limits.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) or "''" for part in first["loc"])
         # What is wrong between two fields belongs to neither: the limits say it in a sentence of their own.
-        reason = f"{field}: {first['msg']}. Every limit must be there." if field else str(first["ctx"]["error"])
+        between = first["type"] == "value_error" and not first["loc"]
+        reason = str(first["ctx"]["error"]) if between else f"{field}: {first['msg']}. Every limit must be there."
         raise PolicyError(f'{path}: ["{name}"] {reason}') from error
