@@ -859,6 +859,61 @@ def test_norms_that_are_all_off_by_one_percent_one_way_are_refused(factor):
     assert rules(judge(with_norms(factor), ROUNDED_POLICY, KINDS)) == {"norm-shift"}
 
 
+def with_other_norms(policy_name: str, factor: float, where: str) -> Verdict:
+    """Judge norms that are right alone and off by a factor in batches of one shape, or in what a client embeds."""
+    report = with_norms(1.0)
+    (lane,) = report.lanes
+    rows = []
+    for row in lane.rows:
+        client = ClientRow(tokens=row.tokens, tokens_equal=True, finite=True, cosine=1.0, norm=2.0)
+        changes = {"client": client.model_copy(update={"norm": 2 * factor})} if where == "client" else {}
+        if where in row.batch_norm:
+            changes = {"batch_norm": {**row.batch_norm, where: 2 * factor}}
+        rows.append(row.model_copy(update=changes))
+    report = with_lane(report, rows=tuple(rows))
+    return judge(report, ThresholdPolicy((), {"onnx-int8": NORM_LIMITS[policy_name]}), KINDS)
+
+
+NORM_LIMITS = {"alike": ROUNDED, "one vector": ROUNDED.model_copy(update={"min_batch_cosine": 0.999999})}
+
+
+@pytest.mark.parametrize("factor", [1.04, 0.96])
+@pytest.mark.parametrize("where", ["4", "16-sorted", "8-long", "client"])
+def test_norms_that_are_off_one_way_only_in_batches_or_at_a_client_are_refused(where, factor):
+    verdict = with_other_norms("alike", factor, where)
+    assert rules(verdict) == {"norm-shift"}
+    assert ("client's own" if where == "client" else repr(where)) in refusal(verdict, "norm-shift").message
+    assert with_other_norms("alike", 1.004 if factor > 1 else 0.996, where).passed
+
+
+@pytest.mark.parametrize("factor", [1.001, 0.999])
+@pytest.mark.parametrize("where", ["4", "16-sorted", "8-long"])
+def test_a_text_that_has_one_vector_has_one_norm_in_every_batch(where, factor):
+    assert rules(with_other_norms("one vector", factor, where)) == {"batch-norm"}
+    assert with_other_norms("alike", factor, where).passed
+    assert with_other_norms("one vector", 1.000001, where).passed
+
+
+def test_a_few_rounded_texts_in_a_batch_of_their_own_are_no_shift():
+    """They may be off by what rounding moves norms; in that batch they are as they are alone."""
+    report = with_norms(1.0)
+    (lane,) = report.lanes
+    rows = []
+    for number, row in enumerate(lane.rows):
+        if number < 3:
+            changes = {"norm": 2.08, "batch_norm": dict.fromkeys(row.batch_norm, 2.08)}
+        else:
+            kept = ("4", "16-sorted")
+            changes = {
+                "batch_norm": {shape: row.batch_norm[shape] for shape in kept},
+                "batch_cosine": {shape: row.batch_cosine[shape] for shape in kept},
+            }
+        rows.append(row.model_copy(update=changes))
+    assert "8-long" in rows[0].batch_norm
+    verdict = judge(with_lane(report, rows=tuple(rows)), ROUNDED_POLICY, KINDS)
+    assert verdict.passed, verdict.failures
+
+
 def test_a_norm_that_is_farther_off_than_rounding_moves_it_is_refused():
     assert rules(judge(with_norms(1.0, 1.0, 1.0, 1.1), ROUNDED_POLICY, KINDS)) == {"norm", "batch-norm"}
 

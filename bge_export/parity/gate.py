@@ -1,7 +1,8 @@
 """Every "no" of the report as a whole and of its lanes. It says nothing else.
 
-`gate_rows` has those of a single text, `gate_kinds` those of its kind, `gate_pairs` those of int8 weights,
-`gate_places` those of what should have been measured and was not, `gate_folder` those of the folder at hand.
+`gate_rows` has those of a single text, `gate_norms` those of norms in batches and of all texts together, `gate_kinds`
+those of a text's kind, `gate_pairs` those of int8 weights, `gate_places` those of what should have been measured and
+was not, `gate_folder` those of the folder at hand.
 
 Nothing is averaged: each row is judged by itself. Nothing passes by being absent: no texts, no lanes, no rows, no
 limits, no runtime, no number. All rules run, so that one refusal does not hide another.
@@ -16,9 +17,10 @@ from bge_export.corpus import Corpus
 from bge_export.parity.figures import excerpt
 from bge_export.parity.gate_folder import CHECKPOINT, folder_failures
 from bge_export.parity.gate_kinds import kind_failures
+from bge_export.parity.gate_norms import judge_shift
 from bge_export.parity.gate_pairs import pair_failures
 from bge_export.parity.gate_places import request_failures, requirement_failures, unmeasured
-from bge_export.parity.gate_rows import judge_client, judge_row, judge_shift
+from bge_export.parity.gate_rows import judge_client, judge_row
 from bge_export.parity.limits import Limits
 from bge_export.parity.policy import Requirement, ThresholdPolicy
 from bge_export.parity.report import Lane, ParityReport
