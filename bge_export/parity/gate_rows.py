@@ -5,7 +5,7 @@ from functools import partial
 
 from bge_export.parity.batches import EVERY_TEXT
 from bge_export.parity.client_tokens import kinds_of
-from bge_export.parity.figures import cosine_figure, difference_figure
+from bge_export.parity.figures import cosine_figure, difference_figure, excerpt
 from bge_export.parity.gate_norms import above, batch_norm_failures, relative_error, wider
 from bge_export.parity.limits import Limits
 from bge_export.parity.report import ClientRow, Lane, RowParity
@@ -53,7 +53,9 @@ def _reference_failures(
             kind=row.kind if limits.by_kind else None,
         )
         if row.nearest != row.id and not _below(row.nearest_cosine, least):
-            yield fail("swapped-rows", f"the vector of text {row.nearest!r}", f"that of {row.id!r}")
+            yield fail(
+                "swapped-rows", f"the vector of text {excerpt(str(row.nearest))!r}", f"that of {excerpt(row.id)!r}"
+            )
 
     relative = relative_difference(row)
     if limits.max_abs is not None and above(relative, limits.max_abs):
@@ -110,7 +112,13 @@ def judge_client(
     least = limits.least_cosine(row.kind)
     if _below(client.cosine, least) and not (artifacts_own and _below(row.cosine, least)):
         got = f"cosine {cosine_figure(client.cosine)} of the client's own embedding"
-        yield fail("client-cosine", got, _at_least(row, limits), figure=client.cosine)
+        yield fail(
+            "client-cosine",
+            got,
+            _at_least(row, limits),
+            figure=client.cosine,
+            kind=row.kind if limits.by_kind else None,
+        )
     error = relative_error(client.norm, row.reference_norm)
     longest = limits.norm_error(normalized=lane.spec.normalize)
     if above(error, longest):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bge_export.corpus import Kind
-from bge_export.parity.figures import escaped
+from bge_export.parity.figures import escaped, excerpt
 
 _AGAIN = "Measure again with: bge-export parity FOLDER --reference MODEL"
 _OTHER_IN_BATCHES = (
@@ -65,7 +65,7 @@ class Failure:
     Attributes:
         rule: a key of `RULES`.
         lane: the lane's name, or "" where the whole report is refused.
-        row: the text's id, where one row is refused.
+        row: the text's id, where one row is refused; whole, while messages hold its first characters.
         text: its first characters, as they are.
         got: the measured figure, never rounded towards passing.
         needed: the limit, or what should have been there.
@@ -134,7 +134,7 @@ def failure(
     """Return a failure with its sentence: where, what was found, what is needed."""
     where = [lane] if lane else []
     if row is not None:
-        where.append(f"text '{row}'" + (f" ({text})" if text else ""))
+        where.append(f"text '{excerpt(row)}'" + (f" ({text})" if text else ""))
     loosened = f"; a limit of {would_pass} would pass" if would_pass is not None else ""
     message = f"{', '.join(where) or 'report'}: {rule}: {got}; needed: {needed}{loosened}"
     known = figure if figure is not None and math.isfinite(figure) else None
