@@ -577,6 +577,17 @@ def test_rows_of_a_lane_that_could_not_run(field):
     refusal(judge(with_lane(GOOD, **{field: "why not"}), POLICY, CORPUS), "inconsistent")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_figure_that_is_no_finite_number_is_none(precision):
+    """A reference so short that a division by it leaves the numbers there are."""
+    report = report_of(artifacts=[artifact_of(precision)])
+    spec = report.spec.model_copy(update={"normalize": False})
+    report = with_lane(report.model_copy(update={"spec": spec}), spec=spec)
+    verdict = judge(with_row(report, 2, reference_norm=5e-324), POLICY_OF_ALL, CORPUS)
+    refusal(verdict, "norm", "t2")
+    assert all(bad.figure is None or np.isfinite(bad.figure) for bad in verdict.failures)
+
+
 # Limits.
 
 
@@ -690,6 +701,7 @@ def test_counts_of_pairs_that_no_file_gives(changes):
 
 # Two kinds of text: where weights are rounded, each has a limit of its own.
 
+POLICY_OF_ALL = ThresholdPolicy((), {"onnx-int8": LIMITS, "onnx-fp32": LIMITS})
 KINDS = Corpus(
     "kinds.jsonl",
     (
@@ -800,6 +812,29 @@ def test_a_language_of_one_kind_in_one_lane_and_of_another_in_the_next():
     assert judge(both, ROUNDED_POLICY, KINDS).passed
 
 
+ALL_STRESS = Corpus("stress.txt", tuple(replace(text, kind="stress") for text in CORPUS.texts))
+UNKNOWN = Corpus("chinese.txt", tuple(Text(f"zh{n}", "天气" * n, "", language="zh") for n in range(1, 5)))
+
+
+@pytest.mark.parametrize("corpus", [ALL_STRESS, UNKNOWN])
+def test_rounded_weights_without_any_everyday_text_are_refused(corpus):
+    """Each row keeps its limit, which is the looser one: nothing is known of what people embed."""
+    verdict = judge(report_of(corpus=corpus, artifacts=[INT8]), ROUNDED_POLICY, corpus)
+    assert rules(verdict) == {"no-texts"}
+    assert "no everyday text for this checkpoint; needed: at least one" in refusal(verdict, "no-texts").message
+    assert "onnx-int8" in refusal(verdict, "no-texts").lane
+
+
+@pytest.mark.parametrize("corpus", [ALL_STRESS, UNKNOWN])
+def test_floats_have_one_limit_and_need_no_everyday_text(corpus):
+    assert judge(report_of(corpus=corpus), POLICY, corpus).passed
+
+
+def test_a_language_is_everyday_text_enough_for_a_checkpoint_that_knows_it():
+    report = report_of(corpus=UNKNOWN, artifacts=[INT8], tokenizer=load_chinese_tokenizer)
+    assert judge(report, ROUNDED_POLICY, UNKNOWN).passed
+
+
 def with_norms(*factors: float):
     """Return a report of rounded weights and of a checkpoint that does not normalise, norms off by factors in turn."""
     report = rounded()
@@ -822,6 +857,61 @@ def test_norms_that_are_not_normalised_may_be_rounded_both_ways():
 @pytest.mark.parametrize("factor", [1.01, 0.99])
 def test_norms_that_are_all_off_by_one_percent_one_way_are_refused(factor):
     assert rules(judge(with_norms(factor), ROUNDED_POLICY, KINDS)) == {"norm-shift"}
+
+
+def with_other_norms(policy_name: str, factor: float, where: str) -> Verdict:
+    """Judge norms that are right alone and off by a factor in batches of one shape, or in what a client embeds."""
+    report = with_norms(1.0)
+    (lane,) = report.lanes
+    rows = []
+    for row in lane.rows:
+        client = ClientRow(tokens=row.tokens, tokens_equal=True, finite=True, cosine=1.0, norm=2.0)
+        changes = {"client": client.model_copy(update={"norm": 2 * factor})} if where == "client" else {}
+        if where in row.batch_norm:
+            changes = {"batch_norm": {**row.batch_norm, where: 2 * factor}}
+        rows.append(row.model_copy(update=changes))
+    report = with_lane(report, rows=tuple(rows))
+    return judge(report, ThresholdPolicy((), {"onnx-int8": NORM_LIMITS[policy_name]}), KINDS)
+
+
+NORM_LIMITS = {"alike": ROUNDED, "one vector": ROUNDED.model_copy(update={"min_batch_cosine": 0.999999})}
+
+
+@pytest.mark.parametrize("factor", [1.04, 0.96])
+@pytest.mark.parametrize("where", ["4", "16-sorted", "8-long", "client"])
+def test_norms_that_are_off_one_way_only_in_batches_or_at_a_client_are_refused(where, factor):
+    verdict = with_other_norms("alike", factor, where)
+    assert rules(verdict) == {"norm-shift"}
+    assert ("client's own" if where == "client" else repr(where)) in refusal(verdict, "norm-shift").message
+    assert with_other_norms("alike", 1.004 if factor > 1 else 0.996, where).passed
+
+
+@pytest.mark.parametrize("factor", [1.001, 0.999])
+@pytest.mark.parametrize("where", ["4", "16-sorted", "8-long"])
+def test_a_text_that_has_one_vector_has_one_norm_in_every_batch(where, factor):
+    assert rules(with_other_norms("one vector", factor, where)) == {"batch-norm"}
+    assert with_other_norms("alike", factor, where).passed
+    assert with_other_norms("one vector", 1.000001, where).passed
+
+
+def test_a_few_rounded_texts_in_a_batch_of_their_own_are_no_shift():
+    """They may be off by what rounding moves norms; in that batch they are as they are alone."""
+    report = with_norms(1.0)
+    (lane,) = report.lanes
+    rows = []
+    for number, row in enumerate(lane.rows):
+        if number < 3:
+            changes = {"norm": 2.08, "batch_norm": dict.fromkeys(row.batch_norm, 2.08)}
+        else:
+            kept = ("4", "16-sorted")
+            changes = {
+                "batch_norm": {shape: row.batch_norm[shape] for shape in kept},
+                "batch_cosine": {shape: row.batch_cosine[shape] for shape in kept},
+            }
+        rows.append(row.model_copy(update=changes))
+    assert "8-long" in rows[0].batch_norm
+    verdict = judge(with_lane(report, rows=tuple(rows)), ROUNDED_POLICY, KINDS)
+    assert verdict.passed, verdict.failures
 
 
 def test_a_norm_that_is_farther_off_than_rounding_moves_it_is_refused():

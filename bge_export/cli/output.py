@@ -1,6 +1,7 @@
 """What commands print: results on standard output, progress on standard error."""
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -84,9 +85,24 @@ def out() -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON object, in JSON's own escapes where standard output lacks a character."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    print(text if can_hold(text, sys.stdout) else json.dumps(value, indent=2))
+    """Print one JSON object, in JSON's own escapes where standard output lacks a character.
+
+    JSON has no NaN and no infinity: a number that does not exist is null.
+    """
+    known = _without_lost_numbers(value)
+    text = json.dumps(known, indent=2, ensure_ascii=False, allow_nan=False)
+    print(text if can_hold(text, sys.stdout) else json.dumps(known, indent=2, allow_nan=False))
+
+
+def _without_lost_numbers(value: object) -> object:
+    """Return what is printed as JSON with None for each number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_lost_numbers(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_lost_numbers(one) for one in value]
+    return value
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Every "no" of the report as a whole and of its lanes. It says nothing else.
 
-`gate_rows` has those of a single text, `gate_kinds` those of its kind, `gate_pairs` those of int8 weights,
-`gate_places` those of what should have been measured and was not, `gate_folder` those of the folder at hand.
+`gate_rows` has those of a single text, `gate_norms` those of norms in batches and of all texts together, `gate_kinds`
+those of a text's kind, `gate_pairs` those of int8 weights, `gate_places` those of what should have been measured and
+was not, `gate_folder` those of the folder at hand.
 
 Nothing is averaged: each row is judged by itself. Nothing passes by being absent: no texts, no lanes, no rows, no
 limits, no runtime, no number. All rules run, so that one refusal does not hide another.
@@ -16,9 +17,10 @@ from bge_export.corpus import Corpus
 from bge_export.parity.figures import excerpt
 from bge_export.parity.gate_folder import CHECKPOINT, folder_failures
 from bge_export.parity.gate_kinds import kind_failures
+from bge_export.parity.gate_norms import judge_shift
 from bge_export.parity.gate_pairs import pair_failures
 from bge_export.parity.gate_places import request_failures, requirement_failures, unmeasured
-from bge_export.parity.gate_rows import judge_client, judge_row, judge_shift
+from bge_export.parity.gate_rows import judge_client, judge_row
 from bge_export.parity.limits import Limits
 from bge_export.parity.policy import Requirement, ThresholdPolicy
 from bge_export.parity.report import Lane, ParityReport
@@ -100,7 +102,7 @@ def _lane_set_failures(report: ParityReport) -> Iterator[Failure]:
 
 
 def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, corpus: Corpus) -> Iterator[Failure]:
-    """Yield what refuses one lane, its rows included."""
+    """Yield what refuses one lane, its rows included, if it has any."""
     if lane.target.startswith(CHECKPOINT) and lane.artifact_digest != report.checkpoint.digest:
         got = f"another checkpoint, {lane.artifact_digest[:12]}"
         yield failure("other-bytes", got, report.checkpoint.digest[:12], lane=lane.name)
@@ -114,14 +116,20 @@ def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, co
     if silent == bool(lane.rows):
         got = "rows of a lane that could not run" if silent else "no rows, and no reason why"
         yield failure("inconsistent", got, "rows, or the reason why there are none", lane=lane.name)
-    if not lane.rows:
-        return
+    if lane.rows:
+        yield from _measured_failures(lane, report, policy, corpus)
+
+
+def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, corpus: Corpus) -> Iterator[Failure]:
+    """Yield what refuses the rows of a lane, one by one and together."""
     if report.texts.digest == corpus.digest:
         yield from _row_set_failures(lane, corpus)
     limits = policy.limits_for(lane.target, lane.runtime, lane.device)
     if limits is None:
         yield failure("unknown-target", f"no limits for {lane.target}", f'a table ["{lane.target}"]', lane=lane.name)
         return
+    if limits.by_kind and not any(row.kind == "everyday" for row in lane.rows):
+        yield failure("no-texts", "no everyday text for this checkpoint", "at least one", lane=lane.name)
     refused = [bad for row in lane.rows for bad in judge_row(row, lane, limits)]
     yield from refused
     yield from judge_shift(lane, limits)

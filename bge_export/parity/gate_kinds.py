@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from bge_export.corpus import Corpus
+from bge_export.parity.figures import excerpt
 from bge_export.parity.report import ParityReport
 from bge_export.parity.verdict import Failure, failure
 
@@ -22,7 +23,7 @@ def kind_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
             if text is None:
                 continue  # an extra row, which is refused as such
             if text.language and text.kind == "everyday":
-                found.setdefault(text.language, {}).setdefault(row.kind, f"{row.id!r} in {lane.name}")
+                found.setdefault(text.language, {}).setdefault(row.kind, f"{excerpt(row.id)!r} in {lane.name}")
             elif row.kind != text.kind:
                 got, needed = f"a text called {row.kind}", f"{text.kind}, which it is in {corpus.name}"
                 yield failure("inconsistent", got, needed, lane=lane.name, row=row.id, text=row.text)

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from functools import partial
-from statistics import median
 
 from bge_export.parity.batches import EVERY_TEXT
 from bge_export.parity.client_tokens import kinds_of
-from bge_export.parity.figures import cosine_figure, difference_figure
+from bge_export.parity.figures import cosine_figure, difference_figure, excerpt
+from bge_export.parity.gate_norms import above, batch_norm_failures, relative_error, wider
 from bge_export.parity.limits import Limits
 from bge_export.parity.report import ClientRow, Lane, RowParity
 from bge_export.parity.verdict import Failure, failure
@@ -50,20 +50,23 @@ def _reference_failures(
             _at_least(row, limits),
             would_pass=cosine_figure(row.cosine) if (row.cosine or 0) > 0 else None,
             figure=row.cosine,
+            kind=row.kind if limits.by_kind else None,
         )
         if row.nearest != row.id and not _below(row.nearest_cosine, least):
-            yield fail("swapped-rows", f"the vector of text {row.nearest!r}", f"that of {row.id!r}")
+            yield fail(
+                "swapped-rows", f"the vector of text {excerpt(str(row.nearest))!r}", f"that of {excerpt(row.id)!r}"
+            )
 
-    relative = None if row.max_abs is None or not row.reference_norm > 0 else row.max_abs / row.reference_norm
-    if limits.max_abs is not None and _above(relative, limits.max_abs):
+    relative = relative_difference(row)
+    if limits.max_abs is not None and above(relative, limits.max_abs):
         got, needed = f"difference {difference_figure(relative)}", f"at most {limits.max_abs}"
-        yield fail("max-abs", got, needed, would_pass=_wider(relative), figure=relative)
+        yield fail("max-abs", got, needed, would_pass=wider(relative), figure=relative)
 
-    error = _norm_error(row.norm, row.reference_norm)
-    if _above(error, norm_error):
+    error = relative_error(row.norm, row.reference_norm)
+    if above(error, norm_error):
         got = f"norm {row.norm}, {difference_figure(error)} off the reference's {row.reference_norm}"
         needed = f"at most {norm_error} off"
-        yield fail("norm", got, needed, would_pass=_wider(error), figure=error)
+        yield fail("norm", got, needed, would_pass=wider(error), figure=error)
 
 
 def _batch_failures(row: RowParity, limits: Limits, norm_error: float, fail: "partial[Failure]") -> Iterator[Failure]:
@@ -77,22 +80,12 @@ def _batch_failures(row: RowParity, limits: Limits, norm_error: float, fail: "pa
                 figure=cosine,
             )  # fmt: skip
     for shape, norm in row.batch_norm.items():
-        error = _norm_error(norm, row.reference_norm)
-        if _above(error, norm_error):
+        error = relative_error(norm, row.reference_norm)
+        if above(error, norm_error):
             got = f"norm {norm} in batches {shape!r}, {difference_figure(error)} off the reference's"
             needed = f"at most {norm_error} off"
-            yield fail("batch-norm", got, needed, would_pass=_wider(error), figure=error)
-
-
-def judge_shift(lane: Lane, limits: Limits) -> Iterator[Failure]:
-    """Yield the refusal of norms that are off one way, of a checkpoint that does not normalise."""
-    if limits.max_norm_shift is None or lane.spec.normalize:
-        return
-    shifts = [row.norm / row.reference_norm - 1 for row in lane.rows if row.norm is not None and row.reference_norm > 0]
-    shift = abs(median(shifts)) if shifts else None
-    if _above(shift, limits.max_norm_shift):
-        got = f"norms are off by {difference_figure(shift)} in the median of the texts"
-        yield failure("norm-shift", got, f"at most {limits.max_norm_shift}", lane=lane.name, would_pass=_wider(shift))
+            yield fail("batch-norm", got, needed, would_pass=wider(error), figure=error)
+    yield from batch_norm_failures(row, limits, norm_error, fail)
 
 
 def judge_client(
@@ -119,10 +112,16 @@ def judge_client(
     least = limits.least_cosine(row.kind)
     if _below(client.cosine, least) and not (artifacts_own and _below(row.cosine, least)):
         got = f"cosine {cosine_figure(client.cosine)} of the client's own embedding"
-        yield fail("client-cosine", got, _at_least(row, limits), figure=client.cosine)
-    error = _norm_error(client.norm, row.reference_norm)
+        yield fail(
+            "client-cosine",
+            got,
+            _at_least(row, limits),
+            figure=client.cosine,
+            kind=row.kind if limits.by_kind else None,
+        )
+    error = relative_error(client.norm, row.reference_norm)
     longest = limits.norm_error(normalized=lane.spec.normalize)
-    if _above(error, longest):
+    if above(error, longest):
         got = f"norm {client.norm} of the client's own embedding"
         needed = f"at most {longest} off the reference's {row.reference_norm}"
         yield fail("client-norm", got, needed, figure=error)
@@ -160,14 +159,6 @@ def _below(value: float | None, limit: float) -> bool:
     return value is None or not value >= limit
 
 
-def _above(value: float | None, limit: float) -> bool:
-    return value is None or not value <= limit
-
-
-def _norm_error(norm: float | None, reference: float) -> float | None:
-    return None if norm is None or not reference > 0 else abs(norm - reference) / reference
-
-
-def _wider(value: float | None) -> str | None:
-    """Return the limit that would have let a difference pass, where a file of limits may hold it."""
-    return difference_figure(value) if value is not None and value < 0.99 else None
+def relative_difference(row: RowParity) -> float | None:
+    """Return the largest difference of a row's vector, for a reference of norm 1; None where there is none."""
+    return None if row.max_abs is None or not row.reference_norm > 0 else row.max_abs / row.reference_norm

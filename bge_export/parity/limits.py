@@ -21,9 +21,10 @@ class Limits(BaseModel):
             limits.
         max_norm_error: the difference of the norms, relative to the reference's; of checkpoints that normalise alone
             where `max_raw_norm_error` is there.
-        max_raw_norm_error: the same for checkpoints that do not normalise, whose norms are rounded with the rest.
+        max_raw_norm_error: the same for checkpoints that do not normalise, whose norms are rounded with the rest. Where
+            a text has one vector in every batch, `max_norm_error` still bounds its norm in a batch beside that alone.
         max_norm_shift: of those, the median of the relative differences over all texts, either way: rounding moves
-            norms both ways, a wrong graph moves them one way.
+            norms both ways, a wrong graph moves them one way. Of texts alone, in batches and as a client embeds them.
         min_batch_cosine: of a text alone with itself in a padded batch.
         max_broken_pairs: of the file's int8 weights (`pair_rule`), which must be known then. Without it none may be
             broken either, but the file need not hold such weights.

@@ -81,8 +81,12 @@ class ThresholdPolicy:
 
     def limits_for(self, target: str, runtime: str, device: str) -> Limits | None:
         """Return the limits of a lane, the more specific ones first; None where the file has none."""
-        specific = self.tables.get(f"{target}@{runtime}:{device}")
-        return specific if specific is not None else self.tables.get(target)
+        return self.tables.get(self.table_of(target, runtime, device))
+
+    def table_of(self, target: str, runtime: str, device: str) -> str:
+        """Return the name of the table that holds for a lane: its own where there is one, else the target's."""
+        specific = f"{target}@{runtime}:{device}"
+        return specific if specific in self.tables else target
 
     @classmethod
     def read(cls, path: Path) -> "ThresholdPolicy":
@@ -177,7 +181,8 @@ def _limits(path: Path, name: str, table: object) -> Limits:
         return Limits.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) or "''" for part in first["loc"])
         # What is wrong between two fields belongs to neither: the limits say it in a sentence of their own.
-        reason = f"{field}: {first['msg']}. Every limit must be there." if field else str(first["ctx"]["error"])
+        between = first["type"] == "value_error" and not first["loc"]
+        reason = str(first["ctx"]["error"]) if between else f"{field}: {first['msg']}. Every limit must be there."
         raise PolicyError(f'{path}: ["{name}"] {reason}') from error

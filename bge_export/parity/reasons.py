@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from bge_export.corpus import Kind
 from bge_export.parity.verdict import Failure
 
 LINES = 20
@@ -14,7 +15,7 @@ LINES = 20
 
 @dataclass(frozen=True)
 class Topic:
-    """Refusals that call for the same advice, by rule and lane."""
+    """Refusals that call for the same advice, by rule, lane and kind of text; those of stress texts come last."""
 
     advice: str
     groups: Sequence[Sequence[Failure]]
@@ -23,8 +24,9 @@ class Topic:
 def reason_lines(failures: Iterable[Failure]) -> list[Text]:
     """Return at most `LINES` lines: the reasons, those with one advice together, each time with the advice below.
 
-    Where all reasons do not fit, those by one rule in one lane share a line, which shows the worst of them and how many
-    more there are. Where that is still too long, lines are left out at the end of each topic, and topics last.
+    Where all reasons do not fit, those by one rule in one lane, of one kind of text, share a line, which shows the worst
+    of them and how many more there are. Where that is still too long, lines are left out at the end of each topic, and
+    topics last.
     """
     topics = _topics(failures)
     if len(lines := list(_all(topics))) <= LINES:
@@ -37,11 +39,18 @@ def reason_lines(failures: Iterable[Failure]) -> list[Text]:
 
 
 def _topics(failures: Iterable[Failure]) -> list[Topic]:
-    found: dict[str, dict[tuple[str, str], list[Failure]]] = {}
+    """Return the refusals by advice.
+
+    Everyday and stress texts do not share a line: the worst of both is often a stress text's, and everyday ones matter.
+    """
+    found: dict[str, dict[tuple[str, str, Kind | None], list[Failure]]] = {}
     for failure in failures:
         groups = found.setdefault(failure.advice, {})
-        groups.setdefault((failure.rule, failure.lane), []).append(failure)
-    return [Topic(advice, list(groups.values())) for advice, groups in found.items()]
+        groups.setdefault((failure.rule, failure.lane, failure.kind), []).append(failure)
+    return [
+        Topic(advice, sorted(groups.values(), key=lambda group: group[0].kind == "stress"))
+        for advice, groups in found.items()
+    ]
 
 
 def _all(topics: Iterable[Topic]) -> Iterator[Text]:

@@ -1,9 +1,11 @@
 """What the gate says: passed, or every reason why not."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bge_export.parity.figures import escaped
+from bge_export.corpus import Kind
+from bge_export.parity.figures import escaped, excerpt
 
 _AGAIN = "Measure again with: bge-export parity FOLDER --reference MODEL"
 _OTHER_IN_BATCHES = (
@@ -23,7 +25,7 @@ _FLOATS = ("fp32", "fp16", "bf16")
 RULES: Mapping[str, str] = {
     "edited-report": f"A report is never edited. {_AGAIN}",
     "inconsistent": f"No measurement gives this. {_AGAIN}",
-    "no-texts": "Nothing compared is nothing proven. Give a file with texts.",
+    "no-texts": "Nothing compared is nothing proven. Give a file with texts, some of them everyday ones.",
     "other-texts": "Judge with the texts that were measured (--texts), or measure these.",
     "no-lanes": f"Nothing compared is nothing proven. {_AGAIN}",
     "not-measured": "Measure it with a runtime that reads it, or take it out of the folder.",
@@ -64,13 +66,14 @@ class Failure:
     Attributes:
         rule: a key of `RULES`.
         lane: the lane's name, or "" where the whole report is refused.
-        row: the text's id, where one row is refused.
+        row: the text's id, where one row is refused; whole, while messages hold its first characters.
         text: its first characters, as they are.
         got: the measured figure, never rounded towards passing.
         needed: the limit, or what should have been there.
         would_pass: the limit that would have let it pass, where one could.
         message: all of that as a sentence, on one line.
-        figure: the measured figure as a number, where the limit is of one.
+        figure: the measured figure as a finite number, where the limit is of one and there is such a number.
+        kind: of the text, where its kind decides its limit.
     """
 
     rule: str
@@ -82,6 +85,7 @@ class Failure:
     would_pass: str | None
     message: str
     figure: float | None = None
+    kind: Kind | None = None
 
     @property
     def target(self) -> str:
@@ -126,11 +130,13 @@ def failure(
     text: str | None = None,
     would_pass: str | None = None,
     figure: float | None = None,
+    kind: Kind | None = None,
 ) -> Failure:
     """Return a failure with its sentence: where, what was found, what is needed."""
     where = [lane] if lane else []
     if row is not None:
-        where.append(f"text '{row}'" + (f" ({text})" if text else ""))
+        where.append(f"text '{excerpt(row)}'" + (f" ({text})" if text else ""))
     loosened = f"; a limit of {would_pass} would pass" if would_pass is not None else ""
     message = f"{', '.join(where) or 'report'}: {rule}: {got}; needed: {needed}{loosened}"
-    return Failure(rule, lane, row, text, got, needed, would_pass, escaped(message), figure)
+    known = figure if figure is not None and math.isfinite(figure) else None
+    return Failure(rule, lane, row, text, got, needed, would_pass, escaped(message), known, kind)

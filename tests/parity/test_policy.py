@@ -167,3 +167,9 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path, content, message):
 def test_a_missing_file(tmp_path):
     with pytest.raises(PolicyError, match="does not exist"):
         ThresholdPolicy.read(tmp_path / "no.toml")
+
+
+@pytest.mark.parametrize("key", ['""', '" "', "limit", '"a.b"'])
+def test_a_limit_that_nobody_knows_is_named(tmp_path, key):
+    with pytest.raises(PolicyError, match=r'\["onnx-fp32"\] .*Extra inputs are not permitted'):
+        read(tmp_path, f"{GOOD}{key} = 1\n")

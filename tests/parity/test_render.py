@@ -117,6 +117,34 @@ def test_reasons_take_twenty_lines_at_most_and_none_is_lost(places, each, kinds)
         assert len(reasons) == len(failures)
 
 
+@pytest.mark.parametrize("lanes", [1, 5, 30])
+@pytest.mark.parametrize("rule", ["cosine", "client-cosine"])
+def test_a_stress_text_never_hides_that_everyday_texts_are_refused(rule, lanes):
+    """The stress text is the farthest off, and comes first."""
+    failures = [
+        failure(rule, "x", "y", lane=f"onnx-int8@p{n} o", row=f"{kind}{m}", figure=figure, kind=kind)
+        for n in range(lanes)
+        for kind, figure in (("stress", 0.1), ("everyday", 0.9))
+        for m in range(12)
+    ]
+    lines = [line.plain for line in reason_lines(failures)]
+    reasons = [line for line in lines if line.startswith("refused ")]
+    assert "'everyday0'" in reasons[0]
+    assert len([line for line in reasons if "'everyday" in line]) == min(lanes, len(reasons))
+    counted = [int(number) for line in lines for number in re.findall(r"… and (\d+) more", line)]
+    assert len(reasons) + sum(counted) == len(failures)
+
+
+def test_an_id_without_end_is_cut_in_what_people_read():
+    name = "x" * 100_000
+    long = Corpus("long.jsonl", (Text(name, "a text", ""), Text(f"{name}y", "another", ""), *CORPUS.texts[2:]))
+    report = report_of(swapped("a text", "another"), long)
+    verdict = judge(report, POLICY, long)
+    assert {bad.row for bad in verdict.failures} == {name, f"{name}y"}
+    assert {"swapped-rows", "cosine"} <= {bad.rule for bad in verdict.failures}
+    assert max(len(bad.message) for bad in verdict.failures) < 500
+
+
 def test_no_refusals_take_no_lines():
     assert reason_lines(()) == []
 
