@@ -16,6 +16,7 @@ FORBIDDEN = {
     "regular_files": ("bge_export.",),
     "panics": ("bge_export.",),
     "npz": ("bge_export.",),
+    "memory": ("bge_export.",),
     "declared_sizes": ("bge_export.checkpoint", "bge_export.model"),
     "onnx_files": ("bge_export.pair_rule", "bge_export.inspection", "bge_export.runtimes", "bge_export.commands"),
     "openvino_files": ("bge_export.pair_rule", "bge_export.bench", "bge_export.runtimes", "bge_export.commands"),

@@ -9,13 +9,13 @@ from bge_export.contracts import EmbeddingSpec, Track
 from bge_export.int8.calibration import CalibrationSet, Observation, Tokens, importance, observe, observed_tokens
 from bge_export.int8.encoder import SITES, Encoder, Layer, Linear
 from bge_export.int8.forward import activate, as_tensor
-from bge_export.int8.memory import release
 from bge_export.int8.peaks import PeakPlan, plan_peaks
 from bge_export.int8.pruning import Pruning, plan_pruning
 from bge_export.int8.rounding import CHUNK, hessian, token_weights
 from bge_export.int8.scores import ScorePlan, plan_scores
 from bge_export.int8.sites import EXPONENTS, LIMITS, OUTPUT_EXPONENTS, Input, InputPlan, plan_input
 from bge_export.int8.splitting import GELU_LEAST, SplitPlan, plan_split, split
+from bge_export.memory import release
 
 
 @dataclass(frozen=True)

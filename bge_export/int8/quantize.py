@@ -16,7 +16,6 @@ from bge_export.int8.calibration import CalibrationSet, batches
 from bge_export.int8.encoder import Encoder
 from bge_export.int8.forms import fast_form, most_forms
 from bge_export.int8.frontier import Judge, Step
-from bge_export.int8.memory import release
 from bge_export.int8.padding import pad_inputs
 from bge_export.int8.plain import quantize_plain
 from bge_export.int8.plan import Settings, plan_layers
@@ -24,6 +23,7 @@ from bge_export.int8.probes import Row, is_ordinary, make_probes
 from bge_export.int8.reading import UnknownGraph, read_encoder
 from bge_export.int8.search import Found, Targets, most_variants, search
 from bge_export.int8.texts import JUDGE_EVERY, calibration_rows, divided, drawn_rows, held_back
+from bge_export.memory import release
 from bge_export.tokens import TextTokenizer
 
 LEAST_LINES = 32

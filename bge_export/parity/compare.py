@@ -20,6 +20,7 @@ from bge_export.contracts import Artifact, Runtime, Session, TokenBatch
 from bge_export.corpus import Corpus
 from bge_export.errors import DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
 from bge_export.languages import kinds_for
+from bge_export.memory import release
 from bge_export.pair_rule import PairFacts
 from bge_export.parity.batches import plan_batches
 from bge_export.parity.embedding import Checked, Embeddings, OwnWay, embed_texts, steps
@@ -219,6 +220,7 @@ def _run(
         return token_ids, embeddings, checked.own_way(texts), facts
     finally:
         session.close()
+        release()
 
 
 def _lane(

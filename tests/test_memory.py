@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bge_export.int8.memory import release
+from bge_export.memory import release
 
 
 def resident() -> int:
