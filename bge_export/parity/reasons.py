@@ -24,9 +24,9 @@ class Topic:
 def reason_lines(failures: Iterable[Failure]) -> list[Text]:
     """Return at most `LINES` lines: the reasons, those with one advice together, each time with the advice below.
 
-    Where all reasons do not fit, those by one rule in one lane, of one kind of text, share a line, which shows the worst
-    of them and how many more there are. Where that is still too long, lines are left out at the end of each topic, and
-    topics last.
+    Where all reasons do not fit, those by one rule in one lane, of one kind of text, share a line, which shows the
+    worst of them and how many more there are. Where that is still too long, lines are left out at the end of each
+    topic, and topics last.
     """
     topics = _topics(failures)
     if len(lines := list(_all(topics))) <= LINES:
