@@ -16,6 +16,7 @@ from fakes import (
     POLICY,
     ROUNDED,
     SPEC,
+    FakeRuntime,
     artifact_of,
     crashing,
     drifting,
@@ -26,6 +27,7 @@ from fakes import (
     mean_pooled,
     on_text,
     only_in_batches,
+    reference_of,
     report_of,
     requiring,
     right,
@@ -43,6 +45,7 @@ from bge_export.contracts import Artifact, Target
 from bge_export.corpus import Corpus, Text
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, PolicyError
 from bge_export.pair_rule import PairFacts
+from bge_export.parity.compare import Place, compare
 from bge_export.parity.gate import Failure, Verdict, judge
 from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import ClientRow, Lane, PairsRecord, ParityReport, RowParity
@@ -926,6 +929,37 @@ def test_rounded_weights_of_a_checkpoint_that_normalises_have_exact_norms():
             assert rows_refused(verdict) == {name}
     in_batches = report_of(only_in_batches(on_text(text_of(3), longer(1.01))), KINDS, artifacts=[INT8])
     assert rules(judge(in_batches, ROUNDED_POLICY, KINDS)) == {"batch-norm"}
+
+
+def pooled_alike(cosine: float, fault: str) -> ParityReport:
+    """Measure a rounded file of a checkpoint whose mean and CLS pooling are alike; `fault`: how the file pools."""
+    reference = reference_of(KINDS)
+    mean = reference.vectors["cls"].copy()
+    for row in mean:
+        turned(cosine)(row)
+    reference = replace(reference, vectors={**reference.vectors, "mean": mean})
+
+    def pool(rows: np.ndarray, ids: object) -> None:
+        for row in rows if fault == "mean" else ():
+            turned(cosine)(row)
+
+    return compare(
+        [INT8], [Place(FakeRuntime(pool), "cpu", True)], KINDS, reference, threads=1, load_tokenizer=load_tokenizer
+    )
+
+
+@pytest.mark.parametrize("cosine", [0.99999, 0.9985])
+def test_another_pooling_within_the_limits_of_rounded_weights_is_refused(cosine):
+    assert judge(pooled_alike(cosine, "cls"), ROUNDED_POLICY, KINDS).passed
+    verdict = judge(pooled_alike(cosine, "mean"), ROUNDED_POLICY, KINDS)
+    assert rules(verdict) == {"wrong-pooling"}
+
+
+@pytest.mark.parametrize("cosine", [1.0, 1 - 1e-9])
+def test_poolings_that_agree_refuse_no_rounded_weights(cosine):
+    assert judge(pooled_alike(cosine, "mean"), ROUNDED_POLICY, KINDS).passed
+    assert judge(with_lane(rounded(), pooling_seen="mean"), ROUNDED_POLICY, KINDS).passed
+    assert judge(rounded("t3", turned(0.9985)), ROUNDED_POLICY, KINDS).passed
 
 
 @pytest.mark.parametrize("name", ["t3", "mark", "zh"])
