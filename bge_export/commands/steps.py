@@ -11,6 +11,7 @@ from bge_export.corpus import Corpus, builtin_corpus, load_corpus
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.fixtures import fixtures_folder
 from bge_export.manifest import Manifest
+from bge_export.memory import release
 from bge_export.pair_rule import known_facts
 from bge_export.parity.compare import Place, compare, measurement_steps
 from bge_export.parity.frontier import Frontier
@@ -162,6 +163,7 @@ def measure_places(
     track: Track,
 ) -> ParityReport:
     """Measure every artifact of `folder` at every place, the weights and the tokenizer; return the facts."""
+    release()
     others = other_token_ids(folder, corpus, reference.token_ids)
     pairs = sum(place.reads(item) for item in artifacts for place in places)
     with track("measuring", measurement_steps(corpus) * pairs) as advance:

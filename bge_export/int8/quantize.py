@@ -23,7 +23,7 @@ from bge_export.int8.probes import Row, is_ordinary, make_probes
 from bge_export.int8.reading import UnknownGraph, read_encoder
 from bge_export.int8.search import Found, Targets, most_variants, search
 from bge_export.int8.texts import JUDGE_EVERY, calibration_rows, divided, drawn_rows, held_back
-from bge_export.memory import release
+from bge_export.memory import Parked, release
 from bge_export.tokens import TextTokenizer
 
 LEAST_LINES = 32
@@ -177,11 +177,20 @@ def _chosen(planned: _Planned, targets: Targets, start: int, before: tuple[Step,
     release()
     last = most_forms(builder) - 1
     # Where nothing holds, the most exact variant was tried, too, and is farther off.
-    finer = partial(_chosen, planned, targets, last, found.steps) if found.held and found.place < last else None
+    finer = None
+    if found.held and found.place < last:
+        # On disk: a full measurement lies between, which needs the memory, and seldom asks for another variant.
+        parked = Parked(planned)
+        finer = partial(_next, parked, targets, last, found.steps)
     facts = found.record(judge)
     if options.min_cosine is None:  # a step holds a time, and the same input gives the same manifest
         del facts["frontier"]
     return Quantized(model, facts, finer)
+
+
+def _next(parked: Parked[_Planned], targets: Targets, start: int, before: tuple[Step, ...], track: Track) -> Quantized:
+    """Return the variant that follows a refused one, see `_chosen`."""
+    return _chosen(parked.load(), targets, start, before, track)
 
 
 def _out_of_reach(least: float, found: Found, judge: Judge) -> str:
