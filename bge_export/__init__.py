@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bge_export.checkpoint import open_checkpoint
+    from bge_export.checkpoint.opening import open_checkpoint
     from bge_export.commands import (
         Exported,
         Proof,
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
         write_reference,
     )
     from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target, TokenBatch
-    from bge_export.doctor import examine_machine
     from bge_export.errors import BgeExportError
     from bge_export.exporters import find_exporter
-    from bge_export.inspection import inspect_path
-    from bge_export.parity.gate import Verdict
+    from bge_export.inspection.doctor import examine_machine
+    from bge_export.inspection.folder import inspect_path
+    from bge_export.oracle.vectors import ReferenceVectors
+    from bge_export.parity.gate.judge import Verdict
     from bge_export.parity.report import ParityReport
-    from bge_export.vectors import ReferenceVectors
 
 _OWNERS = {
-    "bge_export.checkpoint": ("open_checkpoint",),
+    "bge_export.checkpoint.opening": ("open_checkpoint",),
     "bge_export.commands": (
         "Exported",
         "Proof",
@@ -46,13 +46,13 @@ _OWNERS = {
         "write_reference",
     ),
     "bge_export.contracts": ("Artifact", "Checkpoint", "EmbeddingSpec", "Target", "TokenBatch"),
-    "bge_export.doctor": ("examine_machine",),
+    "bge_export.inspection.doctor": ("examine_machine",),
     "bge_export.errors": ("BgeExportError",),
     "bge_export.exporters": ("find_exporter",),
-    "bge_export.inspection": ("inspect_path",),
-    "bge_export.parity.gate": ("Verdict",),
+    "bge_export.inspection.folder": ("inspect_path",),
+    "bge_export.parity.gate.judge": ("Verdict",),
     "bge_export.parity.report": ("ParityReport",),
-    "bge_export.vectors": ("ReferenceVectors",),
+    "bge_export.oracle.vectors": ("ReferenceVectors",),
 }
 _OWNER = {name: module for module, names in _OWNERS.items() for name in names}
 

@@ -16,7 +16,7 @@
         ├── ClientError             3   a program that was driven (Node, Deno, a browser) failed, ended or hung
         └── RuntimeContractError    3   a runtime returned something that is no batch of embeddings
 
-A parity failure is not an exception: it is a value, `bge_export.parity.gate.Verdict`, and exit status 1.
+A parity failure is not an exception: it is a value, `bge_export.parity.gate.judge.Verdict`, and exit status 1.
 """
 
 from typing import ClassVar

@@ -10,7 +10,7 @@ from bge_export.errors import MissingLibrary, UsageError
 
 def names(package: str) -> tuple[str, ...]:
     """Return the names of a package's modules, sorted, without importing them; a leading underscore hides one."""
-    folder = Path(__file__).parent / package.rpartition(".")[2]
+    folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
     return tuple(sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")))
 
 

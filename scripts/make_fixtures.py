@@ -34,8 +34,8 @@ from safetensors.torch import save
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
-from bge_export.checkpoint import open_checkpoint
-from bge_export.corpus import builtin_corpus
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.texts.corpus import builtin_corpus
 
 FIXTURES = Path(__file__).resolve().parent.parent / "parity_fixtures"
 TEXTS = FIXTURES / "texts.jsonl"

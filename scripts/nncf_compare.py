@@ -22,14 +22,15 @@ from rich.console import Console
 
 from bge_export.bench.render import render
 from bge_export.bench.report import BenchReport
+from bge_export.bundle.manifest import read_bundle
+from bge_export.calibration.texts import calibration_rows
 from bge_export.commands import bench_files
 from bge_export.contracts import EmbeddingSpec
-from bge_export.corpus import builtin_corpus, load_corpus
-from bge_export.int8.texts import calibration_rows
-from bge_export.manifest import MODEL_FILES, read_bundle
+from bge_export.heads.dense import pool
 from bge_export.parity.figures import cosine_figure
-from bge_export.pooling import pool
-from bge_export.tokens import TextTokenizer
+from bge_export.precision.names import MODEL_FILES
+from bge_export.texts.corpus import builtin_corpus, load_corpus
+from bge_export.texts.tokens import TextTokenizer
 
 BATCH = 8
 """Texts in the batches that show what a neighbour does to a text."""

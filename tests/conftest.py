@@ -13,7 +13,7 @@ from hub_machine import hub, machine  # noqa: F401 - fixtures
 
 from bge_export import commands
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.fixtures import fixtures_folder
+from bge_export.texts.fixtures import fixtures_folder
 
 IN_CI = os.environ.get("CI") == "true"
 

@@ -19,13 +19,13 @@ from bge_export.contracts import (
     Target,
     TokenBatch,
 )
-from bge_export.corpus import Corpus, Text
-from bge_export.pair_rule import PairFacts
-from bge_export.parity.compare import Place, compare
-from bge_export.parity.limits import Limits
-from bge_export.parity.policy import Requirement, ThresholdPolicy
+from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.parity.gate.limits import Limits
+from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
+from bge_export.parity.measure.compare import Place, compare
 from bge_export.parity.report import ParityReport
-from bge_export.vectors import ReferenceVectors
+from bge_export.saturation import PairFacts
+from bge_export.texts.corpus import Corpus, Text
 
 Rows = NDArray[np.float32]
 Fault = Callable[[Rows, Sequence[tuple[int, ...]]], object]

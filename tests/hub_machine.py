@@ -18,7 +18,7 @@ CLIENT_CHUNK_BYTES = 10 * 1024 * 1024
 TOKEN = "hf_SecretTokenThatNobodyMaySee"
 OPEN = """
 import json, sys, time
-from bge_export.checkpoint import open_checkpoint
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.errors import BgeExportError
 start = time.monotonic()
 try:

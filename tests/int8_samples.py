@@ -10,14 +10,14 @@ import onnxruntime
 import torch
 from architectures import Kind, build
 
-from bge_export.checkpoint import open_checkpoint
+from bge_export.calibration.observing import Batch, batches
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.contracts import Checkpoint, TokenBatch
-from bge_export.int8.calibration import Batch, batches
-from bge_export.int8.encoder import Encoder
-from bge_export.int8.forward import run
-from bge_export.int8.reading import read_encoder
-from bge_export.onnx_trace import trace
-from bge_export.tokens import TextTokenizer
+from bge_export.encoder.encoder import Encoder
+from bge_export.encoder.forward import run
+from bge_export.encoder.reading import read_encoder
+from bge_export.graph.trace import trace
+from bge_export.texts.tokens import TextTokenizer
 
 TEXTS = (
     "hello world", "the dog sleeps in the garden", "bees find their way home by the sun", "a question", "!",

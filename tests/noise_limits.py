@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from bge_export.fixtures import fixtures_folder
+from bge_export.texts.fixtures import fixtures_folder
 
 LOWEST = {
     "int8": (0.95, 0.995),

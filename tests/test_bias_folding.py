@@ -8,11 +8,12 @@ import pytest
 import torch
 from architectures import KINDS, LAYERS, Kind, build
 
-from bge_export import onnx_trace, tracing
-from bge_export.bias_folding import fold_biases
-from bge_export.checkpoint import open_checkpoint
-from bge_export.int8.reading import read_encoder
-from bge_export.model import load_model
+from bge_export.checkpoint.model import load_model
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.encoder.reading import read_encoder
+from bge_export.graph import trace as onnx_trace
+from bge_export.graph import tracing
+from bge_export.graph.bias_folding import fold_biases
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bge_export.bisect import artifact_at, find_drift
-from bge_export.checkpoint import open_checkpoint
+from bge_export.bundle.manifest import read_bundle
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.cli import run
 from bge_export.commands import export_model
 from bge_export.errors import ArtifactError
 from bge_export.exporters import find_exporter
-from bge_export.manifest import read_bundle
-from bge_export.states import readable_formats
+from bge_export.inspection.bisect import artifact_at, find_drift
+from bge_export.inspection.states import readable_formats
 
 TEXT = "I love cool flags!"
 EDITS = {

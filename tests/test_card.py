@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from fakes import LIMITS, ROUNDED, artifact_of, on_text, report_of, turned
 
-from bge_export.bundle_files import CARD
-from bge_export.card import CardFacts, write_card
-from bge_export.checkpoint import open_checkpoint
-from bge_export.corpus import Corpus, Text
+from bge_export.bundle.integrity import CARD
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.parity.figures import cosine_figure, difference_figure
-from bge_export.parity.policy import ThresholdPolicy
+from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.publish.card import CardFacts, write_card
+from bge_export.texts.corpus import Corpus, Text
 
 TEXTS = Corpus(
     "kinds.jsonl",

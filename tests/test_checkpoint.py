@@ -19,10 +19,10 @@ from tiny_checkpoint import (
     write_weights,
 )
 
-from bge_export.checkpoint import open_checkpoint
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.contracts import EmbeddingSpec
-from bge_export.digest import combined_digest, file_digests, file_sha256, tree_digest
 from bge_export.errors import CheckpointError, UsageError
+from bge_export.files.digest import combined_digest, file_digests, file_sha256, tree_digest
 
 NEW_POOLING = {"embedding_dimension": WIDTH, "pooling_mode": "cls", "include_prompt": True}
 
@@ -56,7 +56,7 @@ def test_the_source_of_a_relative_folder_is_its_name(root: Path, monkeypatch: py
 
 def test_opening_a_checkpoint_loads_neither_torch_nor_transformers(root: Path) -> None:
     code = (
-        "import sys; from bge_export.checkpoint import open_checkpoint; open_checkpoint(sys.argv[1]);"
+        "import sys; from bge_export.checkpoint.opening import open_checkpoint; open_checkpoint(sys.argv[1]);"
         "print([m for m in ('torch', 'transformers', 'huggingface_hub') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)

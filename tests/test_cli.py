@@ -152,7 +152,7 @@ def test_an_unforeseen_error_is_no_verdict(monkeypatch: pytest.MonkeyPatch, capf
     def broken() -> None:
         raise ZeroDivisionError("surprise")
 
-    monkeypatch.setattr("bge_export.doctor.examine_machine", broken)
+    monkeypatch.setattr("bge_export.inspection.doctor.examine_machine", broken)
     assert run(["doctor"]) == 3
     assert "surprise" in capfd.readouterr().err
 

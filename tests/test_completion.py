@@ -45,8 +45,8 @@ def test_what_cannot_be_completed_is_no_refusal(tmp_path: Path, instruction: str
 @pytest.mark.parametrize("code", ["0", "1", "None", "'enough'"])
 def test_a_library_that_ends_python_gives_no_verdict(code: str) -> None:
     script = (
-        "import sys\nimport bge_export.doctor\nfrom bge_export.cli import run\n"
-        f"bge_export.doctor.examine_machine = lambda: sys.exit({code})\nprint('status', run(['doctor']))"
+        "import sys\nimport bge_export.inspection.doctor\nfrom bge_export.cli import run\n"
+        f"bge_export.inspection.doctor.examine_machine = lambda: sys.exit({code})\nprint('status', run(['doctor']))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "status 3"

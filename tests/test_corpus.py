@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bge_export.corpus import Corpus, Text, builtin_corpus, load_corpus
 from bge_export.errors import TextsError
-from bge_export.fixtures import fixtures_folder
+from bge_export.texts.corpus import Corpus, Text, builtin_corpus, load_corpus
+from bge_export.texts.fixtures import fixtures_folder
 
 
 def written(tmp_path, name, content):

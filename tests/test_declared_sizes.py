@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import save_file
 from tiny_checkpoint import EMBEDDING, TOKENS, WIDTH, change_json, write_checkpoint
 
-from bge_export.checkpoint import open_checkpoint
+from bge_export.checkpoint.model import load_model
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.errors import CheckpointError
-from bge_export.model import load_model
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import openvino
 import pytest
-from pair_rule.models import WAYS, written
+from saturation.models import WAYS, written
 
-from bge_export import doctor
 from bge_export.cli import run
 from bge_export.commands import Exported
 from bge_export.errors import ArtifactError
-from bge_export.inspection import inspect_path
+from bge_export.inspection import doctor
+from bge_export.inspection.folder import inspect_path
 
 
 def test_doctor_names_what_is_missing_and_the_command(

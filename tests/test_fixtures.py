@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModel, AutoTokenizer
 
-from bge_export.checkpoint import open_checkpoint
-from bge_export.corpus import builtin_corpus
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.texts.corpus import builtin_corpus
 from scripts import make_fixtures
 
 FIXTURES = Path(__file__).resolve().parent.parent / "parity_fixtures"

@@ -42,14 +42,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bge_export.contracts import Artifact, Target
-from bge_export.corpus import Corpus, Text
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, PolicyError
-from bge_export.pair_rule import PairFacts
-from bge_export.parity.compare import Place, compare
-from bge_export.parity.gate import Failure, Verdict, judge
-from bge_export.parity.policy import ThresholdPolicy
+from bge_export.parity.gate.judge import Failure, Verdict, judge
+from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.gate.verdict import RULES
+from bge_export.parity.measure.compare import Place, compare
 from bge_export.parity.report import ClientRow, Lane, PairsRecord, ParityReport, RowParity
-from bge_export.parity.verdict import RULES
+from bge_export.saturation import PairFacts
+from bge_export.texts.corpus import Corpus, Text
 
 CORPUS = small_corpus()
 GOOD = report_of()

@@ -13,16 +13,16 @@ from fakes import reference_of, small_corpus
 from fuzz.readers import READERS
 from tiny_checkpoint import change_json, write_checkpoint
 
-from bge_export.auto_tokens import other_token_ids
-from bge_export.bundle_files import MANIFEST
-from bge_export.checkpoint import open_checkpoint
+from bge_export.bundle.integrity import MANIFEST
+from bge_export.bundle.manifest import read_bundle, read_manifest
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.errors import ArtifactError, CheckpointError, PolicyError, ReportError
-from bge_export.json_files import MOST_DEPTH, read_object
-from bge_export.manifest import read_bundle, read_manifest
-from bge_export.panics import LibraryPanicError, panics_as_errors
-from bge_export.parity.policy import ThresholdPolicy
-from bge_export.tokens import TextTokenizer
-from bge_export.vectors import ReferenceVectors
+from bge_export.files.json_files import MOST_DEPTH, read_object
+from bge_export.files.panics import LibraryPanicError, panics_as_errors
+from bge_export.oracle.auto_tokens import other_token_ids
+from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.texts.tokens import TextTokenizer
 
 BAD_TEMPLATE = {
     "type": "TemplateProcessing",

@@ -1,4 +1,4 @@
-"""`bge_export.hub` with the real client against a Hub on the loopback interface, each time in a process of its own."""
+"""The Hub with the real client, against a Hub on the loopback interface, each time in a process of its own."""
 
 import json
 import re

@@ -148,7 +148,7 @@ def test_a_transfer_that_stalls_ends_in_time_and_leaves_nothing(
     hub.files = {**hub.files, "model.safetensors": large_weights(tmp_path / "large.safetensors")}
     getattr(hub, fault)["model.safetensors"] = 100
     start = time.monotonic()
-    machine.before = "from bge_export import hub_transfer; hub_transfer.STALL_SECONDS = 2.0"
+    machine.before = "from bge_export.checkpoint import hub_transfer; hub_transfer.STALL_SECONDS = 2.0"
     refused(machine.open(), "HubError", "model.safetensors", "stalled", "run the command again")
     assert time.monotonic() - start < 20
     assert not machine.cached("*.incomplete")

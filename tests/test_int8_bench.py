@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
-from bge_export.bundle_files import REPORT
-from bge_export.checkpoint import open_checkpoint
+from bge_export.bundle.integrity import REPORT
+from bge_export.bundle.manifest import read_bundle
+from bge_export.checkpoint.model import load_model
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import check_parity, export_model
-from bge_export.corpus import builtin_corpus
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.manifest import read_bundle
-from bge_export.model import load_model
 from bge_export.parity.report import read_report
+from bge_export.texts.corpus import builtin_corpus
 
 SCRIPTS = Path(__file__).parent.parent / "scripts/int8"
 sys.path.insert(0, str(SCRIPTS))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bge_export.corpus import Corpus, Text, builtin_corpus
-from bge_export.languages import MOST_UNKNOWN, kinds_for, knows
-from bge_export.tokens import TextTokenizer
+from bge_export.texts.corpus import Corpus, Text, builtin_corpus
+from bge_export.texts.languages import MOST_UNKNOWN, kinds_for, knows
+from bge_export.texts.tokens import TextTokenizer
 
 CORPUS = Corpus(
     "c",

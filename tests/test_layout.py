@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from tiny_checkpoint import change_json
 
-from bge_export.auto_tokens import other_token_ids
-from bge_export.checkpoint import open_checkpoint
+from bge_export.bundle.layout import write_layout
+from bge_export.bundle.manifest import read_bundle
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import Exported, export_model, judge_report
-from bge_export.corpus import Corpus, Text
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.layout import write_layout
-from bge_export.manifest import read_bundle
+from bge_export.oracle.auto_tokens import other_token_ids
+from bge_export.oracle.eager import embed_texts
 from bge_export.parity.report import read_report
-from bge_export.reference import embed_texts
+from bge_export.texts.corpus import Corpus, Text
 
 SHOUTED = Corpus("shouted.txt", (Text("low", "the water", ""), Text("high", "The WATER", "")))
 
@@ -64,7 +64,7 @@ def test_every_text_that_consumers_would_tokenise_otherwise_is_named(cased: Path
 def test_an_export_whose_auto_tokenizer_is_another_is_refused_by_the_texts(
     cased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bge_export.layout.NORMALIZER_SETTINGS", {})
+    monkeypatch.setattr("bge_export.bundle.layout.NORMALIZER_SETTINGS", {})
     done = export_model(OnnxExporter(), str(cased), tmp_path / "out")
     assert done.proof is not None
     assert done.place.name == "out.refused"

@@ -3,11 +3,11 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from bge_export.bundle_files import MANIFEST
+from bge_export.bundle.integrity import MANIFEST
+from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import Exported
-from bge_export.digest import file_sha256
 from bge_export.errors import ArtifactError
-from bge_export.manifest import read_bundle
+from bge_export.files.digest import file_sha256
 
 
 def edit(bundle: Path, **changes: object) -> None:

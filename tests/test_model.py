@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import change_json
 
-from bge_export.checkpoint import open_checkpoint
+from bge_export.checkpoint.model import load_model
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.errors import CheckpointError
-from bge_export.model import load_model
 
 Tensors = dict[str, torch.Tensor]
 

@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 from bge_export.bench.bare import read_onnx
 from bge_export.compatibility.graphs import read_graph
 from bge_export.errors import ArtifactError
-from bge_export.inspection import inspect_path
-from bge_export.pair_rule import facts_of
+from bge_export.inspection.folder import inspect_path
+from bge_export.saturation import facts_of
 
 READ: tuple[Callable[[Path], object], ...] = (
     read_onnx,

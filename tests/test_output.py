@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bge_export.bundle_files import GENERATED_CARD, MANIFEST
+from bge_export.bundle.integrity import GENERATED_CARD, MANIFEST
+from bge_export.bundle.manifest import SCHEMA, Manifest, Source, Spec
+from bge_export.bundle.staging import publish, refused_place, staged
 from bge_export.errors import OutputError
-from bge_export.manifest import SCHEMA, Manifest, Source, Spec
-from bge_export.output import publish, refused_place, staged
 
 OLD = "old.onnx"
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -145,7 +145,7 @@ def test_siblings_with_other_names_are_never_touched(tmp_path: Path, source: Pat
 KILLED = """
 import os, shutil, sys
 from pathlib import Path
-from bge_export import output
+from bge_export.bundle import staging as output
 
 out, source, nth = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 calls = 0

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bge_export.contracts import EmbeddingSpec
-from bge_export.pooling import normalize, pool
+from bge_export.heads.dense import normalize, pool
 
 STATES = np.asarray([[[3, 4], [1, 0], [9, 9]], [[0, 2], [2, 2], [4, 2]]], dtype=np.float32)
 MASK = np.asarray([[1, 1, 0], [1, 1, 1]], dtype=np.int64)

@@ -15,7 +15,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from bge_export.commands import Exported, export_model
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.pair_rule import facts_of
+from bge_export.saturation import facts_of
 
 SCRIPTS = Path(__file__).parent.parent / "scripts/cpus"
 sys.path.insert(0, str(SCRIPTS))

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from conftest import outside
 
-from bge_export.checkpoint import open_checkpoint
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import Exported, evaluate_pairs, write_reference
-from bge_export.corpus import Corpus, Text
-from bge_export.fixtures import fixtures_folder
-from bge_export.reference import embed_texts
+from bge_export.oracle.eager import embed_texts
+from bge_export.texts.corpus import Corpus, Text
+from bge_export.texts.fixtures import fixtures_folder
 
 COOL_FLAGS = (0, 1, 382, 383), (-0.0440094993, 0.0160218030, -0.0074426383, -0.0055019930)
 """langchain4j's test of bge-small-en, computed with sentence-transformers in 2023."""

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from fuzz.readers import READERS
 
-from bge_export.digest import file_sha256
 from bge_export.errors import BgeExportError
-from bge_export.regular_files import open_regular, read_regular
+from bge_export.files.digest import file_sha256
+from bge_export.files.regular import open_regular, read_regular
 
 CASES = [(reader, file) for reader, one in READERS.items() if reader != "model" for file in sorted(one.files)]
 STREAMED = (".safetensors", ".bin", ".npz", ".onnx", ".xml")

@@ -8,9 +8,9 @@ import pytest
 from bge_export.cli import run
 from bge_export.commands import Exported, check_parity, merge_reports, write_reference
 from bge_export.errors import OutputError
-from bge_export.parity.html import refuse_page
+from bge_export.files.single import refuse_place, written_whole
 from bge_export.parity.report import read_report, write_report
-from bge_export.single_file import refuse_place, written_whole
+from bge_export.parity.show.html import refuse_page
 from tests.fakes import report_of
 
 OTHERS = {

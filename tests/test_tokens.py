@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from bge_export.errors import ArtifactError
-from bge_export.tokens import TextTokenizer
+from bge_export.texts.tokens import TextTokenizer
 
 
 def copy_tokenizer(tiny: Path, folder: Path, **changes: object) -> Path:

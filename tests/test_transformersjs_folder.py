@@ -9,12 +9,12 @@ import pytest
 from noise_limits import noise_limits
 
 from bge_export import commands
-from bge_export.card import examples
+from bge_export.bundle.manifest import read_bundle, read_manifest
 from bge_export.commands import export_transformersjs, judge_report
-from bge_export.digest import file_sha256
 from bge_export.errors import ArtifactError, OutputError, UsageError
 from bge_export.exporters import find_exporter
-from bge_export.manifest import read_bundle, read_manifest
+from bge_export.files.digest import file_sha256
+from bge_export.publish.card import examples
 
 ROOT = Path(__file__).parent.parent
 

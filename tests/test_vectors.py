@@ -6,7 +6,7 @@ import pytest
 
 from bge_export.contracts import EmbeddingSpec
 from bge_export.errors import ReportError
-from bge_export.vectors import ReferenceVectors
+from bge_export.oracle.vectors import ReferenceVectors
 
 
 def reference() -> ReferenceVectors:

@@ -41,7 +41,7 @@ def read_onnx(path: Path) -> BareFile:
     try:
         import onnx
 
-        from bge_export.onnx_files import load_graph
+        from bge_export.files.onnx_reader import load_graph
     except ImportError as error:
         raise MissingLibrary("onnx", "inspect", "timing an ONNX file that bge-export did not write") from error
     try:
@@ -71,7 +71,7 @@ def read_openvino(path: Path) -> BareFile:
         MissingLibrary: openvino is not installed.
     """
     try:
-        from bge_export.openvino_files import load_model
+        from bge_export.files.openvino_reader import load_model
     except ImportError as error:
         raise MissingLibrary("openvino", "openvino", "timing OpenVINO files") from error
     try:

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bge_export.bench.bare import BareFile, read_onnx, read_openvino
+from bge_export.bundle.manifest import read_bundle
 from bge_export.capabilities import ClientRuntime
 from bge_export.contracts import Artifact, EmbeddingSpec, Target
-from bge_export.digest import file_sha256
 from bge_export.errors import ArtifactError, CheckpointError, UsageError
-from bge_export.json_files import read_object
-from bge_export.manifest import read_bundle
-from bge_export.parity.compare import Place
+from bge_export.files.digest import file_sha256
+from bge_export.files.json_files import read_object
+from bge_export.parity.measure.compare import Place
 
 READERS = {".onnx": ("onnx", read_onnx), ".xml": ("openvino", read_openvino)}
 """Suffix of a bare file -> its format, and what reads its ends."""

@@ -22,11 +22,11 @@ from bge_export.bench.shapes import Shape
 from bge_export.bench.timing import Clock, Elsewhere, Run, interleave, warm_up
 from bge_export.capabilities import ClientRuntime, TimedSession
 from bge_export.contracts import Artifact, Session, TokenBatch
-from bge_export.doctor import instructions
 from bge_export.errors import ArtifactError, BgeExportError, RuntimeContractError
-from bge_export.parity.compare import Place
-from bge_export.parity.environment import describe_environment
+from bge_export.inspection.doctor import instructions
 from bge_export.parity.figures import NONE
+from bge_export.parity.measure.compare import Place
+from bge_export.parity.measure.environment import describe_environment
 
 CLEARLY = 1.05
 """A narrower file is called slower than fp32 where it took longer by this factor in three rounds of four."""

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from bge_export.bench.report import LoadFacts
 from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError
-from bge_export.parity.compare import Place
+from bge_export.parity.measure.compare import Place
 
 COMMAND = (sys.executable, "-P", "-m", "bge_export.bench.fresh")
 

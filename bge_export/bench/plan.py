@@ -7,7 +7,7 @@ from bge_export.bench.files import SOME_IDS, BenchFile
 from bge_export.bench.report import lane_name
 from bge_export.bench.shapes import Shape
 from bge_export.errors import DeviceUnavailable, UsageError
-from bge_export.parity.compare import Place
+from bge_export.parity.measure.compare import Place
 
 WIDE = ("fp32", "unknown")
 """Precisions that nobody chose for speed."""

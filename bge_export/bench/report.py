@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from bge_export.errors import ReportError
+from bge_export.files.regular import REPORT_BYTES, read_regular
+from bge_export.files.single import written_whole
 from bge_export.parity.report import Record
-from bge_export.regular_files import REPORT_BYTES, read_regular
-from bge_export.single_file import written_whole
 
 SCHEMA: Literal["bge_export.bench/1"] = "bge_export.bench/1"
 

@@ -18,7 +18,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bge_export.cli import bench, checks, clients, exports, looks
+from bge_export.cli import bench, checks, clients, exports
+from bge_export.cli import inspection as looks
 from bge_export.cli.options import NOT_MEASURED, PASSED, USAGE
 from bge_export.cli.output import err
 from bge_export.cli.streams import open_streams, output_failure

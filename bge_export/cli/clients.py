@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bge_export.bundle_files import MANIFEST
+from bge_export.bundle.integrity import MANIFEST
 from bge_export.cli.options import PASSED, Json
 from bge_export.cli.output import out, print_json
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from bge_export.commands import Exported
     from bge_export.contracts import Exporter
-    from bge_export.int8.quantize import Int8Options
+    from bge_export.precision.int8.quantize import Int8Options
 
 
 def onnx(
@@ -145,7 +145,7 @@ def _int8(
         if calibration or cls_only or min_cosine is not None:
             raise typer.BadParameter("--calibration, --cls-only and --min-cosine are about --quantize int8: add it")
         return {}
-    from bge_export.int8.quantize import Int8Options
+    from bge_export.precision.int8.quantize import Int8Options
 
     return {"int8": Int8Options(calibration, cls_only, min_cosine)}
 
@@ -215,7 +215,7 @@ def _shown(exported: "Exported", as_json: bool) -> int:
             print(f"{exported.place}: written, not checked (--no-check).")
         return PASSED
     if as_json:
-        from bge_export.parity.render import as_json as to_json
+        from bge_export.parity.show.render import as_json as to_json
 
         folders = {"place": exported.place, "refused_place": exported.refused, "accepting_limits": exported.accepting}
         places = {name: None if folder is None else str(folder) for name, folder in folders.items()}

@@ -51,7 +51,7 @@ class CommonOptions:
 
 def _page(path: Path | None) -> Path | None:
     """Refuse a place for the page before anything is measured."""
-    from bge_export.parity.html import refuse_page
+    from bge_export.parity.show.html import refuse_page
 
     if path is not None:
         refuse_page(path)

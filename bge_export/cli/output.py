@@ -23,12 +23,12 @@ BLOCKS = "█▀▄"
 
 def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Path | None = None) -> int:
     """Print a report with its verdict; return the exit status that the verdict is."""
-    from bge_export.parity.render import as_json as to_json
-    from bge_export.parity.render import render
+    from bge_export.parity.show.render import as_json as to_json
+    from bge_export.parity.show.render import render
 
     if html is not None:
         from bge_export.commands import read_policy
-        from bge_export.parity.html import write_html
+        from bge_export.parity.show.html import write_html
 
         write_html(html, proof.report, proof.verdict, read_policy(thresholds), proof.frontiers)
     if as_json:
@@ -43,8 +43,8 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
 
 def show_int8(folder: Path) -> None:
     """Print how the folder's int8 models were made: plainly and why, or which variant was chosen and what it costs."""
-    from bge_export.manifest import read_manifest
-    from bge_export.render import render_frontier
+    from bge_export.bundle.manifest import read_manifest
+    from bge_export.inspection.render import render_frontier
 
     for model in read_manifest(folder).models:
         options = model.options

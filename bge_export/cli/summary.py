@@ -34,7 +34,7 @@ def summary(exported: "Exported") -> Iterator[str]:
 
 def _described(report: "ParityReport", folder: Path) -> Iterator[str]:
     """Yield a folder's targets with their size and the smallest cosines of everyday and of stress texts in any lane."""
-    from bge_export.manifest import read_manifest
+    from bge_export.bundle.manifest import read_manifest
     from bge_export.parity.figures import cosine_figure
     from bge_export.parity.worst import of_kind, smallest
 

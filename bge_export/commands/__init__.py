@@ -16,7 +16,7 @@ from bge_export.commands.analysis import bisect_artifact, evaluate_pairs
 from bge_export.commands.bench import bench_files
 from bge_export.commands.checks import check_parity, folder_verdict, judge_report, merge_reports, write_reference
 from bge_export.commands.exports import DEFAULT_MODEL, Exported, export_model
-from bge_export.commands.steps import Proof, read_policy
+from bge_export.commands.measuring import Proof, read_policy
 from bge_export.commands.transformersjs import export_transformersjs
 
 __all__ = [

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from bge_export.bisect import Drift, artifact_at, find_drift
-from bge_export.checkpoint import open_checkpoint
-from bge_export.commands.steps import read_policy
+from bge_export.bundle.manifest import read_bundle
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.commands.measuring import read_policy
 from bge_export.commands.turns import in_turn
 from bge_export.contracts import Track, untracked
 from bge_export.errors import UsageError
-from bge_export.evaluate import PairScore, read_pairs, score_pairs
-from bge_export.manifest import read_bundle
+from bge_export.evaluate.similarity import PairScore, read_pairs, score_pairs
+from bge_export.inspection.bisect import Drift, artifact_at, find_drift
 from bge_export.runtimes import find_runtime
 
 

@@ -9,7 +9,7 @@ from bge_export.bench.measure import OpenPlan, environment_of, measure_loads, re
 from bge_export.bench.plan import Plan
 from bge_export.bench.report import BenchReport, write_bench
 from bge_export.bench.shapes import SHAPES, Shape
-from bge_export.commands.steps import default_places, named_place
+from bge_export.commands.measuring import default_places, named_place
 from bge_export.commands.turns import in_turn
 from bge_export.contracts import Track, untracked
 from bge_export.errors import UsageError

@@ -7,8 +7,8 @@ from bge_export.contracts import Artifact
 from bge_export.errors import ClientError
 from bge_export.javascript.served import ServedBrowser, page_address, serve, visitors
 from bge_export.javascript.server import PageLink
-from bge_export.parity.compare import Place
 from bge_export.parity.figures import cosine_figure
+from bge_export.parity.measure.compare import Place
 from bge_export.parity.report import Lane, ParityReport
 
 Measure = Callable[[Sequence[Artifact], Sequence[Place]], ParityReport]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bge_export.bundle_files import MANIFEST, REPORT
-from bge_export.checkpoint import as_artifacts, open_checkpoint
+from bge_export.bundle.integrity import MANIFEST, REPORT
+from bge_export.bundle.manifest import Manifest, read_bundle, read_manifest
+from bge_export.checkpoint.opening import as_artifacts, open_checkpoint
 from bge_export.commands.browsers import Browsers, with_browsers
-from bge_export.commands.steps import (
+from bge_export.commands.measuring import (
     Proof,
     default_places,
     measure_places,
@@ -21,16 +22,15 @@ from bge_export.commands.steps import (
 )
 from bge_export.commands.turns import in_turn
 from bge_export.contracts import Artifact, Pooling, Track, untracked
-from bge_export.corpus import Corpus
 from bge_export.errors import BgeExportError, UsageError
-from bge_export.manifest import Manifest, read_bundle, read_manifest
-from bge_export.parity.frontier import read_frontiers
-from bge_export.parity.gate import Verdict, judge
+from bge_export.files.single import refuse_place
+from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.parity.gate.judge import Verdict, judge
+from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.merge import merge
-from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import OWN_REPORT, ParityReport, read_report, write_report
-from bge_export.single_file import refuse_place
-from bge_export.vectors import ReferenceVectors
+from bge_export.parity.show.frontier import read_frontiers
+from bge_export.texts.corpus import Corpus
 
 
 @in_turn

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bge_export.bundle_files import LIMITS, REPORT
-from bge_export.checkpoint import open_checkpoint
-from bge_export.commands.made import Made, make, make_finer, only_too_coarse
+from bge_export.bundle.integrity import LIMITS, REPORT
+from bge_export.bundle.layout import write_layout
+from bge_export.bundle.staging import publish, refused_place, refused_staging, staged
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.checkpoint.torch_devices import limit_threads
+from bge_export.commands.attempts import Made, make, make_finer, only_too_coarse
+from bge_export.commands.extension import kept_from
+from bge_export.commands.measuring import Proof, read_policy, run_oracle
 from bge_export.commands.proving import Measured, StagedExport, move_refused, prove, proven_alone
-from bge_export.commands.steps import Proof, read_policy, run_oracle
 from bge_export.commands.turns import in_turn
 from bge_export.contracts import Artifact, Checkpoint, Exporter, Pooling, Track, untracked
-from bge_export.corpus import Corpus, builtin_corpus
 from bge_export.errors import UsageError
-from bge_export.extension import kept_from
-from bge_export.layout import write_layout
-from bge_export.output import publish, refused_place, refused_staging, staged
-from bge_export.parity.acceptance import accepting, as_toml, rounding_alone
-from bge_export.parity.compare import Place
+from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
+from bge_export.parity.measure.compare import Place
 from bge_export.parity.report import ParityReport, write_report
-from bge_export.torch_devices import limit_threads
+from bge_export.texts.corpus import Corpus, builtin_corpus
 
 DEFAULT_MODEL = "BAAI/bge-small-en"
 

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bge_export.bundle_files import REPORT
-from bge_export.commands.made import Made
-from bge_export.commands.steps import default_places, measure_places
+from bge_export.bundle.integrity import REPORT
+from bge_export.bundle.layout import write_layout
+from bge_export.bundle.manifest import read_bundle, write_manifest
+from bge_export.commands.attempts import Made
+from bge_export.commands.extension import Kept
+from bge_export.commands.measuring import default_places, measure_places
 from bge_export.contracts import Artifact, Checkpoint, Track
-from bge_export.corpus import Corpus
-from bge_export.extension import Kept
-from bge_export.layout import write_layout
-from bge_export.manifest import read_bundle, write_manifest
-from bge_export.parity.compare import Place
-from bge_export.parity.gate import Verdict, judge
+from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.parity.gate.judge import Verdict, judge
+from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.measure.compare import Place
 from bge_export.parity.merge import merge
-from bge_export.parity.policy import ThresholdPolicy
 from bge_export.parity.report import Lane, ParityReport, write_report
-from bge_export.vectors import ReferenceVectors
+from bge_export.texts.corpus import Corpus
 
 
 @dataclass(frozen=True)

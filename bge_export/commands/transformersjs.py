@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bge_export.card import CardFacts, write_card
+from bge_export.checkpoint.weight_files import INDEX
 from bge_export.commands.exports import DEFAULT_MODEL, Exported, export_model
-from bge_export.commands.steps import read_policy
+from bge_export.commands.measuring import read_policy
 from bge_export.contracts import Artifact, Checkpoint, Pooling, Track, untracked
 from bge_export.errors import UsageError
 from bge_export.exporters import find_exporter
-from bge_export.parity.compare import Place
-from bge_export.parity.policy import ThresholdPolicy
+from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.measure.compare import Place
 from bge_export.parity.report import ParityReport
+from bge_export.publish.card import CardFacts, write_card
 from bge_export.runtimes import find_runtime
-from bge_export.weight_files import INDEX
 
 DEFAULT_DTYPES = ("fp32", "fp16", "int8")
 """What a folder has unasked, as far as the ONNX exporter writes it; `int8` is the file of `dtype: 'q8'`."""

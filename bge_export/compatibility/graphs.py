@@ -24,7 +24,7 @@ def read_graph(path: Path) -> "onnx.ModelProto":
         MissingLibrary: onnx is not installed.
     """
     try:
-        from bge_export.onnx_files import load_graph
+        from bge_export.files.onnx_reader import load_graph
     except ImportError as error:
         raise MissingLibrary("onnx", "inspect", "looking into ONNX files") from error
     try:

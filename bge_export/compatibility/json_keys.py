@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bge_export.checkpoint.pooling_files import read_sentence_files
 from bge_export.compatibility.findings import Finding
 from bge_export.compatibility.targets import EVERY, TargetFacts
 from bge_export.errors import CheckpointError
-from bge_export.json_files import positive_integer, read_object, read_object_if_there
-from bge_export.pooling_files import read_sentence_files
-from bge_export.regular_files import SETTINGS_BYTES, TOKENIZER_BYTES, read_regular
+from bge_export.files.json_files import positive_integer, read_object, read_object_if_there
+from bge_export.files.regular import SETTINGS_BYTES, TOKENIZER_BYTES, read_regular
 
 READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
 UNBOUNDED = 1_000_000

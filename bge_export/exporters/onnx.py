@@ -13,10 +13,10 @@ import onnx
 import onnx_ir as ir
 
 from bge_export.contracts import Checkpoint, ExportedModel, Track, untracked
-from bge_export.int8.quantize import Int8Options, Quantized, quantize
-from bge_export.manifest import MODEL_FILES
-from bge_export.onnx_trace import trace
+from bge_export.graph.trace import trace
 from bge_export.precision import bnb4, dynamic, fp16, q4
+from bge_export.precision.int8.quantize import Int8Options, Quantized, quantize
+from bge_export.precision.names import MODEL_FILES
 
 Recipe = Callable[[onnx.ModelProto, Checkpoint], onnx.ModelProto]
 """Makes a graph of another one, which it may change; the checkpoint has the tokenizer, for texts to calibrate with."""
@@ -30,7 +30,7 @@ RECIPES: Mapping[str, tuple[str, Recipe]] = {
     "bnb4": ("fp32", lambda model, _: bnb4.convert(model)),
 }
 """Precision -> the precision whose graph it is made of, and how. A new one is a line here, its file's name in
-`manifest.MODEL_FILES` and its limits in `thresholds.toml`; `cli/options.py` names those that `--quantize` takes."""
+`precision/names.py` and its limits in `thresholds.toml`; `cli/options.py` names those that `--quantize` takes."""
 
 IR_VERSION = 8
 INLINE_LIMIT_BYTES = 2_000_000_000

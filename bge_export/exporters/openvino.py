@@ -16,9 +16,9 @@ import openvino
 
 from bge_export.contracts import Checkpoint, ExportedModel, Track, untracked
 from bge_export.errors import ExportError, UsageError
-from bge_export.int8.quantize import Int8Options, Quantized, quantize
-from bge_export.manifest import MODEL_FILES
-from bge_export.onnx_trace import trace
+from bge_export.graph.trace import trace
+from bge_export.precision.int8.quantize import Int8Options, Quantized, quantize
+from bge_export.precision.names import MODEL_FILES
 
 CONVERSION = re.compile(r"\n\t*<conversion_parameters>.*?</conversion_parameters>", re.DOTALL)
 """What OpenVINO notes of the conversion, among it the path of the file it was given."""

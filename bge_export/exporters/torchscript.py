@@ -18,10 +18,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bge_export import tracing
 from bge_export.contracts import SENTENCE_EMBEDDING, Checkpoint, ExportedModel, Track, untracked
 from bge_export.errors import ExportError
-from bge_export.json_files import read_object_if_there
+from bge_export.files.json_files import read_object_if_there
+from bge_export.graph import tracing
 
 PLAIN_FILE = "torchscript/model.pt"
 ELAND_FILE = "torchscript/traced_pytorch_model.pt"

@@ -10,10 +10,9 @@ import threading
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from bge_export.javascript.server import Loopback
+from bge_export.javascript.channel import Content
 
 CONNECTIONS = 256
 """How many are held at once. Browsers open six each, and a page that waits for its turn holds one."""
@@ -45,7 +44,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, loopback: "Loopback", host: str, handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, loopback: Content, host: str, handler: type[BaseHTTPRequestHandler]) -> None:
         """Listen on a free port of an address; `handler` answers what comes on a connection.
 
         Raises:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bge_export.contracts import Artifact
-from bge_export.digest import file_sha256
 from bge_export.errors import ArtifactError, ClientError, DeviceUnavailable
+from bge_export.files.digest import file_sha256
 from bge_export.javascript.browser import ChromiumLink
 from bge_export.javascript.clients import Client
 from bge_export.javascript.packages import JS, find_deno, find_node, packages_folder

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bge_export.errors import DeviceUnavailable, MeasurementError
 
-JS = Path(__file__).resolve().parent.parent / "runtimes" / "js"
+JS = Path(__file__).resolve().parent / "js"
 """The JavaScript files of this package."""
 
 LOCK = ("package.json", "package-lock.json")

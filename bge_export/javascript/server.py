@@ -10,28 +10,17 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bge_export.errors import ClientError, MeasurementError
+from bge_export.javascript.channel import Channel
 from bge_export.javascript.connections import Server
 from bge_export.javascript.handler import OWN, Handler
 from bge_export.javascript.process import ANSWER_SECONDS, accepted
 
 PAGES = 64
 """How many pages may come, so that nobody who has the address fills the memory."""
-
-UNREAD_ANSWERS = 16
-"""How many answers of a page may wait to be read: it owes one to a request."""
-
-
-@dataclass(frozen=True)
-class Channel:
-    """What goes to one page, and what comes from it."""
-
-    requests: "queue.Queue[Mapping[str, Any]]" = field(default_factory=queue.Queue)
-    answers: "queue.Queue[Mapping[str, Any]]" = field(default_factory=lambda: queue.Queue(UNREAD_ANSWERS))
 
 
 class Loopback:

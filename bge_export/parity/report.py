@@ -13,11 +13,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bge_export.contracts import EmbeddingSpec
-from bge_export.corpus import Kind
 from bge_export.errors import ReportError
-from bge_export.pair_rule import PairFacts
-from bge_export.regular_files import REPORT_BYTES, read_regular
-from bge_export.single_file import written_whole
+from bge_export.files.regular import REPORT_BYTES, read_regular
+from bge_export.files.single import written_whole
+from bge_export.saturation import PairFacts
+from bge_export.texts.corpus import Kind
 
 SCHEMA: Literal["bge_export.parity/1"] = "bge_export.parity/1"
 OWN_REPORT = re.compile(rb'\A\s*{\s*"schema"\s*:\s*"bge_export\.parity/')
@@ -104,7 +104,7 @@ class SpecRecord(Record):
 
 
 class PairsRecord(Record):
-    """`pair_rule.PairFacts` on disk: how the int8 weights of one artifact keep the pair rule."""
+    """`saturation.PairFacts` on disk: how the int8 weights of one artifact keep the pair rule."""
 
     weights: int
     pairs: int

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bge_export.corpus import Kind
 from bge_export.parity.report import RowParity
+from bge_export.texts.corpus import Kind
 
 
 @dataclass(frozen=True)

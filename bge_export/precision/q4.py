@@ -11,9 +11,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from bge_export.calibration.moments import Moments, input_moments
 from bge_export.contracts import Checkpoint
 from bge_export.graph.products import constant_products
-from bge_export.int8.moments import Moments, input_moments
 from bge_export.precision import fp16
 from bge_export.precision.gptq import Blocks, round_weight
 from bge_export.precision.q4_table import pack_table

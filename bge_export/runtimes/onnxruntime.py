@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
-from bge_export.pooling import pool
+from bge_export.heads.dense import pool
 
 if TYPE_CHECKING:
     import onnxruntime

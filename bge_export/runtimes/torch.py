@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.checkpoint import open_checkpoint
+from bge_export.checkpoint.model import load_model
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.checkpoint.torch_devices import DEVICES, open_device, torch_devices
 from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, MissingLibrary
-from bge_export.model import load_model
-from bge_export.pooling import pool
-from bge_export.torch_devices import DEVICES, open_device, torch_devices
+from bge_export.heads.dense import pool
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

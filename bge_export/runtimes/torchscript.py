@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bge_export.checkpoint.torch_devices import DEVICES, open_device, torch_devices
 from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, MissingLibrary
-from bge_export.pooling import pool
-from bge_export.torch_devices import DEVICES, open_device, torch_devices
+from bge_export.heads.dense import pool
 
 if TYPE_CHECKING:
     from torch.nn import Module

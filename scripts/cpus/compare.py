@@ -22,10 +22,10 @@ import onnx
 from numpy.typing import NDArray
 from products import cut_out, products, with_broken_pairs, worst_inputs
 
-from bge_export.corpus import builtin_corpus
 from bge_export.parity.figures import cosine_figure, difference_figure
-from bge_export.parity.metrics import cosines
-from bge_export.tokens import TextTokenizer
+from bge_export.parity.measure.metrics import cosines
+from bge_export.texts.corpus import builtin_corpus
+from bge_export.texts.tokens import TextTokenizer
 
 FEED = Path(__file__).parent / "feed.py"
 TEXTS, LONGEST = 26, 32

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from bge_export.pair_rule.onnx import Graph
+from bge_export.saturation.onnx import Graph
 
 ROWS = 8
 """All codes the greatest, all the least, the rest drawn at random."""

@@ -7,8 +7,8 @@ from typing import Any
 from kinds import KINDS
 from records import LaneFigures
 
-from bge_export.corpus import Kind
 from bge_export.parity.report import Lane, ParityReport, RowParity
+from bge_export.texts.corpus import Kind
 
 
 def lane_figures(report: ParityReport, target: str, kinds: Mapping[str, Kind]) -> list[LaneFigures]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from bge_export.corpus import Kind
 from bge_export.parity.report import ParityReport
+from bge_export.texts.corpus import Kind
 
 KINDS: tuple[Kind, ...] = ("everyday", "stress")
 

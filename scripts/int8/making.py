@@ -24,7 +24,7 @@ from recipes import (
 from training import trained
 from transformers.utils import logging
 
-from bge_export.digest import file_sha256
+from bge_export.files.digest import file_sha256
 
 
 def make_all(out: Path, models: Path, sets: Path) -> None:

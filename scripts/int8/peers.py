@@ -5,8 +5,9 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from bge_export.checkpoint import open_checkpoint
-from bge_export.manifest import MODEL_FILES, read_manifest, write_manifest
+from bge_export.bundle.manifest import read_manifest, write_manifest
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.precision.names import MODEL_FILES
 
 
 def present_as_int8(folder: Path, checkpoint: Path, *, per_channel: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bge_export.single_file import written_whole
+from bge_export.files.single import written_whole
 
 FINISHED = (0, 1)
 """Exit statuses of a job that ended with a verdict; any other is tried again by the next run."""

@@ -15,9 +15,9 @@ from kinds import kinds_by_id
 from peers import present_as_int8
 from records import FINISHED, Record, is_finished, record_place, write_record
 
-from bge_export.bundle_files import REPORT
-from bge_export.manifest import read_manifest
-from bge_export.output import refused_place
+from bge_export.bundle.integrity import REPORT
+from bge_export.bundle.manifest import read_manifest
+from bge_export.bundle.staging import refused_place
 from bge_export.parity.report import read_report
 
 COMMAND = (sys.executable, "-m", "bge_export")

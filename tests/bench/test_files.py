@@ -10,7 +10,7 @@ from bge_export.bench.bare import read_onnx
 from bge_export.bench.files import SOME_IDS, gather
 from bge_export.commands import Exported
 from bge_export.errors import ArtifactError, UsageError
-from bge_export.parity.compare import Place
+from bge_export.parity.measure.compare import Place
 from bge_export.runtimes import find_runtime
 
 PLACES = {name: Place(find_runtime(name), "cpu", requested=True) for name in ("onnxruntime", "torchscript")}

@@ -14,7 +14,7 @@ from bge_export.bench.report import BenchReport, LoadFacts, read_bench, write_be
 from bge_export.bench.shapes import Shape
 from bge_export.contracts import Artifact, Target, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable, ReportError, RuntimeContractError, UsageError
-from bge_export.parity.compare import Place
+from bge_export.parity.measure.compare import Place
 
 SHORT, LONG = Shape(1, 4), Shape(2, 8)
 COSTS = {"fp32": 1.0, "int8": 0.5, "fp16": 1.5}

@@ -6,7 +6,7 @@ from bge_export.bench.files import gather
 from bge_export.bench.memory import load_fresh
 from bge_export.commands import Exported
 from bge_export.errors import ArtifactError
-from bge_export.parity.compare import Place
+from bge_export.parity.measure.compare import Place
 from bge_export.runtimes import find_runtime
 
 PLACE = Place(find_runtime("onnxruntime"), "cpu", requested=True)

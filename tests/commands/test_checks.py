@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_checkpoint import change_json
 
-from bge_export.bundle_files import MANIFEST, REPORT
-from bge_export.checkpoint import open_checkpoint
+from bge_export.bundle.integrity import MANIFEST, REPORT
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.cli import run
 from bge_export.commands import (
     Exported,
@@ -21,8 +21,8 @@ from bge_export.commands import (
 )
 from bge_export.errors import ArtifactError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.pair_rule import PairFacts
 from bge_export.parity.report import PairsRecord, read_report, write_report
+from bge_export.saturation import PairFacts
 
 HERE = ["onnxruntime:cpu"]
 
@@ -40,7 +40,7 @@ def forbid_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     def oracle(*_: object, **__: object) -> None:
         raise AssertionError("the oracle ran")
 
-    monkeypatch.setattr("bge_export.commands.steps.embed_texts", oracle)
+    monkeypatch.setattr("bge_export.commands.measuring.embed_texts", oracle)
 
 
 def test_an_export_looks_at_the_weights(tiny_export: Exported) -> None:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from bge_export.bundle.manifest import Model, read_manifest
 from bge_export.cli.output import show_int8
 from bge_export.commands import Exported, export_model, judge_report
-from bge_export.commands.made import Made, only_too_coarse
+from bge_export.commands.attempts import Made, only_too_coarse
 from bge_export.contracts import ExportedModel
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.int8 import quantize
-from bge_export.int8.quantize import Int8Options
-from bge_export.int8.search import Targets
-from bge_export.manifest import Model, read_manifest
-from bge_export.parity.verdict import Verdict, failure
+from bge_export.parity.gate.verdict import Verdict, failure
+from bge_export.precision.int8 import quantize
+from bge_export.precision.int8.quantize import Int8Options
+from bge_export.precision.int8.search.search import Targets
 
 EASY = Targets(smallest=0.5, mean=0.5, smallest_stress=0.5)
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from bge_export.bundle.manifest import read_manifest
 from bge_export.commands import export_model, judge_report
 from bge_export.contracts import Artifact
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.manifest import read_manifest
-from bge_export.parity import acceptance, compare
-from bge_export.parity.policy import ThresholdPolicy
+from bge_export.parity.gate import acceptance
+from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.measure import compare
 
 TABLE = "max_norm_error = 0.1\nmin_batch_cosine = 0.5\n"
 

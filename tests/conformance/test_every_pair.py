@@ -7,17 +7,17 @@ import pytest
 from conftest import needs_client
 from noise_limits import noise_limits
 
+from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import check_parity, export_model, judge_report, read_policy
-from bge_export.commands.steps import ASKED_FOR
+from bge_export.commands.measuring import ASKED_FOR
 from bge_export.contracts import Target
-from bge_export.corpus import builtin_corpus
 from bge_export.exporters import find_exporter, format_names
-from bge_export.manifest import read_bundle
-from bge_export.pair_rule import known_facts
-from bge_export.parity.compare import Place, compare
-from bge_export.parity.gate import judge
+from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.parity.gate.judge import judge
+from bge_export.parity.measure.compare import Place, compare
 from bge_export.runtimes import find_runtime, runtime_names
-from bge_export.vectors import ReferenceVectors
+from bge_export.saturation import known_facts
+from bge_export.texts.corpus import builtin_corpus
 
 TARGETS = [Target(name, precision) for name in format_names() for precision in find_exporter(name).precisions]
 UNSUPPORTED = {

@@ -8,13 +8,14 @@ import pytest
 from architectures import build
 from noise_limits import noise_limits
 
-from bge_export.bundle_files import MANIFEST, REPORT
-from bge_export.checkpoint import open_checkpoint
+from bge_export.bundle.integrity import MANIFEST, REPORT
+from bge_export.bundle.manifest import read_bundle
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import Exported, export_model
 from bge_export.errors import OutputError
 from bge_export.exporters import onnx as exporter
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.manifest import MODEL_FILES, read_bundle
+from bge_export.precision.names import MODEL_FILES
 
 KINDS = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
 ROUNDED = ("uint8", "int8-dynamic", "q4", "q4f16", "bnb4")
@@ -197,7 +198,7 @@ def test_the_folder_loads_in_transformers_as_a_tokenizer_and_config(tiny_export:
 
 
 def test_a_checkpoint_opened_from_the_folder_promises_the_same(tiny_export: Exported, tiny: Path) -> None:
-    from bge_export.pooling_files import read_sentence_files
+    from bge_export.checkpoint.pooling_files import read_sentence_files
 
     promised = open_checkpoint(tiny).spec
     written = read_sentence_files(tiny_export.place)

@@ -5,10 +5,10 @@ import openvino
 import pytest
 from architectures import build
 
+from bge_export.bundle.manifest import read_bundle
 from bge_export.cli import run
 from bge_export.commands import export_model
 from bge_export.exporters.openvino import OpenVinoExporter
-from bge_export.manifest import read_bundle
 
 
 @pytest.mark.parametrize(

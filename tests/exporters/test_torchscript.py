@@ -14,17 +14,17 @@ import torch
 from architectures import KINDS, build
 from packaging.requirements import Requirement
 
-from bge_export import tracing
-from bge_export.checkpoint import open_checkpoint
+from bge_export.bundle.manifest import read_bundle
+from bge_export.checkpoint.model import load_model
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import Exported, export_model
-from bge_export.corpus import builtin_corpus
 from bge_export.errors import ExportError
 from bge_export.exporters.torchscript import ELAND_FILE, ELAND_INPUTS, NAMES, PLAIN_FILE, TorchScriptExporter
 from bge_export.exporters.torchscript import eland_inputs as inputs_of
-from bge_export.manifest import read_bundle
-from bge_export.model import load_model
-from bge_export.reference import embed_texts
-from bge_export.tokens import TextTokenizer
+from bge_export.graph import tracing
+from bge_export.oracle.eager import embed_texts
+from bge_export.texts.corpus import builtin_corpus
+from bge_export.texts.tokens import TextTokenizer
 
 POOLINGS = ("cls", "mean", "last")
 FOUR_INPUTS = {"bert", "distilbert"}
@@ -184,7 +184,7 @@ def test_another_process_that_traced_something_else_writes_the_same_bytes(
     script = """
 import sys, warnings, torch
 from pathlib import Path
-from bge_export.checkpoint import open_checkpoint
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.exporters.torchscript import TorchScriptExporter
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

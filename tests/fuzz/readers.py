@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 from tiny_checkpoint import write_checkpoint
 
-from bge_export.corpus import Corpus, Text
+from bge_export.texts.corpus import Corpus, Text
 
 TINY = Path(__file__).resolve().parents[2] / "parity_fixtures" / "tiny"
 LIMITS = Path(__file__).resolve().parents[2] / "parity_fixtures" / "thresholds.toml"
@@ -34,7 +34,7 @@ class Reader:
 
 
 def _read_checkpoint(root: Path) -> None:
-    from bge_export.checkpoint import open_checkpoint
+    from bge_export.checkpoint.opening import open_checkpoint
 
     open_checkpoint(root)
 
@@ -78,14 +78,14 @@ def _write_tiny(root: Path) -> None:
 
 
 def _read_model(root: Path) -> None:
-    from bge_export.checkpoint import open_checkpoint
-    from bge_export.model import load_model
+    from bge_export.checkpoint.model import load_model
+    from bge_export.checkpoint.opening import open_checkpoint
 
     load_model(open_checkpoint(root))
 
 
 def _read_tokens(root: Path) -> None:
-    from bge_export.tokens import TextTokenizer
+    from bge_export.texts.tokens import TextTokenizer
 
     for folder in sorted(root.iterdir()):
         tokenizer = TextTokenizer.load(folder, 16)
@@ -95,7 +95,7 @@ def _read_tokens(root: Path) -> None:
 
 
 def _read_auto_tokens(root: Path) -> None:
-    from bge_export.auto_tokens import other_token_ids
+    from bge_export.oracle.auto_tokens import other_token_ids
 
     corpus = Corpus("x", tuple(Text(str(number), text, "") for number, text in enumerate(TEXTS)))
     for folder in sorted(root.iterdir()):
@@ -126,19 +126,19 @@ def _write_vectors(root: Path) -> None:
 
 
 def _read_vectors(root: Path) -> None:
-    from bge_export.vectors import ReferenceVectors
+    from bge_export.oracle.vectors import ReferenceVectors
 
     ReferenceVectors.read(root / "reference.npz")
 
 
 def _read_limits(root: Path) -> None:
-    from bge_export.parity.policy import ThresholdPolicy
+    from bge_export.parity.gate.policy import ThresholdPolicy
 
     ThresholdPolicy.read(root / "limits.toml")
 
 
 def _write_manifest(root: Path) -> None:
-    from bge_export.digest import file_sha256
+    from bge_export.files.digest import file_sha256
 
     write_checkpoint(root)
     (root / "model.safetensors").unlink()
@@ -157,8 +157,8 @@ def _write_manifest(root: Path) -> None:
 
 
 def _read_manifest(root: Path) -> None:
-    from bge_export.manifest import read_bundle
-    from bge_export.others import others_in
+    from bge_export.bundle.foreign import others_in
+    from bge_export.bundle.manifest import read_bundle
 
     others_in(root)
     read_bundle(root, verify=False)
@@ -176,9 +176,9 @@ def _write_report(root: Path) -> None:
 def _read_report(root: Path) -> None:
     from fakes import POLICY, small_corpus
 
-    from bge_export.parity.gate import judge
-    from bge_export.parity.render import as_json, render
+    from bge_export.parity.gate.judge import judge
     from bge_export.parity.report import read_report
+    from bge_export.parity.show.render import as_json, render
 
     report = read_report(root / "parity.json")
     verdict = judge(report, POLICY, small_corpus(3))
@@ -207,8 +207,8 @@ def _write_texts(root: Path) -> None:
 
 
 def _read_texts(root: Path) -> None:
-    from bge_export.corpus import load_corpus
-    from bge_export.evaluate import read_pairs
+    from bge_export.evaluate.similarity import read_pairs
+    from bge_export.texts.corpus import load_corpus
 
     for name in ("a.txt", "a.jsonl", "a.tsv", "a.csv"):
         _ = load_corpus(root / name).digest
@@ -246,8 +246,8 @@ def _read_onnx(root: Path) -> None:
     from bge_export.compatibility.graphs import check_graph, read_graph
     from bge_export.compatibility.targets import TARGETS
     from bge_export.errors import ArtifactError
-    from bge_export.inspection import inspect_path
-    from bge_export.pair_rule import facts_of
+    from bge_export.inspection.folder import inspect_path
+    from bge_export.saturation import facts_of
 
     path = root / "model.onnx"
     refused: list[ArtifactError] = []
@@ -274,7 +274,7 @@ def _write_openvino(root: Path) -> None:
 def _read_openvino(root: Path) -> None:
     from bge_export.bench.bare import read_openvino
     from bge_export.errors import ArtifactError
-    from bge_export.pair_rule import facts_of
+    from bge_export.saturation import facts_of
 
     try:
         read_openvino(root / "model.xml")

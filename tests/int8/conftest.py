@@ -7,10 +7,10 @@ import pytest
 from architectures import KINDS, build
 from int8_samples import Sample, make_sample
 
+from bge_export.calibration.observing import CalibrationSet
 from bge_export.contracts import untracked
-from bge_export.int8.build import Builder
-from bge_export.int8.calibration import CalibrationSet
-from bge_export.int8.plan import LayerPlan, Settings, plan_layers
+from bge_export.precision.int8.plan.layers import LayerPlan, Settings, plan_layers
+from bge_export.precision.int8.round.build import Builder
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from architectures import KINDS, Kind, build
 
-from bge_export.checkpoint import open_checkpoint
-from bge_export.int8.calibration import Batch, CalibrationSet, Observation, backward, batches, observe
-from bge_export.int8.encoder import Encoder, Layer, Linear
-from bge_export.int8.forward import run_layer
-from bge_export.int8.reading import read_encoder
-from bge_export.onnx_trace import trace
-from bge_export.tokens import TextTokenizer
+from bge_export.calibration.observing import Batch, CalibrationSet, Observation, backward, batches, observe
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.encoder.encoder import Encoder, Layer, Linear
+from bge_export.encoder.forward import run_layer
+from bge_export.encoder.reading import read_encoder
+from bge_export.graph.trace import trace
+from bge_export.texts.tokens import TextTokenizer
 
 TEXTS = ("hello world", "the dog sleeps in the garden", "a question about the weather")
 STEP = 1e-2

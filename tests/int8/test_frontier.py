@@ -9,9 +9,9 @@ from bge_export import commands
 from bge_export.errors import ExportError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.exporters.openvino import OpenVinoExporter
-from bge_export.int8.quantize import Int8Options
-from bge_export.manifest import MODEL_FILES
-from bge_export.pair_rule import facts_of
+from bge_export.precision.int8.quantize import Int8Options
+from bge_export.precision.names import MODEL_FILES
+from bge_export.saturation import facts_of
 
 
 def export(tiny: Path, out: Path, options: Int8Options) -> dict[str, object]:

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from int8_samples import Sample
 
-from bge_export.int8.frontier import DRAWS, Judge
+from bge_export.precision.int8.search.judge import DRAWS, Judge
 
 
 @dataclass
@@ -28,10 +28,12 @@ def judged(
     sample: Sample, monkeypatch: pytest.MonkeyPatch, states: list[tuple[float, float]], *, again: bool
 ) -> tuple[Any, int]:
     run = Graph(states)
-    monkeypatch.setattr("bge_export.int8.frontier.open_graph", lambda *_: run)
-    monkeypatch.setattr("bge_export.int8.frontier.arrange", lambda *_, **__: onnx.ModelProto())
-    monkeypatch.setattr("bge_export.int8.frontier.trembling", lambda _: (onnx.ModelProto(), {"tremor.0": 2}))
-    monkeypatch.setattr("bge_export.int8.frontier.TIMED_RUNS", 0)
+    monkeypatch.setattr("bge_export.precision.int8.search.judge.open_graph", lambda *_: run)
+    monkeypatch.setattr("bge_export.precision.int8.search.judge.arrange", lambda *_, **__: onnx.ModelProto())
+    monkeypatch.setattr(
+        "bge_export.precision.int8.search.judge.trembling", lambda _: (onnx.ModelProto(), {"tremor.0": 2})
+    )
+    monkeypatch.setattr("bge_export.precision.int8.search.judge.TIMED_RUNS", 0)
     monkeypatch.setattr(Judge, "_milliseconds", lambda *_: 1.0)
     truth = np.array([[1.0, 0.0], [1.0, 0.0]])
     stress = np.array([False, True])

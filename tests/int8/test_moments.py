@@ -7,13 +7,13 @@ import onnx
 import pytest
 from architectures import HIDDEN, KINDS, Kind, build
 
-from bge_export.checkpoint import open_checkpoint
+from bge_export.calibration.moments import SHARE_OF_ALL, input_moments, second_moments, weighted_moments
+from bge_export.calibration.observing import batches
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.encoder.reading import UnknownGraph, read_encoder
 from bge_export.graph.products import constant_products
-from bge_export.int8.calibration import batches
-from bge_export.int8.moments import SHARE_OF_ALL, input_moments, second_moments, weighted_moments
-from bge_export.int8.reading import UnknownGraph, read_encoder
-from bge_export.onnx_trace import trace
-from bge_export.tokens import TextTokenizer
+from bge_export.graph.trace import trace
+from bge_export.texts.tokens import TextTokenizer
 
 TEXTS = ("hello world", "the dog sleeps in the garden", "a question about the weather")
 

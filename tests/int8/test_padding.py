@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 from conftest import needs_client
 
+from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import export_transformersjs
 from bge_export.contracts import Artifact, TokenBatch
-from bge_export.int8.padding import pad_inputs
-from bge_export.manifest import read_bundle
+from bge_export.precision.int8.write.padding import pad_inputs
 from bge_export.runtimes.transformersjs import RUNTIME
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from int8_samples import Sample, cosines, run_graph
 
-from bge_export.int8.arrange import arrange
-from bge_export.int8.build import Builder
-from bge_export.int8.form import Form
-from bge_export.int8.peaks import CAP, CAPPED_REACH, REACH, Bound, plan_peaks
-from bge_export.int8.plan import LayerPlan
-from bge_export.int8.quantized import QuantizedEncoder
+from bge_export.precision.int8.plan.layers import LayerPlan
+from bge_export.precision.int8.plan.peaks import CAP, CAPPED_REACH, REACH, Bound, plan_peaks
+from bge_export.precision.int8.round.build import Builder
+from bge_export.precision.int8.round.quantized import QuantizedEncoder
+from bge_export.precision.int8.round.variant import Form
+from bge_export.precision.int8.write.arrange import arrange
 
 HEADS, WIDTH = 2, 8
 

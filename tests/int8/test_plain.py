@@ -10,16 +10,16 @@ import pytest
 from noise_limits import noise_limits
 
 from bge_export import commands
-from bge_export.checkpoint import open_checkpoint
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.encoder.reading import UnknownGraph, read_encoder
 from bge_export.errors import UsageError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.graph.products import constant_products
-from bge_export.int8.plain import quantize_plain
-from bge_export.int8.quantize import Int8Options
-from bge_export.int8.reading import UnknownGraph, read_encoder
-from bge_export.onnx_trace import trace
-from bge_export.pair_rule import facts_of
-from bge_export.tokens import TextTokenizer
+from bge_export.graph.trace import trace
+from bge_export.precision.int8.quantize import Int8Options
+from bge_export.precision.int8.write.plain import quantize_plain
+from bge_export.saturation import facts_of
+from bge_export.texts.tokens import TextTokenizer
 
 
 def test_every_constant_product_is_on_integers_that_keep_the_pair_rule(unusual: Path, tmp_path: Path) -> None:

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from bge_export.checkpoint import open_checkpoint
-from bge_export.corpus import builtin_corpus
-from bge_export.int8.probes import STRESS_TOKENS, Probes, make_probes
-from bge_export.int8.texts import calibration_rows, divided, edge_case_rows, single_marks
-from bge_export.tokens import TextTokenizer
+from bge_export.calibration.texts import calibration_rows, divided, edge_case_rows, single_marks
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.precision.int8.search.probes import STRESS_TOKENS, Probes, make_probes
+from bge_export.texts.corpus import builtin_corpus
+from bge_export.texts.tokens import TextTokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> TextTokenizer:
-    from bge_export.fixtures import fixtures_folder
+    from bge_export.texts.fixtures import fixtures_folder
 
     return TextTokenizer.load(fixtures_folder() / "tiny", 512)
 

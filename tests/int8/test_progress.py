@@ -11,7 +11,7 @@ from bge_export import commands
 from bge_export.errors import ExportError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.exporters.openvino import OpenVinoExporter
-from bge_export.int8.quantize import Int8Options
+from bge_export.precision.int8.quantize import Int8Options
 
 
 class Stages:

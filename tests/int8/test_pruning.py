@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from bge_export.int8.calibration import Importance, Observation, Tokens
-from bge_export.int8.encoder import Layer, Linear
-from bge_export.int8.forward import activate, as_tensor, linear
-from bge_export.int8.pruning import plan_pruning
+from bge_export.calibration.observing import Importance, Observation, Tokens
+from bge_export.encoder.encoder import Layer, Linear
+from bge_export.encoder.forward import activate, as_tensor, linear
+from bge_export.precision.int8.plan.pruning import plan_pruning
 
 COUNT, HIDDEN, WIDTH = 600, 8, 96
 

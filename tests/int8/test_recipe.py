@@ -16,35 +16,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from int8_samples import TEXTS, Sample, cosines, make_sample, run_graph
 
+from bge_export.calibration.hessian import hessian
+from bge_export.calibration.observing import CalibrationSet
 from bge_export.contracts import TokenBatch, untracked
-from bge_export.int8 import rounding
-from bge_export.int8.arrange import Arrangement, arrange
-from bge_export.int8.build import Builder
-from bge_export.int8.calibration import CalibrationSet
-from bge_export.int8.encoder import SITES, Layer, Linear
-from bge_export.int8.folds import (
+from bge_export.encoder.encoder import SITES, Layer, Linear
+from bge_export.encoder.folds import (
     fold_attention,
     scale_values,
     shift_attention,
     shift_feedforward,
     with_layer,
 )
-from bge_export.int8.form import Form
-from bge_export.int8.forms import fast_form, forms, most_forms, second_parts
-from bge_export.int8.grid import grid_between
-from bge_export.int8.pairing import Reader, order_channels
-from bge_export.int8.parts import Parts
-from bge_export.int8.plan import LayerPlan, Settings, plan_layers
-from bge_export.int8.precise_inputs import PRECISE_MARGIN, plan_precise
-from bge_export.int8.quantized import QuantizedLinear, Site, round_table
-from bge_export.int8.reading import UnknownGraph, read_encoder
-from bge_export.int8.reorder import reorder_heads, reorder_hidden, reorder_inner
-from bge_export.int8.running import open_graph
-from bge_export.int8.scores import QUERY_MARGIN, plan_scores
-from bge_export.int8.sites import InputPlan
-from bge_export.int8.splitting import Copy, SplitPlan, plan_split, split
-from bge_export.pair_rule import broken_pairs, facts_of, pair_facts
-from bge_export.pair_rule.onnx import int8_weights
+from bge_export.encoder.reading import UnknownGraph, read_encoder
+from bge_export.encoder.reorder import reorder_heads, reorder_hidden, reorder_inner
+from bge_export.precision.int8.plan.grid import grid_between
+from bge_export.precision.int8.plan.layers import LayerPlan, Settings, plan_layers
+from bge_export.precision.int8.plan.scores import QUERY_MARGIN, plan_scores
+from bge_export.precision.int8.plan.sites import InputPlan
+from bge_export.precision.int8.plan.splitting import Copy, SplitPlan, plan_split, split
+from bge_export.precision.int8.round import rounding
+from bge_export.precision.int8.round.build import Builder
+from bge_export.precision.int8.round.pairing import Reader, order_channels
+from bge_export.precision.int8.round.precise_inputs import PRECISE_MARGIN, plan_precise
+from bge_export.precision.int8.round.quantized import QuantizedLinear, Site, round_table
+from bge_export.precision.int8.round.variant import Form
+from bge_export.precision.int8.search.running import open_graph
+from bge_export.precision.int8.search.variants import fast_form, forms, most_forms, second_parts
+from bge_export.precision.int8.write.arrange import Arrangement, arrange
+from bge_export.precision.int8.write.parts import Parts
+from bge_export.saturation import broken_pairs, facts_of, pair_facts
+from bge_export.saturation.onnx import int8_weights
 
 # ---------------------------------------------------------------------------------------- reading and exact steps
 
@@ -122,7 +123,7 @@ def test_a_giant_neuron_is_found_and_boundaries_avoid_its_values(sample: Sample)
     inner[:, 0] = torch.linspace(-2, 2, 400)
     inner[::10, 1] = 8.0  # a giant: 0 or 8
     inner[:, 2] = torch.linspace(0, 1.5, 400)
-    from bge_export.int8.calibration import Importance
+    from bge_export.calibration.observing import Importance
 
     weights = Importance(torch.ones(400), torch.ones(1), torch.ones(1, 1))
     layer = dataclasses.replace(layer, down=Linear(np.ones((4, 1), np.float32), None))
@@ -143,7 +144,7 @@ def test_rounding_keeps_the_pair_rule_and_beats_plain_rounding() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(600, 64, generator=generator) @ torch.randn(64, 64, generator=generator)
     weight = torch.randn(64, 32, generator=generator).sign() * torch.rand(64, 32, generator=generator)
-    gram = rounding.hessian(x, torch.full((600,), 1 / 600))
+    gram = hessian(x, torch.full((600,), 1 / 600))
     rounded = rounding.round_weight(weight, gram)
     codes = rounded.integers.astype(int)
     first, second = codes[0::2], codes[1::2]
@@ -161,7 +162,7 @@ def test_where_the_rule_does_not_bind_rounding_is_closer() -> None:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(600, 64, generator=generator)
     weight = torch.randn(64, 32, generator=generator).sign() * (0.5 + torch.rand(64, 32, generator=generator))
-    gram = rounding.hessian(x, torch.full((600,), 1 / 600))
+    gram = hessian(x, torch.full((600,), 1 / 600))
     bound, free = (rounding.round_weight(weight, gram, paired=paired) for paired in (True, False))
     assert broken_pairs(bound.integers) == 0
     assert broken_pairs(free.integers) > 0

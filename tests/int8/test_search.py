@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bge_export.int8 import search as searching
-from bge_export.int8.form import Form
-from bge_export.int8.frontier import Figures, Tried
-from bge_export.int8.search import CAUTION, WIDENINGS, Found, Targets, search
+from bge_export.precision.int8.round.variant import Form
+from bge_export.precision.int8.search import search as searching
+from bge_export.precision.int8.search.judge import Figures, Tried
+from bge_export.precision.int8.search.search import CAUTION, WIDENINGS, Found, Targets, search
 
 TARGETS = Targets(smallest=0.998, mean=0.999, smallest_stress=0.99)
 GOOD = Figures(0.9985, 0.9995, 0.995, 2.0, 100)

@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from bge_export.checkpoint import open_checkpoint
-from bge_export.corpus import builtin_corpus, load_corpus
-from bge_export.fixtures import fixtures_folder
-from bge_export.int8.texts import (
+from bge_export.calibration.texts import (
     calibration_rows,
     divided,
     drawn_rows,
@@ -13,7 +10,10 @@ from bge_export.int8.texts import (
     held_back,
     single_marks,
 )
-from bge_export.tokens import TextTokenizer
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.texts.corpus import builtin_corpus, load_corpus
+from bge_export.texts.fixtures import fixtures_folder
+from bge_export.texts.tokens import TextTokenizer
 
 
 def plain(text: str) -> str:

@@ -5,11 +5,11 @@ import onnx
 import pytest
 from int8_samples import Sample
 
-from bge_export.int8.arrange import Arrangement, arrange
-from bge_export.int8.build import Builder
-from bge_export.int8.form import Form
-from bge_export.int8.running import open_graph
-from bge_export.int8.tremor import TREMOR, trembling, tremors
+from bge_export.precision.int8.round.build import Builder
+from bge_export.precision.int8.round.variant import Form
+from bge_export.precision.int8.search.perturbation import TREMOR, trembling, tremors
+from bge_export.precision.int8.search.running import open_graph
+from bge_export.precision.int8.write.arrange import Arrangement, arrange
 
 ARRANGEMENTS: tuple[Arrangement, ...] = ("sequence-major", "batch-major")
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from fakes import LIMITS, ROUNDED, artifact_of, on_text, report_of, right, truth, turned
 
-from bge_export.corpus import Corpus, Text
-from bge_export.parity.acceptance import accepting, as_toml, rounding_alone
-from bge_export.parity.gate import Verdict, judge
-from bge_export.parity.policy import Requirement, ThresholdPolicy
+from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
+from bge_export.parity.gate.judge import Verdict, judge
+from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
 from bge_export.parity.report import ParityReport
+from bge_export.texts.corpus import Corpus, Text
 
 CORPUS = Corpus("kinds", (*(Text(f"t{n}", f"{n} {'x' * n}", "") for n in range(6)), Text("mark", "!!!", "", "stress")))
 INT8 = artifact_of("int8")

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from bge_export.parity.batches import EVERY_TEXT, LONG_TOKENS, SHAPES, plan_batches
+from bge_export.parity.measure.batches import EVERY_TEXT, LONG_TOKENS, SHAPES, plan_batches
 
 COUNTS = [1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 33, 150, 1000]
 

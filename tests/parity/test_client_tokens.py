@@ -18,14 +18,14 @@ from fakes import (
     truth,
 )
 
-from bge_export.corpus import Corpus, Text
 from bge_export.errors import PolicyError
-from bge_export.parity.client_tokens import kinds_of
-from bge_export.parity.compare import Place, compare
-from bge_export.parity.gate import judge
-from bge_export.parity.policy import ThresholdPolicy
-from bge_export.parity.render import as_json
+from bge_export.parity.gate.judge import judge
+from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.measure.client_tokens import kinds_of
+from bge_export.parity.measure.compare import Place, compare
 from bge_export.parity.report import ParityReport
+from bge_export.parity.show.render import as_json
+from bge_export.texts.corpus import Corpus, Text
 
 CORPUS = Corpus("some.txt", tuple(Text(text, text, "") for text in ("plain", "ΟΔΟΣ", "a plain text", "x" * 40)))
 

@@ -18,9 +18,9 @@ from fakes import (
 )
 
 from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING
-from bge_export.corpus import Corpus, Text
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
-from bge_export.parity.compare import Place, compare, measure, measurement_steps
+from bge_export.parity.measure.compare import Place, compare, measure, measurement_steps
+from bge_export.texts.corpus import Corpus, Text
 
 CORPUS = small_corpus()
 ROW = np.ones((1, SPEC.dim), dtype=np.float32)

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pages import Page, dumped
 
+from bge_export.bundle.manifest import Manifest, Model, Source, Spec
 from bge_export.errors import ArtifactError
-from bge_export.manifest import Manifest, Model, Source, Spec
-from bge_export.parity import plots
-from bge_export.parity.frontier import Costs, Form, Frontier, panels, read_frontiers
-from bge_export.parity.gate import judge
-from bge_export.parity.html import render_html
+from bge_export.parity.gate.judge import judge
+from bge_export.parity.show import plots
+from bge_export.parity.show.frontier import Costs, Form, Frontier, panels, read_frontiers
+from bge_export.parity.show.html import render_html
 
 STEPS = [
     {"precise": precise, "finer": finer, "widening": 1.0, "predicted": predicted,

@@ -19,16 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import Page, dumped
 
-from bge_export.corpus import Corpus, Text
 from bge_export.errors import DeviceUnavailable
-from bge_export.parity import plots
 from bge_export.parity.figures import cosine_figure, difference_figure
-from bge_export.parity.gate import judge
-from bge_export.parity.html import render_html
+from bge_export.parity.gate.judge import judge
+from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.merge import merge
-from bge_export.parity.policy import ThresholdPolicy
-from bge_export.parity.render import as_json
 from bge_export.parity.report import ParityReport
+from bge_export.parity.show import plots
+from bge_export.parity.show.html import render_html
+from bge_export.parity.show.render import as_json
+from bge_export.texts.corpus import Corpus, Text
 
 CORPUS = small_corpus()
 NASTY = (

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bge_export.errors import DeviceUnavailable, ReportError
-from bge_export.parity.gate import judge
+from bge_export.parity.gate.judge import judge
 from bge_export.parity.merge import merge
-from bge_export.parity.render import as_json
 from bge_export.parity.report import ParityReport, read_report, write_report
+from bge_export.parity.show.render import as_json
 
 CORPUS = small_corpus()
 NO_GPU = DeviceUnavailable("no CUDA here")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bge_export.parity.figures import cosine_figure, difference_figure, escaped
-from bge_export.parity.metrics import cosines, finite_rows, max_differences, nearest_rows, norms, seen_pooling
+from bge_export.parity.measure.metrics import cosines, finite_rows, max_differences, nearest_rows, norms, seen_pooling
 
 
 def rows(*values):

@@ -1,8 +1,8 @@
 import pytest
 
 from bge_export.errors import PolicyError
-from bge_export.fixtures import fixtures_folder
-from bge_export.parity.policy import Requirement, ThresholdPolicy
+from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
+from bge_export.texts.fixtures import fixtures_folder
 
 TABLE = "min_cosine = 0.9\nmax_abs = 0.1\nmax_norm_error = 0.2\nmin_batch_cosine = 0.8\n"
 GOOD = f'require = []\n["onnx-fp32"]\n{TABLE}'

@@ -17,13 +17,13 @@ from fakes import (
 )
 from rich.console import Console
 
-from bge_export.corpus import Corpus, Text
 from bge_export.errors import DeviceUnavailable
-from bge_export.parity.gate import judge
-from bge_export.parity.policy import ThresholdPolicy
-from bge_export.parity.reasons import LINES, reason_lines
-from bge_export.parity.render import as_json, render
-from bge_export.parity.verdict import RULES, failure
+from bge_export.parity.gate.judge import judge
+from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.gate.verdict import RULES, failure
+from bge_export.parity.show.reasons import LINES, reason_lines
+from bge_export.parity.show.render import as_json, render
+from bge_export.texts.corpus import Corpus, Text
 
 CORPUS = small_corpus()
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bge_export.errors import ReportError
-from bge_export.pair_rule import PairFacts
 from bge_export.parity.report import SCHEMA, Lane, PairsRecord, ParityReport, RowParity, read_report, write_report
+from bge_export.saturation import PairFacts
 
 BROKEN = PairFacts(weights=2, pairs=300, broken=12, first="layer.0/key.weight", first_broken=9)
 REPORT = report_of(artifacts=[artifact_of(), artifact_of("fp16", pooled=True)], pairs={artifact_of().digest: BROKEN})

@@ -8,10 +8,10 @@ import pytest
 from conftest import needs_client
 from noise_limits import noise_limits
 
+from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import export_transformersjs
 from bge_export.compatibility.check import check_targets
 from bge_export.contracts import TokenBatch
-from bge_export.manifest import read_bundle
 from bge_export.precision import bnb4
 from bge_export.runtimes import find_runtime
 

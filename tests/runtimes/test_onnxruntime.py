@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
+from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import Exported
 from bge_export.errors import ArtifactError, DeviceUnavailable
-from bge_export.manifest import read_bundle
 from bge_export.runtimes.onnxruntime import CPU, PROVIDERS, RUNTIME
 
 CUDA = "CUDAExecutionProvider"

@@ -7,17 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import Exported, export_model, judge_report, read_policy
 from bge_export.contracts import TokenBatch
-from bge_export.corpus import Corpus, builtin_corpus
 from bge_export.errors import ArtifactError, DeviceUnavailable
 from bge_export.exporters.openvino import OpenVinoExporter
-from bge_export.manifest import read_bundle
-from bge_export.parity.compare import Place, compare
-from bge_export.parity.gate import judge
-from bge_export.parity.policy import ThresholdPolicy
-from bge_export.parity.verdict import Verdict
+from bge_export.parity.gate.judge import judge
+from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.gate.verdict import Verdict
+from bge_export.parity.measure.compare import Place, compare
 from bge_export.runtimes import find_runtime
+from bge_export.texts.corpus import Corpus, builtin_corpus
 
 RUNTIME = find_runtime("openvino")
 DEFAULT = find_runtime("openvino_default_hint")
@@ -46,8 +46,8 @@ def test_precision_is_pinned_and_recorded(ir: Exported) -> None:
 def test_the_default_hint_is_a_row_of_its_own_and_refused_by_the_limits_of_fp32_where_it_is_bf16(
     ir: Exported, tiny: Path, tmp_path: Path
 ) -> None:
-    from bge_export.checkpoint import open_checkpoint
-    from bge_export.reference import embed_texts
+    from bge_export.checkpoint.opening import open_checkpoint
+    from bge_export.oracle.eager import embed_texts
 
     corpus = Corpus("some", builtin_corpus().texts[:24])
     reference = embed_texts(open_checkpoint(tiny), corpus, threads=1)

@@ -8,14 +8,14 @@ import pytest
 import torch
 from architectures import KINDS, build
 
-from bge_export.checkpoint import as_artifacts, open_checkpoint
+from bge_export.checkpoint.opening import as_artifacts, open_checkpoint
 from bge_export.contracts import Artifact
-from bge_export.corpus import builtin_corpus
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
-from bge_export.parity.compare import Place, compare
-from bge_export.reference import embed_texts
+from bge_export.oracle.eager import embed_texts
+from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.parity.measure.compare import Place, compare
 from bge_export.runtimes import find_runtime, runtime_names
-from bge_export.vectors import ReferenceVectors
+from bge_export.texts.corpus import builtin_corpus
 
 SMALLEST_COSINE = {"fp32": 0.999999, "fp16": 0.999, "bf16": 0.99}
 runtime = find_runtime("torch")
@@ -116,7 +116,7 @@ def test_without_torch_every_device_says_how_to_install_it(artifacts, monkeypatc
 
 
 def test_embeddings_are_float32_whatever_the_model_computes_in(artifacts) -> None:
-    from bge_export.tokens import TextTokenizer
+    from bge_export.texts.tokens import TextTokenizer
 
     tokenizer = TextTokenizer.load(artifacts[0].root, artifacts[0].spec.max_tokens)
     for artifact in artifacts:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import export_model
 from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
 from bge_export.exporters.torchscript import TorchScriptExporter
-from bge_export.manifest import read_bundle
 from bge_export.runtimes import find_runtime
-from bge_export.tokens import TextTokenizer
+from bge_export.texts.tokens import TextTokenizer
 
 TEXTS = ("hello world", "The last ferry to the island leaves at half past nine.")
 runtime = find_runtime("torchscript")

@@ -12,21 +12,21 @@ import pytest
 from conftest import needs_client
 
 from bge_export import commands
+from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import read_policy
 from bge_export.contracts import Artifact, Target
-from bge_export.corpus import Corpus, builtin_corpus
 from bge_export.errors import ArtifactError, ClientError, DeviceUnavailable
 from bge_export.javascript import opening, packages
 from bge_export.javascript.clients import CLIENTS
-from bge_export.manifest import read_bundle
-from bge_export.parity.compare import Place, compare
-from bge_export.parity.gate import judge
-from bge_export.parity.limits import Limits
-from bge_export.parity.policy import ThresholdPolicy
+from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.parity.gate.judge import judge
+from bge_export.parity.gate.limits import Limits
+from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.measure.compare import Place, compare
 from bge_export.parity.report import ParityReport
 from bge_export.runtimes.transformersjs import DEVICES, RUNTIME
-from bge_export.tokens import TextTokenizer
-from bge_export.vectors import ReferenceVectors
+from bge_export.texts.corpus import Corpus, builtin_corpus
+from bge_export.texts.tokens import TextTokenizer
 
 NATIVE = ["node@2.5", "node@2.17", "node@3", "node@4", "deno@3", "deno@4"]
 WEB = [

@@ -1,0 +1,116 @@
+"""The files of a folder of artifacts, held to its manifest: none changed, added or contradicting."""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS, read_sentence_files
+from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
+from bge_export.contracts import EmbeddingSpec
+from bge_export.errors import ArtifactError, CheckpointError
+from bge_export.files.digest import file_sha256
+
+MANIFEST = "bge_export.json"
+REPORT = "parity.json"
+LIMITS = "bge_export.limits.toml"
+"""In a folder of refused targets: limits under which they would pass, for who accepts that knowingly."""
+
+CARD = "README.md"
+GENERATED_CARD = "<!-- card written by bge-export; remove this line to keep a card of your own -->"
+"""A line of a generated card: another export may replace it, and nobody else's."""
+
+MODEL_SUFFIXES = frozenset(
+    {
+        ".onnx", ".ort", ".data", ".xml", ".bin", ".blob", ".pt", ".pt2", ".pth", ".pte", ".ptl", ".ckpt", ".pkl",
+        ".pickle", ".joblib", ".safetensors", ".gguf", ".ggml", ".h5", ".keras", ".pb", ".tflite", ".msgpack", ".ot",
+        ".mlmodel", ".engine", ".plan", ".trt", ".mnn", ".param", ".rknn", ".hef", ".nemo",
+    }
+)  # fmt: skip
+"""A file of these kinds that the manifest does not know would be published unproven."""
+
+DATA_SUFFIX = ".onnx_data"
+"""How the suffix of ONNX's external data begins; a number may follow."""
+
+DECIDING_NAMES = frozenset(
+    {
+        "config.json", "adapter_config.json", "model.safetensors.index.json", "preprocessor_config.json",
+        "processor_config.json", MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES,
+    }
+)  # fmt: skip
+"""Small files that loaders of model folders look for. One that the manifest does not know would change what they give:
+a second vocabulary, an adapter, settings that sentence-transformers reads before the ones that were written."""
+
+
+def refuse_names(root: Path, digests: Mapping[str, str], models: Collection[str]) -> None:
+    """Raise ArtifactError unless the manifest names files of the folder alone, and each of a model with its digest.
+
+    Args:
+        root: the folder.
+        digests: every file that the manifest knows -> its sha256.
+        models: the files of its models.
+    """
+    for name in digests:
+        parts = PurePosixPath(name).parts
+        if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
+            raise ArtifactError(f"{root / MANIFEST} names {name!r}, which is outside the folder. Do not use it.")
+    if unknown := sorted(set(models) - set(digests)):
+        raise ArtifactError(f"{root / MANIFEST} gives no digest of {unknown[0]!r}. Export the folder again.")
+
+
+def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
+    """Raise ArtifactError unless the folder's files are the manifest's, byte for byte, and nothing else decides.
+
+    Args:
+        root: the folder.
+        digests: every file that the manifest knows -> its sha256.
+    """
+    for name, digest in digests.items():
+        try:
+            found = file_sha256(root / name) if (root / name).is_file() else None
+        except OSError as error:
+            raise ArtifactError(f"{root / name} cannot be read: {error.strerror}. Export the folder again.") from error
+        if found is None:
+            raise ArtifactError(f"{root / name} is missing. Export the folder again.")
+        if found != digest:
+            raise ArtifactError(
+                f"{root / name} is not the file that was exported: its bytes differ from {MANIFEST}. "
+                "Export the folder again."
+            )
+    for name in files_below(root):
+        if name not in digests and decides(PurePosixPath(name.lower())):
+            raise ArtifactError(
+                f"{root / name} is not in {MANIFEST}, so nothing is known of it. Remove it, or export the folder again."
+            )
+
+
+def decides(path: PurePosixPath) -> bool:
+    """Return whether a file, its name in lower case, is a model, or one that decides what loading a model gives."""
+    return path.suffix in MODEL_SUFFIXES or path.suffix.startswith(DATA_SUFFIX) or path.name in DECIDING_NAMES
+
+
+def refuse_other_promise(root: Path, spec: EmbeddingSpec) -> None:
+    """Raise ArtifactError unless the pooling files, which consumers read, say what the manifest says."""
+    try:
+        declared = read_sentence_files(root)
+    except CheckpointError as error:
+        raise ArtifactError(f"{error} Export the folder again.") from error
+    pairs = {
+        "pooling": (declared.pooling, spec.pooling),
+        "normalisation": (declared.normalize, spec.normalize),
+        "longest input": (declared.max_seq_length, spec.max_tokens),
+        "width": (declared.width, spec.dim),
+        "query prefix": (declared.query_prefix, spec.query_prefix),
+    }
+    for what, (given, promised) in pairs.items():
+        if given != promised:
+            raise ArtifactError(
+                f"{root}: its pooling files declare the {what} {given!r}, but {MANIFEST} promises {promised!r}: "
+                "consumers would compute another embedding. Export the folder again."
+            )
+
+
+def files_below(root: Path) -> Iterator[str]:
+    """Yield the relative names of a folder's files, sorted; not the manifest and the report, which speak of them."""
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and name not in (MANIFEST, REPORT, LIMITS):
+            yield name

@@ -1,0 +1,145 @@
+"""The small files that make a folder of artifacts a loadable model folder, as old and new consumers want them.
+
+Sources for the forms: conventions of the Hub's sentence-transformers, Transformers.js and text-embeddings-inference
+readers. Pooling is written as booleans *and* as the string, because some read only one of them; padding and truncation
+are taken out of `tokenizer.json`, because baked-in padding ruins embeddings in clients that apply it unasked.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bge_export.checkpoint.pooling_files import read_sentence_files
+from bge_export.contracts import Checkpoint
+from bge_export.errors import CheckpointError, MissingLibrary
+from bge_export.files.json_files import read_object_if_there
+from bge_export.files.panics import panics_as_errors
+from bge_export.files.regular import TOKENIZER_BYTES, read_regular_text
+
+COPIED = (
+    "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "added_tokens.json",
+    "special_tokens_map.json",
+)  # fmt: skip
+
+TOKENIZER_CLASSES: Mapping[str, str] = {
+    "bert": "BertTokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "mpnet": "MPNetTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
+"""transformers 5 saves class `TokenizersBackend`, which older consumers reject; these they all know."""
+
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+NORMALIZER_SETTINGS: Mapping[str, str] = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+"""Key of `tokenizer_config.json` -> field of a BertNormalizer in `tokenizer.json`."""
+
+POOLING_FLAGS: Mapping[str, str] = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "last": "pooling_mode_lasttoken",
+}
+
+
+def write_layout(checkpoint: Checkpoint, root: Path) -> None:
+    """Write configuration, tokenizer and pooling files of `checkpoint` into `root`.
+
+    Raises:
+        CheckpointError: the checkpoint's tokenizer cannot be turned into `tokenizer.json`.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(checkpoint.root / "config.json", root / "config.json")
+    for name in COPIED:
+        if (checkpoint.root / name).is_file():
+            shutil.copyfile(checkpoint.root / name, root / name)
+    _write_tokenizer(checkpoint, root)
+    _write_pooling(checkpoint, root)
+
+
+def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> None:
+    source = checkpoint.root / "tokenizer.json"
+    text = read_regular_text(source, TOKENIZER_BYTES) if source.is_file() else _convert_tokenizer(checkpoint)
+    tokenizer = json.loads(text) | {"truncation": None, "padding": None}
+    (root / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
+    config = _read(checkpoint.root / "tokenizer_config.json")
+    declared = str(config.get("tokenizer_class", ""))
+    known = TOKENIZER_CLASSES.get(checkpoint.model_type)
+    if known and declared.removesuffix("Fast") not in TOKENIZER_CLASSES.values():
+        declared = known
+    config |= {"tokenizer_class": declared.removesuffix("Fast"), "model_max_length": checkpoint.spec.max_tokens}
+    config |= _normalizer_settings(tokenizer.get("normalizer"))
+    for key in ("name_or_path", "backend", "is_local", "auto_map"):
+        config.pop(key, None)
+    _write(root / "tokenizer_config.json", config)
+    if not (root / "special_tokens_map.json").is_file():
+        _write(root / "special_tokens_map.json", {k: config[k] for k in SPECIAL_TOKENS if config.get(k)})
+
+
+def _normalizer_settings(normalizer: object) -> dict[str, Any]:
+    """Return the settings of `tokenizer_config.json` that say what BERT's normalizer does.
+
+    transformers builds the normalizer of `BertTokenizer` from these, with defaults that lowercase, and takes no notice
+    of the one in `tokenizer.json`.
+    """
+    if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
+        return {}
+    return {setting: normalizer[field] for setting, field in NORMALIZER_SETTINGS.items() if field in normalizer}
+
+
+def _convert_tokenizer(checkpoint: Checkpoint) -> str:
+    """Return `tokenizer.json` of a checkpoint that has only a vocabulary, built by transformers."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingLibrary("transformers", "export", "building tokenizer.json from a vocabulary") from error
+    try:
+        with panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
+            return str(tokenizer.backend_tokenizer.to_str())
+    except Exception as error:
+        raise CheckpointError(
+            f"{checkpoint.source}: no tokenizer.json, and transformers cannot build one: {error}. "
+            "Save the checkpoint's tokenizer with transformers and try again."
+        ) from error
+
+
+def _write_pooling(checkpoint: Checkpoint, root: Path) -> None:
+    spec = checkpoint.spec
+    names = ["Transformer", "Pooling", *(["Normalize"] if spec.normalize else [])]
+    paths = ("", "1_Pooling", "2_Normalize")
+    modules = [
+        {"idx": place, "name": str(place), "path": paths[place], "type": f"sentence_transformers.models.{name}"}
+        for place, name in enumerate(names)
+    ]
+    _write(root / "modules.json", modules)
+    (root / "1_Pooling").mkdir()
+    flags = {flag: mode == spec.pooling for mode, flag in POOLING_FLAGS.items()}
+    string = "lasttoken" if spec.pooling == "last" else spec.pooling
+    pooling = {"word_embedding_dimension": spec.dim, **flags, "include_prompt": True, "pooling_mode": string}
+    _write(root / "1_Pooling" / "config.json", pooling)
+    # sentence-transformers lowercases before the tokenizer does; only the checkpoint's own settings may ask for that.
+    lower = read_sentence_files(checkpoint.root).lower_case
+    _write(root / "sentence_bert_config.json", {"max_seq_length": spec.max_tokens, "do_lower_case": lower})
+    declared = _read(checkpoint.root / "config_sentence_transformers.json")
+    declared.setdefault("__version__", {})
+    if spec.query_prefix:
+        declared.setdefault("prompts", {"query": spec.query_prefix})
+    _write(root / "config_sentence_transformers.json", declared)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_object_if_there(path)
+
+
+def _write(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")

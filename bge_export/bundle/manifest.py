@@ -1,0 +1,159 @@
+"""The manifest of a folder of artifacts: what is in it, the digests that pin it, and the names consumers look for."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bge_export.bundle.integrity import MANIFEST, files_below, refuse_changed, refuse_names, refuse_other_promise
+from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target
+from bge_export.errors import ArtifactError
+from bge_export.files.digest import combined_digest, file_sha256
+from bge_export.files.json_files import parse
+from bge_export.files.regular import SETTINGS_BYTES, read_regular_text
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Source(_Record):
+    """The checkpoint that the artifacts were made of."""
+
+    id: str
+    revision: str | None
+    digest: str
+    model_type: str
+
+
+class Spec(_Record):
+    """`contracts.EmbeddingSpec` on disk."""
+
+    dim: int
+    max_tokens: int
+    pooling: Literal["cls", "mean", "last"]
+    normalize: bool
+    query_prefix: str
+
+    @classmethod
+    def of(cls, spec: EmbeddingSpec) -> "Spec":
+        """Return the record of a spec."""
+        return cls(**asdict(spec))
+
+
+class Model(_Record):
+    """One exported model, and how it was made: the versions of the tools, the options of the exporter."""
+
+    target: str = Field(pattern=r"^[^-@:\s/]+-[^@:\s/]+$")
+    files: list[str] = Field(min_length=1)
+    inputs: list[str]
+    outputs: list[str]
+    tools: dict[str, str]
+    options: dict[str, Any]
+
+
+class Manifest(_Record):
+    """`bge_export.json`. It holds no time, no user and no machine, so that the same input gives the same bytes.
+
+    Attributes:
+        source: the checkpoint.
+        spec: what it promises.
+        models: the exported models.
+        weights: the checkpoint's own weights, where they are part of the folder; no artifact depends on them.
+        files: every file of the folder -> its sha256.
+        checked: whether the export ended with parity and gate; `--no-check` leaves them out.
+    """
+
+    schema_: Literal["bge_export.manifest/1"]
+    source: Source
+    spec: Spec
+    models: list[Model]
+    weights: list[str]
+    files: dict[str, str]
+    checked: bool
+
+
+SCHEMA: Literal["bge_export.manifest/1"] = "bge_export.manifest/1"
+
+
+def write_manifest(
+    root: Path, checkpoint: Checkpoint, models: Sequence[Model], *, checked: bool, weights: Sequence[str] = ()
+) -> None:
+    """Record every file below `root` with its digest; `weights` are those that are the checkpoint's own."""
+    manifest = Manifest(
+        schema_=SCHEMA,
+        source=Source(
+            id=checkpoint.source, revision=checkpoint.revision, digest=checkpoint.digest,
+            model_type=checkpoint.model_type,
+        ),
+        spec=Spec.of(checkpoint.spec),
+        models=list(models),
+        weights=list(weights),
+        files={name: file_sha256(root / name) for name in files_below(root)},
+        checked=checked,
+    )  # fmt: skip
+    fields = manifest.model_dump()
+    text = json.dumps({"schema": fields.pop("schema_"), **fields}, indent=2, ensure_ascii=False)
+    (root / MANIFEST).write_text(text + "\n", "utf-8")
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read and validate `bge_export.json`.
+
+    Raises:
+        ArtifactError: the folder or the file is missing, or it is no manifest.
+    """
+    path = root / MANIFEST
+    try:
+        fields = parse(read_regular_text(path, SETTINGS_BYTES))
+        if not isinstance(fields, dict):
+            raise ValueError("it holds no JSON object")
+        return Manifest(schema_=fields.pop("schema", None), **fields)
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{root} holds no {MANIFEST}: it is no folder that bge-export wrote. "
+            "Write one with: bge-export onnx MODEL -o FOLDER"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(f"{path}: {field}: {first['msg']}. Export the folder again.") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}. Export the folder again.") from error
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} is no manifest: {error}. Export the folder again.") from error
+
+
+def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Artifact, ...]]:
+    """Return the manifest and every artifact of a folder, each file's bytes checked against the manifest.
+
+    Args:
+        root: the folder.
+        verify: False only to look for a fault in files that are known to differ.
+
+    Raises:
+        ArtifactError: a file is missing, added, or not what the manifest says.
+    """
+    manifest = read_manifest(root)
+    spec = EmbeddingSpec(**manifest.spec.model_dump())
+    own = {*manifest.weights, *(name for model in manifest.models for name in model.files)}
+    refuse_names(root, manifest.files, own)
+    if verify:
+        refuse_changed(root, manifest.files)
+        refuse_other_promise(root, spec)
+    shared = [name for name in manifest.files if name not in own]
+    artifacts = []
+    for model in manifest.models:
+        format_, _, precision = model.target.partition("-")
+        files = tuple(sorted({*model.files, *shared}))
+        artifacts.append(
+            Artifact(
+                target=Target(format_, precision), root=root, model=model.files[0], files=files,
+                digest=combined_digest({name: manifest.files[name] for name in files}), spec=spec,
+                inputs=tuple(model.inputs), outputs=tuple(model.outputs),
+            )
+        )  # fmt: skip
+    return manifest, tuple(artifacts)

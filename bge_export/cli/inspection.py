@@ -1,0 +1,93 @@
+"""The commands that look closer."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bge_export.cli.options import CORES, PASSED, REFUSED, Json, Revision, Threads, Thresholds
+from bge_export.cli.output import out, print_json, track
+
+if TYPE_CHECKING:
+    pass
+
+
+def bisect(
+    path: Annotated[Path, typer.Argument(metavar="MODEL_FILE", exists=True, help="For example out/onnx/model.onnx.")],
+    reference: Annotated[str, typer.Option(help="The checkpoint it was made of: a Hub id or a folder.")],
+    text: Annotated[str, typer.Option(help="The text on which it drifts.")],
+    limit: Annotated[
+        float | None, typer.Option(help="Smallest cosine of a token's state. [default: the target's min_cosine]")
+    ] = None,
+    revision: Revision = None,
+    thresholds: Thresholds = None,
+    as_json: Json = False,
+) -> int:
+    """Find the layer where an artifact drifts from its checkpoint. Exit status 1 if one leaves the limit."""
+    from bge_export.commands import bisect_artifact
+    from bge_export.inspection.render import render_drift
+
+    drift = bisect_artifact(path, reference, text, revision=revision, limit=limit, thresholds=thresholds)
+    if as_json:
+        first = drift.first.layer if drift.first else None
+        layers = [{**asdict(one), "cosine": one.cosine if one.cosine == one.cosine else None} for one in drift.layers]
+        print_json({"target": drift.target, "limit": drift.limit, "first": first, "layers": layers})
+    else:
+        out().print(render_drift(drift))
+    return REFUSED if drift.first else PASSED
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", exists=True, help="A folder that bge-export wrote.")],
+    pairs: Annotated[Path, typer.Option(help="A .tsv file with the columns score, sentence1, sentence2.")],
+    runtime: Annotated[str, typer.Option(help="Runtime to embed with.")] = "onnxruntime",
+    device: Annotated[str, typer.Option(help="Its device.")] = "cpu",
+    threads: Threads = CORES,
+    as_json: Json = False,
+) -> int:
+    """Score artifacts on a task: Spearman x 100 of cosines with human scores, as MTEB's STS tasks."""
+    from bge_export.commands import evaluate_pairs
+
+    scores = evaluate_pairs(folder, pairs, runtime=runtime, device=device, threads=threads, track=track)
+    if as_json:
+        print_json([asdict(score) for score in scores])
+    for score in scores if not as_json else ():
+        print(f"{score.target} {score.output} {score.runtime}:{score.device} {score.pairs} pairs {score.spearman:.4f}")
+    return PASSED
+
+
+def inspect(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", exists=True, help="A folder that bge-export wrote, or an .onnx or .xml file."),
+    ],
+    as_json: Json = False,
+) -> int:
+    """Say what an artifact is: format, graph, weights, promise, origin. Its digests are verified."""
+    from bge_export.commands import folder_verdict
+    from bge_export.inspection.folder import inspect_path
+    from bge_export.inspection.render import render_folder
+
+    facts = inspect_path(path)
+    verdict = "" if facts.manifest is None else folder_verdict(path)
+    if as_json:
+        manifest = None if facts.manifest is None else facts.manifest.model_dump(by_alias=True)
+        graphs, models = ([asdict(one) for one in found] for found in (facts.graphs, facts.models))
+        print_json({"manifest": manifest, "verdict": verdict, "graphs": graphs, "models": models})
+    else:
+        out().print(render_folder(facts, verdict))
+    return PASSED
+
+
+def doctor(as_json: Json = False) -> int:
+    """Say what this machine can run, and the command that installs what is missing."""
+    from bge_export.inspection.doctor import examine_machine
+    from bge_export.inspection.render import render_machine
+
+    facts = examine_machine()
+    if as_json:
+        print_json(asdict(facts))
+    else:
+        out().print(render_machine(facts))
+    return PASSED

@@ -1,0 +1,1 @@
+"""An encoder as data: read from its graph, folded, reordered and run."""

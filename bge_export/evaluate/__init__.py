@@ -1,0 +1,1 @@
+"""Task scores of artifacts, as facts."""

@@ -1,0 +1,123 @@
+"""Task scores of artifacts: Spearman correlation of cosines with human scores of sentence pairs, as MTEB's STS tasks.
+
+A score says whether a small error matters; it never replaces parity, which sees errors that no score sees.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.contracts import Artifact, Runtime
+from bge_export.errors import MissingLibrary, TextsError
+from bge_export.files.regular import TEXTS_BYTES, read_regular_text
+from bge_export.parity.measure.embedding import Checked
+from bge_export.texts.tokens import TextTokenizer
+
+BATCH = 32
+COLUMNS = ("score", "sentence1", "sentence2")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """P pairs of sentences and their gold scores, [P] float64."""
+
+    name: str
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    scores: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """What one output of one artifact scored, Spearman x 100."""
+
+    target: str
+    output: str
+    runtime: str
+    device: str
+    pairs: int
+    spearman: float
+
+
+def read_pairs(path: Path) -> Pairs:
+    """Read a .tsv file with the columns score, sentence1 and sentence2; quotes mean nothing.
+
+    Raises:
+        TextsError: the file is missing or malformed.
+    """
+    try:
+        header, *lines = read_regular_text(path, TEXTS_BYTES).removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TextsError(f"{path} cannot be read: {error}.") from error
+    names = header.split("\t")
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise TextsError(f"{path} has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}.")
+    score, first, second = (names.index(name) for name in COLUMNS)
+    try:
+        rows = [line.split("\t") for line in lines]
+        scores = np.asarray([float(row[score]) for row in rows])
+        pairs = Pairs(path.parent.name, tuple(r[first] for r in rows), tuple(r[second] for r in rows), scores)
+    except (ValueError, IndexError) as error:
+        raise TextsError(f"{path}: a line has no number under 'score' or too few cells: {error}.") from error
+    if len(pairs.scores) < 2 or not np.isfinite(scores).all():
+        raise TextsError(f"{path}: a correlation needs two pairs at least, each with a finite score.")
+    return pairs
+
+
+def score_pairs(
+    artifact: Artifact,
+    runtime: Runtime,
+    device: str,
+    threads: int,
+    pairs: Pairs,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[PairScore]:
+    """Return the score of each output of the artifact.
+
+    Raises:
+        MeasurementError: the artifact cannot be run, or gave vectors that have no cosine.
+        MissingLibrary: scipy is not installed.
+    """
+    try:
+        from scipy.stats import spearmanr
+    except ImportError as error:
+        raise MissingLibrary("scipy", "evaluate", "correlations") from error
+    embedded = _embed(artifact, runtime, device, threads, (*pairs.first, *pairs.second), advance)
+    count = len(pairs.first)
+    scores = []
+    for output, rows in embedded.items():
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        correlation = spearmanr((unit[:count] * unit[count:]).sum(axis=1), pairs.scores).statistic
+        scores.append(
+            PairScore(str(artifact.target), output, runtime.name, device, count, round(100 * float(correlation), 4))
+        )
+    return scores
+
+
+def _embed(
+    artifact: Artifact,
+    runtime: Runtime,
+    device: str,
+    threads: int,
+    texts: Sequence[str],
+    advance: Callable[[int], None],
+) -> dict[str, NDArray[np.float64]]:
+    """Return [N, D] float64 embeddings by output, in the order of `texts`; batches hold texts of like length."""
+    tokenizer = TextTokenizer.load(artifact.root, artifact.spec.max_tokens)
+    token_ids = tokenizer.encode(texts)
+    order = sorted(range(len(texts)), key=lambda n: len(token_ids[n]))
+    result = {output: np.zeros((len(texts), artifact.spec.dim)) for output in artifact.outputs}
+    session = runtime.open(artifact, device, threads)
+    try:
+        checked = Checked(session, artifact, runtime.name)
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            for output, vectors in checked.embed(tokenizer.pad([token_ids[n] for n in rows])).items():
+                result[output][rows] = vectors
+            advance(len(rows))
+    finally:
+        session.close()
+    return result

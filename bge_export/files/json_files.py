@@ -1,0 +1,82 @@
+"""The JSON files of a checkpoint, read with errors that name the file."""
+
+import json
+from pathlib import Path
+
+from bge_export.errors import CheckpointError
+from bge_export.files.regular import SETTINGS_BYTES, read_regular_text
+
+MOST_DEPTH = 100
+"""How deep arrays and objects may lie in each other; tokenizers, the deepest of these files, have about 10."""
+
+
+def read_object(path: Path, most_bytes: int = SETTINGS_BYTES) -> dict[str, object]:
+    """Return the JSON object that a file holds.
+
+    Args:
+        path: the file.
+        most_bytes: how large it may be.
+
+    Raises:
+        CheckpointError: the file is missing, too large, no JSON, or holds something other than an object.
+    """
+    value = _read(path, most_bytes)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, not an object. Fetch the file again.")
+    return value
+
+
+def read_object_if_there(path: Path) -> dict[str, object]:
+    """Return the JSON object that a file holds; an empty one where there is no such file.
+
+    Raises:
+        CheckpointError: the file is no JSON, or holds something other than an object.
+    """
+    return read_object(path) if path.is_file() else {}
+
+
+def read_objects(path: Path) -> list[dict[str, object]]:
+    """Return the list of JSON objects that a file holds.
+
+    Raises:
+        CheckpointError: the file is missing, no JSON, or holds something other than a list of objects.
+    """
+    value = _read(path, SETTINGS_BYTES)
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise CheckpointError(f"{path} does not hold a list of JSON objects. Fetch the file again.")
+    return value
+
+
+def positive_integer(value: object) -> int | None:
+    """Return a value that is a positive whole number, else None (JSON's true is none)."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def parse(text: str) -> object:
+    """Return what a JSON text says, no deeper than code may follow it.
+
+    Raises:
+        ValueError: it is no JSON, or too deep.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"it is deeper than {MOST_DEPTH} levels") from error
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MOST_DEPTH):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [one for ones in inner for one in ones if isinstance(one, (dict, list))]
+    if not level:
+        return value
+    raise ValueError(f"it is deeper than {MOST_DEPTH} levels")
+
+
+def _read(path: Path, most_bytes: int) -> object:
+    try:
+        return parse(read_regular_text(path, most_bytes))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing. Give the whole folder of a transformers checkpoint.") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Fetch the file again.") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no valid JSON: {error}. Fetch the file again.") from error

@@ -1,0 +1,91 @@
+"""What the exporters trace: the encoder with a plain mask, its optional pooling head, and inputs to trace with."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bge_export.checkpoint.model import load_model
+from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Checkpoint, EmbeddingSpec
+from bge_export.graph.bias_folding import fold_biases
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MASKED = -10000.0
+"""Added to the scores of padding (BERT's own value). In float32 exp(MASKED) is exactly 0, as with the smallest float32
+that transformers adds; unlike that one it is finite in float16 too. See docs/decisions/0003."""
+
+TRACE_BATCH, TRACE_LENGTH = 2, 16
+
+
+class TracedEncoder(nn.Module):
+    """The encoder as a function of two or three integer tensors, each [B, S] int64.
+
+    The mask is made here, [B, 1, 1, S] float32, because the one that transformers builds traces into some fifty nodes
+    of index arithmetic; transformers passes a mask of four dimensions on as it is.
+    """
+
+    def __init__(self, model: "PreTrainedModel", spec: EmbeddingSpec, *, sentence_embedding: bool) -> None:
+        """Wrap `model`; with `sentence_embedding` the pooled embedding is a second output."""
+        super().__init__()
+        self.model = model
+        self.pooling = PoolingHead(spec) if sentence_embedding else None
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the last hidden state [B, S, D] float32, and the embedding [B, D] float32 where asked for."""
+        mask = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * MASKED
+        inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states: Tensor = self.model(input_ids=input_ids, attention_mask=mask, **inputs).last_hidden_state
+        return states if self.pooling is None else (states, self.pooling(states, attention_mask))
+
+
+class PoolingHead(nn.Module):
+    """Pooling and normalisation inside the graph."""
+
+    def __init__(self, spec: EmbeddingSpec) -> None:
+        """Pool as `spec` says."""
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return [B, D] float32 from states [B, S, D] float32 and the mask [B, S] int64."""
+        if self.spec.pooling == "cls":
+            pooled = states[:, 0]
+        elif self.spec.pooling == "mean":
+            weights = attention_mask.unsqueeze(-1).to(states.dtype)
+            pooled = (states * weights).sum(1) / weights.sum(1)
+        else:
+            last = (attention_mask.sum(1, keepdim=True) - 1).unsqueeze(-1)
+            pooled = torch.gather(states, 1, last.expand(-1, -1, self.spec.dim))[:, 0]
+        return nn.functional.normalize(pooled, dim=-1) if self.spec.normalize else pooled
+
+
+def traced_encoder(checkpoint: Checkpoint, *, sentence_embedding: bool) -> TracedEncoder:
+    """Load the checkpoint, fold biases that attention does not need, and wrap it for tracing."""
+    model = load_model(checkpoint)
+    fold_biases(model)
+    return TracedEncoder(model, checkpoint.spec, sentence_embedding=sentence_embedding).eval()
+
+
+def input_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the graph's inputs; token types only where the model has them (optimum's and the Hub's convention)."""
+    names = ("input_ids", "attention_mask")
+    return (*names, "token_type_ids") if checkpoint.token_types else names
+
+
+def output_names(*, sentence_embedding: bool) -> tuple[str, ...]:
+    """Return the graph's outputs; consumers that know no names take the first."""
+    return (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING) if sentence_embedding else (LAST_HIDDEN_STATE,)
+
+
+def trace_inputs(model: "PreTrainedModel", names: tuple[str, ...]) -> tuple[Tensor, ...]:
+    """Return a padded batch to trace with, [2, 16] int64 each: optimum's dummy inputs for the architecture."""
+    from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager
+
+    torch.manual_seed(0)
+    sizes = NormalizedConfigManager.get_normalized_config_class(model.config.model_type)(model.config)
+    dummy = DummyTextInputGenerator("feature-extraction", sizes, TRACE_BATCH, TRACE_LENGTH)
+    return tuple(dummy.generate(name, framework="pt") for name in names)

@@ -1,0 +1,122 @@
+"""What `inspect` and `doctor` print."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from bge_export.bundle.manifest import Manifest
+from bge_export.inspection.bisect import Drift
+from bge_export.inspection.doctor import MachineFacts
+from bge_export.inspection.folder import FolderFacts, GraphFacts
+from bge_export.parity.figures import cosine_figure, difference_figure
+from bge_export.saturation import PairFacts
+
+
+def render_folder(facts: FolderFacts, verdict: str = "") -> RenderableType:
+    """Return what a folder of artifacts is, and what the gate says of it."""
+    parts: list[RenderableType] = [] if facts.manifest is None else [_manifest(facts.manifest, verdict)]
+    models = (_pairs({"file": model.path, **_pair_rule(model.pairs)}) for model in facts.models if model.pairs.weights)
+    return Group(*parts, *(_graph(graph) for graph in facts.graphs), *models)
+
+
+def render_frontier(target: str, steps: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return the variants that were tried for an 8-bit artifact, in the order they were tried."""
+    table = Table(
+        "activations in two parts", "weights in two parts", "predicted 1 - cosine", "everyday: smallest", "mean",
+        "stress: smallest", "ms, 1x64", "MB", title=f"{target}: variants tried on probe texts", title_justify="left",
+    )  # fmt: skip
+    for step in steps:
+        table.add_row(
+            f"{step['precise']} points", f"{step['finer']} points", f"{step['predicted']:.1e}",
+            cosine_figure(step["smallest"]), cosine_figure(step["mean"]), cosine_figure(step["smallest_stress"]),
+            f"{step['milliseconds']:.1f}", f"{step['size_bytes'] / 1e6:.1f}",
+        )  # fmt: skip
+    return table
+
+
+def render_machine(facts: MachineFacts) -> RenderableType:
+    """Return what a machine can run."""
+    machine = _pairs(
+        {
+            "system": facts.system,
+            "processor": f"{facts.processor}, {facts.cores} cores, {' '.join(facts.instructions) or 'nothing special'}",
+            "python": facts.python,
+        }
+    )
+    libraries = Table("library", "version", "to install it", title="Libraries", title_justify="left")
+    for library in facts.libraries:
+        missing = library.version is None
+        libraries.add_row(library.name, library.version or "missing", escape(library.install) if missing else "")
+    devices = Table("runtime", "device", "can run", title="Runtimes", title_justify="left")
+    for device in facts.devices:
+        devices.add_row(device.runtime, device.device, escape(device.unavailable or "yes"))
+    return Group(machine, libraries, devices)
+
+
+def render_drift(drift: Drift) -> RenderableType:
+    """Return the table of layers, and the first outside the limit."""
+    table = Table("layer", "smallest cosine", "at token", "largest difference", box=None, pad_edge=False)
+    for layer in drift.layers:
+        mark = "" if layer.within else "  outside the limit"
+        table.add_row(
+            layer.layer + mark, cosine_figure(layer.cosine), str(layer.position), difference_figure(layer.max_abs)
+        )
+    first = drift.first
+    verdict = f"every layer is within {drift.limit}" if first is None else f"drifts first at {first.layer}"
+    return Group(table, f"{drift.target}, {drift.tokens} tokens: {verdict}.")
+
+
+def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
+    spec, source = manifest.spec, manifest.source
+    revision = f" at {source.revision}" if source.revision else ""
+    normalized = "normalised" if spec.normalize else "not normalised"
+    checked = "part of the export" if manifest.checked else "left out (--no-check)"
+    tools = dict(item for model in manifest.models for item in model.tools.items())
+    return _pairs(
+        {
+            "made of": f"{source.id}{revision}, {source.model_type}, digest {source.digest[:12]}",
+            "embedding": f"{spec.dim} dimensions, {spec.pooling} pooling, {normalized}, up to {spec.max_tokens} tokens",
+            "query prefix": repr(spec.query_prefix) if spec.query_prefix else "none declared",
+            "models": ", ".join(model.target for model in manifest.models),
+            "files": f"{len(manifest.files)}, every digest verified",
+            "made with": ", ".join(f"{name} {number}" for name, number in tools.items()),
+            "check": checked,
+            "verdict": verdict,
+        }
+    )
+
+
+def _graph(graph: GraphFacts) -> RenderableType:
+    return _pairs(
+        {
+            "file": f"{graph.path}, {graph.size_bytes / 1e6:.1f} MB" + (" and external data" * graph.external_data),
+            "opset": f"{graph.opset}, IR {graph.ir_version}, written by {graph.producer or 'an unnamed tool'}",
+            "inputs": "; ".join(graph.inputs),
+            "outputs": "; ".join(graph.outputs),
+            "weights": ", ".join(f"{kind} {size / 1e6:.1f} MB" for kind, size in graph.weights.items()),
+            "operators": ", ".join(f"{name} {count}" for name, count in graph.operators.items()),
+            **_pair_rule(graph.pairs),
+        }
+    )
+
+
+def _pair_rule(pairs: PairFacts) -> dict[str, str]:
+    """Return whether int8 weights give the same vector on every processor; nothing where there are none."""
+    if not pairs.weights:
+        return {}
+    checked = f"{pairs.pairs} pairs of {pairs.weights} int8 weights"
+    if not pairs.broken:
+        return {"pair rule": f"kept by {checked}"}
+    first = f"first in {pairs.first} ({pairs.first_broken})"
+    return {"pair rule": f"broken by {pairs.broken} of {checked}, {first}: other vectors on processors without VNNI"}
+
+
+def _pairs(values: Mapping[str, str]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in values.items():
+        table.add_row(f"[bold]{name}[/]", escape(value))
+    table.add_row("")
+    return table

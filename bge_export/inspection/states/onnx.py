@@ -1,0 +1,24 @@
+"""Layer normalisations of an ONNX graph, made outputs and run in ONNX Runtime on the CPU."""
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from bge_export.contracts import Artifact, TokenBatch
+from bge_export.inspection.states import States
+
+
+def read_states(artifact: Artifact, batch: TokenBatch) -> States:
+    """Return the output of every `LayerNormalization`, in order, each [S, D] float32."""
+    model = onnx.load(artifact.root / artifact.model)
+    norms = [node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"]
+    present = {value.name for value in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in norms if name not in present)
+    # Fused operators would not give back what lies between them.
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
+    )
+    values = session.run(norms, batch.feed([value.name for value in session.get_inputs()]))
+    return [np.asarray(value[0], dtype=np.float32) for value in values]

@@ -1,0 +1,97 @@
+"""The oracle: what the checkpoint itself says. Eager torch, float32, one text at a time, no padding.
+
+It shares nothing with what it checks: the tokenizer is transformers' (artifacts use `texts.tokens`), and the pooling is
+written here again (runtimes use `heads.dense`, graphs their own head). It is held to `parity_fixtures/golden` and to
+vectors that other projects published.
+"""
+
+import platform
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.checkpoint.model import load_model
+from bge_export.contracts import Checkpoint
+from bge_export.errors import CheckpointError, MissingLibrary
+from bge_export.files.panics import panics_as_errors
+from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.texts.corpus import Corpus
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+def embed_texts(
+    checkpoint: Checkpoint, corpus: Corpus, *, threads: int, advance: Callable[[int], None] = lambda _: None
+) -> ReferenceVectors:
+    """Return the reference vectors of a corpus.
+
+    Args:
+        checkpoint: the model; its weights are loaded here.
+        corpus: N texts.
+        threads: torch's threads.
+        advance: called with 1 after each text.
+
+    Raises:
+        CheckpointError: weights or tokenizer cannot be loaded.
+        MissingLibrary: torch or transformers is not installed.
+    """
+    try:
+        import torch
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingLibrary("torch and transformers", "export", "the oracle") from error
+    torch.set_num_threads(threads)
+    try:
+        with panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{checkpoint.source}: transformers cannot load its tokenizer: {error}") from error
+    model = load_model(checkpoint)
+    names = ("input_ids", "token_type_ids") if checkpoint.token_types else ("input_ids",)
+    token_ids: list[tuple[int, ...]] = []
+    rows: dict[str, list[NDArray[np.float32]]] = {"cls": [], "mean": [], "last": []}
+    with torch.inference_mode():
+        for text in corpus.texts:
+            tokens = _tokens(tokenizer, text.text, checkpoint)
+            states = model(**{name: tokens[name] for name in names}).last_hidden_state[0]
+            for pooling, vector in (("cls", states[0]), ("mean", states.mean(0)), ("last", states[-1])):
+                unit = vector / torch.linalg.vector_norm(vector) if checkpoint.spec.normalize else vector
+                rows[pooling].append(unit.numpy())
+            token_ids.append(tuple(tokens["input_ids"][0].tolist()))
+            advance(1)
+    return ReferenceVectors(
+        source=checkpoint.source, revision=checkpoint.revision, checkpoint_digest=checkpoint.digest,
+        texts_digest=corpus.digest, spec=checkpoint.spec, ids=tuple(text.id for text in corpus.texts),
+        token_ids=tuple(token_ids), vectors={name: np.stack(vectors) for name, vectors in rows.items()},
+        versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        kind="checkpoint",
+    )  # fmt: skip
+
+
+def _tokens(tokenizer: "PreTrainedTokenizerBase", text: str, checkpoint: Checkpoint) -> "Mapping[str, torch.Tensor]":
+    """Return the tokens of one text, [1, S] int64 each.
+
+    Raises:
+        CheckpointError: the tokenizer fails.
+    """
+    try:
+        with panics_as_errors():
+            tokens: Mapping[str, torch.Tensor] = tokenizer(
+                text,
+                truncation=True,
+                max_length=checkpoint.spec.max_tokens,
+                return_tensors="pt",
+                return_token_type_ids=checkpoint.token_types,
+            )
+    except Exception as error:
+        raise CheckpointError(
+            f"{checkpoint.source}: its tokenizer fails on a text: {error}. Fetch its files again."
+        ) from error
+    return tokens

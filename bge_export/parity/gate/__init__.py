@@ -1,0 +1,1 @@
+"""Every "no": a report, limits and artifacts in, a verdict out."""

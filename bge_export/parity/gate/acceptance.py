@@ -1,0 +1,117 @@
+"""Limits under which targets that are refused for their rounding would pass: for who accepts that knowingly."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from bge_export.parity.figures import escaped
+from bge_export.parity.gate.limits import Limits
+from bge_export.parity.gate.policy import DIFFERENCES, ThresholdPolicy
+from bge_export.parity.gate.rows import judge_row, relative_difference
+from bge_export.parity.gate.verdict import Failure, Verdict
+from bge_export.parity.report import Lane, ParityReport, RowParity
+from bge_export.texts.corpus import Kind
+
+DIGITS = Decimal("0.0001")
+"""Limits are rounded to four digits, away from what was measured."""
+
+LEAST_OFFERED: Mapping[str, float] = {"everyday": 0.9, "stress": 0.8}
+"""Cosines below these are no rounding that anybody accepts: other texts of a corpus are often as near."""
+
+
+def rounding_alone(verdict: Verdict) -> tuple[str, ...]:
+    """Return the targets that nothing but their rounding refuses, where limits that accept it may be offered.
+
+    There are none where the report as a whole is refused too: no limit of a target would let that pass.
+    """
+    reasons: dict[str, list[Failure]] = defaultdict(list)
+    for failure in verdict.failures:
+        reasons[failure.target].append(failure)
+    if "" in reasons:
+        return ()
+    return tuple(target for target, own in reasons.items() if all(map(_may_be_offered, own)))
+
+
+def _may_be_offered(failure: Failure) -> bool:
+    """Return whether a limit that lets a refusal pass is one that a file of limits may hold and somebody may want."""
+    if not failure.may_be_rounding or failure.figure is None or not math.isfinite(failure.figure):
+        return False
+    if failure.rule == "cosine":
+        return failure.figure >= LEAST_OFFERED[failure.kind or "everyday"]
+    return _ceiling(failure.figure) < 1
+
+
+def accepting(policy: ThresholdPolicy, report: ParityReport, targets: Iterable[str]) -> ThresholdPolicy:
+    """Return the limits, those of some targets lowered to what was measured of them.
+
+    A target is lowered only where its lanes then pass: otherwise its limits stay as they were.
+    """
+    tables = dict(policy.tables)
+    for target in targets:
+        lanes = [lane for lane in report.lanes if lane.target == target and lane.measured]
+        by_table: dict[str, list[Lane]] = defaultdict(list)
+        for lane in lanes:
+            by_table[policy.table_of(lane.target, lane.runtime, lane.device)].append(lane)
+
+        lowered = {name: _lowered(tables[name], own) for name, own in by_table.items() if name in tables}
+        pairs = [(lane, lowered.get(name)) for name, own in by_table.items() for lane in own]
+        if all(_passes(lane, limits) for lane, limits in pairs):
+            tables |= lowered
+    return ThresholdPolicy(policy.require, tables, policy.token_differences)
+
+
+def _passes(lane: Lane, limits: Limits | None) -> bool:
+    return limits is not None and not any(bad for row in lane.rows for bad in judge_row(row, lane, limits))
+
+
+def _lowered(limits: Limits, lanes: Iterable[Lane]) -> Limits:
+    """Return limits that the rows of some lanes keep, none below `LEAST_OFFERED`."""
+    rows = [row for lane in lanes for row in lane.rows]
+    stress = [row for row in rows if limits.by_kind and row.kind == "stress"]
+    everyday = [row for row in rows if not limits.by_kind or row.kind == "everyday"]
+
+    least: dict[str, float] = {"min_cosine": _smallest(everyday, limits.min_cosine, "everyday")}
+    if limits.min_stress_cosine is not None:
+        least["min_stress_cosine"] = min(_smallest(stress, limits.min_stress_cosine, "stress"), least["min_cosine"])
+
+    known = [value for value in map(relative_difference, rows) if value is not None and math.isfinite(value)]
+    if limits.max_abs is not None and known and (widest := _ceiling(max(known))) < 1:
+        least["max_abs"] = max(limits.max_abs, widest)
+    return limits.model_copy(update=least)
+
+
+def _smallest(rows: Iterable[RowParity], limit: float, kind: Kind) -> float:
+    """Return the limit, or the smallest cosine of the rows, rounded down, where it is lower but may be offered."""
+    cosines = (row.cosine for row in rows)
+    lower = [_floor(x) for x in cosines if x is not None and LEAST_OFFERED[kind] <= x < limit]
+    return min([limit, *lower])
+
+
+def _floor(value: float) -> float:
+    """Return a measured value rounded down in decimal digits, so that a value of four digits stays itself."""
+    return float(Decimal(repr(value)).quantize(DIGITS, ROUND_FLOOR))
+
+
+def _ceiling(value: float) -> float:
+    return float(Decimal(repr(value)).quantize(DIGITS, ROUND_CEILING))
+
+
+def as_toml(policy: ThresholdPolicy, heading: str) -> str:
+    """Return limits as the text of a file that `ThresholdPolicy.read` reads; `heading` is its first comment."""
+    require = ", ".join(_string(str(one)) for one in policy.require)
+    lines = [f"# {escaped(heading)}", f"require = [{require}]"]
+    for name, limits in policy.tables.items():
+        fields = limits.model_dump(exclude_none=True).items()
+        lines += ["", f"[{_string(name)}]", *(f"{field} = {value!r}" for field, value in fields)]
+
+    lines += ["", f"[{DIFFERENCES}]"]
+    for pattern, kinds in policy.token_differences.items():
+        lines.append(f"{_string(pattern)} = [{', '.join(map(_string, sorted(kinds)))}]")
+    return "\n".join(lines) + "\n"
+
+
+def _string(text: str) -> str:
+    """Return a text as TOML writes it: as JSON, but for characters beyond 16 bits, which JSON writes as two."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")

@@ -1,0 +1,62 @@
+"""Every "no" about what should have been measured and was not: targets, required places, places that were asked for."""
+
+from collections.abc import Iterator, Sequence
+
+from bge_export.parity.gate.policy import Requirement
+from bge_export.parity.gate.verdict import Failure, failure
+from bge_export.parity.report import Lane, ParityReport
+from bge_export.runtimes import formats_of
+
+UNPINNED = frozenset({"openvino_default_hint"})
+"""Runtimes that choose their own precision. Their limits are so wide that they tell what users get, but prove nothing:
+a wrong artifact could hide behind them where the pinned runtime was not measured."""
+
+
+def proves(lane: Lane) -> bool:
+    """Return whether a lane, if its rows are good, says that the artifact is what the checkpoint is."""
+    return lane.measured and lane.runtime not in UNPINNED
+
+
+def unmeasured(report: ParityReport, target: str) -> Iterator[Failure]:
+    """Yield the refusal of a target of the folder that no lane measured."""
+    lanes = [lane for lane in report.lanes if lane.target == target]
+    if any(proves(lane) for lane in lanes):
+        return
+    needed = "at least one lane with rows"
+    if seen := sorted({lane.runtime for lane in lanes if lane.measured}):
+        got = f"{target} was measured in {', '.join(seen)} alone"
+        yield failure("not-measured", got, f"{needed} in a runtime whose precision is pinned")
+    else:
+        yield failure("not-measured", f"{target} was measured nowhere{_reason(lanes)}", needed)
+
+
+def requirement_failures(report: ParityReport, required: Requirement) -> Iterator[Failure]:
+    """Yield each target that was not measured where it is required.
+
+    Without a target, a requirement holds for every target of the formats that the runtime reads, so that neither a good
+    precision nor another format stands in for one that was left out.
+    """
+    lanes = [lane for lane in report.lanes if lane.runtime == required.runtime]
+    formats = formats_of(required.runtime) | {lane.target.partition("-")[0] for lane in lanes}
+    targets = [required.target] if required.target else [t for t in report.targets if t.partition("-")[0] in formats]
+    if not targets:
+        yield failure("required-missing", f"nothing was measured in {required.runtime}", str(required))
+    for target in targets:
+        there = [lane for lane in lanes if lane.target == target and lane.device == required.device]
+        if not any(lane.measured for lane in there):
+            yield failure("required-missing", f"{target} was not measured there{_reason(there)}", str(required))
+
+
+def request_failures(report: ParityReport, name: str) -> Iterator[Failure]:
+    """Yield the refusal of a place that the user asked for and where nothing ran: no artifact has a format for it.
+
+    One that could not run there has lanes, and each of those is refused by itself.
+    """
+    if not any(f"{lane.runtime}:{lane.device}" == name and lane.requested for lane in report.lanes):
+        yield failure("required-missing", f"nothing was measured at {name}", f"{name}: it was asked for")
+
+
+def _reason(lanes: Sequence[Lane]) -> str:
+    """Return why lanes have no rows, as far as the report knows."""
+    reasons = [reason for lane in lanes for reason in (lane.unavailable, lane.failed) if reason is not None]
+    return f" ({reasons[0]})" if reasons else ""

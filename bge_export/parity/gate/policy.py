@@ -1,0 +1,188 @@
+"""What we accept, from one reviewed file: no limit has a default, so loosening one is a diff that somebody reads."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bge_export.errors import PolicyError
+from bge_export.files.regular import LIMITS_BYTES, read_regular_text
+from bge_export.parity.gate.limits import Limits
+from bge_export.parity.measure.client_tokens import KINDS
+from bge_export.runtimes import find_runtime, runtime_names
+
+_TARGET = r"[^@:\s]+-[^@:\s]+"
+_PLACE = r"[^@:\s]+:[^@\s]+(?:@[^@\s]+)?"
+_REQUIREMENT = re.compile(rf"(?:(?P<target>{_TARGET})@)?(?P<place>{_PLACE})")
+DIFFERENCES = "token-differences"
+MOST_DOTS = 100
+"""In a line of the file. A name of thousands of parts would make as many tables in each other."""
+_TABLE = re.compile(rf"{_TARGET}(?:@{_PLACE})?")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A runtime and device without which nothing passes; for one target, or for all that the runtime reads."""
+
+    target: str | None
+    runtime: str
+    device: str
+
+    def __str__(self) -> str:
+        """Return the written form."""
+        place = f"{self.runtime}:{self.device}"
+        return place if self.target is None else f"{self.target}@{place}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Requirement":
+        """Read the written form.
+
+        Raises:
+            PolicyError: it is none.
+        """
+        match = _REQUIREMENT.fullmatch(text)
+        if match is None:
+            raise PolicyError(
+                f"{text!r} is no requirement. Write runtime:device, such as onnxruntime:cpu, "
+                "or target@runtime:device, such as onnx-fp32@onnxruntime:cpu."
+            )
+        runtime, _, device = match["place"].partition(":")
+        return cls(match["target"], runtime, device)
+
+
+@dataclass(frozen=True)
+class ThresholdPolicy:
+    """The limits by `target` or `target@runtime:device`, and what must have been measured.
+
+    Attributes:
+        require: what must have been measured.
+        tables: the limits.
+        token_differences: pattern of `runtime:device` -> the kinds of text whose tokens a client's own tokenizer may
+            make otherwise (`client_tokens.KINDS`).
+    """
+
+    require: tuple[Requirement, ...]
+    tables: Mapping[str, Limits]
+    token_differences: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def accepted_differences(self, runtime: str, device: str) -> frozenset[str] | None:
+        """Return the kinds of text on which the tokens of a client at that place may differ.
+
+        None where no pattern is of that place: then no difference is accepted, and none must have been looked for.
+        """
+        place = f"{runtime}:{device}"
+        found = [kinds for pattern, kinds in self.token_differences.items() if fnmatchcase(place, pattern)]
+        return frozenset[str]().union(*found) if found else None
+
+    def limits_for(self, target: str, runtime: str, device: str) -> Limits | None:
+        """Return the limits of a lane, the more specific ones first; None where the file has none."""
+        return self.tables.get(self.table_of(target, runtime, device))
+
+    def table_of(self, target: str, runtime: str, device: str) -> str:
+        """Return the name of the table that holds for a lane: its own where there is one, else the target's."""
+        specific = f"{target}@{runtime}:{device}"
+        return specific if specific in self.tables else target
+
+    @classmethod
+    def read(cls, path: Path) -> "ThresholdPolicy":
+        """Read a file of limits.
+
+        Raises:
+            PolicyError: it is missing, no TOML, incomplete, or holds a value that is no sane limit.
+        """
+        fields = _toml(path)
+        if not isinstance(fields.get("require"), list):
+            raise PolicyError(f"{path}: the list 'require' is missing. Add at least: require = []")
+        try:
+            require = tuple(Requirement.parse(str(text)) for text in fields.pop("require"))
+        except PolicyError as error:
+            raise PolicyError(f"{path}: require: {error}") from error
+        differences = _token_differences(path, fields.pop(DIFFERENCES, {}))
+        if not fields:
+            raise PolicyError(f'{path} holds no limits. Add a table for each target, such as ["onnx-fp32"].')
+        tables = {name: _limits(path, name, table) for name, table in fields.items()}
+        for name in tables:
+            _refuse_limit_of_a_file(path, name, tables[name])
+            _refuse_unknown_place(path, name)
+        return cls(require, tables, differences)
+
+
+def _refuse_limit_of_a_file(path: Path, name: str, limits: Limits) -> None:
+    """Raise PolicyError where a table of a place says what weights may be: they are the same in every place."""
+    target, at, _ = name.partition("@")
+    if at and limits.max_broken_pairs is not None:
+        raise PolicyError(
+            f'{path}: ["{name}"] max_broken_pairs: the pairs are of the file, whatever runs it, so this would hold '
+            f'nowhere. Write it in ["{target}"].'
+        )
+
+
+def _refuse_unknown_place(path: Path, name: str) -> None:
+    """Raise PolicyError where a table is of a place that does not exist: its limits would hold nowhere, in silence."""
+    target, _, place = name.partition("@")
+    runtime, _, device = place.partition(":")
+    if not place:
+        return
+    if runtime not in runtime_names():
+        wrong, known = f"no runtime {runtime!r}", runtime_names()
+    elif device not in (reader := find_runtime(runtime)).known:
+        wrong, known = f"{runtime} has no device {device!r}", reader.known
+    elif target.partition("-")[0] not in reader.formats:
+        wrong, known = f"{runtime} does not read {target!r}", tuple(f"{name}-…" for name in sorted(reader.formats))
+    else:
+        return
+    raise PolicyError(f'{path}: ["{name}"]: {wrong}, so these limits would hold nowhere. Known: {", ".join(known)}.')
+
+
+def _token_differences(path: Path, table: object) -> dict[str, frozenset[str]]:
+    """Return pattern -> kinds of text."""
+    if not isinstance(table, dict):
+        raise PolicyError(f"{path}: [{DIFFERENCES}] is no table. Give each place a list of kinds of text.")
+    for pattern, kinds in table.items():
+        unknown = [kinds]
+        if isinstance(kinds, list):
+            unknown = [kind for kind in kinds if not (isinstance(kind, str) and kind in KINDS)]
+        if unknown:
+            raise PolicyError(
+                f"{path}: [{DIFFERENCES}] {pattern!r}: {unknown[0]!r} is no kind of text: {', '.join(KINDS)}"
+            )
+    return {pattern: frozenset(kinds) for pattern, kinds in table.items()}
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        text = read_regular_text(path, LIMITS_BYTES)
+        lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+        if any(line.count(".") > MOST_DOTS for line in lines):
+            raise ValueError(f"a line has more than {MOST_DOTS} dots")
+        return tomllib.loads(text)
+    except FileNotFoundError as error:
+        raise PolicyError(f"{path} does not exist. Give the path of a file of limits.") from error
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read: {error.strerror}.") from error
+    except RecursionError as error:
+        raise PolicyError(f"{path} is no file of limits: its values lie too deep in each other. Correct it.") from error
+    except ValueError as error:
+        raise PolicyError(f"{path} is no TOML in UTF-8: {error}. Correct the file.") from error
+
+
+def _limits(path: Path, name: str, table: object) -> Limits:
+    if _TABLE.fullmatch(name) is None or not isinstance(table, dict):
+        raise PolicyError(
+            f"{path}: {name!r} is no table of limits. "
+            'Name tables after a target, ["onnx-fp32"], or a lane, ["onnx-fp16@onnxruntime:cuda"].'
+        )
+    try:
+        return Limits.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) or "''" for part in first["loc"])
+        # What is wrong between two fields belongs to neither: the limits say it in a sentence of their own.
+        between = first["type"] == "value_error" and not first["loc"]
+        reason = str(first["ctx"]["error"]) if between else f"{field}: {first['msg']}. Every limit must be there."
+        raise PolicyError(f'{path}: ["{name}"] {reason}') from error

@@ -1,0 +1,164 @@
+"""Every "no" about a single text. Comparisons are written so that a number that does not exist refuses."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from bge_export.parity.figures import cosine_figure, difference_figure, excerpt
+from bge_export.parity.gate.limits import Limits
+from bge_export.parity.gate.norms import above, batch_norm_failures, relative_error, wider
+from bge_export.parity.gate.verdict import Failure, failure
+from bge_export.parity.measure.batches import EVERY_TEXT
+from bge_export.parity.measure.client_tokens import kinds_of
+from bge_export.parity.report import ClientRow, Lane, RowParity
+
+ROUNDING = 1e-9
+"""By how much a cosine computed in float64 may leave [-1, 1]; a hundred times what rounding does."""
+
+SAME = 1e-6
+"""A client's own embedding is as far off as that of the checkpoint's tokens where their cosines differ by less."""
+UNIT = 1e-5
+"""By how much a float32 reference that was normalised may miss norm 1; a larger one would widen every limit."""
+
+
+def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
+    """Yield each refusal of one row."""
+    fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
+    for contradiction in _contradictions(row, lane):
+        yield fail("inconsistent", contradiction, "facts that fit together")
+    if not row.tokens_equal:
+        yield fail("token-ids", f"other token ids ({row.tokens} of them)", "the checkpoint's own")
+    if not row.finite:
+        yield fail("not-finite", "NaN or infinity in the embedding", "finite values")
+        return
+    if row.norm == 0:
+        yield fail("zero-norm", "norm 0", "an embedding that is not zero")
+        return
+    longest = limits.norm_error(normalized=lane.spec.normalize)
+    yield from _reference_failures(row, limits, longest, fail)
+    yield from _batch_failures(row, limits, longest, fail)
+
+
+def _reference_failures(
+    row: RowParity, limits: Limits, norm_error: float, fail: "partial[Failure]"
+) -> Iterator[Failure]:
+    """Yield where the text alone is too far from the reference."""
+    least = limits.least_cosine(row.kind)
+    if _below(row.cosine, least):
+        yield fail(
+            "cosine",
+            f"cosine {cosine_figure(row.cosine)}",
+            _at_least(row, limits),
+            would_pass=cosine_figure(row.cosine) if (row.cosine or 0) > 0 else None,
+            figure=row.cosine,
+            kind=row.kind if limits.by_kind else None,
+        )
+        if row.nearest != row.id and not _below(row.nearest_cosine, least):
+            yield fail(
+                "swapped-rows", f"the vector of text {excerpt(str(row.nearest))!r}", f"that of {excerpt(row.id)!r}"
+            )
+
+    relative = relative_difference(row)
+    if limits.max_abs is not None and above(relative, limits.max_abs):
+        got, needed = f"difference {difference_figure(relative)}", f"at most {limits.max_abs}"
+        yield fail("max-abs", got, needed, would_pass=wider(relative), figure=relative)
+
+    error = relative_error(row.norm, row.reference_norm)
+    if above(error, norm_error):
+        got = f"norm {row.norm}, {difference_figure(error)} off the reference's {row.reference_norm}"
+        needed = f"at most {norm_error} off"
+        yield fail("norm", got, needed, would_pass=wider(error), figure=error)
+
+
+def _batch_failures(row: RowParity, limits: Limits, norm_error: float, fail: "partial[Failure]") -> Iterator[Failure]:
+    """Yield where the text inside a batch is not the text alone."""
+    for shape, cosine in row.batch_cosine.items():
+        if _below(cosine, limits.min_batch_cosine):
+            yield fail(
+                "batch-cosine", f"cosine {cosine_figure(cosine)} in batches {shape!r}",
+                f"at least {limits.min_batch_cosine}",
+                would_pass=cosine_figure(cosine) if (cosine or 0) > 0 else None,
+                figure=cosine,
+            )  # fmt: skip
+    for shape, norm in row.batch_norm.items():
+        error = relative_error(norm, row.reference_norm)
+        if above(error, norm_error):
+            got = f"norm {norm} in batches {shape!r}, {difference_figure(error)} off the reference's"
+            needed = f"at most {norm_error} off"
+            yield fail("batch-norm", got, needed, would_pass=wider(error), figure=error)
+    yield from batch_norm_failures(row, limits, norm_error, fail)
+
+
+def judge_client(
+    row: RowParity, client: ClientRow, text: str, lane: Lane, limits: Limits, accepted: frozenset[str]
+) -> Iterator[Failure]:
+    """Yield each refusal of what a client made of one text by itself.
+
+    Its vector is judged where its tokens are the checkpoint's. Where they are not, the vector is another text's: the
+    policy must accept a kind of text that this one is of, or the difference is refused.
+    """
+    fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
+    if not client.tokens_equal:
+        kinds = tuple(kinds_of(text, row.tokens, lane.spec.max_tokens))
+        if not accepted.intersection(kinds):
+            got = f"the client's own tokenizer makes other ids ({client.tokens} of them)"
+            named = f", or a policy that accepts {' or '.join(kinds)} there" if kinds else ""
+            yield fail("client-tokens", got, f"the checkpoint's own{named}")
+        return
+    if not client.finite:
+        yield fail("not-finite", "NaN or infinity in the client's own embedding", "finite values")
+        return
+    # The same loss as through the checkpoint's own tokens is the artifact's, and refused there.
+    artifacts_own = row.cosine is not None and not _below(client.cosine, row.cosine - SAME)
+    least = limits.least_cosine(row.kind)
+    if _below(client.cosine, least) and not (artifacts_own and _below(row.cosine, least)):
+        got = f"cosine {cosine_figure(client.cosine)} of the client's own embedding"
+        yield fail(
+            "client-cosine",
+            got,
+            _at_least(row, limits),
+            figure=client.cosine,
+            kind=row.kind if limits.by_kind else None,
+        )
+    error = relative_error(client.norm, row.reference_norm)
+    longest = limits.norm_error(normalized=lane.spec.normalize)
+    if above(error, longest):
+        got = f"norm {client.norm} of the client's own embedding"
+        needed = f"at most {longest} off the reference's {row.reference_norm}"
+        yield fail("client-norm", got, needed, figure=error)
+
+
+def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:
+    """Yield facts that no measurement gives together."""
+    for value in (row.cosine, row.nearest_cosine, *row.batch_cosine.values()):
+        if value is not None and not abs(value) <= 1 + ROUNDING:
+            yield f"a cosine of {value}"
+    known = (row.cosine, row.max_abs, row.norm)
+    if not row.finite and any(value is not None for value in known):
+        yield "numbers of an embedding that is not finite"
+    if row.finite and (row.max_abs is None or row.norm is None):
+        yield "no norm or no difference of an embedding that is finite"
+    if any(value is not None and not value >= 0 for value in (row.max_abs, row.norm, *row.batch_norm.values())):
+        yield "a negative norm or difference"
+    if not row.reference_norm > 0:
+        yield f"a reference of norm {row.reference_norm}"
+    if lane.spec.normalize and not abs(row.reference_norm - 1) <= UNIT:
+        yield f"a reference of norm {row.reference_norm}, though the checkpoint normalises"
+    if not 1 <= row.tokens <= lane.spec.max_tokens:
+        yield f"{row.tokens} tokens where the longest input is {lane.spec.max_tokens}"
+    if not set(EVERY_TEXT) <= set(row.batch_cosine) or set(row.batch_norm) != set(row.batch_cosine):
+        yield f"batches {sorted(row.batch_cosine)} where every text is measured in {list(EVERY_TEXT)}"
+
+
+def _at_least(row: RowParity, limits: Limits) -> str:
+    """Return the limit of a text's cosine in words, saying so where it is that of stress texts."""
+    needed = f"at least {limits.least_cosine(row.kind)}"
+    return f"{needed}, the limit of stress texts" if limits.by_kind and row.kind == "stress" else needed
+
+
+def _below(value: float | None, limit: float) -> bool:
+    return value is None or not value >= limit
+
+
+def relative_difference(row: RowParity) -> float | None:
+    """Return the largest difference of a row's vector, for a reference of norm 1; None where there is none."""
+    return None if row.max_abs is None or not row.reference_norm > 0 else row.max_abs / row.reference_norm

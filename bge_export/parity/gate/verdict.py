@@ -1,0 +1,142 @@
+"""What the gate says: passed, or every reason why not."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bge_export.parity.figures import escaped, excerpt
+from bge_export.texts.corpus import Kind
+
+_AGAIN = "Measure again with: bge-export parity FOLDER --reference MODEL"
+_OTHER_IN_BATCHES = (
+    "The mask or a shape is baked in, a scale depends on neighbours, or the runtime makes other sums in other shapes, "
+    "as ONNX Runtime on a GPU does of int8. Do not use this artifact there."
+)
+_EXPORT = "Do not use this artifact. Export again; if it stays, the exporter or the runtime is wrong."
+
+_ROUNDED = (
+    "Rounding loses too much of this checkpoint in this form. Use int8, which follows the checkpoint up to its most "
+    "exact variant (--min-cosine asks for more), or a wider precision (--precision, or transformersjs --dtypes); "
+    "--calibration takes texts like yours. To accept it knowingly, give limits of your own (--thresholds): an export "
+    "leaves such a file beside what it refused."
+)
+_FLOATS = ("fp32", "fp16", "bf16")
+
+RULES: Mapping[str, str] = {
+    "edited-report": f"A report is never edited. {_AGAIN}",
+    "inconsistent": f"No measurement gives this. {_AGAIN}",
+    "no-texts": "Nothing compared is nothing proven. Give a file with texts, some of them everyday ones.",
+    "other-texts": "Judge with the texts that were measured (--texts), or measure these.",
+    "no-lanes": f"Nothing compared is nothing proven. {_AGAIN}",
+    "not-measured": "Measure it with a runtime that reads it, or take it out of the folder.",
+    "other-bytes": f"The report speaks of other files. {_AGAIN}",
+    "required-missing": "Measure there, on a machine that has it, or do not require it.",
+    "unavailable": "Install the runtime or use a machine that has the device, or do not ask for it.",
+    "crashed": _EXPORT,
+    "unknown-target": "Measure it, choose limits, and add a table for it to the file of limits.",
+    "pair-rule": "Processors without VNNI would give other vectors, or nobody knows. Do not use this artifact; export "
+    "again with weights that keep it. If they were not looked at, measure where the format's library is installed.",
+    "missing-row": _AGAIN,
+    "extra-row": _AGAIN,
+    "duplicate-row": _AGAIN,
+    "row-order": _AGAIN,
+    "token-ids": "The tokenizer files are not the checkpoint's. Export the folder again.",
+    "not-finite": "Values overflowed in this precision. Do not use this artifact; use a wider one.",
+    "zero-norm": _EXPORT,
+    "cosine": _EXPORT,
+    "max-abs": _EXPORT,
+    "norm": "Normalisation is missing, doubled or of another kind than the checkpoint's. Export again.",
+    "norm-shift": "Normalisation or a scale is of another kind than the checkpoint's. Export again.",
+    "batch-cosine": _OTHER_IN_BATCHES,
+    "batch-norm": _OTHER_IN_BATCHES,
+    "swapped-rows": "Vectors are given to the wrong texts. Do not use this runtime with this artifact.",
+    "client-tokens": "The client reads the tokenizer otherwise. Look at the text, or accept its kind in the limits.",
+    "client-cosine": "The client pools or normalises otherwise than the checkpoint. Look at the options of its call.",
+    "client-norm": "The client normalises otherwise than the checkpoint. Look at the options of its call.",
+    "client-missing": f"The client's own tokenizer must be heard there. {_AGAIN}",
+    "wrong-pooling": "Export again with the pooling that the checkpoint declares.",
+}
+"""Every rule -> what to do where it refuses. A rule is a stable name: scripts may match it."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One reason for no.
+
+    Attributes:
+        rule: a key of `RULES`.
+        lane: the lane's name, or "" where the whole report is refused.
+        row: the text's id, where one row is refused; whole, while messages hold its first characters.
+        text: its first characters, as they are.
+        got: the measured figure, never rounded towards passing.
+        needed: the limit, or what should have been there.
+        would_pass: the limit that would have let it pass, where one could.
+        message: all of that as a sentence, on one line.
+        figure: the measured figure as a finite number, where the limit is of one and there is such a number.
+        kind: of the text, where its kind decides its limit.
+    """
+
+    rule: str
+    lane: str
+    row: str | None
+    text: str | None
+    got: str
+    needed: str
+    would_pass: str | None
+    message: str
+    figure: float | None = None
+    kind: Kind | None = None
+
+    @property
+    def target(self) -> str:
+        """Return the target of the lane, or "" where the whole report is refused."""
+        return self.lane.partition("@")[0]
+
+    @property
+    def may_be_rounding(self) -> bool:
+        """Return whether the vector is only too far off, of weights that are rounded: it need be no one's mistake."""
+        return self.rule in ("cosine", "max-abs") and not self.target.endswith(_FLOATS)
+
+    @property
+    def advice(self) -> str:
+        """Return what to do next."""
+        return _ROUNDED if self.may_be_rounding else RULES[self.rule]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Passed, or the reasons why not; the two cannot disagree."""
+
+    failures: tuple[Failure, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Return whether there is no reason for no."""
+        return not self.failures
+
+    @property
+    def exit_status(self) -> int:
+        """Return 0 for passed, 1 for refused."""
+        return 0 if self.passed else 1
+
+
+def failure(
+    rule: str,
+    got: str,
+    needed: str,
+    *,
+    lane: str = "",
+    row: str | None = None,
+    text: str | None = None,
+    would_pass: str | None = None,
+    figure: float | None = None,
+    kind: Kind | None = None,
+) -> Failure:
+    """Return a failure with its sentence: where, what was found, what is needed."""
+    where = [lane] if lane else []
+    if row is not None:
+        where.append(f"text '{excerpt(row)}'" + (f" ({text})" if text else ""))
+    loosened = f"; a limit of {would_pass} would pass" if would_pass is not None else ""
+    message = f"{', '.join(where) or 'report'}: {rule}: {got}; needed: {needed}{loosened}"
+    known = figure if figure is not None and math.isfinite(figure) else None
+    return Failure(rule, lane, row, text, got, needed, would_pass, escaped(message), known, kind)

@@ -1,0 +1,1 @@
+"""Artifacts and texts in, facts out. Nothing is judged here."""

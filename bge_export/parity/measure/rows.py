@@ -1,0 +1,85 @@
+"""What the embeddings of one lane say of each text, as the report holds it."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.parity.figures import excerpt
+from bge_export.parity.measure.embedding import Embeddings, InBatch, OwnWay
+from bge_export.parity.measure.metrics import cosines, finite_rows, max_differences, nearest_rows, norms
+from bge_export.parity.report import ClientRow, RowParity
+from bge_export.texts.corpus import Corpus, Kind
+
+
+def row_facts(
+    corpus: Corpus,
+    kinds: Sequence[Kind],
+    token_ids: Sequence[Sequence[int]],
+    embeddings: Embeddings,
+    reference: ReferenceVectors,
+    own: OwnWay | None = None,
+) -> tuple[RowParity, ...]:
+    """Return the facts of N texts in one lane.
+
+    Args:
+        corpus: the texts.
+        kinds: of each text for this checkpoint (`languages.kinds_for`).
+        token_ids: of each text, as the artifact's tokenizer made them.
+        embeddings: of each text, alone and in batches.
+        reference: what the oracle says of them.
+        own: what a client made of them by itself.
+    """
+    rows, truth = embeddings.alone, reference.vectors[reference.spec.pooling]
+    finite, length, reference_length = finite_rows(rows), norms(rows), norms(truth)
+    clients = [None] * len(corpus.texts) if own is None else _client_rows(own, reference)
+    cosine, largest, near = cosines(rows, truth), max_differences(rows, truth), nearest_rows(rows, truth)
+    return tuple(
+        RowParity(
+            id=text.id,
+            text=excerpt(text.text),
+            kind=kinds[n],
+            tokens=len(token_ids[n]),
+            tokens_equal=tuple(token_ids[n]) == tuple(reference.token_ids[n]),
+            finite=bool(finite[n]),
+            cosine=_number(cosine[n]),
+            max_abs=_number(largest[n]),
+            norm=_number(length[n]),
+            reference_norm=float(reference_length[n]),
+            batch_cosine={shape: _worst_cosine(seen) for shape, seen in embeddings.batched[n].items()},
+            batch_norm={shape: _worst_norm(seen, length[n]) for shape, seen in embeddings.batched[n].items()},
+            nearest=corpus.texts[near.index[n]].id if near.index[n] >= 0 else None,
+            nearest_cosine=_number(near.cosine[n]),
+            client=clients[n],
+        )
+        for n, text in enumerate(corpus.texts)
+    )
+
+
+def _client_rows(own: OwnWay, reference: ReferenceVectors) -> list[ClientRow]:
+    """Return the facts of N texts that a client tokenised and embedded by itself."""
+    finite, length = finite_rows(own.rows), norms(own.rows)
+    cosine = cosines(own.rows, reference.vectors[reference.spec.pooling])
+    return [
+        ClientRow(
+            tokens=len(ids), tokens_equal=ids == tuple(reference.token_ids[n]), finite=bool(finite[n]),
+            cosine=_number(cosine[n]), norm=_number(length[n]),
+        )
+        for n, ids in enumerate(own.token_ids)
+    ]  # fmt: skip
+
+
+def _worst_cosine(seen: Sequence[InBatch]) -> float | None:
+    """Return the smallest cosine, None as soon as one does not exist (`min` would drop a NaN)."""
+    return _number(np.min([one.cosine for one in seen]))
+
+
+def _worst_norm(seen: Sequence[InBatch], alone: float) -> float | None:
+    """Return the norm farthest from that of the text alone, None as soon as one does not exist."""
+    values = [one.norm for one in seen]
+    return _number(math.nan if any(map(math.isnan, values)) else max(values, key=lambda norm: abs(norm - alone)))
+
+
+def _number(value: float | np.floating) -> float | None:
+    return float(value) if math.isfinite(value) else None

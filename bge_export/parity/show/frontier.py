@@ -1,0 +1,150 @@
+"""The int8 variants that were tried, as a manifest records them, and where their marks stand in a drawing."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from bge_export.bundle.manifest import Manifest
+from bge_export.errors import ArtifactError
+from bge_export.parity.figures import cosine_figure, difference_figure
+from bge_export.parity.show import plots
+
+SERIES = ("predicted", "mean", "smallest")
+"""What is drawn of each form as 1 - cosine; the last, which decides, on top."""
+
+
+class Form(BaseModel):
+    """One form: `int8.frontier.Step` on disk, which explains the fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    precise: int = Field(ge=0)
+    finer: int = Field(ge=0)
+    widening: float = Field(gt=0, allow_inf_nan=False)
+    predicted: float = Field(allow_inf_nan=False)
+    smallest: float = Field(allow_inf_nan=False)
+    mean: float = Field(allow_inf_nan=False)
+    smallest_stress: float = Field(allow_inf_nan=False)
+    milliseconds: float = Field(ge=0, allow_inf_nan=False)
+    size_bytes: int = Field(ge=0)
+
+    def error(self, series: str) -> float:
+        """Return 1 - cosine of one of `SERIES`."""
+        return self.predicted if series == "predicted" else 1.0 - float(getattr(self, series))
+
+    @property
+    def label(self) -> str:
+        """Return the form in a line."""
+        return (
+            f"{self.precise} points' activations and {self.finer} points' weights in two parts: "
+            f"smallest cosine {cosine_figure(self.smallest)}, mean {cosine_figure(self.mean)}, "
+            f"predicted 1 − cosine {difference_figure(self.predicted)}, "
+            f"{self.milliseconds:.1f} ms, {self.size_bytes / 1e6:.1f} MB"
+        )
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The search for one artifact.
+
+    Attributes:
+        target: the artifact's.
+        forms: in the order they were tried; the last was taken.
+        least: the smallest cosine asked for; None where the manifest does not say.
+    """
+
+    target: str
+    forms: tuple[Form, ...]
+    least: float | None
+
+    @property
+    def errors(self) -> plots.LogAxis:
+        """Return the axis of 1 - cosine."""
+        values = [form.error(series) for form in self.forms for series in SERIES]
+        return plots.LogAxis.over(values if self.least is None else [*values, 1.0 - self.least])
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A linear axis for what a form costs, from a round number to a round number."""
+
+    low: float
+    high: float
+    step: float
+
+    @classmethod
+    def over(cls, values: Sequence[float]) -> "Costs":
+        """Return the axis that holds all values, with three to seven labels."""
+        low, high = min(values), max(values)
+        rough = max(high - low, 0.05 * high, 1e-9) / 4
+        decade = 10.0 ** math.floor(math.log10(rough))
+        step = next(decade * times for times in (1, 2, 5, 10) if decade * times >= rough)
+        first = math.floor(low / step)
+        return cls(first * step, max(first + 1, math.ceil(high / step)) * step, step)
+
+    @property
+    def ticks(self) -> list[float]:
+        """Return the values to label."""
+        return [self.low + place * self.step for place in range(round((self.high - self.low) / self.step) + 1)]
+
+    def x(self, value: float) -> float:
+        """Return a value's place."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(plots.LEFT + share * (plots.RIGHT - plots.LEFT), 1)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing: all errors of the forms against one of their costs."""
+
+    name: str
+    unit: str
+    frontier: Frontier
+    costs: tuple[float, ...]
+
+    @property
+    def axis(self) -> Costs:
+        """Return the horizontal axis."""
+        return Costs.over(self.costs)
+
+    def marks(self, series: str) -> list[plots.Mark]:
+        """Return a mark for each form; `kind` is the series, or floor where 1 - cosine is 0 or less."""
+        found = []
+        for form, cost in zip(self.frontier.forms, self.costs, strict=True):
+            error = form.error(series)
+            kind = series if error > 0 else "floor"
+            found.append(plots.Mark(self.axis.x(cost), self.frontier.errors.y(error), kind, form.label))
+        return found
+
+
+def panels(frontier: Frontier) -> tuple[Panel, Panel]:
+    """Return the drawings of a frontier: against time, and against size."""
+    times = tuple(form.milliseconds for form in frontier.forms)
+    sizes = tuple(form.size_bytes / 1e6 for form in frontier.forms)
+    return Panel("time", "ms for one text of 64 tokens", frontier, times), Panel("size", "MB", frontier, sizes)
+
+
+def read_frontiers(manifest: Manifest) -> tuple[Frontier, ...]:
+    """Return the searches that a folder's manifest records.
+
+    Raises:
+        ArtifactError: a record is none.
+    """
+    found = []
+    for model in manifest.models:
+        if not (steps := model.options.get("frontier")):
+            continue
+        int8 = model.options.get("int8")
+        least = int8.get("min_cosine") if isinstance(int8, dict) else None
+        try:
+            forms = TypeAdapter(tuple[Form, ...]).validate_python(tuple(steps) if isinstance(steps, list) else steps)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise ArtifactError(
+                f"the manifest's frontier of {model.target}: {field}: {first['msg']}. Export the folder again."
+            ) from error
+        found.append(Frontier(model.target, forms, float(least) if isinstance(least, int | float) else None))
+    return tuple(found)

@@ -1,0 +1,163 @@
+"""Where the marks of a plot of 1 - cosine stand, in the units of its drawing: the template draws, nothing is judged."""
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from bge_export.parity.figures import cosine_figure, escaped
+from bge_export.parity.gate.limits import Limits
+from bge_export.parity.report import RowParity
+
+WIDTH, HEIGHT = 440.0, 230.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 432.0, 22.0, 196.0
+
+LOWEST = -16
+"""The decade of float64's rounding: what is below it, or negative, is no measured distance."""
+
+COLUMNS = 600
+"""Marks in a plot. Of more texts, neighbours share a mark, which is the worst of them."""
+
+
+@dataclass(frozen=True)
+class LogAxis:
+    """A log axis over whole decades; what is beyond an end stands at it."""
+
+    low: int
+    high: int
+
+    @classmethod
+    def over(cls, values: Iterable[float]) -> "LogAxis":
+        """Return the axis that holds all positive values."""
+        exponents = [math.log10(value) for value in values if value > 0] or [0.0]
+        low = max(LOWEST, math.floor(min(exponents)))
+        return cls(low, max(low + 1, math.ceil(max(exponents))))
+
+    @property
+    def ticks(self) -> list[int]:
+        """Return the decades to label, at most nine."""
+        return list(range(self.low, self.high + 1, 1 + (self.high - self.low) // 9))
+
+    def share(self, value: float) -> float:
+        """Return how far along the axis a value stands, 0 to 1."""
+        exponent = math.log10(value) if value > 0 else self.low
+        return min(1.0, max(0.0, (exponent - self.low) / (self.high - self.low)))
+
+    def x(self, value: float) -> float:
+        """Return its place on a horizontal axis."""
+        return round(LEFT + self.share(value) * (RIGHT - LEFT), 1)
+
+    def y(self, value: float) -> float:
+        """Return its place on a vertical axis."""
+        return round(BOTTOM - self.share(value) * (BOTTOM - TOP), 1)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One text.
+
+    Attributes:
+        x, y: its place.
+        kind: plain, refused, floor (1 - cosine is 0 or less) or none (it has no cosine).
+        label: what is said of it.
+        stress: whether it is a stress text, which is drawn as a square.
+    """
+
+    x: float
+    y: float
+    kind: str
+    label: str
+    stress: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Texts in half a decade; the lower part of the bar, `stress_height`, is of stress texts."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    stress_height: float
+    texts: int
+    label: str
+
+
+@dataclass(frozen=True)
+class LimitLine:
+    """A limit of a cosine: what it is called, in a few words and in full, and where it stands on an axis."""
+
+    at: float
+    short: str
+    label: str
+
+
+def gap(cosine: float) -> float:
+    """Return 1 - cosine."""
+    return 1.0 - cosine
+
+
+def limit_lines(limits: Limits | None) -> list[LimitLine]:
+    """Return the limits of a lane's cosines: one, or that of everyday and that of stress texts."""
+    if limits is None:
+        return []
+    found = [LimitLine(gap(limits.min_cosine), "limit", f"limit: cosine {limits.min_cosine}")]
+    least = limits.least_cosine("stress")
+    if least != limits.min_cosine:
+        found.append(LimitLine(gap(least), "of stress texts", f"limit of stress texts: cosine {least}"))
+    return found
+
+
+def badness(row: RowParity) -> float:
+    """Return what sorts texts, the worst highest: one without a cosine is worse than any."""
+    return math.inf if row.cosine is None else gap(row.cosine)
+
+
+def marks(rows: Sequence[RowParity], axis: LogAxis, refused: Collection[str]) -> list[Mark]:
+    """Return a mark for each text, in the order of the texts; `refused` holds ids."""
+    size = -(-len(rows) // COLUMNS)
+    groups = [rows[start : start + size] for start in range(0, len(rows), size)] if rows else []
+    step = (RIGHT - LEFT) / max(1, len(groups))
+    found = []
+    for number, group in enumerate(groups):
+        row = max(group, key=lambda row: (row.id in refused, badness(row)))
+        x = round(LEFT + (number + 0.5) * step, 1)
+        y = TOP if row.cosine is None else axis.y(gap(row.cosine))
+        what = f"{row.tokens} tokens" + (", stress" if row.kind == "stress" else "")
+        label = f"{escaped(row.id)}, {what}: cosine {cosine_figure(row.cosine)}"
+        found.append(Mark(x, y, _kind(row, refused), label, row.kind == "stress"))
+    return found
+
+
+def _kind(row: RowParity, refused: Collection[str]) -> str:
+    if row.cosine is None:
+        return "none"
+    if row.id in refused:
+        return "refused"
+    return "floor" if gap(row.cosine) <= 0 else "plain"
+
+
+def bars(rows: Sequence[RowParity], axis: LogAxis) -> list[Bar]:
+    """Return the histogram: texts by half decades of 1 - cosine; the first bar holds what is 0 or less."""
+    count = 2 * (axis.high - axis.low)
+    tallies, stress = [0] * count, [0] * count
+    for row in rows:
+        if row.cosine is not None:
+            number = min(count - 1, int(axis.share(gap(row.cosine)) * count))
+            tallies[number] += 1
+            stress[number] += row.kind == "stress"
+
+    width, most = (RIGHT - LEFT) / count, max(1, *tallies)
+    found = []
+    for number, tally in enumerate(tallies):
+        if not tally:
+            continue
+        height, lower = (round(texts / most * (BOTTOM - TOP), 1) for texts in (tally, stress[number]))
+        of_stress = f", {stress[number]} of them stress," if stress[number] else ""
+        label = f"{tally} texts{of_stress} from {_bound(axis, number)} to {_bound(axis, number + 1)}"
+        x = round(LEFT + number * width, 1)
+        found.append(Bar(x, round(BOTTOM - height, 1), round(width - 1, 1), height, lower, tally, label))
+    return found
+
+
+def _bound(axis: LogAxis, number: int) -> str:
+    return f"{10 ** (axis.low + number / 2):.1e}"

@@ -1,0 +1,172 @@
+"""Report and verdict for people (rich) and for machines (a dictionary). Nothing is judged here.
+
+Texts come from files that others wrote: they are shown on one line, control characters escaped, as `rich.text.Text`,
+which knows no markup. Figures are rounded away from passing.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bge_export.parity.figures import cosine_figure, difference_figure, escaped
+from bge_export.parity.gate.verdict import Verdict
+from bge_export.parity.report import Lane, ParityReport
+from bge_export.parity.show.reasons import reason_lines
+from bge_export.parity.worst import Smallest, of_kind, worst_of
+
+SMALLEST, LARGEST, BATCHED = "smallest\ncosine", "largest\ndifference", "smallest\nin batch"
+STRESS = "of stress\ntexts"
+
+
+def render(report: ParityReport, verdict: Verdict) -> RenderableType:
+    """Return the table of lanes, the refusals and the verdict."""
+    kinds = " and a ".join(sorted({run.reference.kind for run in report.runs.values()}))
+    head = f"{report.checkpoint.source} {report.checkpoint.digest[:12]}, reference from a {kinds}, {report.texts.name}"
+    absent = dict.fromkeys(f"{lane.runtime}:{lane.device}" for lane in report.lanes if _is_absent(lane))
+    listed = f"not on the machine that measured, and not asked for: {', '.join(absent)} (why: --json)"
+
+    notes = [Text(escaped(listed), style="dim")] if absent else []
+    notes += [Text(escaped(note), style="dim") for note in _token_notes(report.lanes)]
+    reasons = reason_lines(verdict.failures)
+    gap = [Text("")] if reasons else []
+    return Group(Text(escaped(head)), _table(report, verdict), *notes, *gap, *reasons, _conclusion(report, verdict))
+
+
+def _table(report: ParityReport, verdict: Verdict) -> Table:
+    """Return the table of lanes, without the columns that would say the same in each line."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    seen = Counter((lane.target, lane.output, lane.runtime, lane.device) for lane in report.lanes)
+    shown = [lane for lane in report.lanes if not _is_absent(lane)]
+    columns = _columns(report.lanes, shown)
+    for column in columns:
+        if column is not None:
+            table.add_column(column, justify="right" if column == "texts" else "left", overflow="fold")
+
+    for lane in shown:
+        alone = seen[lane.target, lane.output, lane.runtime, lane.device] == 1
+        cells = zip(columns, _cells(lane, verdict, name_run=not alone), strict=True)
+        table.add_row(*(Text(escaped(cell)) for column, cell in cells if column is not None))
+    return table
+
+
+def _columns(lanes: Sequence[Lane], shown: Sequence[Lane]) -> list[str | None]:
+    """Return the name of each column, None for one that is not needed: one output, one number of texts, no stress."""
+    outputs = len({lane.output for lane in lanes}) > 1
+    counts = len({len(lane.rows) for lane in shown if lane.rows}) > 1
+    stress = any(row.kind == "stress" for lane in shown for row in lane.rows)
+    return [
+        "target", "output" if outputs else None, "runtime", "device", "texts" if counts else None,
+        SMALLEST, "of text", STRESS if stress else None, "of text" if stress else None, LARGEST, BATCHED, "state",
+    ]  # fmt: skip
+
+
+def _token_notes(lanes: Iterable[Lane]) -> Iterable[str]:
+    """Yield the texts on which clients' own tokenizers differ, apart from the figures: places that agree together."""
+    places: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for lane in lanes:
+        if differing := _other_tokens(lane):
+            places[differing].append(f"{lane.runtime}:{lane.device}")
+    for texts, where in places.items():
+        yield (
+            f"other tokens by the client's own tokenizer, in {', '.join(dict.fromkeys(where))}: {len(texts)} texts: "
+            f"{', '.join(texts)}"
+        )
+
+
+def _other_tokens(lane: Lane) -> tuple[str, ...]:
+    """Return the ids of the texts of which a client's own tokenizer made other tokens."""
+    return tuple(row.id for row in lane.rows if row.client is not None and not row.client.tokens_equal)
+
+
+def _is_absent(lane: Lane) -> bool:
+    """Return whether a lane could not run and nobody asked for it."""
+    return lane.unavailable is not None and not lane.requested
+
+
+def as_json(report: ParityReport, verdict: Verdict) -> dict[str, Any]:
+    """Return what `render` shows, and every failure, as JSON's types."""
+    return {
+        "passed": verdict.passed,
+        "exit_status": verdict.exit_status,
+        "checkpoint": report.checkpoint.model_dump(mode="json"),
+        "texts": report.texts.model_dump(mode="json"),
+        "report_digest": report.digest,
+        "lanes": [_lane_json(lane, verdict) for lane in report.lanes],
+        "failures": [{**asdict(failure), "advice": failure.advice} for failure in verdict.failures],
+    }
+
+
+def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
+    worst = worst_of(lane.rows)
+    kinds = (
+        {"": None, "everyday_": None, "stress_": None}
+        if worst is None
+        else {
+            "": worst.overall,
+            "everyday_": worst.everyday,
+            "stress_": worst.stress,
+        }
+    )
+    figures: dict[str, Any] = {}
+    for kind, least in kinds.items():
+        figures[f"smallest_{kind}cosine"] = least.cosine if least else None
+        figures[f"smallest_{kind}cosine_text"] = least.row.id if least else None
+    return {
+        "name": lane.name,
+        **lane.model_dump(mode="json", include={
+            "run", "target", "output", "runtime", "device", "threads", "model", "artifact_digest", "facts", "requested",
+            "unavailable", "failed",
+        }),
+        "texts": len(lane.rows),
+        "everyday_texts": len(of_kind(lane.rows, "everyday")),
+        **figures,
+        "mean_everyday_cosine": worst.mean_everyday if worst else None,
+        "largest_difference": worst.max_abs if worst else None,
+        "client_token_differences": list(_other_tokens(lane)),
+        "smallest_batch_cosine": worst.batch_cosine if worst else None,
+        "state": _state(lane, verdict),
+    }  # fmt: skip
+
+
+def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
+    """Return the cells of a lane, one for each of all columns."""
+    worst = worst_of(lane.rows)
+    figures = [""] * 6
+    if worst is not None:
+        figures = [
+            *_smallest_cells(worst.everyday), *_smallest_cells(worst.stress), difference_figure(worst.max_abs),
+            cosine_figure(worst.batch_cosine),
+        ]  # fmt: skip
+    state = _state(lane, verdict)
+    reason = lane.unavailable or lane.failed
+    device = f"{lane.device} (run {lane.run[:12]})" if lane.run and name_run else lane.device
+    return [
+        lane.target, lane.output, lane.runtime, device, str(len(lane.rows)), *figures,
+        state if reason is None else f"{state}: {reason.partition(chr(10))[0]}",
+    ]  # fmt: skip
+
+
+def _smallest_cells(least: Smallest | None) -> tuple[str, str]:
+    return ("", "") if least is None else (cosine_figure(least.cosine), least.row.id)
+
+
+def _state(lane: Lane, verdict: Verdict) -> str:
+    count = sum(failure.lane == lane.name for failure in verdict.failures)
+    if count:
+        return f"refused ({count})"
+    return "within limits" if lane.measured else "not measured"
+
+
+def _conclusion(report: ParityReport, verdict: Verdict) -> Text:
+    measured = sum(lane.measured for lane in report.lanes)
+    expected = sum(not _is_absent(lane) for lane in report.lanes)
+    counts = f"{measured} of {expected} lanes measured on {report.texts.count} texts"
+    if verdict.passed:
+        return Text.assemble("\n", ("PASSED", "bold green"), f": {counts}, every row within its limits.")
+    number = len(verdict.failures)
+    return Text.assemble("\n", ("REFUSED", "bold red"), f": {counts}, {number} reason{'s' * (number != 1)}.")

@@ -1,0 +1,1 @@
+"""Weights on their integers, and layers put together of them."""

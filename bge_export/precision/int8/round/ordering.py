@@ -1,0 +1,54 @@
+"""Puts the channels of an encoder, and what was planned for them, into the order that costs the pair rule least."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bge_export.encoder.encoder import Encoder
+from bge_export.encoder.folds import with_layer
+from bge_export.encoder.forward import as_tensor
+from bge_export.encoder.reorder import reorder_heads, reorder_hidden
+from bge_export.precision.int8.plan.layers import LayerPlan
+from bge_export.precision.int8.plan.sites import InputPlan
+from bge_export.precision.int8.round.pairing import Reader, order_channels
+
+
+def ordered(encoder: Encoder, plans: Iterable[LayerPlan]) -> tuple[Encoder, list[LayerPlan]]:
+    """Order the channels in heads and the hidden channels, and turn some around, so that the pair rule costs least."""
+    moved: list[LayerPlan] = []
+    readers: list[Reader] = []
+    for place, plan in enumerate(plans):
+        layer = encoder.layers[place]
+        own = _reader(as_tensor(layer.output.weight), plan, "output")
+        order, (signs,) = order_channels([own], layer.heads)
+        encoder = with_layer(encoder, place, reorder_heads(layer, order.numpy()))
+        moved.append(_reordered(plan, {"output": signs}, order))
+        joined = torch.cat([as_tensor(part.weight) for part in (layer.query, layer.key, layer.value)], dim=1)
+        readers += [_reader(joined, plan, "qkv"), _reader(as_tensor(layer.up.weight), plan, "up")]
+    order, turned = order_channels(readers)
+    pairs = zip(turned[0::2], turned[1::2], strict=True)
+    plans = [
+        _reordered(plan, {"qkv": qkv, "up": up}, order) for plan, (qkv, up) in zip(moved, pairs, strict=True)
+    ]  # fmt: skip
+    return reorder_hidden(encoder, order.numpy()), plans
+
+
+def _reader(weight: Tensor, plan: LayerPlan, site: str) -> Reader:
+    scaled = weight * plan.input(site).scale[:, None]
+    return Reader(scaled, plan.gram(site).diagonal(), plan.importance[site], turns=True)
+
+
+def _reordered(plan: LayerPlan, signs: dict[str, Tensor], order: Tensor) -> LayerPlan:
+    """Return the plan for inputs whose channels stand in another order and, where their sign is -1, are turned."""
+
+    def moved(site: str) -> InputPlan:
+        own = plan.input(site)
+        if site not in signs:
+            return own
+        scale = own.scale[order] * signs[site]
+        return replace(own, shift=own.shift[order], scale=scale, low=own.low[order], high=own.high[order])
+
+    grams = {site: gram[order][:, order] if site in signs else gram for site, gram in plan.grams.items()}
+    return replace(plan, qkv=moved("qkv"), output=moved("output"), up=moved("up"), grams=grams)

@@ -1,0 +1,112 @@
+"""Orders the channels of an encoder so that the pair rule costs nothing where the order is free.
+
+The rule (`saturation`) limits two large weights of the same sign only where they are neighbours along the inputs of a
+linear layer, and which channels are neighbours is free: the neurons of a feed-forward, the channels within a head, and
+the hidden channels of the whole encoder may stand in any order. Neighbours are chosen by minimum-cost matching.
+
+Where an input is scaled, a channel may also be turned around (its scale and its row of weights change their signs),
+which makes two weights of the same sign two of opposite signs. Of two neighbours the second is turned where that pays.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bge_export.precision.int8.round.rounding import GREATEST, excess
+from bge_export.saturation import PAIR_SUM
+
+ROUNDS = 3
+"""Matchings one after the other: each keeps one half of every pair and looks for the best other half again."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A linear layer that reads the channels which are ordered.
+
+    Attributes:
+        weight: [K, N], for the inputs as they are rounded.
+        diagonal: mean squares of these inputs, [K].
+        importance: of the outputs, [N].
+        turns: whether its channels may be turned around.
+    """
+
+    weight: Tensor
+    diagonal: Tensor
+    importance: Tensor
+    turns: bool = False
+
+
+def order_channels(readers: Iterable[Reader], groups: int = 1) -> tuple[Tensor, list[Tensor]]:
+    """Return an order of the K channels, [K] int64, whose neighbours 2i and 2i + 1 cost the pair rule least.
+
+    With it comes for each reader the sign of each channel in that order, [K] of 1 and -1.
+
+    Args:
+        readers: all linear layers that read them.
+        groups: channels stay within their group of K / groups, such as a head.
+    """
+    readers = list(readers)
+    count = len(readers[0].weight)
+    if count % (2 * groups):
+        return torch.arange(count), [torch.ones(count) for _ in readers]
+    codes = [_codes(reader.weight) for reader in readers]
+    size = count // groups
+    groups_of = [_order_group(torch.arange(start, start + size), readers, codes) for start in range(0, count, size)]
+    order = torch.cat(groups_of)
+    return order, [_signs(order, reader, own) for reader, own in zip(readers, codes, strict=True)]
+
+
+def _order_group(channels: Tensor, readers: list[Reader], codes: list[tuple[Tensor, Tensor]]) -> Tensor:
+    from scipy.optimize import linear_sum_assignment
+
+    costs = _costs(channels, readers, codes)
+    threat = costs.sum(1)
+    places = torch.argsort(threat, descending=True, stable=True)
+    first, second = places[: len(places) // 2], places[len(places) // 2 :]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(ROUNDS):
+        rows, columns = linear_sum_assignment(costs[first][:, second].numpy())
+        pairs = torch.stack([first[rows], second[columns]], dim=1)
+        # Which of a pair is kept is drawn, so that the next matching may join what this one could not.
+        kept = torch.randint(0, 2, (len(pairs), 1), generator=generator)
+        first, second = pairs.gather(1, kept)[:, 0], pairs.gather(1, 1 - kept)[:, 0]
+    return channels[pairs.sort(dim=1).values.reshape(-1)]
+
+
+def _codes(weight: Tensor) -> tuple[Tensor, Tensor]:
+    scale = weight.abs().amax(0).clamp(min=1e-12) / GREATEST
+    return torch.round(weight / scale), scale
+
+
+def _costs(channels: Tensor, readers: list[Reader], codes: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return for each two channels the predicted error of limiting one of them, [n, n].
+
+    A pair whose codes are both large is counted from both sides, which only makes it dearer.
+    """
+    costs = torch.zeros(len(channels), len(channels))
+    for reader, (all_codes, scale) in zip(readers, codes, strict=True):
+        mine, diagonal = all_codes[channels], reader.diagonal[channels]
+        price = scale.square() * reader.importance
+        same, opposite = torch.zeros_like(costs), torch.zeros_like(costs)
+        # a pair conflicts only with a code above half of the sum in it
+        for place, row in enumerate(mine):
+            large = row.abs() > PAIR_SUM // 2
+            least = torch.minimum(diagonal, diagonal[place])
+            for paid, sign in ((same, 1), (opposite, -1)) if reader.turns else ((same, 1),):
+                this = excess(sign * row[large], mine[:, large]).square() @ price[large] * least
+                paid[place] += this
+                paid[:, place] += this
+        costs += torch.minimum(same, opposite) if reader.turns else same
+    return costs
+
+
+def _signs(order: Tensor, reader: Reader, codes: tuple[Tensor, Tensor]) -> Tensor:
+    signs = torch.ones(len(order))
+    if reader.turns:
+        first, second = codes[0][order[0::2]], codes[0][order[1::2]]
+        price = codes[1].square() * reader.importance
+        turned = excess(-first, second).square() @ price < excess(first, second).square() @ price
+        signs[1::2] = 1 - 2 * turned.float()
+    return signs

@@ -1,0 +1,212 @@
+"""Rounds the weights that read a site, once for all forms that share them.
+
+A site in two parts has a scaling of its own (`precise_inputs.py`), and neurons behind it are not split, so the weights
+that read it are other integers than those of the site in one part.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bge_export.encoder.encoder import SITES, Encoder, Layer, Linear
+from bge_export.encoder.folds import scale_values
+from bge_export.encoder.forward import as_tensor
+from bge_export.encoder.reorder import Order, reorder_inner
+from bge_export.precision.int8.plan.layers import LayerPlan
+from bge_export.precision.int8.plan.sites import InputPlan
+from bge_export.precision.int8.plan.splitting import split
+from bge_export.precision.int8.round.pairing import Reader, order_channels
+from bge_export.precision.int8.round.precise_inputs import plan_precise
+from bge_export.precision.int8.round.quantized import QuantizedLinear, Rows
+from bge_export.precision.int8.round.rounding import COARSE, FACTORS, GREATEST, Rounded, round_weight
+from bge_export.precision.int8.round.variant import Place
+
+Precise = Mapping[str, bool]
+"""Which sites of a layer are in two parts."""
+
+
+@dataclass(frozen=True)
+class _Site:
+    """The weights that read a site, as they are rounded: for its scaled input, side by side.
+
+    Attributes:
+        names: of the linear layers.
+        weight: [K, N].
+        widths: how many outputs each layer has.
+        gram: Hessian of the scaled input, [K, K].
+        importance: of the outputs, [N].
+        paired: whether the pair rule binds them.
+        order_up: order of the neurons where copies of some share their integers, or None.
+    """
+
+    names: tuple[str, ...]
+    weight: Tensor
+    widths: tuple[int, ...]
+    gram: Tensor
+    importance: Tensor
+    paired: bool
+    order_up: Order | None
+
+
+class Rounder:
+    """Rounds the layers of an encoder that is folded, and whose channels stand in their order."""
+
+    def __init__(self, encoder: Encoder, plans: Sequence[LayerPlan]) -> None:
+        """Keep the encoder, in float32, and its plans; nothing is rounded yet."""
+        self.encoder, self.plans = encoder, plans
+        self._rounded: dict[tuple[object, ...], dict[str, QuantizedLinear]] = {}
+        self._orders: dict[tuple[int, bool], Order] = {}
+        self._precise: dict[Place, InputPlan] = {}
+
+    def input(self, place: int, site: str, *, precise: bool) -> InputPlan:
+        """Return how an input is scaled; neurons in one part are not, their grid is `LayerPlan.down`'s."""
+        plan = self.plans[place]
+        if not precise:
+            return plan.input(site)
+        if (place, site) not in self._precise:
+            joined, _ = _joined(self.encoder.layers[place], site)
+            squares = plan.grams[site].diagonal()
+            found = plan_precise(plan.input(site), joined, squares, plan.importance[site], paired=site == "down")
+            self._precise[place, site] = found
+        return self._precise[place, site]
+
+    def float_layer(self, place: int, precise: Precise) -> Layer:
+        """Return the layer scaled, and split with its neurons in order, still in float32."""
+        layer = self.encoder.layers[place]
+        if not precise["down"]:
+            layer = split(layer, self.plans[place].down)
+        layer = reorder_inner(layer, self.order(place, precise=precise["down"]))
+        return scale_values(layer, self.input(place, "output", precise=precise["output"]).scale.numpy())
+
+    def shape_of(self, place: int, site: str) -> tuple[int, int]:
+        """Return how many channels a site has, and how many outputs are computed of them."""
+        inputs, outputs = _joined(self.encoder.layers[place], site)[0].shape
+        return inputs, outputs
+
+    def order(self, place: int, *, precise: bool) -> Order:
+        """Return the order of a layer's neurons that costs the pair rule least."""
+        if (place, precise) not in self._orders:
+            plan, layer = self.plans[place], self.encoder.layers[place]
+            scale = self.input(place, "down", precise=True).scale if precise else torch.ones(1)
+            weight = as_tensor((layer if precise else split(layer, plan.down)).down.weight) * scale[:, None]
+            squares = plan.grams["down" if precise else "split"].diagonal() / scale.square()
+            reader = Reader(weight, squares, plan.importance["down"])
+            self._orders[place, precise] = order_channels([reader])[0].numpy()
+        return self._orders[place, precise]
+
+    def rounded(self, place: int, site: str, precise: Precise, *, finer: Rows | None) -> dict[str, QuantizedLinear]:
+        """Return the rounded linear layers that read a site, by name."""
+        # A value's columns carry the scale of the attention's output; neurons of `up` are split with those of `down`.
+        other = {"qkv": "output", "up": "down"}.get(site, site)
+        key = (place, site, finer, precise[site], precise[other])
+        if key not in self._rounded:
+            self._rounded[key] = self._round(place, site, precise, finer)
+        return self._rounded[key]
+
+    def weight_error(self, place: int, site: str, *, precise: bool) -> float:
+        """Return the predicted 1 - cosine by the rounded weights of a site, mean over texts.
+
+        Args:
+            place: the layer.
+            site: which of its inputs.
+            precise: whether all inputs of the layer are in two parts.
+        """
+        every = dict.fromkeys(SITES, precise)
+        site_ = self._site(place, site, every)
+        rounded = self.rounded(place, site, every, finer=None)
+        missed = torch.cat([as_tensor(rounded[name].weight.weight) for name in site_.names], dim=1) - site_.weight
+        error = float(((site_.gram @ missed * missed).sum(0) * site_.importance).sum())
+        return 0.5 * self.plans[place].length * error
+
+    def left_out_error(self, place: int, site: str) -> float:
+        """Return the predicted 1 - cosine of leaving out the product of an input's second part and its weights' one.
+
+        Both second parts are taken as rounding errors, evenly spread over a step: the input's of the grid, the weight's
+        of the scale of an output channel, twice as large where the first part of the weights is coarse.
+        """
+        every = dict.fromkeys(SITES, True)
+        own = self._site(place, site, every)
+        step = self.input(place, site, precise=True).grid.scale
+        weight_steps = own.weight.abs().amax(0) / GREATEST * (COARSE[0] if own.paired else 1.0)
+        squares = len(own.weight) * step**2 / 12 * weight_steps.square() / 12
+        return 0.5 * self.plans[place].length * float((squares * own.importance).sum())
+
+    def _site(self, place: int, site: str, precise: Precise) -> _Site:
+        plan, layer = self.plans[place], self.float_layer(place, precise)
+        weight, widths = _joined(layer, site)
+        order = self.order(place, precise=precise["down"])
+        importance = plan.importance[site]
+        if site == "down" and not precise["down"]:
+            return _Site(
+                (site,), weight, widths, plan.grams["split"][order][:, order], importance, paired=True, order_up=None
+            )
+        scale = self.input(place, site, precise=precise[site]).scale
+        order_up = None
+        if site == "up":
+            # A copy's outputs count as much as its neuron's; padding counts nothing.
+            copies = [] if precise["down"] else [copy.neuron for copy in plan.down.copies]
+            empty = torch.zeros(len(order) - plan.neurons - len(copies))
+            importance = torch.cat([importance, importance[copies], empty])[order]
+            order_up = None if precise["down"] else order
+        gram = plan.grams[site]
+        if site == "down":
+            gram, scale = gram[order][:, order], scale[order]
+        if site != "output":
+            weight = weight * scale[:, None]  # those of `output` are scaled with the values
+        gram = gram / scale[:, None] / scale
+        paired = site == "down" or not precise[site]
+        return _Site(_names(site), weight, widths, gram, importance, paired=paired, order_up=order_up)
+
+    def _round(self, place: int, name: str, precise: Precise, finer: Rows | None) -> dict[str, QuantizedLinear]:
+        layer, site = self.float_layer(place, precise), self._site(place, name, precise)
+
+        def part(weight: Tensor, factors: Sequence[float]) -> Rounded:
+            if site.order_up is None:
+                return round_weight(weight, site.gram, factors, paired=site.paired)
+            return _round_up(weight, site, self.plans[place], factors)
+
+        rounded = part(site.weight, COARSE if finer == "all" and site.paired else FACTORS)
+        rest = None if finer is None else part(site.weight - as_tensor(rounded.weight), FACTORS)
+        result, start = {}, 0
+        for each, width in zip(site.names, site.widths, strict=True):
+            own = slice(start, start + width)
+            start += width
+            linear: Linear = getattr(layer, each)
+            result[each] = QuantizedLinear(
+                _columns(rounded, own), linear.bias, None if rest is None else _columns(rest, own)
+            )
+        return result
+
+
+def _names(site: str) -> tuple[str, ...]:
+    """Return the linear layers that read a site."""
+    return ("query", "key", "value") if site == "qkv" else (site,)
+
+
+def _joined(layer: Layer, site: str) -> tuple[Tensor, tuple[int, ...]]:
+    """Return the weights that read a site side by side, [K, N], and how many outputs each has."""
+    parts = [as_tensor(getattr(layer, name).weight) for name in _names(site)]
+    return torch.cat(parts, dim=1), tuple(part.shape[1] for part in parts)
+
+
+def _round_up(weight: Tensor, site: _Site, plan: LayerPlan, factors: Sequence[float]) -> Rounded:
+    """Round `up`, whose neurons stand in an order; copies of a neuron share its integers, stretched by their factor."""
+    order = site.order_up
+    assert order is not None  # noqa: S101 - the caller looked
+    places = np.argsort(order)
+    base = round_weight(weight[:, places[: plan.neurons]], site.gram, factors, paired=site.paired)
+    copies = plan.down.copies
+    neurons = [copy.neuron for copy in copies]
+    stretched = np.array([copy.factor for copy in copies], np.float32)
+    empty = weight.shape[1] - plan.neurons - len(copies)
+    zeros = np.zeros((len(weight), empty), np.int8)
+    integers = np.concatenate([base.integers, base.integers[:, neurons], zeros], axis=1)
+    scale = np.concatenate([base.scale, base.scale[neurons] * stretched, np.ones(empty, np.float32)])
+    return Rounded(np.ascontiguousarray(integers[:, order]), scale[order])
+
+
+def _columns(rounded: Rounded, columns: slice) -> Rounded:
+    return Rounded(np.ascontiguousarray(rounded.integers[:, columns]), rounded.scale[columns])

@@ -1,0 +1,1 @@
+"""Which variant is written: variants in their order, tried on probes."""

@@ -1,0 +1,83 @@
+"""Where texts tip over: the quantization points whose rounding alone moves an embedding far.
+
+A text near a point where the model tips over is often moved by one rounding: of a fine-tune of bge-small-en, a padding
+token inside a short word, by the weights behind the neurons of the first layer. In float32 with that one input and its
+weights rounded the loss shows, and a second part of the input, for one or two products in fifty, takes it away.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bge_export.calibration.observing import Batch, batches, pooled
+from bge_export.contracts import EmbeddingSpec, TokenBatch
+from bge_export.encoder.encoder import SITES
+from bge_export.encoder.forward import run_layer
+from bge_export.precision.int8.round.build import Builder
+from bge_export.precision.int8.round.quantized import Site
+from bge_export.precision.int8.round.variant import Form, Place
+
+SHARE = 0.25
+"""A point tips a text over if its rounding alone costs this share of the error that a text may have."""
+
+MOST_POINTS = 4
+"""Points that get a second part at once: those that cost most."""
+
+
+def tipping_points(
+    builder: Builder,
+    form: Form,
+    spec: EmbeddingSpec,
+    rows: Sequence[Sequence[int]],
+    pad: Callable[[Sequence[Sequence[int]]], TokenBatch],
+    allowed: float,
+) -> frozenset[Place]:
+    """Return the points in one part that tip texts over.
+
+    Args:
+        builder: of the encoder.
+        form: says how inputs are rounded.
+        spec: how the embedding is pooled.
+        rows: token ids of the texts.
+        pad: makes a batch of rows.
+        allowed: 1 - cosine that a text may have.
+    """
+    layers = builder.encoder.layers
+    losses: dict[Place, float] = {}
+    for batch in batches(builder.encoder, rows, pad):
+        state = batch.state
+        states = [state]
+        with torch.no_grad():
+            for layer in layers:
+                state = run_layer(layer, state, batch.bias).state
+                states.append(state)
+        expected = _unit(spec, state, batch)
+
+        for place, name in [(place, name) for place in range(len(layers)) for name in SITES]:
+            if (place, name) in form.precise:
+                continue
+            layer = builder.layer_rounded_at(place, name, form)
+            rounding = {name: partial(_rounded, builder.site(place, name, form))}
+            with torch.no_grad():
+                state = run_layer(layer, states[place], batch.bias, rounding).state
+                for later in layers[place + 1 :]:
+                    state = run_layer(later, state, batch.bias).state
+            loss = float((1 - (_unit(spec, state, batch) * expected).sum(-1)).max())
+            loss = math.inf if math.isnan(loss) else loss
+            losses[place, name] = max(losses.get((place, name), 0.0), loss)
+
+    far = sorted((point for point in losses if losses[point] > SHARE * allowed), key=lambda point: -losses[point])
+    return frozenset(far[:MOST_POINTS])
+
+
+def _rounded(site: Site, values: Tensor) -> Tensor:
+    """Return a float32 input as one part of it is."""
+    scale = torch.ones(1) if site.scale is None else torch.from_numpy(site.scale)
+    return site.grid.rounded(values / scale) * scale
+
+
+def _unit(spec: EmbeddingSpec, state: Tensor, batch: Batch) -> Tensor:
+    return torch.nn.functional.normalize(pooled(spec, state, batch.mask).double(), dim=-1)

@@ -1,0 +1,1 @@
+"""A quantized encoder as a graph."""

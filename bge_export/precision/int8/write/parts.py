@@ -1,0 +1,238 @@
+"""The parts that both arrangements are made of: normalisations, rounded inputs, linear layers, activations."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bge_export.encoder.encoder import Activation, Norm
+from bge_export.precision.int8.plan.grid import HALF, LEVELS, Grid
+from bge_export.precision.int8.round.quantized import QuantizedLinear, Site
+from bge_export.precision.int8.round.rounding import Rounded
+
+REST_STEPS = {LEVELS: 255, HALF: 126}
+"""Greatest code of a grid -> steps of the second part to one of the first. Half of one, either way, is in its range."""
+
+
+@dataclass(frozen=True)
+class SecondPart:
+    """What the first part of an input missed.
+
+    Attributes:
+        same: the rows of the first part that have a second.
+        rest: their second part.
+        grid: of `rest`.
+        narrow: whether only first tokens have one.
+    """
+
+    same: ir.Value
+    rest: ir.Value
+    grid: Grid
+    narrow: bool
+
+
+@dataclass(frozen=True)
+class RoundedInput:
+    """A linear layer's input, rounded to a grid, and its second part or None."""
+
+    whole: ir.Value
+    grid: Grid
+    second: SecondPart | None = None
+
+
+class Parts:
+    """Appends parts of layers to a graph."""
+
+    def __init__(self, prelude: onnx.ModelProto, *, by_sequence: bool) -> None:
+        """Begin with a graph whose outputs are read on, by rows of tokens (`by_sequence`) or as [B, S, width]."""
+        self.by_sequence = by_sequence
+        self.model = ir.from_proto(prelude)
+        self.graph = self.model.graph
+        for node in self.graph:
+            for value in node.outputs:
+                value.shape = None  # the embeddings' axes may be turned
+        self.tape = ir.tape.Tape(self.graph)
+        self.constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self.prefix = ""
+        self.sizes: list[ir.Value] = []
+        self._shared: dict[str, ir.Value] = {}
+        self._normalized: dict[ir.Value, tuple[ir.Value, Norm]] = {}
+
+    def op(self, kind: str, inputs: Sequence[ir.Value], name: str, **attributes: object) -> ir.Value:
+        """Append a node, named within the layer; return its output."""
+        value = self.tape.op(kind, inputs, attributes or None, name=f"{self.prefix}{name}")  # type: ignore[arg-type]
+        value.name = f"{self.prefix}{name}:0"
+        return value
+
+    def once(self, name: str, make: Callable[[], ir.Value]) -> ir.Value:
+        """Return a value of the whole graph, appended where it is first asked for."""
+        if name not in self._shared:
+            prefix, self.prefix = self.prefix, ""
+            self._shared[name] = make()
+            self.prefix = prefix
+        return self._shared[name]
+
+    def constant(self, array: NDArray[np.generic], name: str) -> ir.Value:
+        """Return an initializer; equal ones are one."""
+        key = (array.dtype.name, array.shape, array.tobytes())
+        if key not in self.constants:
+            full = f"{self.prefix}{name}"
+            self.constants[key] = self.tape.initializer(ir.tensor(array, name=full), full)
+        return self.constants[key]
+
+    def integers(self, numbers: Sequence[int]) -> ir.Value:
+        """Return an int64 constant [n]."""
+        return self.constant(np.array(numbers, np.int64), "shape." + ".".join(str(number) for number in numbers))
+
+    def floats(self, array: NDArray[np.float32] | float, name: str) -> ir.Value:
+        """Return a float32 constant."""
+        return self.constant(np.asarray(array, np.float32), name)
+
+    def norm(self, x: ir.Value, norm: Norm, name: str) -> ir.Value:
+        """Return the layer normalisation of x."""
+        inputs = [x, self.floats(norm.gamma, f"{name}.gamma"), self.floats(norm.beta, f"{name}.beta")]
+        result = self.op("LayerNormalization", inputs, name, axis=-1, epsilon=norm.epsilon)
+        self._normalized[result] = (x, norm)
+        return result
+
+    def rounded(self, x: ir.Value, grid: Grid, name: str) -> tuple[ir.Value, ir.Value]:
+        """Return x rounded to a grid: as codes, and back."""
+        codes = self.op("QuantizeLinear", [x, *self._ends(grid, name)], f"{name}/codes")
+        return codes, self.unrounded(codes, grid, name)
+
+    def rounded_evenly(
+        self, x: ir.Value, step: float, name: str, between: Callable[[ir.Value], ir.Value] = lambda codes: codes
+    ) -> ir.Value:
+        """Return x rounded to a symmetric int8 grid and back: OpenVINO multiplies two such as integers.
+
+        What `between` does is done to the codes.
+        """
+        ends = [self.floats(step, f"{name}.step"), self.constant(np.array(0, np.int8), f"{name}.middle")]
+        codes = between(self.op("QuantizeLinear", [x, *ends], f"{name}/codes"))
+        return self.op("DequantizeLinear", [codes, *ends], f"{name}/rounded")
+
+    def unrounded(self, codes: ir.Value, grid: Grid, name: str) -> ir.Value:
+        """Return the numbers that codes stand for."""
+        return self.op("DequantizeLinear", [codes, *self._ends(grid, name)], name)
+
+    def _ends(self, grid: Grid, name: str) -> list[ir.Value]:
+        return [self.floats(grid.scale, f"{name}.scale"), self.constant(np.array(grid.zero, np.uint8), f"{name}.zero")]
+
+    def scaled(self, x: ir.Value, site: Site, name: str) -> ir.Value:
+        """Return a linear layer's input on the scale that it is rounded on."""
+        if site.scale is None:
+            return x
+        inverse = 1 / site.scale.astype(np.float64)
+        if self.by_sequence or x not in self._normalized:
+            return self.op("Mul", [x, self.floats(inverse.astype(np.float32), f"{name}.inverse")], f"{name}/scaled")
+        return self._scaled_norm(*self._normalized[x], inverse, name)
+
+    def first_scaled(self, x: ir.Value, site: Site, name: str) -> ir.Value:
+        """Return the rows of first tokens of a normalised x on the scale that a linear layer's input is rounded on.
+
+        They are normalised anew: of a Mul between Slice and QuantizeLinear OpenVINO makes wrong codes (0016).
+        """
+        source, norm = self._normalized[x]
+        inverse = np.ones(len(norm.gamma)) if site.scale is None else 1 / site.scale.astype(np.float64)
+        return self._scaled_norm(self.first(source, f"{name}/first_sums"), norm, inverse, f"{name}/first")
+
+    def _scaled_norm(self, source: ir.Value, norm: Norm, inverse: NDArray[np.float64], name: str) -> ir.Value:
+        gamma, beta = ((vector * inverse).astype(np.float32) for vector in (norm.gamma, norm.beta))
+        return self.norm(source, Norm(gamma, beta, norm.epsilon), f"{name}/scaled")
+
+    def parts(self, x: ir.Value, site: Site, name: str, *, only_first: bool = False) -> RoundedInput:
+        """Return a scaled input in its parts; with `only_first` its rows are those of first tokens already."""
+        if site.grid.levels < LEVELS:
+            # A code above would be as good as any to uint8. The pair rule is read from these bounds (`saturation`).
+            least, greatest = (
+                self.floats(site.grid.least, f"{name}.least"),
+                self.floats(site.grid.greatest, f"{name}.most"),
+            )
+            x = self.op("Clip", [x, least, greatest], f"{name}/within")
+        codes, whole = self.rounded(x, site.grid, name)
+        if site.parts == 1:
+            return RoundedInput(whole, site.grid)
+        narrow = site.rows == "first" and not only_first
+        same = whole
+        if narrow:
+            rows = self.first(codes, f"{name}/first_codes")
+            x, same = self.first(x, f"{name}/first_input"), self.unrounded(rows, site.grid, f"{name}/first")
+        steps = REST_STEPS[site.grid.levels]
+        grid = Grid(float(np.float32(site.grid.scale / steps)), (site.grid.levels + 1) // 2, site.grid.levels)
+        _, rest = self.rounded(self.op("Sub", [x, same], f"{name}/missed"), grid, f"{name}.rest")
+        return RoundedInput(whole, site.grid, SecondPart(same, rest, grid, narrow=narrow))
+
+    def first(self, x: ir.Value, name: str) -> ir.Value:
+        """Return the rows of each text's first token: by sequence they are the first B."""
+        if not self.by_sequence:
+            return self.op("Slice", [x, self.integers([0]), self.integers([1]), self.integers([1])], name)
+        return self.op("Slice", [x, self.integers([0]), self.sizes[0], self.integers([0])], name)
+
+    def weight(self, rounded: Rounded, name: str) -> ir.Value:
+        """Return the weight that the integers stand for, [K, N]."""
+        zeros = self.constant(np.zeros(len(rounded.scale), np.int8), f"{name}.zero")
+        inputs = [self.constant(rounded.integers, f"{name}.weight"), self.floats(rounded.scale, f"{name}.scale"), zeros]
+        return self.op("DequantizeLinear", inputs, f"{name}/weight", axis=1)
+
+    def linear(self, x: RoundedInput, layer: QuantizedLinear, name: str) -> ir.Value:
+        """Return x @ weight + bias for x in one part or two."""
+        weight = self.weight(layer.weight, name)
+        result = self.product(x.whole, x.grid, weight, layer.weight.scale, layer.bias, name)
+        if x.second is None:
+            return result
+        more = self.product(x.second.rest, x.second.grid, weight, layer.weight.scale, None, f"{name}.rest")
+        if layer.rest is not None:
+            finer = self.weight(layer.rest, f"{name}.finer")
+            finest = self.product(x.second.same, x.grid, finer, layer.rest.scale, None, f"{name}.finer")
+            more = self.op("Add", [more, finest], f"{name}/more")
+        if x.second.narrow:
+            return self.added_to_first(result, more, name)
+        return self.op("Add", [result, more], f"{name}/whole")
+
+    def added_to_first(self, x: ir.Value, more: ir.Value, name: str) -> ir.Value:
+        """Return x with more added to the rows of first tokens."""
+        if not self.by_sequence:
+            rows = self.op("Add", [self.first(x, f"{name}/first_part"), more], f"{name}/first")
+            ends = [self.integers([1]), self.integers([2**62]), self.integers([1])]
+            return self.op("Concat", [rows, self.op("Slice", [x, *ends], f"{name}/others")], f"{name}/whole", axis=1)
+        # ONNX Runtime adds in place: a Concat would copy all rows.
+        return self.op(
+            "ScatterND", [x, self.once("first/rows", self.first_rows), more], f"{name}/whole", reduction="add"
+        )
+
+    def first_rows(self) -> ir.Value:
+        """Return by sequence the places of first tokens' rows, [B, 1] int64."""
+        zero, one = (self.constant(np.array(number, np.int64), f"number.{number}") for number in (0, 1))
+        count = self.op("Squeeze", [self.sizes[0]], "sizes/texts")
+        rows = self.op("Range", [zero, count, one], "first/range")
+        return self.op("Unsqueeze", [rows, self.integers([1])], "first/rows")
+
+    def product(
+        self, x: ir.Value, grid: Grid, weight: ir.Value, scale: NDArray[np.float32],
+        bias: NDArray[np.float32] | None, name: str,
+    ) -> ir.Value:  # fmt: skip
+        """Return x @ weight + bias of one part."""
+        if not self.by_sequence:
+            result = self.op("MatMul", [x, weight], f"{name}/product")
+            return result if bias is None else self.op("Add", [result, self.floats(bias, f"{name}.bias")], name)
+        if bias is None:
+            return self.op("Gemm", [x, weight], name)
+        # The 32-bit bias of a quantized Gemm: on the grid of the products, input scale times weight scale.
+        steps = (np.float32(grid.scale) * scale).astype(np.float32)
+        codes = np.round(bias.astype(np.float64) / steps).clip(-(2**31), 2**31 - 1).astype(np.int32)
+        zero = self.constant(np.zeros(len(codes), np.int32), f"{name}.bias_zero")
+        inputs = [self.constant(codes, f"{name}.bias"), self.floats(steps, f"{name}.bias_scale"), zero]
+        return self.op("Gemm", [x, weight, self.op("DequantizeLinear", inputs, f"{name}/bias", axis=0)], name)
+
+    def activation(self, x: ir.Value, kind: Activation) -> ir.Value:
+        """Return the activation of x."""
+        if kind == "relu":
+            return self.op("Relu", [x], "activation")
+        divided = self.op("Div", [x, self.floats(np.sqrt(2.0), "sqrt2")], "activation/divided")
+        erf = self.op("Erf", [divided], "activation/erf")
+        one = self.op("Add", [erf, self.floats(1.0, "one")], "activation/one")
+        product = self.op("Mul", [x, one], "activation/product")
+        return self.op("Mul", [product, self.floats(0.5, "half")], "activation")

@@ -1,0 +1,100 @@
+"""The plain arrangement: any tidy graph, its products of a constant matrix between QuantizeLinear and DequantizeLinear.
+
+For graphs that `reading` does not know. onnxruntime's static quantizer finds the ranges of the activations on the
+calibration texts and writes the graph; the integers of the weights are ours (GPTQ under the pair rule), so that all
+processors give the same. No channel is scaled and no neuron split, so more is lost than in the fast arrangement.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from onnx import numpy_helper
+
+from bge_export.calibration.moments import second_moments
+from bge_export.graph.products import constant_products
+from bge_export.precision.int8.round.rounding import Rounded, round_weight
+from bge_export.precision.int8.write.tables import round_tables
+from bge_export.texts.tokens import TextTokenizer
+
+if TYPE_CHECKING:
+    from onnxruntime.quantization import CalibrationDataReader
+
+
+def quantize_plain(model: onnx.ModelProto, rows: Sequence[Sequence[int]], tokenizer: TextTokenizer) -> onnx.ModelProto:
+    """Return the graph on 8 bits; products of another kind (Gemm, convolutions) stay float32.
+
+    Args:
+        model: a float32 graph; it is left as it is.
+        rows: token ids of the calibration texts.
+        tokenizer: pads them.
+    """
+    products = constant_products(model.graph)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    moments = second_moments(model, products, rows, tokenizer)
+    rounded = {name: round_weight(_tensor(weights[name]), torch.from_numpy(moments[name])) for name in moments}
+    result = _between_pairs(model, [node.name for node in products], rows, tokenizer)
+    _put(result.graph, {node.name: rounded[node.input[1]] for node in products})
+    graph = ir.from_proto(result)
+    round_tables(graph.graph)
+    return ir.to_proto(graph)
+
+
+def _tensor(weight: onnx.TensorProto) -> torch.Tensor:
+    return torch.tensor(numpy_helper.to_array(weight))
+
+
+def _between_pairs(
+    model: onnx.ModelProto, names: Sequence[str], rows: Sequence[Sequence[int]], tokenizer: TextTokenizer
+) -> onnx.ModelProto:
+    """Return the graph with some of its nodes between QuantizeLinear and DequantizeLinear, by onnxruntime."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    # Otherwise it asks on the console for a shape inference, which the graph has had.
+    copy.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        quantize_static(
+            copy, path, _reader([value.name for value in model.graph.input], rows, tokenizer),
+            quant_format=QuantFormat.QDQ, op_types_to_quantize=["MatMul"], nodes_to_quantize=list(names),
+            per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            use_external_data_format=True,
+            # The result of a product stays as it is: a second rounding would only lose more.
+            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul"]},
+        )  # fmt: skip
+        result = onnx.load(path)
+    del result.metadata_props[:]
+    return result
+
+
+def _reader(inputs: Sequence[str], rows: Sequence[Sequence[int]], tokenizer: TextTokenizer) -> "CalibrationDataReader":
+    """Return what onnxruntime reads texts from: one at a time, so that no padding widens a range."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.feeds: Iterator[dict[str, np.ndarray]] = (dict(tokenizer.pad([row]).feed(inputs)) for row in rows)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.feeds, None)
+
+    return Reader()
+
+
+def _put(graph: onnx.GraphProto, rounded: dict[str, Rounded]) -> None:
+    """Put integers and scales in the place of those that onnxruntime rounded plainly; by name of the product."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.name in rounded:
+            own = rounded[node.name]
+            integers, scale = makers[node.input[1]].input[:2]
+            tensors[integers].CopyFrom(numpy_helper.from_array(own.integers, integers))
+            tensors[scale].CopyFrom(numpy_helper.from_array(own.scale, scale))

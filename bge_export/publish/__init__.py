@@ -1,0 +1,1 @@
+"""What a folder tells its readers on the Hub."""

@@ -1,0 +1,1 @@
+"""The texts that artifacts are measured on, and their tokens."""
