@@ -16,6 +16,7 @@ from bge_export.errors import OutputError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.parity.report import read_report, write_report
 from bge_export.precision.names import MODEL_FILES
+from bge_export.texts.corpus import builtin_corpus
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_a_damaged_folder_is_not_extended(out: Path, tiny: Path) -> None:
         export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
 
 
-@pytest.mark.parametrize("fault", ["edited", "missing", "other texts"])
+@pytest.mark.parametrize("fault", ["edited", "missing", "other texts", "other kinds"])
 def test_measurements_that_cannot_be_trusted_are_made_again(out: Path, tiny: Path, fault: str) -> None:
     report = read_report(out / REPORT)
     rows = tuple(row.model_copy(update={"cosine": 0.5}) for row in report.lanes[0].rows)
@@ -104,6 +105,11 @@ def test_measurements_that_cannot_be_trusted_are_made_again(out: Path, tiny: Pat
         )
     elif fault == "missing":
         (out / REPORT).unlink()
+    elif fault == "other kinds":
+        everyday = {text.id for text in builtin_corpus().texts if text.kind == "everyday" and not text.language}
+        rows = tuple(row.model_copy(update={"kind": "stress"}) if row.id in everyday else row for row in rows)
+        lanes = (report.lanes[0].model_copy(update={"rows": rows}),)
+        write_report(report.model_copy(update={"lanes": lanes}).sealed(), out / REPORT)
     else:
         texts = report.texts.model_copy(update={"digest": "0" * 64})
         write_report(report.model_copy(update={"lanes": lanes, "texts": texts}).sealed(), out / REPORT)

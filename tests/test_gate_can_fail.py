@@ -838,6 +838,29 @@ def test_a_language_is_everyday_text_enough_for_a_checkpoint_that_knows_it():
     assert judge(report, ROUNDED_POLICY, UNKNOWN).passed
 
 
+@pytest.mark.parametrize("chain", [(2, 9), (2, 9, 4), (1, 2, 3, 4, 5)])
+def test_vectors_of_near_texts_in_a_circle_are_swapped_however_near_they_are(chain: tuple[int, ...]):
+    report = rounded()
+    rows = list(report.lanes[0].rows)
+    for one, other in zip(chain, (*chain[1:], chain[0]), strict=True):
+        rows[one] = rows[one].model_copy(
+            update={"cosine": 0.9995, "nearest": rows[other].id, "nearest_cosine": 0.99999}
+        )
+    verdict = judge(with_lane(report, rows=tuple(rows)), ROUNDED_POLICY, KINDS)
+    assert rules(verdict) == {"swapped-rows"}
+    assert rows_refused(verdict) == {rows[number].id for number in chain}
+
+
+def test_texts_that_rounding_moved_towards_another_are_not_swapped():
+    report = rounded()
+    rows = list(report.lanes[0].rows)
+    for one, other in ((1, 2), (2, 3), (4, 3)):
+        rows[one] = rows[one].model_copy(
+            update={"cosine": 0.9995, "nearest": rows[other].id, "nearest_cosine": 0.99999}
+        )
+    assert judge(with_lane(report, rows=tuple(rows)), ROUNDED_POLICY, KINDS).passed
+
+
 def with_norms(*factors: float):
     """Return a report of rounded weights and of a checkpoint that does not normalise, norms off by factors in turn."""
     report = rounded()
@@ -855,6 +878,22 @@ def with_norms(*factors: float):
 
 def test_norms_that_are_not_normalised_may_be_rounded_both_ways():
     assert judge(with_norms(1.0, 1.015, 0.985), ROUNDED_POLICY, KINDS).passed
+
+
+def test_vectors_that_were_normalised_where_the_checkpoint_does_not_are_refused():
+    """Half of the norms are longer and half shorter than 1: neither each text's limit nor the median sees it."""
+    report = with_norms(1.0)
+    (lane,) = report.lanes
+    references = cycle([1.02, 0.98])
+    rows = tuple(
+        row.model_copy(
+            update={"norm": 1.0, "reference_norm": next(references), "batch_norm": dict.fromkeys(row.batch_norm, 1.0)}
+        )
+        for row in lane.rows
+    )
+    verdict = judge(with_lane(report, rows=rows), ROUNDED_POLICY, KINDS)
+    assert "norm" in rules(verdict)
+    assert "not normalised" in refusal(verdict, "norm").message
 
 
 @pytest.mark.parametrize("factor", [1.01, 0.99])

@@ -56,7 +56,9 @@ class Kept:
         return tuple(
             lane.model_copy(update={"requested": False})
             for lane in report.lanes
-            if lane.measured and digests.get((lane.target, lane.model)) == lane.artifact_digest
+            if lane.measured
+            and digests.get((lane.target, lane.model)) == lane.artifact_digest
+            and _kinds_hold(lane, corpus)
         )
 
 
@@ -83,6 +85,15 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
         return Kept(out)
     models = tuple(model for model in manifest.models if model.target not in targets)
     return Kept(out, models, tuple(manifest.weights), _report(out / REPORT), frozenset(present))
+
+
+def _kinds_hold(lane: Lane, corpus: Corpus) -> bool:
+    """Return whether a lane's texts are still of the kinds that it was measured with: no digest of texts holds them.
+
+    An everyday text with a language may be of either kind: the tokenizer decides, and the lane's digest holds that.
+    """
+    kinds = {text.id: text.kind for text in corpus.texts if not text.language or text.kind == "stress"}
+    return all(kinds.get(row.id, row.kind) == row.kind for row in lane.rows)
 
 
 def _report(path: Path) -> ParityReport | None:

@@ -1,8 +1,8 @@
 """Every "no" of the report as a whole and of its lanes. It says nothing else.
 
-`gate_rows` has those of a single text, `gate_norms` those of norms in batches and of all texts together, `gate_kinds`
-those of a text's kind, `gate_pairs` those of int8 weights, `gate_places` those of what should have been measured and
-was not, `gate_folder` those of the folder at hand.
+Beside it, `rows` has those of a single text, `swaps` those of vectors of other texts, `norms` those of norms in batches
+and of all texts together, `kinds` those of a text's kind, `pairs` those of int8 weights, `lanes` those of lanes that
+should have been measured and were not, `folder` those of the folder at hand.
 
 Nothing is averaged: each row is judged by itself. Nothing passes by being absent: no texts, no lanes, no rows, no
 limits, no runtime, no number. All rules run, so that one refusal does not hide another.
@@ -23,6 +23,7 @@ from bge_export.parity.gate.norms import judge_shift
 from bge_export.parity.gate.pairs import pair_failures
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
 from bge_export.parity.gate.rows import SAME, judge_client, judge_row
+from bge_export.parity.gate.swaps import swap_failures
 from bge_export.parity.gate.verdict import Failure, Verdict, failure
 from bge_export.parity.report import Lane, ParityReport
 from bge_export.texts.corpus import Corpus
@@ -133,6 +134,7 @@ def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy
         yield failure("no-texts", "no everyday text for this checkpoint", "at least one", lane=lane.name)
     refused = [bad for row in lane.rows for bad in judge_row(row, lane, limits)]
     yield from refused
+    yield from swap_failures(lane)
     yield from judge_shift(lane, limits)
     yield from _client_failures(lane, policy, limits, corpus)
     pooling = report.spec.pooling

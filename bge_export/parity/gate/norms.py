@@ -13,6 +13,9 @@ from bge_export.parity.report import Lane, RowParity
 ONE_VECTOR = 0.999999
 """Where the limit of batches is at least this, a text has one vector whatever is beside it, and so one norm."""
 
+UNIT = 1e-5
+"""By how much a float32 vector that was normalised may miss norm 1."""
+
 ALIKE = 0.999
 """Where it is at least this, a text's vectors in two batches differ by less than rounding moved them."""
 
@@ -40,8 +43,12 @@ def judge_shift(lane: Lane, limits: Limits) -> Iterator[Failure]:
     Texts alone, each shape of batches, and what a client embeds by itself are each judged: one may be right and
     another not.
     """
-    if limits.max_norm_shift is None or lane.spec.normalize:
+    if lane.spec.normalize:
         return
+    yield from _normalised(lane)
+    if limits.max_norm_shift is None:
+        return
+
     for where, errors in _series(lane.rows, limits):
         shift = abs(median(errors)) if errors else None
         if above(shift, limits.max_norm_shift):
@@ -49,6 +56,21 @@ def judge_shift(lane: Lane, limits: Limits) -> Iterator[Failure]:
             yield failure(
                 "norm-shift", got, f"at most {limits.max_norm_shift}", lane=lane.name, would_pass=wider(shift)
             )
+
+
+def _normalised(lane: Lane) -> Iterator[Failure]:
+    """Yield the refusal of vectors that were normalised although the checkpoint does not normalise.
+
+    Where the checkpoint's norms are near 1 by themselves, wide limits alone would let them pass.
+    """
+    norms = [row.norm for row in lane.rows if row.norm is not None]
+    references = [row.reference_norm for row in lane.rows]
+    if not norms or not all(abs(norm - 1) <= UNIT for norm in norms):
+        return
+
+    if any(abs(norm - 1) > UNIT for norm in references):
+        got = f"vectors of norm 1, where the checkpoint's are {min(references):.4g} to {max(references):.4g} long"
+        yield failure("norm", got, "vectors that are not normalised, as the checkpoint's are not", lane=lane.name)
 
 
 def _series(rows: Sequence[RowParity], limits: Limits) -> Iterator[tuple[str, Sequence[float]]]:

@@ -5,7 +5,7 @@ from functools import partial
 
 from bge_export.parity.figures import cosine_figure, difference_figure, excerpt
 from bge_export.parity.gate.limits import Limits
-from bge_export.parity.gate.norms import above, batch_norm_failures, relative_error, wider
+from bge_export.parity.gate.norms import UNIT, above, batch_norm_failures, relative_error, wider
 from bge_export.parity.gate.verdict import Failure, failure
 from bge_export.parity.measure.batches import EVERY_TEXT
 from bge_export.parity.measure.client_tokens import kinds_of
@@ -16,8 +16,6 @@ ROUNDING = 1e-9
 
 SAME = 1e-6
 """A client's own embedding is as far off as that of the checkpoint's tokens where their cosines differ by less."""
-UNIT = 1e-5
-"""By how much a float32 reference that was normalised may miss norm 1; a larger one would widen every limit."""
 
 
 def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
@@ -141,6 +139,7 @@ def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:
         yield "a negative norm or difference"
     if not row.reference_norm > 0:
         yield f"a reference of norm {row.reference_norm}"
+    # A longer reference that was normalised would widen every limit.
     if lane.spec.normalize and not abs(row.reference_norm - 1) <= UNIT:
         yield f"a reference of norm {row.reference_norm}, though the checkpoint normalises"
     if not 1 <= row.tokens <= lane.spec.max_tokens:
