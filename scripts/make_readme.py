@@ -1,13 +1,15 @@
-"""Writes what README.md shows, the real output of its commands and what runs where, and `docs/code_map.md`.
+"""Writes the generated parts of README.md and docs/: real output of commands, the command reference, tables.
 
-    .venv/bin/python scripts/make_readme.py           rewrite both
-    .venv/bin/python scripts/make_readme.py --check   exit 1 where one says something else than commands and files do
+    .venv/bin/python scripts/make_readme.py           rewrite the pages
+    .venv/bin/python scripts/make_readme.py --check   exit 1 if one differs from what commands and files say
 
-A command stands in a comment before its block, `<!-- run: bge-export … -->`; the tables in `<!-- table: NAME -->`.
+A command stands in a comment before its block, `<!-- run: bge-export … -->`, or `<!-- run, last 4 lines: … -->`; tables
+stand in `<!-- table: NAME -->`.
 `--check` compares words, not figures: digits of a cosine differ between processors.
 """
 
 import argparse
+import html
 import os
 import re
 import subprocess
@@ -16,8 +18,14 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs/code_map.md")
-BLOCK = re.compile(r"<!-- run: (?P<command>[^\n]*?) -->\n```console\n.*?```\n", re.DOTALL)
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs/tutorial.md",
+    ROOT / "docs/reference/code_map.md",
+    ROOT / "docs/reference/commands.md",
+    ROOT / "docs/reference/runtimes.md",
+)
+BLOCK = re.compile(r"<!-- run(, last (?P<lines>\d+) lines)?: (?P<command>[^\n]*?) -->\n```console\n.*?```\n", re.DOTALL)
 TABLE = re.compile(r"<!-- table: (?P<name>\w+) -->\n.*?<!-- end -->\n", re.DOTALL)
 
 
@@ -49,17 +57,27 @@ def code_map() -> str:
     return "\n".join([*lines, "```"])
 
 
-TABLES = {"runs_where": runs_where, "code_map": code_map}
+def commands() -> str:
+    """Return the help of every command as Markdown, by typer's own generator."""
+    command = [sys.executable, "-m", "typer", "bge_export.cli", "utils", "docs", "--name", "bge-export"]
+    environment = {**os.environ, "COLUMNS": "120"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return html.unescape(done.stdout).strip()
 
 
-def output(command: str, folder: Path) -> str:
-    """Return a console block: the command and what it prints on standard output, and its exit status if not 0."""
+TABLES = {"runs_where": runs_where, "code_map": code_map, "commands": commands}
+
+
+def output(command: str, folder: Path, last: int | None) -> str:
+    """Return a console block: the command, its standard output or the last lines of it, its exit status if not 0."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "COLUMNS": "120"}
     done = subprocess.run(
         ["/bin/bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    lines = [f"$ {command}", *(line.rstrip() for line in done.stdout.splitlines())]
+    printed = [line.rstrip() for line in done.stdout.splitlines()]
+    shown = printed if last is None else ["…", *printed[-last:]]
+    lines = [f"$ {command}", *shown]
     if done.returncode:
         lines += [f"$ echo $?\n{done.returncode}"]
     return "\n".join(lines)
@@ -72,8 +90,10 @@ def written(text: str) -> str:
         (folder / "parity_fixtures").symlink_to(ROOT / "parity_fixtures")
 
         def block(match: re.Match[str]) -> str:
-            command = match["command"]
-            return f"<!-- run: {command} -->\n```console\n{output(command, folder)}\n```\n"
+            command, lines = match["command"], match["lines"]
+            printed = output(command, folder, None if lines is None else int(lines))
+            comment = match[0].partition("\n")[0]
+            return f"{comment}\n```console\n{printed}\n```\n"
 
         text = BLOCK.sub(block, text)
     return TABLE.sub(lambda m: f"<!-- table: {m['name']} -->\n{TABLES[m['name']]()}\n<!-- end -->\n", text)

@@ -1,4 +1,4 @@
-"""Every example of the card and of docs/javascript.md, taken out and run in the real client, gives the oracle's vector.
+"""Every example of the card and of `docs/how-to/javascript.md`, run in the real client, gives the oracle's vector.
 
 Examples fetch the model from the Hub and the library from a registry or a CDN. Here both come from loopback or from the
 installed clients; nothing else of an example is changed.
@@ -78,7 +78,7 @@ def with_int8(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def source(request: pytest.FixtureRequest, folder: Path, with_int8: Path) -> Source:
     if request.param == "card":
         return Source((folder / "README.md").read_text("utf-8"), folder, "somebody/tiny", 0.9999)
-    return Source((ROOT / "docs/javascript.md").read_text("utf-8"), with_int8, "Supabase/bge-small-en", 0.98)
+    return Source((ROOT / "docs/how-to/javascript.md").read_text("utf-8"), with_int8, "Supabase/bge-small-en", 0.98)
 
 
 @pytest.fixture(scope="module")

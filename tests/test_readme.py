@@ -1,30 +1,78 @@
+import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from noise_limits import noise_limits
+
 ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+NAMED = '"BAAI/bge-small-en"'
 
 
-def test_the_readme_shows_what_the_commands_print() -> None:
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_pages_show_what_the_commands_print() -> None:
     command = [sys.executable, str(ROOT / "scripts/make_readme.py"), "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_python_example_runs(tiny: Path, tmp_path: Path) -> None:
-    import re
+def test_the_readme_is_short() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 120
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL).splitlines()
+    assert [line for line in prose if len(line) > 120 and not line.startswith("|")] == []
 
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert '"BAAI/bge-small-en"' in example
-    source = example.replace('"BAAI/bge-small-en"', repr(str(tiny)))
+
+def test_every_command_of_the_readme_runs_and_its_python_loads_the_result(tiny: Path, tmp_path: Path) -> None:
+    """On the tiny checkpoint, whose weights are noise: rounded files get the limits of noise."""
+    limits = noise_limits(tmp_path)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    lines = [line for block in blocks(README, "sh") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("bge-export")]
+    assert len(commands) == 4
+    for words in commands:
+        words = [str(tiny) if word == "BAAI/bge-small-en" else word for word in words]
+        if "--quantize" in words or words[1] == "gate":
+            words += ["--thresholds", str(limits)]
+        if words[1] == "onnx" and "--quantize" in words:
+            words += ["--overwrite"]  # the fp32 file of the command before, whose report has other limits
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+
+    (example,) = blocks(README, "python")
+    source = f"{example}\nassert abs(np.linalg.norm(embedding) - 1) < 1e-5 and embedding.shape == (64,)"
+    done = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_javascript_of_the_readme_is_an_example_that_is_run_in_node() -> None:
+    (shown,) = blocks(README, "js")
+    (run, *_) = blocks((ROOT / "docs/how-to/javascript.md").read_text("utf-8"), "js")
+    assert shown.split() == run.split()
+
+
+def test_the_python_example_of_the_reference_runs(tiny: Path, tmp_path: Path) -> None:
+    (example,) = blocks((ROOT / "docs/reference/python.md").read_text("utf-8"), "python")
+    assert NAMED in example
+    source = example.replace(NAMED, repr(str(tiny)))
     done = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/onnx/model_fp16.onnx").is_file()
 
 
-def test_every_decision_and_script_of_the_readme_exists() -> None:
-    import re
-
-    text = (ROOT / "README.md").read_text("utf-8")
+@pytest.mark.parametrize(
+    "page", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+)
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
     for path in re.findall(r"`((?:scripts|docs|parity_fixtures)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (ROOT / page).parent.joinpath(link).exists(), link

@@ -1,6 +1,6 @@
 """Checkpoint to TorchScript: traced, frozen, and loadable with torch alone.
 
-torch calls TorchScript deprecated; Elasticsearch and libtorch hosts load nothing else (docs/torchscript.md).
+torch calls TorchScript deprecated; Elasticsearch and libtorch hosts load nothing else (docs/how-to/torchscript.md).
 The file holds one function rather than a module, because a module's type carries a number that depends on what else the
 process has traced: so the same checkpoint gives the same bytes. Its weights are constants: choose the device with
 `torch.jit.load(..., map_location=...)`; `.to()` would move nothing.
