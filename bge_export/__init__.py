@@ -1,6 +1,6 @@
 """Exports sentence-embedding checkpoints and proves that every artifact gives the same embeddings.
 
-Everything public is named here and loaded when first used, so that importing the package loads no heavy library.
+Public names are listed here and loaded on first use, so that importing the package loads no heavy library.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What some runtimes and sessions can do besides `contracts`: further seams, found by being there."""
+"""Optional capabilities of runtimes and sessions beyond `contracts`, detected with `isinstance`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,40 +12,40 @@ from bge_export.contracts import Artifact, Session, TokenBatch
 
 @runtime_checkable
 class SelectiveRuntime(Protocol):
-    """A runtime that has no way to load some artifacts of its formats on some devices."""
+    """A runtime that cannot load every artifact of its formats on every device."""
 
     def reads(self, artifact: Artifact, device: str) -> bool:
-        """Return whether it has a way to load the artifact there; True for a device that it does not know."""
+        """Return whether it can load the artifact on the device; True for an unknown device."""
 
 
 @runtime_checkable
 class ClientRuntime(Protocol):
-    """A runtime whose sessions are clients in processes of their own."""
+    """A runtime whose sessions run in separate client processes."""
 
     def open_together(self, artifacts: Sequence[Artifact], device: str, threads: int) -> Sequence[Session]:
-        """Open several artifacts beside each other in one client; closing one closes all."""
+        """Open several artifacts side by side in one client; closing one session closes all."""
 
     def stage(self, artifact: Artifact, donors: Sequence[Path], stage: Path) -> Artifact:
-        """Return a bare model file as an artifact of a folder that the clients load, made in the empty `stage`."""
+        """Return a bare model file as an artifact of a folder that clients can load, built in the empty `stage`."""
 
 
 @runtime_checkable
 class TimedSession(Protocol):
-    """A session in a client, which times and weighs itself: the way to it and this process are left out."""
+    """A session whose client measures its own time and memory; this process and the transport do not count."""
 
     def seconds(self, batch: TokenBatch, least: float) -> float:
-        """Return the median seconds of a run by the client's clock: one untimed, then over `least` seconds of runs."""
+        """Return the median seconds per run by the client's clock: one untimed run, then `least` seconds of runs."""
 
     def peak_bytes(self) -> int | None:
-        """Return the most memory that the client has held, in bytes; None where nothing says."""
+        """Return the client's peak memory in bytes; None if it is unknown."""
 
 
 @runtime_checkable
 class ClientSession(Protocol):
-    """A session in a client that has a tokenizer and a pipeline of its own, as its users call it."""
+    """A session whose client has its own tokenizer and pipeline, called as the client's users call them."""
 
     def tokenize(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Return the ids that the client's tokenizer makes of each text."""
+        """Return the token ids of each text, by the client's tokenizer."""
 
     def embed_text(self, text: str) -> NDArray[np.float32]:
-        """Return what the client's pipeline makes of a text, [D] float32, pooled and normalised by the client."""
+        """Return the embedding of a text by the client's pipeline, [D] float32, pooled and normalised by the client."""

@@ -1,4 +1,4 @@
-"""The page to read first: the nouns of the package and its two seams.
+"""The page to read first: the package's data types and its two extension points, exporters and runtimes.
 
 Shape letters, used in every docstring: B texts in a batch, N texts in a corpus, S tokens, D dimensions.
 
@@ -6,8 +6,8 @@ Shape letters, used in every docstring: B texts in a batch, N texts in a corpus,
          │                                                          ├──▶ compare ──▶ report ──▶ gate
          └───────▶ reference (the oracle) ──────────────────────────┘
 
-Formats and runtimes meet only through an `Artifact` on disk. Adding either is one new file in `exporters/`
-or `runtimes/`, found by its name. This module needs nothing but the standard library and numpy.
+Formats and runtimes meet only through an `Artifact` on disk. To add one, add a file to `exporters/` or `runtimes/`;
+it is found by its name. This module imports only the standard library and numpy.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -26,7 +26,7 @@ LAST_HIDDEN_STATE = "last_hidden_state"
 SENTENCE_EMBEDDING = "sentence_embedding"
 
 Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Opens a stage of known length: `with track("embedding", 120) as advance: advance(1)`. Stages follow one another."""
+"""Opens a progress stage of known length: `with track("embedding", 120) as advance: advance(1)`. Stages do not nest."""
 
 
 @contextmanager
@@ -37,14 +37,14 @@ def untracked(_name: str, _total: int) -> Generator[Callable[[int], None]]:
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
-    """What turns token states into the embedding a model promises.
+    """How token states become the embedding that a model promises.
 
     Attributes:
         dim: D, the width of the embedding.
-        max_tokens: the longest input, special tokens included; longer texts are truncated to it.
-        pooling: which token states become the embedding. Data, not a subclass.
+        max_tokens: the longest input in tokens, including special tokens; longer texts are truncated.
+        pooling: which token states form the embedding. A value, not a subclass.
         normalize: whether the embedding is divided by its L2 norm.
-        query_prefix: the instruction that retrieval queries carry; empty where the model declares none.
+        query_prefix: the instruction that precedes retrieval queries; empty if the model declares none.
     """
 
     dim: int
@@ -56,17 +56,17 @@ class EmbeddingSpec:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A PyTorch checkpoint in a local folder, checked but with no weights loaded.
+    """A PyTorch checkpoint in a local folder; its files are checked, its weights are not loaded.
 
     Attributes:
-        source: the Hub id, or the name of the local folder (never a machine's path).
+        source: the Hub id, or the name of the local folder (never a path on this machine).
         revision: the Hub commit; None for a local folder.
         root: the folder that holds the files.
-        digest: sha256 over the names and digests of every file that decides the embedding.
-        model_type: the architecture, as `config.json` names it.
-        spec: what the model promises.
+        digest: sha256 over the names and digests of every file that affects the embedding.
+        model_type: the architecture, as named in `config.json`.
+        spec: the embedding that the model promises.
         weights: the safetensors files, relative to `root`.
-        token_types: whether the model distinguishes token types (an input of its artifacts).
+        token_types: whether the model distinguishes token types; if so, its artifacts have that input.
     """
 
     source: str
@@ -81,13 +81,13 @@ class Checkpoint:
 
 @dataclass(frozen=True, order=True)
 class Target:
-    """A format and a precision, written `onnx-fp32`."""
+    """A format and a precision, written like `onnx-fp32`."""
 
     format: str
     precision: str
 
     def __str__(self) -> str:
-        """Return the written form, which keys the file of limits."""
+        """Return the written form, the key in the file of limits."""
         return f"{self.format}-{self.precision}"
 
 
@@ -97,11 +97,11 @@ class Artifact:
 
     Attributes:
         target: its format and precision.
-        root: the folder (a bundle of one checkpoint) that holds it.
-        model: the file a runtime opens, relative to `root`.
-        files: every file that decides its embeddings (model, data, tokenizer, pooling), relative to `root`.
+        root: the folder that holds it (a bundle: all artifacts of one checkpoint).
+        model: the file that a runtime opens, relative to `root`.
+        files: every file that affects its embeddings (model, data, tokenizer, pooling), relative to `root`.
         digest: sha256 over the names and digests of `files`.
-        spec: the promise it must keep.
+        spec: the embedding that it must produce.
         inputs: names of the graph's inputs.
         outputs: names of the graph's outputs; `last_hidden_state` first.
     """
@@ -118,7 +118,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Tokens of B texts, padded on the right to the longest: three arrays, each [B, S] int64."""
+    """Tokens of B texts, right-padded to the longest: three arrays, each [B, S] int64."""
 
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
@@ -126,25 +126,26 @@ class TokenBatch:
 
     @property
     def position_ids(self) -> NDArray[np.int64]:
-        """Return the positions from 0, [B, S] int64, for graphs that ask for them."""
+        """Return positions counted from 0, [B, S] int64, for graphs with that input."""
         rows, length = self.input_ids.shape
         return np.tile(np.arange(length, dtype=np.int64), (rows, 1))
 
     def feed(self, names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-        """Return the arrays that a graph's inputs ask for, by name."""
+        """Return the arrays for a graph's inputs, by name."""
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """What an exporter wrote in one precision.
+    """One exported precision, as the exporter reports it.
 
     Attributes:
         precision: the precision.
         files: relative to the folder, the model file first.
-        inputs, outputs: names of the graph's ends.
-        facts: what was found out on the way, for the manifest.
-        finer: writes the same more exactly in its place, should the gate refuse it; None where nothing does.
+        inputs, outputs: names of the graph's inputs and outputs.
+        facts: findings of the export, recorded in the manifest.
+        finer: re-exports this precision more accurately; called when the gate refuses it. None if there is no finer
+            variant.
     """
 
     precision: str
@@ -156,60 +157,60 @@ class ExportedModel:
 
 
 class Exporter(Protocol):
-    """Writes artifacts of one format. It never loads what it wrote to check it: parity does.
+    """Writes artifacts of one format. It never loads them to check them: the parity check does.
 
-    A module `exporters/<format>.py` holds a frozen dataclass whose fields are its options, with the defaults that
-    the command line has, and that class as the constant `EXPORTER`.
+    A module `exporters/<format>.py` holds a frozen dataclass whose fields are its options, with the defaults of
+    the command line, and that class as the constant `EXPORTER`.
     """
 
     format: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
     tools: ClassVar[tuple[str, ...]]
-    """Distributions whose versions decide the bytes; the manifest records them."""
+    """Distributions whose versions affect the written bytes; the manifest records them."""
 
     @property
     def options(self) -> Mapping[str, object]:
-        """Return the exporter's own options, which are fields of it; the manifest records them."""
+        """Return the exporter's options, which are its fields; the manifest records them."""
 
     def export(
         self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track = untracked
     ) -> Sequence[ExportedModel]:
-        """Write one model a precision below `root` and say what was written; `track` shows what takes time."""
+        """Write one model per precision below `root` and describe each; `track` shows progress."""
 
 
 class Session(Protocol):
     """One artifact, opened on one device."""
 
     facts: Mapping[str, str]
-    """What the runtime says of itself: versions, provider really in use, precision hints."""
+    """The runtime's own report: versions, the provider actually in use, precision hints."""
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return for each output of the graph the embeddings it yields, [B, D] float32."""
+        """Return output name -> its embeddings, [B, D] float32, for each output of the graph."""
 
     def close(self) -> None:
         """Free the model."""
 
 
 class Runtime(Protocol):
-    """Opens artifacts. It never exports and never picks a device itself.
+    """Opens artifacts. It never exports and never chooses a device itself.
 
-    A module `runtimes/<name>.py` holds one as the constant `RUNTIME`.
+    A module `runtimes/<name>.py` holds an instance as the constant `RUNTIME`.
     """
 
     name: str
     formats: frozenset[str]
     known: tuple[str, ...]
-    """The names of all its devices, whatever is installed."""
+    """The names of all its devices, whether or not this machine has them."""
     library: str
     extra: str
 
     def devices(self) -> Mapping[str, str | None]:
-        """Return each device the runtime knows -> None where it can be used, else the reason why not."""
+        """Return each known device -> None if it is usable, else the reason why it is not."""
 
     def open(self, artifact: Artifact, device: str, threads: int) -> Session:
         """Load the artifact.
 
         Raises:
-            DeviceUnavailable: the device is not there, or another would silently take its place.
+            DeviceUnavailable: the device is missing, or the runtime would silently use another.
             ArtifactError: the file cannot be loaded.
         """

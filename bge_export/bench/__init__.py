@@ -1,4 +1,4 @@
-"""Time, memory and size of artifacts side by side, as facts: nothing is judged here.
+"""Benchmarks: time, memory and size of artifacts measured side by side, as facts without a verdict.
 
 files (bare) -> measure (shapes, memory, timing, ratios) -> report -> render
 """

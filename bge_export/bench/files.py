@@ -1,4 +1,4 @@
-"""The files that are measured: the artifacts of folders that bge-export wrote, and model files that others did."""
+"""Collects the files to benchmark: artifacts of bundles, and bare model files from elsewhere."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,16 +14,16 @@ from bge_export.files.json_files import read_object
 from bge_export.parity.measure.compare import Place
 
 READERS = {".onnx": ("onnx", read_onnx), ".xml": ("openvino", read_openvino)}
-"""Suffix of a bare file -> its format, and what reads its ends."""
+"""Suffix of a bare file -> its format, and the function that reads its inputs, outputs and precision."""
 
 SOME_IDS = 500
-"""Ids that every vocabulary has, where no configuration beside a file says how many there are."""
+"""Vocabulary size to assume if no configuration beside a file declares one: every vocabulary is larger."""
 
 KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-"""What a `TokenBatch` feeds."""
+"""Inputs that a `TokenBatch` can feed."""
 
 TAKEN_AS = EmbeddingSpec(dim=0, max_tokens=0, pooling="cls", normalize=True, query_prefix="")
-"""A bare file promises nothing. It is timed with the pooling that costs least; its width and length are not known."""
+"""Spec of a bare file, which declares none: the cheapest pooling, and zero for the unknown width and length."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class BenchFile:
     """One artifact to measure.
 
     Attributes:
-        name: its target, or a bare file's name; with folders in front where two would have the same.
-        artifact: what a runtime opens.
-        sha256: of the model file.
-        size_bytes: of the model file and its external data; tokenizer and configuration are not counted.
-        vocabulary: how many token ids it has, None where no configuration says.
+        name: its target, or a bare file's name; prefixed with folders if two names would be equal.
+        artifact: the artifact that a runtime opens.
+        sha256: digest of the model file.
+        size_bytes: size of the model file and its external data, without tokenizer and configuration.
+        vocabulary: the number of token ids; None if no configuration declares it.
     """
 
     name: str
@@ -46,12 +46,12 @@ class BenchFile:
 
     @property
     def precision(self) -> str:
-        """Return the precision of its weights."""
+        """Return the precision of the weights."""
         return self.artifact.target.precision
 
     @property
     def place(self) -> Path:
-        """Return where its model file really lies, which tells whether two are one."""
+        """Return the resolved path of the model file, by which duplicates are found."""
         return (self.artifact.root / self.artifact.model).resolve()
 
 
@@ -60,35 +60,39 @@ def gather(
 ) -> tuple[tuple[BenchFile, ...], BenchFile]:
     """Return every file at `paths`, each once, and the base: `against`, else the first in fp32, else the first.
 
-    Of a folder given as `against` the base is its first artifact in fp32; the others are not measured.
+    If `against` is a folder, the base is its first artifact in fp32; its other artifacts are not measured.
 
     Args:
         paths: folders and files.
         against: the base, a folder or a file.
-        places: what a user named; a folder's artifacts that none of them reads are left out.
+        places: lanes that a user named; a folder's artifacts that none of them reads are left out.
 
     Raises:
-        UsageError: a file is of a kind that cannot be timed, or a folder has nothing that these read.
-        ArtifactError: a file is missing that another needs, or a folder is damaged or not what its manifest says.
+        UsageError: a file is of a kind that cannot be timed, or none of the named lanes reads a folder's artifacts.
+        ArtifactError: a required file is missing, or a folder is damaged or differs from its manifest.
     """
     given = [file for path in paths for file in _files_at(path, places)]
     wanted = None if against is None else _first_fp32(list(_files_at(against, places)))
+
     once = {file.place: file for file in ([] if wanted is None else [wanted]) + given}
     files = _named(list(once.values()))
     return files, files[0] if wanted is not None else _first_fp32(files)
 
 
 def staged(files: Sequence[BenchFile], places: Sequence[Place], folder: Path) -> tuple[BenchFile, ...]:
-    """Return the files, of which bare ones are put into folders below `folder` for clients that load nothing else.
+    """Return the files; for clients that load only folders, bare files are staged in folders below `folder`.
 
     Raises:
-        UsageError: a bare file cannot be loaded by a client that was named.
+        UsageError: a named client cannot load a bare file.
     """
     client = next((place.runtime for place in places if isinstance(place.runtime, ClientRuntime)), None)
     if client is None:
         return tuple(files)
+
+    # A bare file lacks a tokenizer and a configuration: the client may take those that lie near any of the files.
     roots = [file.artifact.root.resolve() for file in files]
     donors = [folder for root in roots for folder in (root, root.parent)]
+
     moved = []
     for number, file in enumerate(files):
         if file.artifact.spec == TAKEN_AS and file.artifact.target.format in client.formats:
@@ -106,13 +110,16 @@ def _files_at(path: Path, places: Sequence[Place]) -> Iterator[BenchFile]:
     """Yield the artifacts of a folder, or one bare file."""
     if path.is_dir():
         yield from _artifacts_of(path, places)
+
     elif not path.exists():
         raise UsageError(f"{path} does not exist. Give a folder that bge-export wrote, an .onnx or an .xml file.")
+
     elif path.suffix not in READERS:
         raise UsageError(
             f"{path} cannot be timed by itself: only {' and '.join(READERS)} files can. "
             "Give other formats as the folder that bge-export wrote."
         )
+
     else:
         format_name, read = READERS[path.suffix]
         yield _bare(path, format_name, read(path))
@@ -125,6 +132,7 @@ def _artifacts_of(folder: Path, places: Sequence[Place]) -> Iterator[BenchFile]:
     if not kept:
         held = ", ".join(str(artifact.target) for artifact in artifacts) or "nothing"
         raise UsageError(f"{folder} holds {held}, and no runtime that was named reads that.")
+
     for model, artifact in kept:
         size = sum((folder / name).stat().st_size for name in model.files)
         digest = manifest.files[artifact.model]
@@ -135,15 +143,24 @@ def _bare(path: Path, format_name: str, facts: BareFile) -> BenchFile:
     for name in facts.files:
         if not (path.parent / name).is_file():
             raise ArtifactError(f"{path.parent / name} is missing, which {path.name} needs. Fetch it too.")
+
     if unknown := [name for name in facts.inputs if name not in KNOWN_INPUTS]:
         raise ArtifactError(f"{path} asks for {unknown[0]!r}. Only models of {', '.join(KNOWN_INPUTS)} can be timed.")
+
     digest = file_sha256(path)
     artifact = Artifact(
-        target=Target(format_name, facts.precision), root=path.parent, model=path.name, files=facts.files,
-        digest=digest, spec=TAKEN_AS, inputs=facts.inputs, outputs=facts.outputs,
-    )  # fmt: skip
+        target=Target(format_name, facts.precision),
+        root=path.parent,
+        model=path.name,
+        files=facts.files,
+        digest=digest,
+        spec=TAKEN_AS,
+        inputs=facts.inputs,
+        outputs=facts.outputs,
+    )
+
     size = sum((path.parent / name).stat().st_size for name in facts.files)
-    near = path.resolve().parent
+    near = path.resolve().parent  # as on the Hub, a model may lie in a subfolder: config.json is there or one above
     return BenchFile(path.name, artifact, digest, size, _vocabulary(near) or _vocabulary(near.parent))
 
 
@@ -156,7 +173,7 @@ def _vocabulary(folder: Path) -> int | None:
 
 
 def _named(files: Sequence[BenchFile]) -> tuple[BenchFile, ...]:
-    """Return the files, with as many folders before a name as tell it from the others'."""
+    """Return the files, each name prefixed with as many folders as make it unique."""
     parts = [(*file.artifact.root.resolve().parts, file.name) for file in files]
 
     def name(one: tuple[str, ...], depth: int) -> str:

@@ -1,7 +1,7 @@
-"""Loads one artifact in a process of its own and says what that took: `python -m bge_export.bench.fresh`.
+"""Measures load time and memory of one artifact in a separate process: `python -m bge_export.bench.fresh`.
 
-It is told what to load on standard input, and answers on standard output, in JSON. It imports what a program that
-embeds would: a runtime's library and numpy.
+It reads a request from standard input and writes the figures to standard output, both as JSON. It imports only what an
+embedding program would: a runtime's library and numpy.
 """
 
 import json
@@ -23,37 +23,46 @@ MIB = 1 << 20
 
 
 def main() -> None:
-    """Load, embed one text, and write down the time and the peaks."""
+    """Load the artifact, embed one text, and write load time and peak memory."""
     order = json.load(sys.stdin)
-    fields = order["artifact"]
+
+    fields = order["artifact"]  # JSON has no paths, tuples or dataclasses
     artifact = Artifact(
         **{
-            **fields, "root": Path(fields["root"]), "target": Target(**fields["target"]),
+            **fields,
+            "root": Path(fields["root"]),
+            "target": Target(**fields["target"]),
             "spec": EmbeddingSpec(**fields["spec"]),
             **{name: tuple(fields[name]) for name in ("files", "inputs", "outputs")},
         }
-    )  # fmt: skip
+    )
+
     try:
         facts = _load(artifact, order["runtime"], order["device"], order["threads"])
     except BgeExportError as error:
         raise SystemExit(str(error)) from error
+
+    # The answer is the last line: a library may print before it.
     sys.stdout.write("\n" + json.dumps(facts) + "\n")
 
 
 def _load(artifact: Artifact, runtime_name: str, device: str, threads: int) -> dict[str, float | None]:
     runtime = find_runtime(runtime_name)
-    client = isinstance(runtime, ClientRuntime)  # its library and its memory are not this process's
+    client = isinstance(runtime, ClientRuntime)  # its library and memory belong to another process
     if not client:
         import_module(runtime.library)
-        runtime.devices()  # some libraries load a part of themselves when they are asked for these
+        runtime.devices()  # some libraries load parts of themselves only for this query
     before = None if client else peak_mib()
+
     start = time.perf_counter()
     session = runtime.open(artifact, device, threads)
     load_seconds = time.perf_counter() - start
+
     ones = np.ones((1, TOKENS), dtype=np.int64)
     with closing(session):
         session.embed(TokenBatch(ones, ones, ones * 0))
         peak = _in_mib(session.peak_bytes()) if isinstance(session, TimedSession) else peak_mib()
+
     return {"load_seconds": load_seconds, "before_mib": before, "peak_mib": peak}
 
 
@@ -62,9 +71,9 @@ def _in_mib(size: int | None) -> float | None:
 
 
 def peak_mib() -> float | None:
-    """Return the largest share of memory that this process has had, in MiB; None where the system does not say.
+    """Return this process's peak resident memory in MiB; None if the system does not report it.
 
-    On Linux from its status: `getrusage` there counts what the process that started this one had.
+    On Linux it is read from `/proc/self/status`, because `getrusage` there includes the peak of the parent process.
     """
     try:
         status = Path("/proc/self/status").read_text("utf-8")
@@ -78,7 +87,7 @@ def _peak_by_usage() -> float | None:
         resource = import_module("resource")
     except ImportError:
         return None
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / MIB  # bytes, on macOS
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / MIB  # bytes on macOS
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The stages of a run: memory in fresh processes, then all files open at once and timed in turns, then the report.
+"""The stages of a benchmark: memory in fresh processes, then interleaved timing with all files open, then the report.
 
-What is timed is `Session.embed`, as parity runs it and with the same settings: the run of the model, its outputs copied
-to numpy, and the pooling of token states. Of bge-small-en the pooling takes less than 0.2 % of it. A client in another
-process times the run of its own model class, and has all files of the run open beside each other, as here.
+The timed call is `Session.embed`, with the settings that parity uses: it runs the model, copies its outputs to numpy,
+and pools the token states. For bge-small-en, pooling takes less than 0.2 % of the time. A client in another process
+times the run of its own model class, also with all files of the run open at the same time.
 """
 
 import os
@@ -29,16 +29,16 @@ from bge_export.parity.measure.compare import Place
 from bge_export.parity.measure.environment import describe_environment
 
 CLEARLY = 1.05
-"""A narrower file is called slower than fp32 where it took longer by this factor in three rounds of four."""
+"""A narrower file counts as slower than fp32 if it took longer by this factor in three rounds out of four."""
 
 Load = Callable[[Artifact, Place, int], LoadFacts]
 Advance = Callable[[int], None]
 Times = Mapping[tuple[Entry, Shape], NDArray[np.float64]]
-"""What was timed -> its seconds in each round, [rounds]."""
+"""Entry and shape -> seconds in each round, [rounds]."""
 
 
 def measure_loads(plan: Plan, advance: Advance, load: Load = load_fresh) -> dict[Entry, LoadFacts]:
-    """Return what loading each file takes; `advance` counts entries.
+    """Return load time and memory of each entry; `advance` counts entries.
 
     Raises:
         ArtifactError: a file cannot be loaded.
@@ -51,28 +51,29 @@ def measure_loads(plan: Plan, advance: Advance, load: Load = load_fresh) -> dict
 
 
 class OpenPlan:
-    """A plan with every session open, until it is left."""
+    """Context manager that holds a plan with every session open."""
 
     def __init__(self, plan: Plan) -> None:
-        """Make the batches; nothing is open yet."""
+        """Make the batches; no file is opened yet."""
         self._plan = plan
         self._stack = ExitStack()
         self._sessions: dict[Entry, Session] = {}
+
         self._batches = {shape: shape.batch(plan.vocabulary, plan.seed) for shape in plan.shapes}
         self._groups = [
             [(entry, shape) for entry in plan.entries if entry.threads == threads]
             for shape in plan.shapes
             for threads in plan.threads
         ]
-        """What is compared: every entry of one shape and one number of threads."""
+        """Groups to compare: all entries of one shape and one number of threads."""
 
     def __enter__(self) -> "OpenPlan":
         """Open every file.
 
         Raises:
-            MeasurementError: one cannot be opened.
+            MeasurementError: a file cannot be opened.
         """
-        with ExitStack() as stack:  # closes what is open if a later one fails
+        with ExitStack() as stack:  # closes the open sessions if a later one fails
             for entries in self._plan.processes:
                 for entry, session in zip(entries, _open(entries), strict=True):
                     self._sessions[entry] = stack.enter_context(closing(session))
@@ -85,21 +86,21 @@ class OpenPlan:
 
     @property
     def facts(self) -> dict[Entry, dict[str, str]]:
-        """Return what each runtime says of itself."""
+        """Return the facts that each session reports about its runtime."""
         return {entry: {name: str(value) for name, value in one.facts.items()} for entry, one in self._sessions.items()}
 
     def warm_up(self, advance: Advance) -> None:
-        """Run every file in every shape before anything is timed; `advance` counts shapes of entries.
+        """Run every entry in every shape before timing; `advance` counts pairs of entry and shape.
 
         Raises:
-            MeasurementError: a file cannot be run, or gives something else than embeddings.
+            MeasurementError: a file cannot be run, or does not return embeddings.
         """
         for entry, shape in (one for group in self._groups for one in group):
             _refuse_broken(entry, shape, self._sessions[entry], self._batches[shape])
         warm_up(self._runs, advance)
 
     def time(self, seconds: float, advance: Advance, clock: Clock = perf_counter) -> Times:
-        """Time everything in turns; `advance` counts seconds."""
+        """Time all runs, interleaved; `advance` counts seconds."""
         measured = interleave(self._runs, seconds=seconds, seed=self._plan.seed, clock=clock, advance=advance)
         return {
             key: times
@@ -113,7 +114,7 @@ class OpenPlan:
 
 
 def _open(entries: Sequence[Entry]) -> Iterator[Session]:
-    """Open what runs in one process; one by one, so that what is open is closed if a later one fails."""
+    """Yield the open sessions of one process, one by one, so that the caller can close them if a later one fails."""
     place, threads = entries[0].place, entries[0].threads
     if isinstance(place.runtime, ClientRuntime):
         yield from place.runtime.open_together([entry.file.artifact for entry in entries], place.device, threads)
@@ -128,7 +129,7 @@ def _run(session: Session, batch: TokenBatch) -> Run:
 
 
 def environment_of(plan: Plan) -> dict[str, str]:
-    """Return where a plan is about to be measured; the load says whether others use the machine."""
+    """Return the environment of a run that is about to start; its load shows whether others use the machine."""
     load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else NONE
     libraries = describe_environment(place.runtime.library for place in plan.places)
     return {**libraries, "instructions": " ".join(instructions()), "load": load}
@@ -141,7 +142,19 @@ def report_of(
     facts: Mapping[Entry, dict[str, str]],
     times: Times,
 ) -> BenchReport:
-    """Return everything measured as a report."""
+    """Return the report of all measurements."""
+    files = tuple(
+        FileFacts(
+            name=file.name,
+            format=file.artifact.target.format,
+            precision=file.precision,
+            sha256=file.sha256,
+            size_bytes=file.size_bytes,
+        )
+        for file in plan.files
+    )
+    lanes = tuple(_lane(plan, entry, facts[entry], loads[entry], times) for entry in plan.entries)
+
     return BenchReport(
         schema=SCHEMA,
         environment=dict(environment),
@@ -150,19 +163,13 @@ def report_of(
         rounds=len(next(iter(times.values()))),
         seed=plan.seed,
         vocabulary=plan.vocabulary,
-        files=tuple(
-            FileFacts(
-                name=file.name, format=file.artifact.target.format, precision=file.precision, sha256=file.sha256,
-                size_bytes=file.size_bytes,
-            )
-            for file in plan.files
-        ),
-        lanes=tuple(_lane(plan, entry, facts[entry], loads[entry], times) for entry in plan.entries),
-    )  # fmt: skip
+        files=files,
+        lanes=lanes,
+    )
 
 
 def _refuse_broken(entry: Entry, shape: Shape, session: Session, batch: TokenBatch) -> None:
-    """Raise ArtifactError or RuntimeContractError unless the batch gives one embedding a text: nothing is fast."""
+    """Raise ArtifactError or RuntimeContractError unless the batch gives one embedding per text: failures are fast."""
     try:
         given = session.embed(batch)
     except BgeExportError:
@@ -170,12 +177,14 @@ def _refuse_broken(entry: Entry, shape: Shape, session: Session, batch: TokenBat
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         raise ArtifactError(f"{entry.name} cannot run a batch of {shape}: {first}") from error
+
     if not given or any(len(rows) != shape.texts for rows in given.values()):
         raise RuntimeContractError(f"{entry.name} did not return one embedding a text for a batch of {shape}")
 
 
 def _lane(plan: Plan, entry: Entry, facts: dict[str, str], load: LoadFacts, times: Times) -> BenchLane:
     base, fp32 = plan.base_of(entry), plan.fp32_of(entry)
+
     shapes = tuple(
         ShapeTimes(
             shape=str(shape),
@@ -185,11 +194,19 @@ def _lane(plan: Plan, entry: Entry, facts: dict[str, str], load: LoadFacts, time
         )
         for shape in plan.shapes
     )
+
     return BenchLane(
-        file=entry.file.name, runtime=entry.place.runtime.name, device=entry.place.device, threads=entry.threads,
-        facts=facts, load=load, base=base.name, ratio=geometric_mean(one.ratio.median for one in shapes), times=shapes,
+        file=entry.file.name,
+        runtime=entry.place.runtime.name,
+        device=entry.place.device,
+        threads=entry.threads,
+        facts=facts,
+        load=load,
+        base=base.name,
+        ratio=geometric_mean(one.ratio.median for one in shapes),
+        times=shapes,
         slower_than_fp32=tuple(_slower(shapes)),
-    )  # fmt: skip
+    )
 
 
 def _slower(shapes: Sequence[ShapeTimes]) -> Iterable[str]:

@@ -1,6 +1,6 @@
-"""Memory and time that loading takes, each artifact in a process of its own: a process's peak never goes down again.
+"""Runs one fresh process per artifact to measure load time and memory, because a process's peak never falls again.
 
-The process is cold, the file is not: the system may have it in memory still.
+The process is cold, but the file may not be: the system may still have it in its page cache.
 """
 
 import json
@@ -21,13 +21,15 @@ def load_fresh(artifact: Artifact, place: Place, threads: int) -> LoadFacts:
     """Load an artifact in a new process and embed one text of 16 tokens there.
 
     Raises:
-        ArtifactError: the process ended without an answer.
+        ArtifactError: the process ended without a result.
     """
     fields = {**asdict(artifact), "root": str(artifact.root.resolve())}
     order = {"artifact": fields, "runtime": place.runtime.name, "device": place.device, "threads": threads}
-    done = subprocess.run(  # noqa: S603 - this interpreter, and nothing of a user's on its command line
+
+    done = subprocess.run(  # noqa: S603 - this interpreter, with no user input on the command line
         COMMAND, input=json.dumps(order), capture_output=True, text=True, check=False
     )
+
     if done.returncode != 0:
         raise ArtifactError(
             f"{artifact.model} cannot be loaded in {place.runtime.name}:{place.device}, in a process of its own: "
@@ -37,8 +39,10 @@ def load_fresh(artifact: Artifact, place: Place, threads: int) -> LoadFacts:
 
 
 def _reason(done: "subprocess.CompletedProcess[str]") -> str:
+    """Return why the process failed: the signal that ended it, or its last line of standard error."""
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         return f"the process was ended by {name}" + (", often for want of memory" if name == "SIGKILL" else "")
+
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     return lines[-1] if lines else f"the process ended with status {done.returncode}"

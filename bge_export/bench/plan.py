@@ -1,4 +1,4 @@
-"""What one run measures: every file in every place that reads it, and which is compared with which."""
+"""Plans a benchmark: every file on every lane that reads it, and the entry that each one is compared with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from bge_export.errors import DeviceUnavailable, UsageError
 from bge_export.parity.measure.compare import Place
 
 WIDE = ("fp32", "unknown")
-"""Precisions that nobody chose for speed."""
+"""Precisions that are not chosen for speed."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file in one place with one number of threads."""
+    """One file on one runtime and device, with one number of threads."""
 
     file: BenchFile
     place: Place
@@ -23,21 +23,21 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Return it as people write it."""
+        """Return the entry's readable name."""
         return lane_name(self.file.name, self.place.runtime.name, self.place.device, self.threads)
 
     def beside(self, other: "Entry") -> bool:
-        """Return whether both run in the same place with the same number of threads."""
+        """Return whether both run on the same runtime and device with the same number of threads."""
         return (self.place, self.threads) == (other.place, other.threads)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Files, places, numbers of threads and shapes, all combined.
+    """All combinations of files, lanes (a runtime and a device), numbers of threads, and shapes.
 
     Attributes:
-        base: one of the files.
-        within: whether the base is measured anew in each place, rather than one yardstick for all places.
+        base: the file, one of `files`, that the others are compared with.
+        within: whether each lane is compared with the base measured there, rather than all with the first lane's base.
     """
 
     files: tuple[BenchFile, ...]
@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """Return every file in every place that reads it, with each number of threads."""
+        """Return every file on every lane that reads it, with each number of threads."""
         return tuple(
             Entry(file, place, threads)
             for file in self.files
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def processes(self) -> tuple[tuple[Entry, ...], ...]:
-        """Return the entries by place and number of threads: those of one run beside each other in one process."""
+        """Return the entries grouped by lane and number of threads; a group shares one process."""
         together: dict[tuple[Place, int], list[Entry]] = {}
         for entry in self.entries:
             together.setdefault((entry.place, entry.threads), []).append(entry)
@@ -69,11 +69,11 @@ class Plan:
 
     @property
     def vocabulary(self) -> int:
-        """Return the number of token ids that every file has."""
+        """Return the smallest vocabulary size of the files: ids below it are valid in all of them."""
         return min((file.vocabulary for file in self.files if file.vocabulary), default=SOME_IDS)
 
     def base_of(self, entry: Entry) -> Entry:
-        """Return the base file with as many threads: in the entry's own place if `within`, else in the first one."""
+        """Return the base entry with as many threads: on the entry's own lane if `within`, else on the first one."""
         return next(
             one
             for one in self.entries
@@ -81,19 +81,20 @@ class Plan:
         )
 
     def fp32_of(self, entry: Entry) -> Entry | None:
-        """Return the fp32 file beside the entry of a narrower one, of its own format if there is one."""
+        """Return the fp32 entry to compare a narrower one with, preferably of its format; None if there is none."""
         if entry.file.precision in WIDE:
             return None
+
         wide = [one for one in self.entries if one.file.precision == "fp32" and one.beside(entry)]
         own = entry.file.artifact.target.format
         return min(wide, key=lambda one: one.file.artifact.target.format != own, default=None)
 
     def refuse_impossible(self) -> None:
-        """Refuse a plan of which some part would not be measured, before anything is.
+        """Refuse a plan that cannot be measured completely, before anything is measured.
 
         Raises:
-            UsageError: a file that no runtime reads, a runtime that reads no file, a shape that is too long.
-            DeviceUnavailable: a device is not there.
+            UsageError: no runtime reads a file, a runtime reads no file, or a shape is too long.
+            DeviceUnavailable: a device is not available.
         """
         for file in self.files:
             if not any(entry.file == file for entry in self.entries):
@@ -101,18 +102,22 @@ class Plan:
                     f"{file.name}: no runtime that was named, or is installed, reads {file.artifact.target.format}. "
                     "Name one with --runtime; 'bge-export doctor' says what this machine has."
                 )
+
             for shape in self.shapes:
                 if 0 < file.artifact.spec.max_tokens < shape.tokens:
                     raise UsageError(f"shape {shape}: {file.name} takes {file.artifact.spec.max_tokens} tokens at most")
+
         for place in self.places:
             if not any(entry.place == place for entry in self.entries):
                 formats = ", ".join(sorted(place.runtime.formats))
                 raise UsageError(f"{place.runtime.name}:{place.device} reads none of these files, only {formats}")
+
             if self.within and not place.reads(self.base.artifact):
                 raise UsageError(
                     f"{place.runtime.name}:{place.device} does not read {self.base.name}, so nothing can be compared "
                     "with it there. Leave out --within or this runtime, or name another file with --against."
                 )
+
         _refuse_unavailable(self.places)
         torch = next((place.runtime.name for place in self.places if place.runtime.library == "torch"), None)
         if torch and len(self.threads) > 1:

@@ -1,4 +1,4 @@
-"""Medians and their spread, of times and of ratios. A ratio is taken within a round, then over the rounds."""
+"""Medians and quartiles of times and of time ratios; a ratio is taken within a round, then over the rounds."""
 
 from collections.abc import Iterable
 
@@ -9,19 +9,20 @@ from bge_export.bench.report import Spread
 
 
 def spread(values: NDArray[np.float64]) -> Spread:
-    """Return median and quartiles of [rounds] values."""
+    """Return the median and quartiles of [rounds] values."""
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
     return Spread(median=float(median), low=float(low), high=float(high))
 
 
 def paired(times: NDArray[np.float64], base: NDArray[np.float64]) -> Spread:
-    """Return median and quartiles of the ratios of each round, both [rounds].
+    """Return the median and quartiles of the per-round ratios of two [rounds] arrays.
 
-    What slows the machine for a while slows both of a pair, which a ratio of two medians would not know.
+    A temporary slowdown of the machine affects both times of a round, so it cancels out; in a ratio of medians it would
+    not.
     """
     return spread(times / base)
 
 
 def geometric_mean(ratios: Iterable[float]) -> float:
-    """Return the mean in which twice as slow and twice as fast cancel out."""
+    """Return the geometric mean, in which twice as slow and twice as fast cancel out."""
     return float(np.exp(np.mean(np.log(list(ratios)))))

@@ -1,4 +1,4 @@
-"""The report for people (rich). Nothing is judged here; a file that is slower than fp32 is said to be."""
+"""Renders a benchmark report as rich tables; a file that is slower than fp32 is marked, but nothing is judged."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,7 +13,7 @@ SLOWER = "slower than fp32"
 
 
 def render(report: BenchReport) -> RenderableType:
-    """Return the machine, how it was measured, the table of lanes, and the table of times."""
+    """Return a description of machine and method, the table of lanes, and the table of times."""
     environment = report.environment
     lines = (
         f"{environment['cpu']}, {environment['cores']} cores, {environment['instructions'] or 'nothing special'}; load "
@@ -23,36 +23,45 @@ def render(report: BenchReport) -> RenderableType:
         "Shapes: texts x tokens, random ids, no padding. MiB: peak of a process of its own, before it opens the file "
         "and after one text; of a JavaScript client, its own process, which starts with the file.",
     )
+
     return Group(*(Text(escaped(line)) for line in lines), Text(""), _lanes(report), Text(""), _times(report))
 
 
 def _yardstick(report: BenchReport) -> str:
-    """Return the one lane that all are compared with, or the base file where each runtime has its own."""
+    """Return the one lane that all are compared with, or the base file if each runtime has its own base lane."""
     bases = {lane.base.partition(",")[0] for lane in report.lanes}
     return bases.pop() if len(bases) == 1 else f"{report.base} in the same runtime"
 
 
 def _lanes(report: BenchReport) -> Table:
-    """Return size, memory, and the geometric mean of the ratios."""
+    """Return the table of size, memory, and geometric mean of the ratios."""
     table = _table("file", "runtime", "threads", "MB", "load s", "MiB before", "MiB peak", ALL)
     sizes = {file.name: file.size_bytes for file in report.files}
+
     for lane in report.lanes:
         load = lane.load
         table.add_row(
-            *_names(lane), f"{sizes[lane.file] / 1e6:.1f}", f"{load.load_seconds:.2f}", _mib(load.before_mib),
-            _mib(load.peak_mib), f"{lane.ratio:.2f}",
-        )  # fmt: skip
+            *_names(lane),
+            f"{sizes[lane.file] / 1e6:.1f}",
+            f"{load.load_seconds:.2f}",
+            _mib(load.before_mib),
+            _mib(load.peak_mib),
+            f"{lane.ratio:.2f}",
+        )
+
     return table
 
 
 def _times(report: BenchReport) -> Table:
-    """Return the times by shape, so that those that are compared stand below each other."""
+    """Return the table of times, grouped by shape, so that compared times stand below each other."""
     table = _table("shape", "file", "runtime", "threads", "ms", "quartiles", "÷ base", "quartiles", "")
+
     for number, shape in enumerate(report.shapes):
         for lane in report.lanes:
             one = lane.times[number]
             slower = SLOWER if shape in lane.slower_than_fp32 else ""
             table.add_row(shape, *_names(lane), *_figures(one), Text(slower, style="bold yellow"))
+
     return table
 
 
@@ -69,12 +78,16 @@ def _names(lane: BenchLane) -> tuple[Text, str, str]:
 
 def _figures(one: ShapeTimes) -> tuple[str, str, str, str]:
     ms = Spread(median=1e3 * one.seconds.median, low=1e3 * one.seconds.low, high=1e3 * one.seconds.high)
-    return (_three(ms.median), f"{_three(ms.low)}–{_three(ms.high)}", f"{one.ratio.median:.2f}",
-            f"{one.ratio.low:.2f}–{one.ratio.high:.2f}")  # fmt: skip
+    return (
+        _three(ms.median),
+        f"{_three(ms.low)}–{_three(ms.high)}",
+        f"{one.ratio.median:.2f}",
+        f"{one.ratio.low:.2f}–{one.ratio.high:.2f}",
+    )
 
 
 def _three(value: float) -> str:
-    """Return a time with three digits, more where it has more before the point."""
+    """Return a time with three significant digits, or all digits before the point if there are more."""
     digits = 2 if value < 10 else 1 if value < 100 else 0
     return f"{value:.{digits}f}"
 

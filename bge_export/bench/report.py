@@ -1,4 +1,4 @@
-"""What was measured, as a file: facts of one machine at one time, none of them judged."""
+"""The benchmark report as a JSON file: facts about one machine at one time, without a verdict."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ class Spread(Record):
 
 
 class FileFacts(Record):
-    """One measured file; `size_bytes` with its external data, `precision` as most of its narrow weights have it."""
+    """One measured file; `size_bytes` includes external data, `precision` is that of its narrow weights."""
 
     name: str
     format: str
@@ -33,13 +33,13 @@ class FileFacts(Record):
 
 
 class LoadFacts(Record):
-    """One file in a process of its own.
+    """Load time and memory of one file in a separate process.
 
     Attributes:
-        load_seconds: to open it; the runtime's library was imported before. Of a client, from the start of its process.
-        before_mib: the process's peak before it was opened: interpreter, numpy, the library. None where the system
-            does not say, and of a client, whose process starts with the file.
-        peak_mib: its peak after one text of 16 tokens was embedded. None for a browser, which is many processes.
+        load_seconds: seconds to open the file, with the runtime's library imported. For a client, from process start.
+        before_mib: peak memory before the file is opened: interpreter, numpy, the library. None if the system does not
+            report it, and for a client, whose process starts with the file.
+        peak_mib: peak memory after one text of 16 tokens is embedded. None for a browser, which has many processes.
     """
 
     load_seconds: float
@@ -48,12 +48,13 @@ class LoadFacts(Record):
 
 
 class ShapeTimes(Record):
-    """One shape in one lane.
+    """Times of one shape in one lane.
 
     Attributes:
-        seconds: of a run, over the rounds.
-        ratio: to the base's time in the same round.
-        fp32_ratio: to the fp32 file's time in the same round, if this file is narrower and one was measured.
+        seconds: seconds of a run, over the rounds.
+        ratio: time divided by the base's time in the same round.
+        fp32_ratio: time divided by the fp32 file's time in the same round; None unless this file is narrower and an
+            fp32 file was measured.
     """
 
     shape: str
@@ -66,10 +67,10 @@ class BenchLane(Record):
     """One file in one runtime on one device with one number of threads.
 
     Attributes:
-        facts: what the runtime says of itself.
-        base: the lane that the ratios are to: the base file in the first runtime that reads it, or in this one.
+        facts: facts that the runtime reports about itself.
+        base: the lane that times are divided by: the base file in the first runtime that reads it, or in this one.
         ratio: the geometric mean of the ratios over the shapes.
-        slower_than_fp32: the shapes in which this narrower file took clearly longer than the fp32 file here.
+        slower_than_fp32: the shapes in which this narrower file took clearly longer than the fp32 file in this lane.
     """
 
     file: str
@@ -85,7 +86,7 @@ class BenchLane(Record):
 
     @property
     def name(self) -> str:
-        """Return the lane as people write it."""
+        """Return the lane's readable name."""
         return lane_name(self.file, self.runtime, self.device, self.threads)
 
 
@@ -93,11 +94,11 @@ class BenchReport(Record):
     """Everything measured in one run.
 
     Attributes:
-        environment: processor, its instructions, versions, the load before the run; no user, host or folder.
+        environment: processor, instruction sets, versions, and load before the run; no user, host or folder.
         base: the file that the others are compared with.
-        rounds: how often each time was taken.
-        seed: of the order and of the token ids.
-        vocabulary: the ids were drawn from [0, vocabulary).
+        rounds: the number of times that each run was timed.
+        seed: seed of the order and of the token ids.
+        vocabulary: token ids are drawn from [0, vocabulary).
     """
 
     schema_: Literal["bge_export.bench/1"] = Field(alias="schema")
@@ -112,7 +113,7 @@ class BenchReport(Record):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return a sentence for each lane that is slower than fp32 here."""
+        """Return a sentence for each lane that is slower than fp32."""
         return tuple(
             f"{lane.name} is slower here than fp32 at {', '.join(lane.slower_than_fp32)}"
             for lane in self.lanes
@@ -121,7 +122,7 @@ class BenchReport(Record):
 
 
 def lane_name(file: str, runtime: str, device: str, threads: int) -> str:
-    """Return a lane as people write it: `onnx-fp32@onnxruntime:cpu, 1 thread`."""
+    """Return a lane's readable name: `onnx-fp32@onnxruntime:cpu, 1 thread`."""
     return f"{file}@{runtime}:{device}, {threads} thread{'s' * (threads != 1)}"
 
 
@@ -143,9 +144,11 @@ def read_bench(path: Path) -> BenchReport:
     """Read a report back.
 
     Raises:
-        ReportError: the file is missing, no JSON, of another schema, or a field is missing, unknown or no such value.
+        ReportError: the file is missing, not valid JSON, or of another schema; or a field is missing, unknown or
+            invalid.
     """
     advice = "Measure again with: bge-export bench FOLDER --output FILE"
+
     try:
         return BenchReport.model_validate_json(read_regular(path, REPORT_BYTES))
     except OSError as error:

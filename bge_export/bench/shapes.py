@@ -1,4 +1,4 @@
-"""The shapes of batches that are timed, and one batch of each, the same for every file."""
+"""Shapes of the timed batches, and the random token batch of each shape, which is the same for every file."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from bge_export.errors import UsageError
 
 @dataclass(frozen=True)
 class Shape:
-    """A number of texts and of tokens a text, written `8x64`."""
+    """A number of texts and of tokens per text, written `8x64`."""
 
     texts: int
     tokens: int
@@ -20,7 +20,7 @@ class Shape:
         """Read the written form.
 
         Raises:
-            UsageError: it is no shape.
+            UsageError: the text is not a valid shape.
         """
         texts, x, tokens = written.partition("x")
         if not (x and texts.isdecimal() and tokens.isdecimal() and int(texts) and int(tokens)):
@@ -32,7 +32,7 @@ class Shape:
         return f"{self.texts}x{self.tokens}"
 
     def batch(self, vocabulary: int, seed: int) -> TokenBatch:
-        """Return a full batch of random ids in [0, vocabulary): no padding; which they are changes no time."""
+        """Return a batch of random ids in [0, vocabulary), without padding; the ids do not affect the time."""
         ids = np.random.default_rng([seed, self.texts, self.tokens]).integers(
             vocabulary, size=(self.texts, self.tokens), dtype=np.int64
         )
@@ -40,4 +40,4 @@ class Shape:
 
 
 SHAPES = (Shape(1, 16), Shape(1, 64), Shape(1, 256), Shape(8, 64), Shape(32, 32))
-"""A query, a sentence, a passage, and batches of sentences."""
+"""The default shapes: a query, a sentence, a passage, and two batches of sentences."""

@@ -1,11 +1,11 @@
-"""Times things against each other in one run, so that what disturbs the machine disturbs all of them alike.
+"""Interleaved timing: runs take turns in shuffled rounds, so that a disturbance of the machine affects all of them.
 
-Pure: it calls what it is given and reads the clock it is given.
+Pure: it only calls the runs and reads the clock that it is given.
 
-One round visits everything once. The order of the groups, and within a group, is shuffled anew each round: nothing
-always follows the same neighbour, and things of one group, which are compared, are visited close in time. A visit
-begins with a run that is not timed, because the one before it left the caches (and the threads, which wait for work in
-a loop) to another model. Its figure is the median of the runs that follow, until `VISIT_SECONDS` have passed.
+One round visits every run once. The order of the groups, and the order within each group, is shuffled in each round: no
+run always follows the same neighbour, and the runs of one group, which are compared, are visited close in time. A visit
+begins with an untimed run, because the previous run left the caches (and the threads, which spin while they wait for
+work) to another model. The visit's result is the median of the runs that follow, until `VISIT_SECONDS` have passed.
 """
 
 import random
@@ -27,7 +27,7 @@ class Elsewhere:
 
     Attributes:
         run: runs it once.
-        visit: one untimed run, and then the median seconds, by that process's clock, over so many seconds of runs.
+        visit: runs it once untimed, then for the given seconds; returns the median seconds by that process's clock.
     """
 
     run: Run
@@ -40,12 +40,12 @@ class Elsewhere:
 
 VISIT_SECONDS = 0.05
 MIN_ROUNDS = 5
-"""Fewer have no quartiles worth the name."""
+"""Quartiles of fewer rounds are meaningless."""
 WARM_UPS = 2
 
 
 def warm_up(groups: Sequence[Sequence[Run]], advance: Callable[[int], None] = lambda _: None) -> None:
-    """Run everything a few times: the first run of a shape plans, allocates and compiles."""
+    """Run everything a few times untimed: the first run of a shape plans, allocates and compiles."""
     for runs in groups:
         for run in runs:
             for _ in range(WARM_UPS):
@@ -61,29 +61,32 @@ def interleave(
     clock: Clock = time.perf_counter,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[NDArray[np.float64]]:
-    """Time runs round by round; a round that was begun is finished.
+    """Time runs round by round; the last round is always finished.
 
     Args:
-        groups: runs that are compared with each other stand in one group.
-        seconds: no round begins after these, but for the first `MIN_ROUNDS`.
-        seed: of the order.
-        clock: seconds that only grow.
-        advance: called with the whole seconds that have passed.
+        groups: groups of runs that are compared with each other.
+        seconds: no round begins later than this, except the first `MIN_ROUNDS`.
+        seed: seed of the order.
+        clock: a monotonic clock, in seconds.
+        advance: called with the whole seconds that have passed since its last call.
 
     Returns:
         For each group [runs, rounds] float64, in seconds.
     """
-    shuffled = random.Random(seed)  # noqa: S311 - an order, no secret
+    shuffled = random.Random(seed)  # noqa: S311 - an order, not a secret
     rounds: list[list[list[float]]] = [[[] for _ in runs] for runs in groups]
     start, told, done = clock(), 0, 0
+
     while done < MIN_ROUNDS or clock() - start < seconds:
         for group in shuffled.sample(range(len(groups)), len(groups)):
             for run in shuffled.sample(range(len(groups[group])), len(groups[group])):
                 rounds[group][run].append(_visit(groups[group][run], clock))
+
         done += 1
         passed = int(clock() - start)
         advance(passed - told)
         told = passed
+
     return [np.asarray(times, dtype=np.float64) for times in rounds]
 
 
@@ -91,11 +94,13 @@ def _visit(run: Run, clock: Clock) -> float:
     """Return the median seconds of a run."""
     if isinstance(run, Elsewhere):
         return run.visit(VISIT_SECONDS)
-    run()
+
+    run()  # untimed: brings the model back into the caches
     times: list[float] = []
     begin = clock()
     while not times or clock() - begin < VISIT_SECONDS:
         before = clock()
         run()
         times.append(clock() - before)
+
     return statistics.median(times)

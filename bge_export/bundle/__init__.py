@@ -1,1 +1,1 @@
-"""A folder in the layout of a Hub repository: its manifest, its integrity, and how it comes to stand under its name."""
+"""Bundle: a folder laid out like a Hub repository, with a manifest, integrity checks and all-or-nothing output."""

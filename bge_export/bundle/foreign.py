@@ -1,7 +1,7 @@
-"""What others put into a folder that bge-export wrote (a model card, say): no export removes, changes or copies it.
+"""Foreign files in a bundle, such as a model card that a user added: no export removes, changes or copies them.
 
-A file is bge-export's own if the folder's manifest lists it and it is of a kind that an export writes: a manifest that
-somebody else brought may list anything.
+A file belongs to bge-export if the folder's manifest lists it and an export writes files of its kind. The listing alone
+is not enough, because a manifest from elsewhere may list anything.
 """
 
 import os
@@ -15,20 +15,22 @@ from bge_export.files.digest import file_sha256
 
 
 def others_in(folder: Path) -> tuple[str, ...]:
-    """Return the relative names of what bge-export did not write, parents first.
+    """Return the relative names of foreign files, links and folders in a folder, parents first.
 
-    These are files, links (never followed), and folders that hold nothing of bge-export's, empty ones too.
+    Links are never followed. A folder, even an empty one, is foreign if it holds no file of bge-export.
 
     Args:
-        folder: none yet, an empty one, or one that bge-export wrote.
+        folder: a path that does not exist yet, an empty folder, or a folder that bge-export wrote.
 
     Raises:
-        OutputError: it is not such a folder; nothing tells what bge-export wrote there; or something cannot stay there.
+        OutputError: the path is anything else; no manifest tells which files bge-export wrote; or a foreign file cannot
+            stay there.
     """
     if not os.path.lexists(folder):
         return ()
     if not folder.is_dir() or folder.is_symlink():
         raise OutputError(f"{folder} is not a folder. Choose another one with --output.")
+
     if not any(folder.iterdir()):
         return ()
     if not (folder / MANIFEST).is_file():
@@ -36,20 +38,21 @@ def others_in(folder: Path) -> tuple[str, ...]:
             f"{folder} holds files that bge-export did not write, which --overwrite does not replace. "
             "Choose another one with --output."
         )
+
     return _checked(folder, {MANIFEST, REPORT, LIMITS, *own_files(folder)})
 
 
 def left_in(folder: Path) -> tuple[str, ...]:
-    """Return the same of a folder from which bge-export's files are being removed, the manifest last.
+    """Return the foreign files of a folder from which bge-export's files are being removed, the manifest last.
 
     Raises:
-        OutputError: something cannot stay.
+        OutputError: a foreign file cannot stay there.
     """
     return others_in(folder) if (folder / MANIFEST).is_file() else _checked(folder, set())
 
 
 def own_files(folder: Path) -> dict[str, str]:
-    """Return the files that bge-export wrote into a folder -> their digests, but for manifest and report.
+    """Return the files that bge-export wrote into a folder -> their digests, without manifest and report.
 
     Raises:
         OutputError: the manifest cannot be read.
@@ -61,6 +64,8 @@ def own_files(folder: Path) -> dict[str, str]:
             f"{folder / MANIFEST} cannot be read, so nothing tells which files there are yours and which can be "
             "replaced. Move the folder away, or choose another one with --output."
         ) from error
+
+    # The manifest may come from elsewhere: keep only paths inside the folder, of kinds that an export writes.
     paths = {PurePosixPath(name): digest for name, digest in manifest.files.items()}
     return {
         str(path): digest
@@ -70,15 +75,15 @@ def own_files(folder: Path) -> dict[str, str]:
 
 
 def refuse_loss(old: Path, new: Path) -> None:
-    """Refuse to put one folder in place of another where something of others would be lost.
+    """Refuse to replace a folder if a foreign file would be lost.
 
     Args:
-        old: the folder that stands there: none, an empty one, or one that bge-export wrote.
-        new: the folder that is to stand there.
+        old: the folder to replace: missing, empty, or written by bge-export.
+        new: the folder that replaces it.
 
     Raises:
-        OutputError: both have a file of the same name that bge-export did not write into the old one; or a file of the
-            old one, which the new one lacks, is not the one that bge-export wrote.
+        OutputError: a foreign file of the old folder has the name of a file in the new one; or a file that only the old
+            folder has differs from the one that bge-export wrote.
     """
     for name in others_in(old):
         blocked = any((new / parent).is_file() for parent in PurePosixPath(name).parents)
@@ -88,6 +93,7 @@ def refuse_loss(old: Path, new: Path) -> None:
                 "Move it away and export again, or choose another folder with --output."
             )
 
+    # A listed file that the new folder lacks is removed, so it must still be the file that bge-export wrote.
     for name, digest in own_files(old).items() if (old / MANIFEST).is_file() else ():
         leaves = (old / name).is_file() and not (new / name).exists()
         if leaves and file_sha256(old / name) != digest:
@@ -98,21 +104,22 @@ def refuse_loss(old: Path, new: Path) -> None:
 
 
 def may_give_way(old: Path, new: Path) -> bool:
-    """Return whether a file or folder of others needs no place of its own beside `new`."""
+    """Return whether `new` may replace a foreign path: a generated card, or a folder if both are folders."""
     return is_generated_card(old) or (is_folder(old) and is_folder(new))
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a path is a folder itself, not a link to one."""
+    """Return whether a path is a folder, not a link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
 def is_generated_card(path: Path) -> bool:
-    """Return whether a file is a card that bge-export wrote, which no manifest lists."""
+    """Return whether a file is a card that bge-export wrote; manifests do not list cards."""
     return path.name == CARD and path.is_file() and GENERATED_CARD in path.read_text("utf-8", errors="replace")
 
 
 def _checked(folder: Path, listed: set[str]) -> tuple[str, ...]:
+    """Return the foreign names in a folder; raise OutputError if one of them cannot stay."""
     names = tuple(_unlisted(folder, listed))
     for name in names:
         _refuse_what_cannot_stay(folder, name, names)
@@ -134,7 +141,7 @@ def _refuse_what_cannot_stay(folder: Path, name: str, names: Collection[str]) ->
             "Unmount it, or choose another folder with --output."
         )
 
-    moves = str(PurePosixPath(name).parent) not in names  # what lies in a folder of others moves with it
+    moves = str(PurePosixPath(name).parent) not in names  # the content of a foreign folder moves with it
     if moves and is_folder(path) and not os.access(path, os.W_OK):
         raise OutputError(
             f"{path} was not written by bge-export and is write-protected, so it cannot be moved into the new folder. "
@@ -143,7 +150,9 @@ def _refuse_what_cannot_stay(folder: Path, name: str, names: Collection[str]) ->
 
 
 def _unlisted(root: Path, listed: set[str]) -> Iterator[str]:
+    """Yield the names below `root` that are neither listed nor a parent folder of a listed name."""
     above = {str(parent) for name in listed for parent in PurePosixPath(name).parents}
+
     for here, folders, files in os.walk(root, onerror=_raise):
         folders.sort()
         for path in (Path(here) / name for name in (*folders, *sorted(files))):
@@ -153,5 +162,5 @@ def _unlisted(root: Path, listed: set[str]) -> Iterator[str]:
 
 
 def _raise(error: OSError) -> None:
-    """Raise what `os.walk` would pass over: a folder that cannot be listed must not be lost."""
+    """Raise the error that `os.walk` would ignore: a folder that cannot be listed must not be lost."""
     raise error

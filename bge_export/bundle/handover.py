@@ -1,8 +1,8 @@
-"""Moves what others put into a folder into the one that replaced it, and removes what bge-export had written there.
+"""Moves foreign files from a replaced bundle into the new one, and removes the files that bge-export had written.
 
-Everything is renamed, never copied: owner, links and holes stay, and so does what a process writes into an open file.
-Whatever stops it half way, the next call goes on: the manifest of the old folder, which tells whose its files are, is
-removed last.
+Files are renamed, never copied, so owner, links and holes survive, and a process can go on writing into an open file.
+If the move is interrupted, the next call continues it: the old folder's manifest, which tells foreign files from
+bge-export's, is removed last.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from bge_export.bundle.integrity import CARD, LIMITS, MANIFEST, REPORT
 from bge_export.errors import OutputError
 
 ATTEMPTS = 10
-"""How often the old folder is looked through: a process that stands in it may put something there meanwhile."""
+"""How many times the old folder is scanned: a process may still be writing files into it."""
 
 
 def hand_over(old: Path, new: Path) -> None:
-    """Move what others put into `old` to `new`, and remove `old`.
+    """Move the foreign files of `old` to `new`, and remove `old`.
 
     Raises:
-        OutputError: something cannot be moved; it stays where it is, in `old`.
+        OutputError: a file cannot be moved; it stays in `old`.
     """
     try:
         for _ in range(ATTEMPTS):
@@ -32,28 +32,32 @@ def hand_over(old: Path, new: Path) -> None:
                 return
     except OSError as error:
         raise OutputError(f"{_rest(old, new)} The next export into {new} tries again. ({error})") from error
+
     raise OutputError(f"{_rest(old, new)} Something goes on writing into it. Stop it, and export again.")
 
 
 def _move(names: Sequence[str], old: Path, new: Path) -> None:
     for name in names:  # parents first
         source, target = old / name, new / name
-        if not os.path.lexists(source):  # it went with its folder
+        if not os.path.lexists(source):  # moved together with its folder
             continue
+
         if os.path.lexists(target):
             if not may_give_way(source, target):
                 raise OutputError(f"{_rest(old, new)} Both have a file {name}. Move one of them away.")
             continue
+
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
 
-    for name in reversed(names):  # folders that both have: a mode comes last, since it may forbid writing into it
+    # Folders that exist on both sides get their mode last, because it may forbid writing into them.
+    for name in reversed(names):
         if is_folder(old / name) and is_folder(new / name):
             shutil.copystat(old / name, new / name)
 
 
 def _is_removed(old: Path, new: Path) -> bool:
-    """Remove bge-export's files, empty folders, and `old` itself; return False if there is something else in it."""
+    """Remove bge-export's files, empty folders, and `old` itself; return False if `old` holds anything else."""
     own = {REPORT, LIMITS, *(own_files(old) if (old / MANIFEST).is_file() else ())}
     if os.path.lexists(new / CARD) and is_generated_card(old / CARD):
         own.add(CARD)
@@ -63,13 +67,14 @@ def _is_removed(old: Path, new: Path) -> bool:
             if path.relative_to(old).as_posix() in own:
                 path.unlink()
         for path in (Path(here) / name for name in folders):
-            with contextlib.suppress(OSError):  # it is not empty, or a link that came meanwhile
+            with contextlib.suppress(OSError):  # not empty, or replaced by a link in the meantime
                 path.rmdir()
 
     if {path.name for path in old.iterdir()} - {MANIFEST}:
         return False
+
     (old / MANIFEST).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # something came at the last moment
+    with contextlib.suppress(OSError):  # a file was added at the last moment
         old.rmdir()
     return not old.exists()
 

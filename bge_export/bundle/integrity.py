@@ -1,4 +1,4 @@
-"""The files of a folder of artifacts, held to its manifest: none changed, added or contradicting."""
+"""Checks a bundle against its manifest: no file is changed, missing or added, and the pooling files agree with it."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -12,62 +12,101 @@ from bge_export.files.digest import file_sha256
 MANIFEST = "bge_export.json"
 REPORT = "parity.json"
 LIMITS = "bge_export.limits.toml"
-"""In a folder of refused targets: limits under which they would pass, for who accepts that knowingly."""
+"""In a folder of refused targets: the limits under which they would pass, for users who knowingly accept the loss."""
 
 CARD = "README.md"
 GENERATED_CARD = "<!-- card written by bge-export; remove this line to keep a card of your own -->"
-"""A line of a generated card: another export may replace it, and nobody else's."""
+"""A line of every generated card: an export may replace such cards, and no others."""
 
 MODEL_SUFFIXES = frozenset(
     {
-        ".onnx", ".ort", ".data", ".xml", ".bin", ".blob", ".pt", ".pt2", ".pth", ".pte", ".ptl", ".ckpt", ".pkl",
-        ".pickle", ".joblib", ".safetensors", ".gguf", ".ggml", ".h5", ".keras", ".pb", ".tflite", ".msgpack", ".ot",
-        ".mlmodel", ".engine", ".plan", ".trt", ".mnn", ".param", ".rknn", ".hef", ".nemo",
+        ".onnx",
+        ".ort",
+        ".data",
+        ".xml",
+        ".bin",
+        ".blob",
+        ".pt",
+        ".pt2",
+        ".pth",
+        ".pte",
+        ".ptl",
+        ".ckpt",
+        ".pkl",
+        ".pickle",
+        ".joblib",
+        ".safetensors",
+        ".gguf",
+        ".ggml",
+        ".h5",
+        ".keras",
+        ".pb",
+        ".tflite",
+        ".msgpack",
+        ".ot",
+        ".mlmodel",
+        ".engine",
+        ".plan",
+        ".trt",
+        ".mnn",
+        ".param",
+        ".rknn",
+        ".hef",
+        ".nemo",
     }
-)  # fmt: skip
-"""A file of these kinds that the manifest does not know would be published unproven."""
+)
+"""Suffixes of model files. One that the manifest does not list would be published unproven."""
 
 DATA_SUFFIX = ".onnx_data"
-"""How the suffix of ONNX's external data begins; a number may follow."""
+"""Prefix of the suffix of ONNX external data; a number may follow."""
 
 DECIDING_NAMES = frozenset(
     {
-        "config.json", "adapter_config.json", "model.safetensors.index.json", "preprocessor_config.json",
-        "processor_config.json", MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES,
+        "config.json",
+        "adapter_config.json",
+        "model.safetensors.index.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        MODULES,
+        PROMPTS,
+        *TRANSFORMER_SETTINGS,
+        *TOKENIZER_FILES,
     }
-)  # fmt: skip
-"""Small files that loaders of model folders look for. One that the manifest does not know would change what they give:
-a second vocabulary, an adapter, settings that sentence-transformers reads before the ones that were written."""
+)
+"""Small files that loaders of model folders look for. One that the manifest does not list would change the embeddings:
+a second vocabulary, an adapter, settings that sentence-transformers prefers to the ones that the export wrote."""
 
 
 def refuse_names(root: Path, digests: Mapping[str, str], models: Collection[str]) -> None:
-    """Raise ArtifactError unless the manifest names files of the folder alone, and each of a model with its digest.
+    """Raise ArtifactError if the manifest names a file outside the folder, or a model file without a digest.
 
     Args:
         root: the folder.
-        digests: every file that the manifest knows -> its sha256.
+        digests: every file that the manifest lists -> its sha256.
         models: the files of its models.
     """
     for name in digests:
         parts = PurePosixPath(name).parts
         if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
             raise ArtifactError(f"{root / MANIFEST} names {name!r}, which is outside the folder. Do not use it.")
+
     if unknown := sorted(set(models) - set(digests)):
         raise ArtifactError(f"{root / MANIFEST} gives no digest of {unknown[0]!r}. Export the folder again.")
 
 
 def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
-    """Raise ArtifactError unless the folder's files are the manifest's, byte for byte, and nothing else decides.
+    """Raise ArtifactError if a listed file is missing or changed, or if an unlisted file would affect embeddings.
 
     Args:
         root: the folder.
-        digests: every file that the manifest knows -> its sha256.
+        digests: every file that the manifest lists -> its sha256.
     """
     for name, digest in digests.items():
         try:
             found = file_sha256(root / name) if (root / name).is_file() else None
         except OSError as error:
             raise ArtifactError(f"{root / name} cannot be read: {error.strerror}. Export the folder again.") from error
+
         if found is None:
             raise ArtifactError(f"{root / name} is missing. Export the folder again.")
         if found != digest:
@@ -75,6 +114,7 @@ def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
                 f"{root / name} is not the file that was exported: its bytes differ from {MANIFEST}. "
                 "Export the folder again."
             )
+
     for name in files_below(root):
         if name not in digests and decides(PurePosixPath(name.lower())):
             raise ArtifactError(
@@ -83,16 +123,17 @@ def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
 
 
 def decides(path: PurePosixPath) -> bool:
-    """Return whether a file, its name in lower case, is a model, or one that decides what loading a model gives."""
+    """Return whether a file (name in lower case) is a model file, or one that affects how a model is loaded."""
     return path.suffix in MODEL_SUFFIXES or path.suffix.startswith(DATA_SUFFIX) or path.name in DECIDING_NAMES
 
 
 def refuse_other_promise(root: Path, spec: EmbeddingSpec) -> None:
-    """Raise ArtifactError unless the pooling files, which consumers read, say what the manifest says."""
+    """Raise ArtifactError if the pooling files, which consumers read, contradict the manifest."""
     try:
         declared = read_sentence_files(root)
     except CheckpointError as error:
         raise ArtifactError(f"{error} Export the folder again.") from error
+
     pairs = {
         "pooling": (declared.pooling, spec.pooling),
         "normalisation": (declared.normalize, spec.normalize),
@@ -100,6 +141,7 @@ def refuse_other_promise(root: Path, spec: EmbeddingSpec) -> None:
         "width": (declared.width, spec.dim),
         "query prefix": (declared.query_prefix, spec.query_prefix),
     }
+
     for what, (given, promised) in pairs.items():
         if given != promised:
             raise ArtifactError(
@@ -109,7 +151,7 @@ def refuse_other_promise(root: Path, spec: EmbeddingSpec) -> None:
 
 
 def files_below(root: Path) -> Iterator[str]:
-    """Yield the relative names of a folder's files, sorted; not the manifest and the report, which speak of them."""
+    """Yield the relative names of a folder's files, sorted; manifest, report and limits are left out."""
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         if path.is_file() and name not in (MANIFEST, REPORT, LIMITS):

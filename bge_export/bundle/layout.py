@@ -1,8 +1,9 @@
-"""The small files that make a folder of artifacts a loadable model folder, as old and new consumers want them.
+"""Writes the configuration, tokenizer and pooling files that make a bundle a loadable model folder.
 
-Sources for the forms: conventions of the Hub's sentence-transformers, Transformers.js and text-embeddings-inference
-readers. Pooling is written as booleans *and* as the string, because some read only one of them; padding and truncation
-are taken out of `tokenizer.json`, because baked-in padding ruins embeddings in clients that apply it unasked.
+The layout follows the conventions of the Hub's sentence-transformers, Transformers.js and text-embeddings-inference
+readers, old and new. Pooling is written as booleans *and* as a string, because some readers know only one of them.
+Padding and truncation are removed from `tokenizer.json`, because some clients apply them unasked, and baked-in padding
+ruins their embeddings.
 """
 
 import json
@@ -19,9 +20,14 @@ from bge_export.files.panics import panics_as_errors
 from bge_export.files.regular import TOKENIZER_BYTES, read_regular_text
 
 COPIED = (
-    "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "added_tokens.json",
     "special_tokens_map.json",
-)  # fmt: skip
+)
 
 TOKENIZER_CLASSES: Mapping[str, str] = {
     "bert": "BertTokenizer",
@@ -30,7 +36,7 @@ TOKENIZER_CLASSES: Mapping[str, str] = {
     "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
 }
-"""transformers 5 saves class `TokenizersBackend`, which older consumers reject; these they all know."""
+"""Classes that all consumers know; older ones reject `TokenizersBackend`, the class that transformers 5 saves."""
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -58,10 +64,12 @@ def write_layout(checkpoint: Checkpoint, root: Path) -> None:
         CheckpointError: the checkpoint's tokenizer cannot be turned into `tokenizer.json`.
     """
     root.mkdir(parents=True, exist_ok=True)
+
     shutil.copyfile(checkpoint.root / "config.json", root / "config.json")
     for name in COPIED:
         if (checkpoint.root / name).is_file():
             shutil.copyfile(checkpoint.root / name, root / name)
+
     _write_tokenizer(checkpoint, root)
     _write_pooling(checkpoint, root)
 
@@ -71,25 +79,31 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> None:
     text = read_regular_text(source, TOKENIZER_BYTES) if source.is_file() else _convert_tokenizer(checkpoint)
     tokenizer = json.loads(text) | {"truncation": None, "padding": None}
     (root / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
+
+    # Older consumers must recognise the tokenizer class.
     config = _read(checkpoint.root / "tokenizer_config.json")
     declared = str(config.get("tokenizer_class", ""))
     known = TOKENIZER_CLASSES.get(checkpoint.model_type)
     if known and declared.removesuffix("Fast") not in TOKENIZER_CLASSES.values():
         declared = known
+
     config |= {"tokenizer_class": declared.removesuffix("Fast"), "model_max_length": checkpoint.spec.max_tokens}
     config |= _normalizer_settings(tokenizer.get("normalizer"))
+
+    # These describe how the checkpoint was saved or loaded, not the tokenizer.
     for key in ("name_or_path", "backend", "is_local", "auto_map"):
         config.pop(key, None)
     _write(root / "tokenizer_config.json", config)
+
     if not (root / "special_tokens_map.json").is_file():
         _write(root / "special_tokens_map.json", {k: config[k] for k in SPECIAL_TOKENS if config.get(k)})
 
 
 def _normalizer_settings(normalizer: object) -> dict[str, Any]:
-    """Return the settings of `tokenizer_config.json` that say what BERT's normalizer does.
+    """Return the settings of `tokenizer_config.json` that describe BERT's normalizer.
 
-    transformers builds the normalizer of `BertTokenizer` from these, with defaults that lowercase, and takes no notice
-    of the one in `tokenizer.json`.
+    transformers builds the normalizer of `BertTokenizer` from these settings, with defaults that lowercase, and ignores
+    the normalizer in `tokenizer.json`.
     """
     if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
         return {}
@@ -97,11 +111,12 @@ def _normalizer_settings(normalizer: object) -> dict[str, Any]:
 
 
 def _convert_tokenizer(checkpoint: Checkpoint) -> str:
-    """Return `tokenizer.json` of a checkpoint that has only a vocabulary, built by transformers."""
+    """Return the `tokenizer.json` that transformers builds for a checkpoint that has only a vocabulary."""
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise MissingLibrary("transformers", "export", "building tokenizer.json from a vocabulary") from error
+
     try:
         with panics_as_errors():
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
@@ -122,14 +137,18 @@ def _write_pooling(checkpoint: Checkpoint, root: Path) -> None:
         for place, name in enumerate(names)
     ]
     _write(root / "modules.json", modules)
+
+    # The pooling as booleans and as a string: some readers know only one of them.
     (root / "1_Pooling").mkdir()
     flags = {flag: mode == spec.pooling for mode, flag in POOLING_FLAGS.items()}
     string = "lasttoken" if spec.pooling == "last" else spec.pooling
     pooling = {"word_embedding_dimension": spec.dim, **flags, "include_prompt": True, "pooling_mode": string}
     _write(root / "1_Pooling" / "config.json", pooling)
-    # sentence-transformers lowercases before the tokenizer does; only the checkpoint's own settings may ask for that.
+
+    # sentence-transformers would lowercase before the tokenizer does: only if the checkpoint's own settings ask for it.
     lower = read_sentence_files(checkpoint.root).lower_case
     _write(root / "sentence_bert_config.json", {"max_seq_length": spec.max_tokens, "do_lower_case": lower})
+
     declared = _read(checkpoint.root / "config_sentence_transformers.json")
     declared.setdefault("__version__", {})
     if spec.query_prefix:

@@ -1,4 +1,4 @@
-"""The manifest of a folder of artifacts: what is in it, the digests that pin it, and the names consumers look for."""
+"""The manifest of a bundle, `bge_export.json`: its source, embedding spec, models, and the sha256 of every file."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class _Record(BaseModel):
 
 
 class Source(_Record):
-    """The checkpoint that the artifacts were made of."""
+    """The checkpoint that the artifacts were exported from."""
 
     id: str
     revision: str | None
@@ -30,7 +30,7 @@ class Source(_Record):
 
 
 class Spec(_Record):
-    """`contracts.EmbeddingSpec` on disk."""
+    """`contracts.EmbeddingSpec`, as stored on disk."""
 
     dim: int
     max_tokens: int
@@ -40,12 +40,12 @@ class Spec(_Record):
 
     @classmethod
     def of(cls, spec: EmbeddingSpec) -> "Spec":
-        """Return the record of a spec."""
+        """Return a spec as a record."""
         return cls(**asdict(spec))
 
 
 class Model(_Record):
-    """One exported model, and how it was made: the versions of the tools, the options of the exporter."""
+    """One exported model, with the tool versions and exporter options that produced it."""
 
     target: str = Field(pattern=r"^[^-@:\s/]+-[^@:\s/]+$")
     files: list[str] = Field(min_length=1)
@@ -56,15 +56,15 @@ class Model(_Record):
 
 
 class Manifest(_Record):
-    """`bge_export.json`. It holds no time, no user and no machine, so that the same input gives the same bytes.
+    """The content of `bge_export.json`. It holds no time, user or machine, so the same input gives the same bytes.
 
     Attributes:
         source: the checkpoint.
-        spec: what it promises.
+        spec: the embedding spec that the models promise.
         models: the exported models.
-        weights: the checkpoint's own weights, where they are part of the folder; no artifact depends on them.
+        weights: files of the checkpoint's own weights, if the folder includes them; no artifact depends on them.
         files: every file of the folder -> its sha256.
-        checked: whether the export ended with parity and gate; `--no-check` leaves them out.
+        checked: whether the export ended with parity and gate; False with `--no-check`.
     """
 
     schema_: Literal["bge_export.manifest/1"]
@@ -82,11 +82,13 @@ SCHEMA: Literal["bge_export.manifest/1"] = "bge_export.manifest/1"
 def write_manifest(
     root: Path, checkpoint: Checkpoint, models: Sequence[Model], *, checked: bool, weights: Sequence[str] = ()
 ) -> None:
-    """Record every file below `root` with its digest; `weights` are those that are the checkpoint's own."""
+    """Record every file below `root` with its digest; `weights` names the files of the checkpoint's own weights."""
     manifest = Manifest(
         schema_=SCHEMA,
         source=Source(
-            id=checkpoint.source, revision=checkpoint.revision, digest=checkpoint.digest,
+            id=checkpoint.source,
+            revision=checkpoint.revision,
+            digest=checkpoint.digest,
             model_type=checkpoint.model_type,
         ),
         spec=Spec.of(checkpoint.spec),
@@ -94,7 +96,8 @@ def write_manifest(
         weights=list(weights),
         files={name: file_sha256(root / name) for name in files_below(root)},
         checked=checked,
-    )  # fmt: skip
+    )
+
     fields = manifest.model_dump()
     text = json.dumps({"schema": fields.pop("schema_"), **fields}, indent=2, ensure_ascii=False)
     (root / MANIFEST).write_text(text + "\n", "utf-8")
@@ -104,9 +107,10 @@ def read_manifest(root: Path) -> Manifest:
     """Read and validate `bge_export.json`.
 
     Raises:
-        ArtifactError: the folder or the file is missing, or it is no manifest.
+        ArtifactError: the folder or the file is missing, or the file is not a valid manifest.
     """
     path = root / MANIFEST
+
     try:
         fields = parse(read_regular_text(path, SETTINGS_BYTES))
         if not isinstance(fields, dict):
@@ -128,22 +132,25 @@ def read_manifest(root: Path) -> Manifest:
 
 
 def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Artifact, ...]]:
-    """Return the manifest and every artifact of a folder, each file's bytes checked against the manifest.
+    """Return the manifest and every artifact of a folder, after checking each file's bytes against the manifest.
 
     Args:
         root: the folder.
-        verify: False only to look for a fault in files that are known to differ.
+        verify: False only to inspect files that are known to differ from the manifest.
 
     Raises:
-        ArtifactError: a file is missing, added, or not what the manifest says.
+        ArtifactError: a file is missing, added, or differs from the manifest.
     """
     manifest = read_manifest(root)
     spec = EmbeddingSpec(**manifest.spec.model_dump())
+
     own = {*manifest.weights, *(name for model in manifest.models for name in model.files)}
     refuse_names(root, manifest.files, own)
     if verify:
         refuse_changed(root, manifest.files)
         refuse_other_promise(root, spec)
+
+    # Tokenizer and configuration belong to every artifact; a model's files only to that model.
     shared = [name for name in manifest.files if name not in own]
     artifacts = []
     for model in manifest.models:
@@ -151,9 +158,15 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
         files = tuple(sorted({*model.files, *shared}))
         artifacts.append(
             Artifact(
-                target=Target(format_, precision), root=root, model=model.files[0], files=files,
-                digest=combined_digest({name: manifest.files[name] for name in files}), spec=spec,
-                inputs=tuple(model.inputs), outputs=tuple(model.outputs),
+                target=Target(format_, precision),
+                root=root,
+                model=model.files[0],
+                files=files,
+                digest=combined_digest({name: manifest.files[name] for name in files}),
+                spec=spec,
+                inputs=tuple(model.inputs),
+                outputs=tuple(model.outputs),
             )
-        )  # fmt: skip
+        )
+
     return manifest, tuple(artifacts)

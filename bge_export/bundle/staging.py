@@ -1,9 +1,9 @@
-"""Output folders that appear whole or not at all: written beside their place, then renamed into it.
+"""All-or-nothing output folders: an export is staged in a sibling folder, then renamed to its final path.
 
-While an export runs it holds `.OUT.bge-export.lock`; `.OUT.bge-export.partial` is what it writes, and what stood at OUT
-is `.OUT.bge-export.old` from the moment it makes way until all that others had put into it is in the new folder. The
-same names with OUT.refused in place of OUT are for refused targets of an export whose other targets are proven. A
-killed export leaves these, and the next one into the same place puts the old folder back, or goes on where it ended.
+While an export runs, it holds `.OUT.bge-export.lock` and writes into `.OUT.bge-export.partial`. When it publishes, the
+previous OUT is renamed to `.OUT.bge-export.old`, until its foreign files are all moved into the new folder. If only
+some targets are refused, they are staged under the same names with OUT.refused in place of OUT. A killed export leaves
+these files; the next export to the same path puts the old folder back, or continues the move.
 """
 
 import contextlib
@@ -20,34 +20,36 @@ from bge_export.bundle.handover import hand_over
 from bge_export.errors import OutputError
 
 REFUSED = ".refused"
-"""An export that the gate refused is left as `OUT.refused`, never as `OUT`."""
+"""Suffix of the folder of a refused export, which is never published as `OUT`."""
 
 
 @contextmanager
 def staged(out: Path, *, source: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `out`; it is gone afterwards unless `publish` moved it.
-
-    Nobody else exports into `out` until then.
+    """Yield an empty folder beside `out`, locked against other exports; remove it at the end unless it was published.
 
     Args:
-        out: the folder that the user named: none yet, an empty one, or one that bge-export wrote.
-        source: a folder that must survive: the checkpoint.
+        out: the path that the user named: missing, an empty folder, or a folder that bge-export wrote.
+        source: the checkpoint's folder, which must not be overwritten.
 
     Raises:
-        OutputError: `out` must not be written, its parent cannot be, or another export writes there.
+        OutputError: `out` must not be replaced, its parent is not writable, or another export writes there.
     """
     out = Path(os.path.abspath(out))
+
     with ExitStack() as stack:
         try:
             _refuse_place(out, source.resolve())
             _refuse_place(refused_place(out), source.resolve())
+
             places = (out, refused_place(out))
             out.parent.mkdir(parents=True, exist_ok=True)
             for place in places:
                 stack.enter_context(_locked(place))
+
             _recover(out)
             for place in places:
-                others_in(place)  # refuses what could not stay
+                others_in(place)  # raises if a foreign file could not stay
+
             stack.callback(_tidy, out)
             staging = _sibling(out, "partial")
             staging.mkdir()
@@ -55,54 +57,61 @@ def staged(out: Path, *, source: Path) -> Iterator[Path]:
             raise OutputError(
                 f"{error.filename or out} cannot be written: {error.strerror}. Choose another folder with --output."
             ) from error
+
         yield staging
 
 
 def refused_staging(out: Path) -> Path:
-    """Return a new, empty folder for what is to be published as `OUT.refused`; `staged` removes it at its end."""
+    """Return a new, empty folder for targets to publish as `OUT.refused`; `staged` removes it at the end."""
     folder = _sibling(refused_place(Path(os.path.abspath(out))), "partial")
     folder.mkdir()
     return folder
 
 
 def publish(staging: Path, place: Path) -> None:
-    """Move a finished folder to `place`, in place of what stood there; what others put there stays there.
+    """Rename a finished folder to `place`, replacing the folder there but keeping its foreign files.
 
-    Whatever stops this half way, `staged` puts the old folder back, or brings over what is still in it.
+    If this is interrupted, `staged` puts the old folder back, or moves the files that are still in it.
 
     Raises:
-        OutputError: something of others would be lost, and nothing was moved; or it cannot be moved, and the message
-            says where it lies.
+        OutputError: a foreign file would be lost, and nothing was moved; or it cannot be moved, and the message says
+            where it is.
     """
     place = Path(os.path.abspath(place))
     old = _sibling(place, "old")
     refuse_loss(place, staging)
+
     if place.exists():
         place.rename(old)
     staging.rename(place)
+
     if old.exists():
         hand_over(old, place)
 
 
 def refused_place(out: Path) -> Path:
-    """Return where a refused export is left."""
+    """Return the path of a refused export."""
     return out.with_name(out.name + REFUSED)
 
 
 def _refuse_place(out: Path, source: Path) -> None:
-    """Raise OutputError where no folder of ours may come to stand, whatever is there now."""
+    """Raise OutputError if no export may ever be published at `out`, whatever is there now."""
     real, here = out.resolve(), Path.cwd()
+
     if real == source or real in source.parents or source in real.parents:
         raise OutputError(
             f"{out} is the checkpoint itself, inside it or around it. Choose another folder with --output."
         )
+
     if real == here or real in here.parents:
         raise OutputError(
             f"{out} is the folder you are in, or around it: a new folder would take its place under your feet. "
             "Go elsewhere, or choose another folder with --output."
         )
+
     if os.path.ismount(out):
         raise OutputError(f"{out} is a mount point, which cannot be replaced. Choose a folder in it with --output.")
+
     above = next(parent for parent in out.parents if os.path.lexists(parent))
     if not above.is_dir():
         raise OutputError(f"{above} is not a folder, so {out} cannot be in it. Choose another place with --output.")
@@ -112,10 +121,11 @@ def _refuse_place(out: Path, source: Path) -> None:
 def _locked(place: Path) -> Iterator[None]:
     path = _sibling(place, "lock")
     lock = FileLock(path)
+
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        if not path.exists():
+        if not path.exists():  # the lock file could not even be created
             raise OutputError(
                 f"{path.parent} takes no new file, so nothing can be written there. "
                 "Choose another folder with --output."
@@ -124,26 +134,29 @@ def _locked(place: Path) -> Iterator[None]:
             f"Another export writes {place} at this moment. Wait until it is done, or choose another folder "
             "with --output."
         ) from error
+
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows removes it itself
-            path.unlink()  # while it is held: `FileLock` takes no lock on a file without a name
+        with contextlib.suppress(OSError):  # Windows removes the file itself
+            path.unlink()  # while still locked: a waiting `FileLock` never locks an unlinked file
         lock.release()
 
 
 def _recover(out: Path) -> None:
-    """Put back what an export that did not end set aside, or end it, and remove what it left. The lock must be held.
+    """Finish or undo an interrupted export, and remove the files it left. The caller must hold the lock.
 
     Raises:
-        OutputError: something else stands where the old folder was, or what others put there cannot be moved.
+        OutputError: another folder now exists at the old one's path, or a foreign file cannot be moved.
     """
     for place in (out, refused_place(out)):
         staging, old = _sibling(place, "partial"), _sibling(place, "old")
-        if old.exists() and place.exists() and not staging.exists():  # the new folder came to stand
+
+        if old.exists() and place.exists() and not staging.exists():  # the new folder was already published
             hand_over(old, place)
         elif old.exists():
             _put_back(old, place)
+
         if staging.exists():
             shutil.rmtree(staging)
 
@@ -159,7 +172,7 @@ def _put_back(old: Path, place: Path) -> None:
 
 
 def _tidy(out: Path) -> None:
-    with contextlib.suppress(OSError, OutputError):  # the next export says what cannot be removed
+    with contextlib.suppress(OSError, OutputError):  # the next export reports what cannot be removed
         _recover(out)
 
 

@@ -1,1 +1,1 @@
-"""What texts do to an encoder: ranges, moments and Hessians of its inputs, for every quantized precision."""
+"""Calibration statistics of an encoder on texts: ranges, moments and Hessians, for every quantized precision."""

@@ -1,1 +1,1 @@
-"""A folder or a Hub id to a `Checkpoint`, every file checked before anything is built from it."""
+"""Opens a folder or a Hub id as a `Checkpoint`; every file is checked before anything is built from it."""

@@ -1,7 +1,7 @@
-"""The sizes that `config.json` declares, held to the weights before anything is built from them.
+"""Compares the sizes that `config.json` declares with the weights, before anything is built from them.
 
 transformers builds every layer and table that a configuration names and fills them with random numbers before it looks
-at the weights: two billion layers never end. What is only somewhat wrong is refused later, with the tensor's name.
+at the weights: two billion layers never end. Smaller errors are rejected later, with the tensor's name.
 """
 
 import math
@@ -11,13 +11,13 @@ from pathlib import Path
 from bge_export.errors import CheckpointError
 
 MOST_LAYERS = 200
-"""Allowed whatever the weights hold: some models use the weights of one layer many times."""
+"""Always allowed: some models use the weights of one layer many times."""
 MOST_LABELS = 10_000
-"""Allowed whatever the weights hold: transformers makes a name for each label."""
+"""Always allowed. Labels need a limit because transformers makes a name for each one."""
 MOST_NUMBER = 2_000_000
-"""Of anything: no encoder has more tokens, positions, heads or labels."""
+"""Always allowed for any other number: no encoder has more tokens, positions, heads or labels."""
 SPARE_ELEMENTS = 1 << 24
-"""What a table may have beyond four times the weights: too little to harm."""
+"""How far a table may exceed four times the weights: too little to do harm."""
 LAYERS = ("layers", "n_layer", "num_blocks")
 LABELS = ("num_labels", "n_labels")
 ROWS = ("vocab_size", "max_position_embeddings", "n_positions", "type_vocab_size")
@@ -33,16 +33,16 @@ WIDTHS = (
     "n_inner",
 )
 COUNTED = ("layer", "size", "dim", "embd", "embeddings", "positions", "labels", "heads", "groups", "experts", "d_model")
-"""Parts of the names of keys whose numbers make something that takes memory."""
+"""Parts of the names of keys whose numbers determine memory use."""
 
 
 def refuse_oversized(path: Path, config: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise CheckpointError where `config.json` declares far more than the weights hold.
+    """Raise CheckpointError if `config.json` declares far more than the weights hold.
 
     Args:
         path: the file, for messages.
         config: its content.
-        shapes: tensor -> shape, of all weights.
+        shapes: tensor -> shape, for all weights.
     """
     sizes = [math.prod(shape) for shape in shapes.values()]
     greatest = max((axis for shape in shapes.values() if math.prod(shape) for axis in shape), default=0)
@@ -55,6 +55,7 @@ def refuse_oversized(path: Path, config: Mapping[str, object], shapes: Mapping[s
             most = max(len(shapes), MOST_LAYERS)
         elif name in LABELS:
             most = max(greatest, MOST_LABELS)
+
         if number > most:
             raise CheckpointError(
                 f"{path} says {key}: {number}, far more than the weights hold ({len(shapes)} tensors, the longest axis "
@@ -71,7 +72,7 @@ def refuse_oversized(path: Path, config: Mapping[str, object], shapes: Mapping[s
 
 
 def _numbers(config: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Yield key -> number of everything counted, also within the configurations of a model's parts."""
+    """Yield each counted key and its number, including those in nested configurations."""
     for key, value in config.items():
         if isinstance(value, dict):
             yield from _numbers(value, f"{prefix}{key}.")

@@ -1,9 +1,9 @@
-"""The files of a checkpoint from the Hugging Face Hub: only those that decide an embedding, each checked by its digest.
+"""Fetches a checkpoint from the Hugging Face Hub: only files that affect an embedding, each verified by its digest.
 
-How huggingface_hub 2.4 behaves decides the shape of this module. Its requests about a model have no time limit, so the
-first contact runs under ours. A transfer that ends early is resumed by the library, one that is reset is not, so we
-begin it again. Wrong bytes of the right number go unnoticed, so every file is compared with the Hub's digest. Names of
-branches are written to the cache last, so what a name points to in the cache is complete.
+The behaviour of huggingface_hub 2.4 determines the shape of this module. Its requests about a model have no timeout, so
+the first contact runs under ours. It resumes a transfer that ends early but not one that is reset, so we start that
+one again. It does not notice wrong bytes of the right length, so every file is compared with the Hub's digest. It
+writes branch names to the cache last, so the files that a name points to in the cache are complete.
 """
 
 import re
@@ -25,26 +25,26 @@ from bge_export.errors import BgeExportError, CheckpointError, HubError, Missing
 from bge_export.files.regular import MIB, SETTINGS_BYTES, TOKENIZER_BYTES, WEIGHTS_BYTES
 
 STEP_SECONDS = 5.0
-"""How long the first request may wait for a connection, and then for its answer."""
+"""Timeout of the first request for its connection, and again for its answer."""
 CONTACT_SECONDS = 6.0
-"""How long the first request may take in all, name resolution included, which no HTTP client limits."""
+"""Timeout of the whole first request, including name resolution, which no HTTP client limits."""
 ATTEMPTS = 3
 ROOT_FILES = frozenset({"config.json", MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES})
 MODULE_CONFIG = re.compile(r"\d+_\w+/config\.json", re.ASCII)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
 LISTING_BYTES = 32 * MIB
-"""What the answer about a model may hold; one of a repository with a hundred thousand files has less."""
+"""The size limit of the answer about a model; a repository with a hundred thousand files stays below it."""
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """What the Hub says of a commit.
+    """The Hub's description of a commit.
 
     Attributes:
         commit: its 40 hexadecimal digits.
-        digests: file -> sha256 of large files, git's blob hash of small ones, None where not said.
-        sizes: file -> bytes, None where not said.
+        digests: file -> sha256 of large files, git's blob hash of small ones, None if not given.
+        sizes: file -> bytes, None if not given.
     """
 
     commit: str
@@ -55,33 +55,38 @@ class _Listing:
 def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
     """Return the folder that holds a model's checkpoint files, and its commit.
 
-    Where the Hub cannot be reached and the files are in its cache already, the cache is used.
+    If the Hub is unreachable and the local cache already holds the files, the cache is used.
 
     Raises:
-        CheckpointError: there is no such model or revision, or it has no weights in the safetensors format.
-        HubError: the Hub could not be reached, refused, or gave bytes that are not what it promised.
+        CheckpointError: the model or revision does not exist, or has no weights in the safetensors format.
+        HubError: the Hub is unreachable, refused the request, or returned other bytes than it promised.
         MissingLibrary: huggingface_hub is not installed.
     """
     try:
-        import huggingface_hub  # noqa: F401 - only to say early what is missing
+        import huggingface_hub  # noqa: F401 - reports a missing library early
     except ImportError as error:
         raise MissingLibrary("huggingface_hub", "export", "fetching a model from the Hub") from error
     if revision is not None and not REVISION.fullmatch(revision):
         raise CheckpointError(f"{revision!r} is no revision. Give a branch, a tag or a commit of {model_id}.")
+
     try:
         listing = _list_files(model_id, revision)
     except HubUnreachableError as error:
         return _from_cache(model_id, revision, error)
+
     names = _wanted(listing.digests, model_id)
     transfers = {name: _transfer(model_id, name, listing) for name in names}
+
     with _progress_on_terminals_only(), _plain_transfers():
         for name in names:
             path = _download(model_id, listing.commit, name, transfers[name])
             verify(path, model_id, name, listing.digests[name])
-        # Asking by the branch's name makes the library note which commit it was, for later runs without network.
+
+        # A request by branch name makes the library record its commit, for later runs without a network.
         again = Transfer(f"{model_id}: config.json", transfers["config.json"].most_bytes, ATTEMPTS)
         _download(model_id, revision or "main", "config.json", again)
         config = _download(model_id, listing.commit, "config.json", again)
+
     refuse_foreign(config.parent, model_id)
     return config.parent, listing.commit
 
@@ -102,11 +107,13 @@ def _list_files(model_id: str, revision: str | None) -> _Listing:
         listing = run(Transfer(model_id, LISTING_BYTES), ask, CONTACT_SECONDS)
     except Exception as error:
         raise explain(error, model_id, revision) from error
+
     if not COMMIT.fullmatch(listing.commit):
         raise HubError(
             f"{model_id}: the Hub gives the commit {listing.commit[:80]!r}, which is not 40 hexadecimal digits, so "
             "nothing was fetched. A proxy or mirror answers in its place: check HF_ENDPOINT."
         )
+
     return listing
 
 
@@ -114,35 +121,39 @@ def _transfer(model_id: str, name: str, listing: _Listing) -> Transfer:
     """Return the limits of one file's transfer.
 
     Raises:
-        HubError: the Hub gives a digest that is none, or a size that no such file has.
+        HubError: the Hub gives an invalid digest, or a size that is not plausible for the file.
     """
     what = f"{model_id}: {name}"
     digest, size = listing.digests[name], listing.sizes[name]
+
     if digest is not None and not (isinstance(digest, str) and DIGEST.fullmatch(digest)):
         raise HubError(
             f"{what}: the Hub gives the digest {str(digest)[:80]!r}, which is not 40 or 64 hexadecimal digits, so "
             "nothing was fetched. A proxy or mirror answers in its place: check HF_ENDPOINT."
         )
+
     most = _most_bytes(name)
     if size is not None and not (isinstance(size, int) and 0 <= size <= most):
         raise HubError(
             f"{what}: the Hub gives the size {size!r}; such a file has {most} bytes at most, so nothing was fetched. "
             "Choose another checkpoint, or fetch it yourself and give its folder."
         )
+
     return Transfer(what, most if size is None else size, ATTEMPTS)
 
 
 def _most_bytes(name: str) -> int:
-    """Return how large a file may be by its kind."""
+    """Return the size limit for a file, by its kind."""
     if name.endswith(".safetensors"):
         return WEIGHTS_BYTES
     return TOKENIZER_BYTES if name in TOKENIZER_FILES or name == INDEX else SETTINGS_BYTES
 
 
 def _wanted(names: Mapping[str, object], model_id: str) -> list[str]:
-    """Return the files to fetch, weights last, so that a folder that has them has everything."""
+    """Return the files to fetch, weights last, so that a folder with weights is complete."""
     if "config.json" not in names:
         raise CheckpointError(f"{model_id} has no config.json on the Hub: it is no transformers model. Choose another.")
+
     entry = entry_file(names, model_id)
     small = sorted(name for name in names if name in ROOT_FILES or MODULE_CONFIG.fullmatch(name))
     shards = sorted(name for name in names if SHARD.fullmatch(name)) if entry == INDEX else []
@@ -160,28 +171,32 @@ def _download(model_id: str, revision: str, name: str, transfer: Transfer) -> Pa
         except Exception as error:
             if attempt == ATTEMPTS or not is_worth_repeating(error):
                 raise explain(error, model_id, revision, name) from error
+
         time.sleep(attempt)
+
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _from_cache(model_id: str, revision: str | None, reason: HubUnreachableError) -> tuple[Path, str]:
-    """Return the model's folder in the cache, its bytes checked, or raise why the Hub could not be reached."""
+    """Return the model's cache folder after verifying its bytes; raise `reason` if it holds no weights."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(model_id, "config.json", revision=revision)
     folder = Path(config).parent if isinstance(config, str) else None
     if folder is None or not any((folder / name).is_file() for name in (SINGLE, INDEX)):
         raise reason
+
     names = {path.relative_to(folder).as_posix(): None for path in folder.rglob("*") if path.is_file()}
     for name in _wanted(names, model_id):
         verify(folder / name, model_id, name, None)
+
     refuse_foreign(folder, model_id)
     return folder, folder.name
 
 
 @contextmanager
 def _plain_transfers() -> Iterator[None]:
-    """Have files sent over HTTP alone: the library's other way (Xet) knows neither of our limits."""
+    """Fetch files over plain HTTP: the library's other protocol (Xet) observes neither of our limits."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_DISABLE_XET

@@ -1,4 +1,4 @@
-"""The Hub's cache on this disk: files are believed and removed only where they lie in its own folder."""
+"""Verifies files in the local Hub cache; trusts and removes a file only if it lies inside the cache folder."""
 
 import hashlib
 import re
@@ -10,24 +10,27 @@ from bge_export.files.digest import CHUNK_BYTES
 
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 MOST_LINKS = 8
-"""The library makes one link, or two where files are shared between models."""
+"""huggingface_hub creates one link, or two if files are shared between models."""
 
 
 def verify(path: Path, model_id: str, name: str, promised: str | None) -> None:
-    """Compare a file of the cache with its digest, and take it out of the cache where it differs.
+    """Compare a cached file with its digest, and remove it from the cache if they differ.
 
     Raises:
-        HubError: the bytes are others, or the file is not one of the cache.
+        HubError: the bytes differ, or the file is outside the cache.
     """
     places = tuple(_places(path, model_id, name))
-    # The cache names the bytes behind a link by the ETag, which on the Hub is the digest.
+
+    # The cache names the file behind a link by its ETag, which on the Hub is the digest.
     named = places[1].name if len(places) > 1 else ""
     digest = (promised or named).lower()
     if not DIGEST.fullmatch(digest):
         return
+
     found = _git_blob_sha1(path) if len(digest) == 40 else _sha256(path)
     if found == digest:
         return
+
     for place in places:
         place.unlink(missing_ok=True)
     raise HubError(
@@ -37,30 +40,32 @@ def verify(path: Path, model_id: str, name: str, promised: str | None) -> None:
 
 
 def refuse_foreign(folder: Path, model_id: str) -> None:
-    """Raise HubError if a file of a model's folder leads out of the cache."""
+    """Raise HubError if a file in a model's folder leads out of the cache."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or path.is_file():
             tuple(_places(path, model_id, path.relative_to(folder).as_posix()))
 
 
 def _places(path: Path, model_id: str, name: str) -> Iterator[Path]:
-    """Yield a file of the cache and what its chain of links leads to, the bytes last.
+    """Yield a cached file and every target in its chain of links, the file with the bytes last.
 
     Raises:
-        HubError: one of them is outside the cache's folder, or the chain has no end.
+        HubError: one of them is outside the cache folder, or the chain does not end.
     """
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE).resolve()
     for _ in range(MOST_LINKS):
-        # The folder alone is resolved: the last part is the link itself.
+        # Only the folder is resolved: the last component is the link itself.
         place = path.parent.resolve() / path.name
         if path.name in ("", "..") or not place.is_relative_to(cache):
             break
+
         yield place
         if not place.is_symlink():
             return
         path = place.parent / place.readlink()
+
     raise HubError(
         f"{model_id}: {name} in the Hub's cache is a link that leads out of it, to {path}. It was neither read nor "
         "removed. Remove the link, or set HF_HOME to another folder, and run the command again."
@@ -72,7 +77,7 @@ def _sha256(path: Path) -> str:
 
 
 def _git_blob_sha1(path: Path) -> str:
-    """Return the name git gives a file's content, which the Hub uses for files that are not in LFS."""
+    """Return git's blob hash of a file, which the Hub uses for files that are not in LFS."""
     return _hashed(path, "sha1", f"blob {path.stat().st_size}\0".encode())
 
 
@@ -81,4 +86,5 @@ def _hashed(path: Path, algorithm: str, start: bytes) -> str:
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
+
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What went wrong with the Hub, in words that hold no secret: never the library's texts, only what they stand for."""
+"""Turns huggingface_hub's errors into messages without secrets: the library's own texts are never quoted."""
 
 from bge_export.errors import BgeExportError, CheckpointError, HubError
 
@@ -8,49 +8,55 @@ TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class HubUnreachableError(HubError):
-    """The Hub cannot be asked now; files that are in its cache may be used."""
+    """The Hub cannot be reached now; files in the local cache may be used."""
 
 
 def explain(error: Exception, model_id: str, revision: str | None, name: str = "") -> BgeExportError:
-    """Return the error to raise for a failed call of huggingface_hub, with the next step in it."""
+    """Return the error to raise for a failed call of huggingface_hub; its message names the next step."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if isinstance(error, BgeExportError):
         return error
+
     chain = _chain(error)
     what = f"{model_id}: {name}" if name else model_id
+
     answer = next((link for link in chain if isinstance(link, HfHubHTTPError)), None)
     if answer is not None:
         return _explain_answer(answer, model_id, revision, what)
+
     if any(isinstance(link, OfflineModeIsEnabled) for link in chain):
         return HubUnreachableError(
             f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids to fetch it. "
             "Unset HF_HUB_OFFLINE, or give a local folder that holds the checkpoint instead of the id."
         )
+
     if _is_of_this_machine(error):
         return HubError(
             f"{what} cannot be written to the Hub's cache: {getattr(error, 'strerror', '')}. "
             "Make room there, or set HF_HOME to a folder that can be written."
         )
+
     if isinstance(error, (ValueError, LookupError, TypeError, AttributeError, RecursionError)):
         return HubError(
             f"{what}: the answer is not one of the Hub ({type(error).__name__}). "
             "Check HF_ENDPOINT, HF_TOKEN and the proxy, or give a local folder that holds the checkpoint."
         )
+
     return HubUnreachableError(
         f"{what} cannot be fetched from the Hub ({_reason(chain)}), and there is no folder {model_id} here. {LOCAL}."
     )
 
 
 def is_worth_repeating(error: Exception) -> bool:
-    """Return whether a failed transfer may succeed at once: not where the Hub answered or was asked often already."""
+    """Return whether an immediate retry may succeed: not if the Hub answered or the local disk failed."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
     return not isinstance(error, (HfHubHTTPError, EntryNotFoundError)) and not _is_of_this_machine(error)
 
 
 def _explain_answer(error: Exception, model_id: str, revision: str | None, what: str) -> BgeExportError:
-    """Return the error for an answer of the Hub that is a refusal."""
+    """Return the error for a refusal by the Hub."""
     from huggingface_hub.errors import (
         GatedRepoError,
         RemoteEntryNotFoundError,
@@ -70,6 +76,7 @@ def _explain_answer(error: Exception, model_id: str, revision: str | None, what:
             f"The Hub has no model {model_id!r}, or it is private. Check its spelling, or give a local folder. "
             f"If it is private: {LOGIN[0].lower()}{LOGIN[1:]}."
         )
+
     if status in (401, 403):
         return HubError(f"{what}: the Hub refuses access ({status}): it is private, or the token is wrong. {LOGIN}.")
     if status in TEMPORARY:
@@ -78,12 +85,12 @@ def _explain_answer(error: Exception, model_id: str, revision: str | None, what:
 
 
 def _is_of_this_machine(error: Exception) -> bool:
-    """Return whether the disk refused, not the network: only then does the error name a file."""
+    """Return whether the local disk failed, not the network: only then does the error name a file."""
     return isinstance(error, OSError) and error.errno is not None and error.filename is not None
 
 
 def _reason(chain: list[BaseException]) -> str:
-    """Return the operating system's reason, else the kind of error: their texts can quote headers, and so tokens."""
+    """Return the operating system's reason, else the error type: error texts can quote headers, and so tokens."""
     if isinstance(chain[0], TimeoutError):
         return "no answer in time"
     system = [link.strerror for link in chain if isinstance(link, OSError) and link.errno and link.strerror]
@@ -91,7 +98,7 @@ def _reason(chain: list[BaseException]) -> str:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Return the error and what it was raised from, the first cause last."""
+    """Return the error and its chain of causes, the first cause last."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)

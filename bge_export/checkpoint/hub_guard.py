@@ -1,8 +1,8 @@
-"""Limits on what a Hub may do while files are fetched from it: names, bytes and time.
+"""Limits a Hub's answers while files are fetched from it: names in the cache, bytes and time.
 
 huggingface_hub joins the answer's ETag and commit into paths of its cache, and limits neither the bytes nor the time of
-a transfer. The limits are set where its requests pass: in the HTTP client that it makes by a factory, which is its
-public seam. Requests of others in the same process pass untouched.
+a transfer. The limits are set in the HTTP client through which its requests pass, by way of the library's public client
+factory. Requests of other code in the same process are not affected.
 """
 
 import re
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_WAIT_SECONDS = 300
-"""How long the library may sleep because the Hub asks it to."""
+"""The longest sleep that the Hub may request from the library."""
 POLL_SECONDS = 0.2
 STOP_SECONDS = 3.0
-"""How long a stopped transfer gets for removing its temporary file."""
+"""How long a stopped transfer may take to remove its temporary file."""
 ETAG = re.compile(r'(?:W/)?"?(?:[0-9a-fA-F]{40}|[0-9a-fA-F]{64})"?')
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WAITS = {"retry-after": re.compile(r"\s*(\d+)"), "ratelimit": re.compile(r"t=(\d+)")}
@@ -34,15 +34,15 @@ _current: ContextVar[Transfer | None] = ContextVar("transfer", default=None)
 
 
 def run(transfer: Transfer, call: Callable[[], T], seconds: float | None = None) -> T:
-    """Return what `call` returns; its requests keep to the limits of `transfer`.
+    """Return the result of `call`; its requests obey the limits of `transfer`.
 
     Args:
         transfer: the limits.
         call: calls huggingface_hub.
-        seconds: how long the call may take in all, name resolution included, which no HTTP client limits.
+        seconds: timeout of the whole call, including name resolution, which no HTTP client limits.
 
     Raises:
-        HubError: a limit was passed.
+        HubError: a limit was exceeded.
         TimeoutError: the call took longer than `seconds`.
     """
     _guard_clients()
@@ -68,25 +68,29 @@ def run(transfer: Transfer, call: Callable[[], T], seconds: float | None = None)
 
 def _await(outcome: "Future[T]", transfer: Transfer, seconds: float | None) -> T:
     deadline = None if seconds is None else time.monotonic() + seconds
+
     while not outcome.done():
         try:
             return outcome.result(timeout=POLL_SECONDS)
         except TimeoutError:
+            # A TimeoutError of the call itself looks like ours; it is raised by the last line.
             if outcome.done():
                 break
+
         if deadline is not None and time.monotonic() > deadline:
             raise TimeoutError
         if transfer.stalls():
             raise transfer.stalled()
+
     return outcome.result()
 
 
 def _guard_clients() -> None:
-    """Have every HTTP client that huggingface_hub makes from now on ask for the limits of the current transfer."""
+    """Make every HTTP client that huggingface_hub creates from now on obey the current transfer's limits."""
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils import _http
 
-    # The user's own factory is kept: it may know a proxy or certificates. There is no public name for it.
+    # The user's own factory is kept: it may set a proxy or certificates. It has no public name.
     inner = _http._GLOBAL_CLIENT_FACTORY
     if getattr(inner, "guarded", False):
         return
@@ -100,7 +104,7 @@ def _guard_clients() -> None:
         }
         return client
 
-    guarded.guarded = True  # type: ignore[attr-defined]  # a mark, so that it is not wrapped twice
+    guarded.guarded = True  # type: ignore[attr-defined]  # a mark that prevents wrapping it twice
     set_client_factory(guarded)
 
 
@@ -108,7 +112,8 @@ def _before(request: "Request") -> None:
     transfer = _current.get()
     if transfer is None:
         return
-    # A packed answer could be small and unpack to anything.
+
+    # A compressed answer can be small and unpack to any size.
     request.headers["Accept-Encoding"] = "identity"
     transfer.begin()
 
@@ -117,6 +122,7 @@ def _after(response: "Response") -> None:
     transfer = _current.get()
     if transfer is None:
         return
+
     try:
         _refuse_names(response, transfer)
         if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -127,25 +133,30 @@ def _after(response: "Response") -> None:
     except HubError:
         response.close()
         raise
+
     _limit_waiting(response)
     _limit_body(response, transfer)
 
 
 def _refuse_names(response: "Response", transfer: Transfer) -> None:
-    """Raise HubError unless what huggingface_hub makes names of in its cache cannot lead out of it."""
+    """Raise HubError if a value that huggingface_hub uses as a name in its cache could lead out of it."""
     commit = response.headers.get("X-Repo-Commit")
     if commit is not None and not COMMIT.fullmatch(commit):
         raise _no_digest(transfer, "commit", commit)
+
     if response.request.method != "HEAD" or response.status_code >= 400:
         return
+
     linked, plain = response.headers.get("X-Linked-ETag"), response.headers.get("ETag")
     if linked is not None and not ETAG.fullmatch(linked):
         raise _no_digest(transfer, "ETag", linked)
+
     if plain is None or ETAG.fullmatch(plain):
         return
     if linked is None and not response.is_redirect:
         raise _no_digest(transfer, "ETag", plain)
-    # A redirection from one name of a model to another has an ETag of its own, which must not count.
+
+    # A redirect from one name of a model to another has its own ETag, which must not count.
     del response.headers["ETag"]
 
 
@@ -157,7 +168,7 @@ def _no_digest(transfer: Transfer, what: str, value: str) -> HubError:
 
 
 def _limit_waiting(response: "Response") -> None:
-    """Take out a request to wait longer than anybody would: the library then waits as long as it sees fit."""
+    """Remove a header that requests too long a wait; the library then chooses the wait itself."""
     for name, pattern in WAITS.items():
         match = pattern.search(response.headers.get(name, ""))
         if match is not None and (len(match[1]) > 9 or int(match[1]) > LONGEST_WAIT_SECONDS):
@@ -170,9 +181,11 @@ def _limit_body(response: "Response", transfer: Transfer) -> None:
 
     is_file = response.status_code in (200, 206)
     start = re.match(r"bytes=(\d+)-", response.request.headers.get("Range", ""))
+    # A resumed transfer brings only the rest of the file.
     left = transfer.most_bytes - (int(start[1]) if start is not None and response.status_code == 206 else 0)
     most = left if is_file else OTHER_BYTES
-    stream = cast(SyncByteStream, response.stream)  # the client is no asynchronous one
+
+    stream = cast(SyncByteStream, response.stream)  # the client is synchronous
 
     class Counted(SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""How much a transfer from the Hub may bring, and how slowly."""
+"""Enforces a size limit and a minimum speed on a transfer from the Hub."""
 
 import time
 from dataclasses import dataclass, field
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from httpx2 import Response
 
 STALL_SECONDS = 60.0
-"""How long a transfer may go on without `LEAST_BYTES`; waiting for another process's lock does not count."""
+"""How long a transfer may run without `LEAST_BYTES` arriving; waiting for another process's lock does not count."""
 LEAST_BYTES = 32 * 1024
 OTHER_BYTES = 1 << 20
-"""What an answer that is not the file itself (an error's page, a redirection) may hold."""
+"""The size limit of an answer that is not the file itself (an error page, a redirect)."""
 
 
 @dataclass
 class Transfer:
-    """What one call of huggingface_hub may receive, and how it gets on.
+    """Limits and progress of one call of huggingface_hub.
 
     Attributes:
         what: the model and file, for messages.
-        most_bytes: the size that the Hub promised, or the limit of the file's kind where it promised none.
-        answers: how many times those bytes may be sent, since broken transfers begin again.
+        most_bytes: the size that the Hub promised, or the limit for the file's kind if it promised none.
+        answers: how many times those bytes may be sent, since broken transfers start again.
     """
 
     what: str
@@ -39,35 +39,36 @@ class Transfer:
     _lock: Lock = field(default_factory=Lock)
 
     def begin(self) -> None:
-        """Note that a request is sent."""
+        """Record that a request is sent."""
         self.refuse_if_over()
         with self._lock:
             self._pause()
             self._busy_since = time.monotonic()
 
     def end(self) -> None:
-        """Note that an answer has ended."""
+        """Record that an answer has ended."""
         with self._lock:
             self._pause()
             self._response = None
 
     def receive(self, size: int) -> None:
-        """Note bytes that arrived.
+        """Record bytes that arrived.
 
         Raises:
-            HubError: the transfer was stopped, or sent more than was promised.
+            HubError: the transfer was stopped or has stalled, or more bytes arrived than were promised.
         """
         with self._lock:
             self._received += size
             self._since_mark += size
             if self._since_mark >= LEAST_BYTES:
                 self._since_mark, self._idle_seconds_spent, self._busy_since = 0, 0.0, time.monotonic()
+
         self.refuse_if_over()
         if self._received > self.answers * (self.most_bytes + OTHER_BYTES):
             raise self.too_large()
 
     def refuse_if_over(self) -> None:
-        """Raise HubError if the transfer was stopped or stalls."""
+        """Raise HubError if the transfer was stopped or has stalled."""
         if self.stopped or self.stalls():
             raise self.stalled()
 
@@ -78,7 +79,7 @@ class Transfer:
             return self._idle_seconds_spent + running > STALL_SECONDS
 
     def watch(self, response: "Response") -> None:
-        """Remember the answer whose connection ends when the transfer is stopped."""
+        """Remember the answer whose connection is closed if the transfer is stopped."""
         with self._lock:
             self._response = response
 
@@ -87,22 +88,24 @@ class Transfer:
         with self._lock:
             self.stopped = True
             stream = self._response.extensions.get("network_stream") if self._response is not None else None
+
+        # Shutting the socket down wakes the thread, which may be blocked in a read.
         connection = stream.get_extra_info("socket") if stream is not None else None
         if connection is not None:
             try:
                 connection.shutdown(2)
             except OSError:
-                return  # it has ended by itself
+                return  # the connection is already closed
 
     def stalled(self) -> HubError:
-        """Return the error of a transfer that does not get on."""
+        """Return the error for a stalled transfer."""
         return HubError(
             f"{self.what}: the transfer stalled: less than {LEAST_BYTES // 1024} KiB came in {STALL_SECONDS:.0f} "
             "seconds. Check the network, HF_ENDPOINT and the proxy, and run the command again."
         )
 
     def too_large(self) -> HubError:
-        """Return the error of an answer that does not end where it should."""
+        """Return the error for an answer that exceeds its size limit."""
         return HubError(
             f"{self.what}: the Hub sends more than the {self.most_bytes} bytes it may, so the transfer was stopped. "
             "A proxy or mirror changes the file: check HF_ENDPOINT."

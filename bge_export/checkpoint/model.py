@@ -1,4 +1,4 @@
-"""A checkpoint's torch module, with every weight accounted for. Sole owner of `AutoModel`."""
+"""Loads a checkpoint's torch module and accounts for every weight. The only user of `AutoModel`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,20 +9,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 POOLER = "pooler"
-"""BERT's tanh head: no sentence embedding uses it, and published checkpoints may leave it out."""
+"""BERT's tanh head: no sentence embedding uses it, and published checkpoints may omit it."""
 
 
 UNUSED = frozenset(
     {
-        "cls", "lm_head", "classifier", "pre_classifier", "qa_outputs", "score", "predictions", "sop_classifier",
-        "vocab_transform", "vocab_layer_norm", "vocab_projector", "generator_predictions", "generator_lm_head",
-        "discriminator_predictions", "lm_predictions", "head", "decoder",
+        "cls",
+        "lm_head",
+        "classifier",
+        "pre_classifier",
+        "qa_outputs",
+        "score",
+        "predictions",
+        "sop_classifier",
+        "vocab_transform",
+        "vocab_layer_norm",
+        "vocab_projector",
+        "generator_predictions",
+        "generator_lm_head",
+        "discriminator_predictions",
+        "lm_predictions",
+        "head",
+        "decoder",
     }
-)  # fmt: skip
-"""First parts of the names of heads that the training left beside the encoder: token states do not depend on them."""
+)
+"""First name components of heads that training left beside the encoder; token states do not depend on them."""
 
 COMPUTED = frozenset({"position_ids", "inv_freq"})
-"""Last parts of the names of buffers that older versions of transformers stored, and all of them compute."""
+"""Last name components of buffers that older versions of transformers stored; every version computes them."""
 
 
 def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
@@ -38,28 +52,39 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
         from transformers.utils import logging
     except ImportError as error:
         raise MissingLibrary("torch and transformers", "export", "running a PyTorch checkpoint") from error
+
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers' logging is untyped
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
     try:
         config = AutoConfig.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
         model, report = AutoModel.from_pretrained(
-            checkpoint.root, config=config, trust_remote_code=False, local_files_only=True, use_safetensors=True,
-            dtype=torch.float32, attn_implementation="eager", output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported, and refused below with names and shapes
-        )  # fmt: skip
+            checkpoint.root,
+            config=config,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported instead, and rejected below with names and shapes
+        )
     except (ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
         raise CheckpointError(_explain(checkpoint, error)) from error
+
     _refuse_incomplete(checkpoint, report)
     _refuse_unused(checkpoint, report)
     _refuse_not_finite(checkpoint, model)
+
     model = model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+
     return model  # type: ignore[no-any-return]  # transformers' factories are untyped
 
 
 def _explain(checkpoint: Checkpoint, error: Exception) -> str:
-    """Return what went wrong while loading, in one sentence, without transformers' page of advice."""
+    """Return the cause of a failed load in one sentence, without transformers' page of advice."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"{checkpoint.source}: transformers cannot load it as {checkpoint.model_type!r}: {first}. "
@@ -68,15 +93,17 @@ def _explain(checkpoint: Checkpoint, error: Exception) -> str:
 
 
 def _refuse_incomplete(checkpoint: Checkpoint, report: dict[str, object]) -> None:
-    """Refuse a model some of whose weights transformers would fill with random numbers."""
+    """Raise CheckpointError if transformers would fill some of the weights with random numbers."""
     needed = (name for name in _items(report.get("missing_keys")) if POOLER not in str(name).split("."))
     missing = sorted(needed)
     mismatched = sorted(_items(report.get("mismatched_keys")), key=str)
+
     if missing:
         raise CheckpointError(
             f"{checkpoint.source}: the weights lack {len(missing)} tensors that {checkpoint.model_type!r} needs, first "
             f"{missing[0]!r}. Fetch the checkpoint again, or correct config.json."
         )
+
     if mismatched:
         name, stored, expected = mismatched[0]
         raise CheckpointError(
@@ -86,7 +113,7 @@ def _refuse_incomplete(checkpoint: Checkpoint, report: dict[str, object]) -> Non
 
 
 def _refuse_unused(checkpoint: Checkpoint, report: dict[str, object]) -> None:
-    """Refuse weights that transformers would leave out: layers that config.json does not count, say."""
+    """Raise CheckpointError if transformers would ignore weights, such as layers beyond config.json's count."""
     unused = sorted(str(name) for name in _items(report.get("unexpected_keys")) if not _may_be_left_out(str(name)))
     if unused:
         raise CheckpointError(
@@ -97,13 +124,13 @@ def _refuse_unused(checkpoint: Checkpoint, report: dict[str, object]) -> None:
 
 
 def _may_be_left_out(name: str) -> bool:
-    """Return whether an unexpected tensor is a known head, or computed anyway."""
+    """Return whether an unexpected tensor is a known head or a computed buffer."""
     parts = name.split(".")
     return parts[0] in UNUSED or POOLER in parts or parts[-1] in COMPUTED
 
 
 def _refuse_not_finite(checkpoint: Checkpoint, model: "PreTrainedModel") -> None:
-    """Refuse weights with NaN or infinity: where they are seldom used, no text of the corpus may meet them."""
+    """Raise CheckpointError if a weight is NaN or infinite; the corpus might never reach a rarely used weight."""
     import torch
 
     for name, tensor in model.state_dict().items():

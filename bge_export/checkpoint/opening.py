@@ -1,7 +1,7 @@
-"""A folder or a Hub id to a `Checkpoint`: what the model promises, with every file checked and no weight loaded.
+"""Opens a folder or a Hub id as a `Checkpoint`: checks every file, derives the embedding, loads no weights.
 
-Whether transformers knows `model_type`, and whether tensors are missing or of the wrong shape, is seen when
-`bge_export.checkpoint.model` loads the weights: asking here would import torch, which takes seconds.
+`bge_export.checkpoint.model` checks later, when it loads the weights, whether transformers knows `model_type` and
+whether tensors are missing or have the wrong shape: a check here would import torch, which takes seconds.
 """
 
 import re
@@ -24,16 +24,25 @@ CONFIG = "config.json"
 HUB_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 POSITIONS_AFTER_PADDING = frozenset(
     {
-        "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
-        "xlm-roberta", "xlm-roberta-xl", "xmod",
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "luke",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
     }
-)  # fmt: skip
+)
 """Models that count positions from `pad_token_id + 1`, so that 514 positions hold 512 tokens."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A checkpoint's folder, and what it is called in reports."""
+    """A checkpoint's folder and its name in reports."""
 
     root: Path
     source: str
@@ -47,18 +56,18 @@ def open_checkpoint(
     pooling: Pooling | None = None,
     default_pooling: Pooling | None = None,
 ) -> Checkpoint:
-    """Return the checkpoint in a local folder or, where there is no such path, of a Hub id.
+    """Return the checkpoint in a local folder, or the one with a Hub id if no such path exists.
 
     Args:
         model: a folder, or a Hub id such as `BAAI/bge-small-en`.
         revision: a branch, tag or commit of the Hub id.
         pooling: the pooling of a checkpoint that declares none; the embedding is then also divided by its norm,
-            unless a `modules.json` without a Normalize module says otherwise.
-        default_pooling: the same for one that may declare its own, which then wins: what an artifact of it promises.
+            unless there is a `modules.json` without a Normalize module.
+        default_pooling: used like `pooling`, but a declared pooling wins: the pooling that an artifact promises.
 
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged, contradicts itself or is not supported.
-        HubError: the Hub could not be reached, refused, or gave other bytes than it promised.
+        HubError: the Hub is unreachable, refused the request, or returned other bytes than it promised.
         MissingLibrary: a library that reads checkpoints is not installed.
         UsageError: a revision was given for a local folder.
     """
@@ -75,34 +84,42 @@ def open_checkpoint(
 def _locate(model: str | Path, revision: str | None) -> _Place:
     text = str(model)
     folder = Path(model).expanduser() if text.startswith("~") else Path(model)
+
     if text and folder.exists():
         if revision is not None:
             raise UsageError(f"{model} is a local folder, which has no revisions. Leave --revision out.")
         if not folder.is_dir():
             raise CheckpointError(f"{model} is a file. Give the folder of the checkpoint that holds it.")
         return _Place(folder, folder.resolve().name, None)
+
+    # A string with the form of a path is not looked up on the Hub.
     if isinstance(model, Path) or text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1:
         hint = " For a model of the Hub, give its id: ORGANISATION/NAME." if "://" in text else ""
         raise CheckpointError(f"{_shortened(text)}: no such folder. Check the path.{hint}")
+
     if len(text) > 96 or not HUB_ID.fullmatch(text):
         raise CheckpointError(
             f"{_shortened(text)!r} is neither a folder nor a Hub id. Give a folder that exists, or ORGANISATION/NAME."
         )
+
     root, commit = hub.fetch(text, revision)
     return _Place(root, text, commit)
 
 
 def _read(place: _Place, pooling: Pooling | None, default: Pooling | None) -> Checkpoint:
-    """Read every file that decides the embedding and compare what they say."""
+    """Read every file that affects the embedding and compare their declarations."""
     root = place.root
+
     config = _read_config(root / CONFIG)
     sentence = read_sentence_files(root)
     tokenizer = read_tokenizer_files(root, sentence.lower_case)
     weights = read_weight_files(root)
+
     refuse_oversized(root / CONFIG, config, weights.shapes)
     width = _width(root / CONFIG, config)
     _compare_widths(root, width, sentence, weights)
     _compare_vocabulary(root, tokenizer, weights)
+
     spec = EmbeddingSpec(
         dim=width,
         max_tokens=_max_tokens(root, config, sentence, tokenizer),
@@ -110,8 +127,10 @@ def _read(place: _Place, pooling: Pooling | None, default: Pooling | None) -> Ch
         normalize=sentence.normalize,
         query_prefix=sentence.query_prefix,
     )
+
     index = (weights.index,) if weights.index else ()
     token_types = positive_integer(config.get("type_vocab_size")) or 0
+
     return Checkpoint(
         source=place.source,
         revision=place.revision,
@@ -125,11 +144,12 @@ def _read(place: _Place, pooling: Pooling | None, default: Pooling | None) -> Ch
 
 
 def _read_config(path: Path) -> dict[str, object]:
-    """Return `config.json` of an encoder whose code is transformers' own."""
+    """Return `config.json` of an encoder whose code is part of transformers."""
     config = read_object(path)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise CheckpointError(f"{path} names no model_type. Give a checkpoint saved by transformers.")
+
     if config.get("auto_map"):
         raise CheckpointError(
             f"{path} asks to run code from the repository (auto_map), which is never done here. "
@@ -140,20 +160,23 @@ def _read_config(path: Path) -> dict[str, object]:
             f"{path} describes an encoder-decoder ({model_type}); only encoders give one state a token. "
             "Choose an encoder."
         )
+
     return config
 
 
 def _width(path: Path, config: Mapping[str, object]) -> int:
-    """Return D; architectures that call it something else (DistilBERT: `dim`) are known to optimum."""
+    """Return D; optimum knows the architectures that name it differently (DistilBERT: `dim`)."""
     try:
         from optimum.utils import NormalizedConfigManager
     except ImportError as error:
         raise MissingLibrary("optimum", "export", "reading a PyTorch checkpoint") from error
+
     try:
         normalized = NormalizedConfigManager.get_normalized_config_class(config["model_type"])
         width = positive_integer(normalized(SimpleNamespace(**config)).hidden_size)
     except (KeyError, AttributeError):
         width = positive_integer(config.get("hidden_size"))
+
     if width is None:
         raise CheckpointError(f"{path} gives no hidden_size for {config['model_type']!r}. Correct config.json.")
     return width
@@ -165,7 +188,8 @@ def _compare_widths(root: Path, width: int, sentence: SentenceFiles, weights: We
             f"{root}: the pooling's config.json says {sentence.width} dimensions, config.json says {width}. "
             "One of them belongs to another model: fetch the checkpoint again."
         )
-    # ALBERT and its kin look tokens up in a narrower table and widen the result.
+
+    # ALBERT and similar models look tokens up in a narrower table and widen the result.
     if weights.embedding is not None and weights.embedding[1][1] > width:
         name, shape = weights.embedding
         raise CheckpointError(
@@ -177,6 +201,7 @@ def _compare_widths(root: Path, width: int, sentence: SentenceFiles, weights: We
 def _compare_vocabulary(root: Path, tokenizer: TokenizerFiles, weights: WeightFiles) -> None:
     if tokenizer.ids is None or weights.embedding is None:
         return
+
     name, shape = weights.embedding
     if tokenizer.ids > shape[0]:
         raise CheckpointError(
@@ -190,27 +215,31 @@ def _pooling(root: Path, declared: Pooling | None, given: Pooling | None) -> Poo
         raise CheckpointError(
             f"{root} declares the pooling {declared!r}, but {given!r} was asked for. Leave --pooling out."
         )
+
     pooling = declared or given
     if pooling is None:
         raise CheckpointError(
             f"{root} does not declare its pooling (no modules.json with a Pooling module). "
             "Look it up on the model's card and pass --pooling cls, mean or last."
         )
+
     return pooling
 
 
 def _max_tokens(root: Path, config: Mapping[str, object], sentence: SentenceFiles, tokenizer: TokenizerFiles) -> int:
-    """Return the smallest of the limits that the checkpoint's files declare."""
+    """Return the smallest length limit that the checkpoint's files declare."""
     positions = positive_integer(config.get("max_position_embeddings"))
     if positions is not None and config["model_type"] in POSITIONS_AFTER_PADDING:
         padding = config.get("pad_token_id", 1)
         positions -= (padding if isinstance(padding, int) else 1) + 1
+
     limits = [limit for limit in (sentence.max_seq_length, tokenizer.max_length, positions) if limit is not None]
     if not limits or min(limits) < 3:
         raise CheckpointError(
             f"{root} declares no usable longest input ({limits or 'none'}). Correct max_position_embeddings in "
             "config.json or model_max_length in tokenizer_config.json."
         )
+
     return min(limits)
 
 
@@ -221,13 +250,19 @@ def _shortened(text: str) -> str:
 def as_artifacts(
     checkpoint: Checkpoint, precisions: tuple[str, ...] = ("fp32", "fp16", "bf16")
 ) -> tuple[Artifact, ...]:
-    """Return the checkpoint itself as artifacts, one a precision, for the runtime `torch`."""
+    """Return the checkpoint itself as artifacts for the runtime `torch`, one per precision."""
     inputs = ("input_ids", "attention_mask", *(("token_type_ids",) if checkpoint.token_types else ()))
+
     return tuple(
         Artifact(
-            target=Target("checkpoint", precision), root=checkpoint.root, model=checkpoint.weights[0],
-            files=checkpoint.weights, digest=checkpoint.digest, spec=checkpoint.spec, inputs=inputs,
+            target=Target("checkpoint", precision),
+            root=checkpoint.root,
+            model=checkpoint.weights[0],
+            files=checkpoint.weights,
+            digest=checkpoint.digest,
+            spec=checkpoint.spec,
+            inputs=inputs,
             outputs=(LAST_HIDDEN_STATE,),
         )
         for precision in precisions
-    )  # fmt: skip
+    )

@@ -1,4 +1,4 @@
-"""What the sentence-transformers files of a checkpoint declare, in the old and the new (>= 5.4) schema. Reader only."""
+"""Reads the sentence-transformers files of a checkpoint, in the old and the new (>= 5.4) schema."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ TRANSFORMER_SETTINGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-"""Where the Transformer module keeps its settings; sentence-transformers reads the first that is there."""
+"""Settings files of the Transformer module; sentence-transformers reads the first one that exists."""
 
 SUPPORTED: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 FLAGS: Mapping[str, str] = {
@@ -30,15 +30,15 @@ CHAINS = (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling"
 
 @dataclass(frozen=True)
 class SentenceFiles:
-    """What the sentence-transformers files declare.
+    """Declarations of the sentence-transformers files.
 
     Attributes:
-        pooling: the declared pooling; None where none is declared.
-        normalize: whether the embedding is divided by its norm; True where no `modules.json` says anything.
+        pooling: the declared pooling; None if there is none.
+        normalize: whether the embedding is divided by its norm; True if there is no `modules.json`.
         width: the declared width of the token states.
-        max_seq_length: the declared longest input.
+        max_seq_length: the declared longest input in tokens.
         lower_case: whether texts are lowercased before they are tokenised.
-        query_prefix: the declared prompt of queries; empty where there is none.
+        query_prefix: the declared query prompt; empty if there is none.
         files: the files that were read, relative to the folder.
     """
 
@@ -55,12 +55,13 @@ def read_sentence_files(root: Path) -> SentenceFiles:
     """Read `modules.json` and the files of its modules.
 
     Raises:
-        CheckpointError: a file is malformed, contradicts another, or declares what no artifact here can keep.
+        CheckpointError: a file is malformed, contradicts another, or declares something that no artifact supports.
     """
     modules = _read_modules(root)
     pooling_file = f"{modules['Pooling']}/config.json" if "Pooling" in modules else None
     settings_file = next((name for name in TRANSFORMER_SETTINGS if (root / name).is_file()), None)
     pooling, width = _read_pooling(root / pooling_file) if pooling_file else (None, None)
+
     settings = read_object(root / settings_file) if settings_file else {}
     task = settings.get("transformer_task", "feature-extraction")
     if task != "feature-extraction":
@@ -68,6 +69,7 @@ def read_sentence_files(root: Path) -> SentenceFiles:
             f"{root / str(settings_file)} declares the task {task!r}; only 'feature-extraction' gives token states. "
             "Choose an embedding model."
         )
+
     candidates = (MODULES, pooling_file, settings_file, PROMPTS)
     return SentenceFiles(
         pooling=pooling,
@@ -81,12 +83,13 @@ def read_sentence_files(root: Path) -> SentenceFiles:
 
 
 def _read_modules(root: Path) -> dict[str, str]:
-    """Return kind of module -> its folder, in the order of `modules.json`; empty where there is no such file."""
+    """Return kind of module -> its folder, in the order of `modules.json`; empty if the file does not exist."""
     path = root / MODULES
     if not path.is_file():
         if (root / "1_Pooling").is_dir():
             raise CheckpointError(f"{path} is missing beside 1_Pooling: the checkpoint is incomplete. Fetch it again.")
         return {}
+
     kinds = [_kind(path, entry) for entry in read_objects(path)]
     folders = [str(entry.get("path", "")) for entry in read_objects(path)]
     if kinds not in CHAINS:
@@ -94,19 +97,22 @@ def _read_modules(root: Path) -> dict[str, str]:
             f"{path} declares the modules {kinds}; supported is Transformer, Pooling and, last, Normalize. "
             "Choose a checkpoint without other modules."
         )
+
     if folders[0]:
         raise CheckpointError(
             f"{path} keeps the transformer in {folders[0]!r}; it must be in the checkpoint's own folder. "
             "Save the checkpoint again with a current sentence-transformers."
         )
+
     for folder in folders:
         if PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts or "\\" in folder:
             raise CheckpointError(f"{path} names the folder {folder!r}, outside the checkpoint. Do not use it.")
+
     return dict(zip(kinds, folders, strict=True))
 
 
 def _kind(path: Path, entry: Mapping[str, object]) -> str:
-    """Return Transformer, Pooling or Normalize, whichever path the class had in its version."""
+    """Return Transformer, Pooling or Normalize; the import path of the class differs between versions."""
     declared = str(entry.get("type", ""))
     kind = declared.rpartition(".")[2]
     if not declared.startswith("sentence_transformers.") or kind not in CHAINS[-1]:
@@ -114,17 +120,20 @@ def _kind(path: Path, entry: Mapping[str, object]) -> str:
             f"{path} declares the module {declared!r}, which the artifacts would leave out and so give other "
             f"embeddings. Supported modules: {', '.join(CHAINS[-1])}. Choose a checkpoint without it."
         )
+
     return kind
 
 
 def _read_pooling(path: Path) -> tuple[Pooling | None, int | None]:
-    """Return the declared pooling and width of the token states."""
+    """Return the declared pooling and the declared width of the token states."""
     config = read_object(path)
     if config.get("include_prompt", True) is not True:
         raise CheckpointError(
             f"{path} leaves the prompt's tokens out of pooling (include_prompt: false), which no exported graph does. "
             "Choose a checkpoint that pools every token."
         )
+
+    # The new schema names the modes, the old one has a flag for each. A file with both must agree.
     flagged = [mode for flag, mode in FLAGS.items() if config.get(flag) is True]
     named = _named_modes(path, config.get("pooling_mode"))
     if named and any(flag in config for flag in FLAGS) and sorted(named) != sorted(flagged):
@@ -132,36 +141,41 @@ def _read_pooling(path: Path) -> tuple[Pooling | None, int | None]:
             f"{path} contradicts itself: pooling_mode says {named}, the pooling_mode_* flags say {flagged}. "
             "Correct the file after the model's card."
         )
+
     modes = named or flagged
     if len(modes) > 1 or not set(modes) <= set(SUPPORTED):
         raise CheckpointError(
             f"{path} declares the pooling {' + '.join(modes)}; supported is one of {', '.join(SUPPORTED)}. "
             "Choose a checkpoint that uses one of them."
         )
+
     width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
     return (SUPPORTED[modes[0]] if modes else None), positive_integer(width)
 
 
 def _named_modes(path: Path, value: object) -> list[str]:
-    """Return the modes that the new schema's `pooling_mode` names: a string, or a list of them."""
+    """Return the modes in the new schema's `pooling_mode`: a string or a list of strings."""
     modes = [value] if isinstance(value, str) else value
     if modes is None:
         return []
+
     if not isinstance(modes, list) or not all(isinstance(mode, str) for mode in modes):
         raise CheckpointError(f"{path}: pooling_mode {value!r} is no name of a pooling. Correct the file.")
     return modes
 
 
 def _read_query_prefix(path: Path) -> str:
-    """Return the prompt of queries, and refuse a prompt that is put before every text."""
+    """Return the query prompt; raise CheckpointError if a prompt is put before every text."""
     config = read_object_if_there(path)
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise CheckpointError(f"{path}: 'prompts' must map names to texts. Correct the file.")
+
     default = config.get("default_prompt_name")
     if default is not None and prompts.get(default):
         raise CheckpointError(
             f"{path} puts the prompt {default!r} before every text by default, which no exported graph does. "
             "Set default_prompt_name to null and give the prompt with the texts."
         )
+
     return str(prompts.get("query", ""))

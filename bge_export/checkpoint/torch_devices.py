@@ -1,4 +1,4 @@
-"""torch's devices, as the runtimes that use torch ask for them."""
+"""Finds and prepares torch devices for the runtimes that use torch."""
 
 from collections.abc import Mapping
 
@@ -8,14 +8,16 @@ DEVICES = ("cpu", "cuda", "mps")
 
 
 def torch_devices() -> Mapping[str, str | None]:
-    """Return each device -> None, or why it cannot be used."""
+    """Return each device -> None if it is usable, else the reason why it is not."""
     try:
         import torch
     except ImportError:
         return dict.fromkeys(DEVICES, str(MissingLibrary("torch", "export", "this runtime")))
+
     cuda = None if torch.cuda.is_available() else "torch finds no CUDA device"
     if torch.version.cuda is None and cuda:
         cuda = "this build of torch has no CUDA"
+
     return {
         "cpu": None,
         "cuda": cuda,
@@ -24,7 +26,7 @@ def torch_devices() -> Mapping[str, str | None]:
 
 
 def limit_threads(threads: int) -> None:
-    """Let torch compute with so many threads, and no more.
+    """Limit torch to the given number of threads.
 
     Raises:
         MissingLibrary: torch is not installed.
@@ -37,10 +39,10 @@ def limit_threads(threads: int) -> None:
 
 
 def open_device(device: str, threads: int) -> Mapping[str, str]:
-    """Prepare torch for a device, float32 kept whole; return what is recorded of it.
+    """Prepare torch for a device, with full float32 precision; return facts to record.
 
     Raises:
-        DeviceUnavailable: it is not there.
+        DeviceUnavailable: the device is not usable.
     """
     reason = torch_devices().get(device, f"torch has no device of that name here; it knows {', '.join(DEVICES)}")
     if reason is not None:
@@ -48,8 +50,10 @@ def open_device(device: str, threads: int) -> Mapping[str, str]:
     import torch
 
     torch.set_num_threads(threads)
-    # TF32 rounds the inputs of float32 products to 11 bits without a word.
+
+    # TF32 silently rounds the inputs of float32 products to 11 bits.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
     name = torch.cuda.get_device_name() if device == "cuda" else device
     return {"torch": torch.__version__, "device": name, "tf32": "off"}

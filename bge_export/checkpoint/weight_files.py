@@ -1,4 +1,4 @@
-"""The safetensors files of a checkpoint, checked by their headers alone: no weight is read. Pickle is never opened."""
+"""Checks a checkpoint's safetensors files by their headers; reads no weights and never opens a pickle."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 EMBEDDINGS = ("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight", "wte.weight")
-"""How the names of the table of token embeddings end, by family of models."""
+"""Name endings of the token embedding table, by model family."""
 
 LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The weights on disk.
+    """The weight files on disk.
 
     Attributes:
         weights: the safetensors files, relative to the folder.
-        index: the file that says which tensor is where; None for a single file.
-        shapes: tensor -> shape, of all of them.
-        embedding: name and shape [vocabulary, D] of the table of token embeddings; None where no known name is there.
+        index: the file that maps each tensor to its file; None for a single file.
+        shapes: tensor -> shape, for all tensors.
+        embedding: name and shape [vocabulary, D] of the token embedding table; None if no known name matches.
     """
 
     weights: tuple[str, ...]
@@ -36,14 +36,15 @@ class WeightFiles:
 
 
 def entry_file(names: Collection[str], source: str) -> str:
-    """Return which of a checkpoint's files leads to its weights: the single file, or the index of its shards.
+    """Return the file that leads to a checkpoint's weights: the single file, or the index of its shards.
 
     Raises:
-        CheckpointError: there are no safetensors.
+        CheckpointError: there are no safetensors files.
     """
     for name in (SINGLE, INDEX):
         if name in names:
             return name
+
     pickles = sorted(name for name in names if name.endswith(PICKLES) and "/" not in name)
     if pickles:
         raise CheckpointError(
@@ -51,6 +52,7 @@ def entry_file(names: Collection[str], source: str) -> str:
             f"is in it, so it is not loaded. Where you trust it, write {SINGLE} once with transformers: "
             "AutoModel.from_pretrained(SOURCE).save_pretrained(FOLDER), and give that folder."
         )
+
     raise CheckpointError(
         f"{source}: there is no {SINGLE} and no {INDEX}. Give a checkpoint with its weights in the safetensors format."
     )
@@ -60,19 +62,22 @@ def read_weight_files(root: Path) -> WeightFiles:
     """Find the weights of a folder and check every header against its file.
 
     Raises:
-        CheckpointError: a file is missing, damaged or not what the index says.
+        CheckpointError: a file is missing, damaged or contradicts the index.
         MissingLibrary: safetensors is not installed.
     """
     entry = entry_file([path.name for path in root.iterdir()], str(root))
     located = _read_index(root / INDEX) if entry == INDEX else {}
     weights = tuple(sorted(set(located.values()))) if located else (SINGLE,)
+
     shapes: dict[str, tuple[int, ...]] = {}
     for name in weights:
         found = _read_header(root / name)
         absent = sorted(tensor for tensor, file in located.items() if file == name and tensor not in found)
         if absent:
             raise CheckpointError(f"{root / name} lacks {absent[0]!r}, which {INDEX} places there. Fetch both again.")
+
         shapes |= found
+
     tables = sorted((name, shape) for name, shape in shapes.items() if name.endswith(EMBEDDINGS) and len(shape) == 2)
     return WeightFiles(weights, INDEX if located else None, shapes, tables[0] if tables else None)
 
@@ -82,7 +87,9 @@ def _read_index(path: Path) -> Mapping[str, str]:
     located = read_object(path, TOKENIZER_BYTES).get("weight_map")
     if not isinstance(located, dict) or not located or not all(isinstance(name, str) for name in located.values()):
         raise CheckpointError(f"{path} has no 'weight_map' from tensors to files. Fetch the file again.")
+
     for name in sorted(set(located.values())):
+        # An index can name any path: only a plain file name stays inside the folder.
         if PurePosixPath(name).name != name or "\\" in name:
             raise CheckpointError(f"{path} names {name!r}, which is not a file beside it. Do not use this checkpoint.")
         if not name.endswith(".safetensors"):
@@ -98,6 +105,7 @@ def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise MissingLibrary("safetensors", "export", "reading a PyTorch checkpoint") from error
+
     try:
         refuse_irregular(path)
         with panics_as_errors(), safe_open(path, framework="numpy") as tensors:
@@ -109,12 +117,14 @@ def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _damage(path: Path, error: Exception) -> str:
-    """Return what is wrong with a safetensors file, in the terms of the file."""
+    """Return a message that names the damage of a safetensors file."""
     with open_regular(path) as stream:
         if stream.read(len(LFS_POINTER)) == LFS_POINTER:
             return f"{path} is a Git LFS pointer, not the weights. Fetch them with: git lfs pull"
+
     size = path.stat().st_size
     reason = str(error).removeprefix("Error while deserializing header: ")
     if "not fully covered" in reason:
         reason = "its size is not what its header says, so it is truncated or has bytes too many"
+
     return f"{path} ({size} bytes) is damaged: {reason}. Fetch the file again."

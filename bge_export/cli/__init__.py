@@ -1,8 +1,8 @@
-"""The command line: parse, one call into `commands`, render, exit status.
+"""The command line: parses arguments, calls one function of `commands`, renders its result, and sets the exit status.
 
-This folder is the sole user of print, environment and exit.
+Only this folder prints, reads the environment, and exits.
 
-Exit status: 0 passed, 1 refused, 2 usage, 3 could not measure. Anything unforeseen is a 3, never a 0 or a 1.
+Exit status: 0 passed, 1 refused, 2 usage, 3 could not measure. Any unexpected error is a 3, never a 0 or a 1.
 Results go to standard output, progress and errors to standard error.
 """
 
@@ -29,7 +29,7 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DEBUG = "BGE_EXPORT_DEBUG"
 COMPLETION = ("--install-completion", "--show-completion")
 UsageProblem: type[Exception] = typer.BadParameter.__bases__[0]
-"""click's UsageError, which typer keeps to itself."""
+"""click's UsageError, which typer does not export."""
 
 app = typer.Typer(
     rich_markup_mode="rich",
@@ -46,10 +46,21 @@ def _version(wanted: bool) -> None:
 
 
 for command in (
-    exports.onnx, exports.torchscript, exports.openvino, exports.transformersjs,
-    checks.parity, clients.check, checks.reference, checks.gate, checks.merge, looks.bisect,
-    looks.evaluate, bench.bench, looks.inspect, looks.doctor,
-):  # fmt: skip
+    exports.onnx,
+    exports.torchscript,
+    exports.openvino,
+    exports.transformersjs,
+    checks.parity,
+    clients.check,
+    checks.reference,
+    checks.gate,
+    checks.merge,
+    looks.bisect,
+    looks.evaluate,
+    bench.bench,
+    looks.inspect,
+    looks.doctor,
+):
     app.command()(command)
 app.command("setup-js")(clients.setup_js)
 
@@ -63,21 +74,25 @@ def options(
 
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
-    # Importing torch and transformers makes a million objects and no garbage: looking for some costs 10 % of an export.
-    # What does make large circles (graphs) collects by itself.
+    # Importing torch and transformers creates a million objects and no garbage: searching for it costs 10 % of an
+    # export. Code that creates large reference cycles (graphs) calls the collector itself.
     gc.disable()
-    # TensorRT rounds the inputs of float32 products to TF32's 11 bits, and ONNX Runtime has no option against it, as it
-    # has for CUDA: only this variable, read once. See https://github.com/microsoft/onnxruntime/issues/26029
+
+    # TensorRT rounds the inputs of float32 products to TF32's 11 bits. ONNX Runtime has an option against it for CUDA,
+    # but not for TensorRT: only this variable, read once. See https://github.com/microsoft/onnxruntime/issues/26029
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stopped job cleans up as Ctrl-C does
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job cleans up as on Ctrl-C
     open_streams()
+
     try:
         status = run(sys.argv[1:] or ["--help"])
         if (failure := output_failure()) is not None:
             status = _complain(f"standard output cannot be written: {failure.strerror}.", NOT_MEASURED)
-    except KeyboardInterrupt:  # a second one, while the first was answered
+    except KeyboardInterrupt:  # a second one, while the first was handled
         status = NOT_MEASURED
-    for number in (signal.SIGINT, signal.SIGTERM):  # a signal while Python ends would make another status of it
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # a signal during Python's shutdown would change the status
         signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
 
@@ -86,52 +101,60 @@ def run(arguments: list[str]) -> int:
     """Run one command; return its exit status whatever happens."""
     try:
         status = app(arguments, standalone_mode=False)
+
     except UsageProblem as error:
         describe: Callable[[], str] = getattr(error, "format_message", error.__str__)
         return _complain(_sentence(describe()), USAGE, f"See: {_help_of(arguments)}")
+
     except typer.Abort:
         return _interrupted()
+
     except BgeExportError as error:
         _traceback()
         return _complain(str(error), error.exit_status)
+
     except KeyboardInterrupt:
         return _interrupted()
+
     except SystemExit as error:
         return _python_ended(error, arguments)
+
     except OSError as error:
         _traceback()
         if error.errno in NO_SPACE:
             return _complain(f"No space left: {error}. Nothing was left behind.", NOT_MEASURED, "Free some space.")
         return _complain(f"{error}. Nothing was left behind.", NOT_MEASURED)
-    except Exception as error:  # noqa: BLE001 - a traceback's status is 1, which would read as a verdict
+
+    except Exception as error:  # noqa: BLE001 - Python's status after a traceback is 1, which would mean "refused"
         _traceback()
         return _complain(f"unexpected {type(error).__name__}: {error}", NOT_MEASURED, f"Set {DEBUG}=1 for a traceback.")
+
     return _interrupted() if status == 128 + signal.SIGINT else int(status or 0)
 
 
 def _python_ended(error: SystemExit, arguments: list[str]) -> int:
-    """Return the status of a command in which something ended Python, as typer does after a completion."""
+    """Return the exit status after a SystemExit: typer raises it after a shell completion, else it is an error."""
     if _completes(arguments):
         return NOT_MEASURED if error.code else PASSED
 
-    _traceback()  # a library's own, which says nothing of what was to be measured
+    _traceback()  # raised by a library: it says nothing about the result
     return _complain(f"unexpected SystemExit: {error.code}", NOT_MEASURED, f"Set {DEBUG}=1 for a traceback.")
 
 
 def _completes(arguments: list[str]) -> bool:
-    """Return whether this is a shell's question for completions, or is about them: typer answers that by itself."""
+    """Return whether the call asks for shell completions or installs them, which typer handles itself."""
     asked = any(name.endswith("BGE_EXPORT_COMPLETE") for name in os.environ)
     return asked or any(name.partition("=")[0] in COMPLETION for name in arguments)
 
 
 def _sentence(text: str) -> str:
-    """Return click's words with a full stop, without pydantic's name for them."""
+    """Return click's message with a full stop, and without pydantic's prefix."""
     text = text.replace("Value error, ", "")
     return text if text.endswith((".", "?")) else f"{text}."
 
 
 def _help_of(arguments: list[str]) -> str:
-    """Return the command that explains the one that was misused."""
+    """Return the `--help` command line of the command that was misused."""
     names = {command.name for command in typer.main.get_group(app).commands.values()}
     return " ".join(["bge-export", *(name for name in arguments[:1] if name in names), "--help"])
 

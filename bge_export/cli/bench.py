@@ -1,4 +1,4 @@
-"""The command that measures time, memory and size."""
+"""The `bench` command, which measures time, memory and size."""
 
 from pathlib import Path
 from typing import Annotated
@@ -47,12 +47,22 @@ def bench(
     from bge_export.commands import bench_files
 
     report = bench_files(
-        paths, against=against, lanes=runtime or (), shapes=shape or (), threads=threads or (1,), seconds=seconds,
-        seed=seed, within=within, report_path=output, track=track,
-    )  # fmt: skip
+        paths,
+        against=against,
+        lanes=runtime or (),
+        shapes=shape or (),
+        threads=threads or (1,),
+        seconds=seconds,
+        seed=seed,
+        within=within,
+        report_path=output,
+        track=track,
+    )
+
     for warning in report.warnings:
         err.print("[bold yellow]warning:[/] ", end="")
         err.print(warning, highlight=False, markup=False, soft_wrap=True)
+
     if as_json:
         print_json({**report.model_dump(mode="json"), "warnings": report.warnings})
     else:

@@ -1,4 +1,4 @@
-"""The commands that measure and judge."""
+"""The commands that measure parity and judge it: `parity`, `reference`, `gate` and `merge`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -68,16 +68,30 @@ def parity(
 
     if wait_for and not serve:
         raise typer.BadParameter("--wait-for needs --serve")
+
     bare = [name for name in runtime or [] if ":" not in name]
     if device and not bare:
         raise typer.BadParameter("--device needs a --runtime without a device")
+
     lanes = [name for name in runtime or [] if ":" in name]
     lanes += [f"{name}:{place}" for name in bare for place in device or ["cpu"]]
+
     browsers = Browsers(announce, names(wait_for), listen) if serve else None
     proof = check_parity(
-        folder, reference, revision=revision, texts=texts, column=column, lanes=lanes, require=require or (),
-        thresholds=thresholds, report_path=report, browsers=browsers, threads=threads, track=track,
-    )  # fmt: skip
+        folder,
+        reference,
+        revision=revision,
+        texts=texts,
+        column=column,
+        lanes=lanes,
+        require=require or (),
+        thresholds=thresholds,
+        report_path=report,
+        browsers=browsers,
+        threads=threads,
+        track=track,
+    )
+
     return show(proof, as_json, html, thresholds)
 
 
@@ -95,13 +109,24 @@ def reference(
     from bge_export.commands import write_reference
 
     vectors = write_reference(
-        model, output, revision=revision, pooling=pooling, texts=texts, column=column,
-        threads=threads, track=track,
-    )  # fmt: skip
+        model,
+        output,
+        revision=revision,
+        pooling=pooling,
+        texts=texts,
+        column=column,
+        threads=threads,
+        track=track,
+    )
+
     facts = {
-        "place": str(output), "texts": len(vectors.ids), "source": vectors.source,
-        "checkpoint_digest": vectors.checkpoint_digest, "texts_digest": vectors.texts_digest,
-    }  # fmt: skip
+        "place": str(output),
+        "texts": len(vectors.ids),
+        "source": vectors.source,
+        "checkpoint_digest": vectors.checkpoint_digest,
+        "texts_digest": vectors.texts_digest,
+    }
+
     if as_json:
         print_json(facts)
     else:

@@ -1,4 +1,4 @@
-"""The commands about JavaScript clients."""
+"""The commands for JavaScript clients: `setup-js` and `check`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -47,6 +47,7 @@ def check(
 
     found = check_targets(folder, target, dtypes=[name.strip() for name in dtypes.split(",") if name.strip()])
     gate = folder_verdict(folder) if (folder / MANIFEST).is_file() else None
+
     if as_json:
         print_json({"refused": list(found.refused), "gate": gate, "files": [asdict(one) for one in found.files]})
     else:

@@ -1,4 +1,4 @@
-"""The export commands."""
+"""The export commands: `onnx`, `torchscript`, `openvino` and `transformersjs`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -67,6 +67,7 @@ def onnx(
     int8 = _int8(quantize, calibration, cls_only, min_cosine)
     exporter = find_exporter("onnx", sentence_embedding=sentence_embedding, **int8)
     common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
+
     if not quantize:
         return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
     return _export(exporter, model, [*(precision or ()), *quantize], common, as_json, along=[WeightPrecision.fp32])
@@ -129,9 +130,11 @@ def openvino(
         if not (x and rows.isdigit() and length.isdigit() and int(rows) and int(length)):
             raise typer.BadParameter(f"--static-shape is {static_shape!r}, not a batch size and a length such as 1x512")
         shape = (int(rows), int(length))
+
     int8 = _int8(quantize, calibration, cls_only, min_cosine)
     exporter = find_exporter("openvino", sentence_embedding=sentence_embedding, static_shape=shape, **int8)
     common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
+
     if not quantize:
         return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
     return _export(exporter, model, [*(precision or ()), *quantize], common, as_json, along=[WeightPrecision.fp32])
@@ -140,11 +143,12 @@ def openvino(
 def _int8(
     quantize: Sequence[str] | None, calibration: "Path | None", cls_only: bool, min_cosine: float | None
 ) -> "dict[str, Int8Options]":
-    """Return the exporter's options for int8; none where it is not asked for, so that the libraries are not needed."""
+    """Return the exporter's int8 options; empty without int8, so that its libraries need not be installed."""
     if "int8" not in (quantize or ()):
         if calibration or cls_only or min_cosine is not None:
             raise typer.BadParameter("--calibration, --cls-only and --min-cosine are about --quantize int8: add it")
         return {}
+
     from bge_export.precision.int8.quantize import Int8Options
 
     return {"int8": Int8Options(calibration, cls_only, min_cosine)}
@@ -181,39 +185,64 @@ def transformersjs(
 
     chosen = dict.fromkeys(name for one in dtypes or () for name in names(one))
     exported = export_transformersjs(
-        model, output, dtypes=list(chosen), weights=not no_weights,
-        repository=hub_id, license_name=license_name, revision=revision, pooling=pooling, overwrite=overwrite,
-        check=not no_check, thresholds=thresholds, threads=threads, track=track,
-    )  # fmt: skip
+        model,
+        output,
+        dtypes=list(chosen),
+        weights=not no_weights,
+        repository=hub_id,
+        license_name=license_name,
+        revision=revision,
+        pooling=pooling,
+        overwrite=overwrite,
+        check=not no_check,
+        thresholds=thresholds,
+        threads=threads,
+        track=track,
+    )
     return _shown(exported, as_json)
 
 
 def _export(
-    exporter: "Exporter", model: str, precisions: Sequence[str], common: CommonOptions, as_json: bool,
+    exporter: "Exporter",
+    model: str,
+    precisions: Sequence[str],
+    common: CommonOptions,
+    as_json: bool,
     along: Sequence[str] = (),
-) -> int:  # fmt: skip
+) -> int:
     """Run one export command; return its exit status."""
     from bge_export.commands import export_model
 
     exported = export_model(
-        exporter, model, common.output, revision=common.revision, pooling=common.pooling, precisions=precisions,
-        along=along, overwrite=common.overwrite, check=not common.no_check, thresholds=common.thresholds,
-        threads=common.threads, track=track,
-    )  # fmt: skip
+        exporter,
+        model,
+        common.output,
+        revision=common.revision,
+        pooling=common.pooling,
+        precisions=precisions,
+        along=along,
+        overwrite=common.overwrite,
+        check=not common.no_check,
+        thresholds=common.thresholds,
+        threads=common.threads,
+        track=track,
+    )
     return _shown(exported, as_json)
 
 
 def _shown(exported: "Exported", as_json: bool) -> int:
-    """Print what an export came to; return its exit status."""
+    """Print the result of an export; return its exit status."""
     if not as_json:
         for folder in dict.fromkeys(filter(None, (exported.place, exported.refused))):
             show_int8(folder)
+
     if exported.proof is None:
         if as_json:
             print_json({"place": str(exported.place), "checked": False})
         else:
             print(f"{exported.place}: written, not checked (--no-check).")
         return PASSED
+
     if as_json:
         from bge_export.parity.show.render import as_json as to_json
 

@@ -1,4 +1,4 @@
-"""The commands that look closer."""
+"""The commands that inspect artifacts and the machine: `bisect`, `evaluate`, `inspect` and `doctor`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +29,7 @@ def bisect(
     from bge_export.inspection.render import render_drift
 
     drift = bisect_artifact(path, reference, text, revision=revision, limit=limit, thresholds=thresholds)
+
     if as_json:
         first = drift.first.layer if drift.first else None
         layers = [{**asdict(one), "cosine": one.cosine if one.cosine == one.cosine else None} for one in drift.layers]
@@ -50,6 +51,7 @@ def evaluate(
     from bge_export.commands import evaluate_pairs
 
     scores = evaluate_pairs(folder, pairs, runtime=runtime, device=device, threads=threads, track=track)
+
     if as_json:
         print_json([asdict(score) for score in scores])
     for score in scores if not as_json else ():
@@ -71,6 +73,7 @@ def inspect(
 
     facts = inspect_path(path)
     verdict = "" if facts.manifest is None else folder_verdict(path)
+
     if as_json:
         manifest = None if facts.manifest is None else facts.manifest.model_dump(by_alias=True)
         graphs, models = ([asdict(one) for one in found] for found in (facts.graphs, facts.models))
@@ -86,6 +89,7 @@ def doctor(as_json: Json = False) -> int:
     from bge_export.inspection.render import render_machine
 
     facts = examine_machine()
+
     if as_json:
         print_json(asdict(facts))
     else:

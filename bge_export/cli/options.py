@@ -1,4 +1,4 @@
-"""The options that several commands share."""
+"""Command-line options that several commands share, and the exit statuses."""
 
 import os
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 class WeightPrecision(StrEnum):
-    """Precisions of the exporters."""
+    """Weight precisions of the exporters."""
 
     fp32 = "fp32"
     fp16 = "fp16"
 
 
 class Quantization(StrEnum):
-    """What the ONNX exporter's float32 weights can be rounded to."""
+    """Quantized weights that the ONNX exporter can write."""
 
     int8 = "int8"
     uint8 = "uint8"
@@ -31,14 +31,14 @@ class Quantization(StrEnum):
 
 
 class OpenVinoQuantization(StrEnum):
-    """What the OpenVINO exporter's float32 weights can be rounded to."""
+    """Quantized weights that the OpenVINO exporter can write."""
 
     int8 = "int8"
 
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """What every export command takes."""
+    """Options of every export command."""
 
     output: Path | None
     revision: str | None
@@ -50,7 +50,7 @@ class CommonOptions:
 
 
 def _page(path: Path | None) -> Path | None:
-    """Refuse a place for the page before anything is measured."""
+    """Reject an unusable path of the HTML page before anything is measured."""
     from bge_export.parity.show.html import refuse_page
 
     if path is not None:

@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, progress on standard error."""
+"""Printing for all commands: results to standard output, progress to standard error."""
 
 import json
 import math
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 err = Console(stderr=True)
 BLOCKS = "█▀▄"
-"""What a QR code is drawn with."""
+"""Characters that a QR code is drawn with."""
 
 
 def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Path | None = None) -> int:
-    """Print a report with its verdict; return the exit status that the verdict is."""
+    """Print a report with its verdict; return the verdict's exit status."""
     from bge_export.parity.show.render import as_json as to_json
     from bge_export.parity.show.render import render
 
@@ -31,10 +31,12 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
         from bge_export.parity.show.html import write_html
 
         write_html(html, proof.report, proof.verdict, read_policy(thresholds), proof.frontiers)
+
     if as_json:
         print_json(to_json(proof.report, proof.verdict))
     else:
         out().print(render(proof.report, proof.verdict))
+
     if not proof.written:
         note = f"{proof.place} is still the report that stood there: this run measured nothing."
         err.print(note, highlight=False, markup=False, soft_wrap=True)
@@ -42,24 +44,27 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
 
 
 def show_int8(folder: Path) -> None:
-    """Print how the folder's int8 models were made: plainly and why, or which variant was chosen and what it costs."""
+    """Print how the folder's int8 models were quantized: the plain arrangement and why, or the variant and its cost."""
     from bge_export.bundle.manifest import read_manifest
     from bge_export.inspection.render import render_frontier
 
     for model in read_manifest(folder).models:
         options = model.options
+
         if reason := options.get("plain_arrangement"):
             print(f"{model.target}: in the plain arrangement, less exact than the usual one, because {reason}.")
+
         if steps := options.get("frontier"):
             out().print(render_frontier(model.target, steps))
         if choice := options.get("choice"):
             print(_choice(model.target, choice))
+
         for reason in options.get("refused", ()):
             print(f"{model.target}: a faster variant was refused: {reason}")
 
 
 def _choice(target: str, choice: Mapping[str, Any]) -> str:
-    """Return what was chosen, in two lines if it is not the fastest variant."""
+    """Describe the chosen variant, in two lines if it is not the fastest."""
     from bge_export.parity.figures import cosine_figure
 
     probes = (
@@ -68,8 +73,10 @@ def _choice(target: str, choice: Mapping[str, Any]) -> str:
     )
     if not choice["held"]:
         probes = f"no variant reaches what the probes ask for, this one comes nearest: {probes}"
+
     if not choice["precise"]:
         return f"{target}: the fastest variant: {probes}."
+
     return (
         f"{target}: the fastest variant loses too much, so the inputs of {choice['precise']} of {choice['points']} "
         f"matrix products (quantization points) are rounded in two parts: {probes}.\n"
@@ -79,15 +86,15 @@ def _choice(target: str, choice: Mapping[str, Any]) -> str:
 
 
 def out() -> Console:
-    """Return the console of standard output: wide lines, since cells folded to a few letters cannot be read."""
+    """Return the console of standard output, wide enough that table cells are not folded to a few letters."""
     width = max(shutil.get_terminal_size().columns, 140) if sys.stdout.isatty() else 160
     return Console(highlight=False, width=width)
 
 
 def print_json(value: object) -> None:
-    """Print one JSON object, in JSON's own escapes where standard output lacks a character.
+    """Print one JSON value; if standard output cannot encode a character, print it as a JSON escape.
 
-    JSON has no NaN and no infinity: a number that does not exist is null.
+    JSON has no NaN and no infinity: such numbers are printed as null.
     """
     known = _without_lost_numbers(value)
     text = json.dumps(known, indent=2, ensure_ascii=False, allow_nan=False)
@@ -95,7 +102,7 @@ def print_json(value: object) -> None:
 
 
 def _without_lost_numbers(value: object) -> object:
-    """Return what is printed as JSON with None for each number that is not finite."""
+    """Return the value with None for each float that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -107,28 +114,31 @@ def _without_lost_numbers(value: object) -> object:
 
 @contextmanager
 def track(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a stage on standard error: a bar on a terminal, a line otherwise."""
+    """Show the progress of a stage on standard error: a bar on a terminal, else one line."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     if not err.is_terminal:
         err.print(f"{name} …" if total < 2 else f"{name} ({total}) …", highlight=False, markup=False, soft_wrap=True)
+
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(name, total=total)
         yield lambda count: progress.advance(task, count)
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Return the parts of a list with commas."""
+    """Return the parts of a comma-separated list."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def announce(address: str) -> None:
-    """Show an address that people open, on standard error, at once; with a QR code where segno is installed."""
+    """Print an address for the user to open on standard error, with a QR code if segno is installed."""
     err.print(f"Open this address in each browser:\n{address}", highlight=False, markup=False, soft_wrap=True)
+
     try:
         import segno
-    except ImportError:  # the address alone will do
+    except ImportError:  # the address alone is enough
         return
+
     if can_hold(BLOCKS, sys.stderr):
         segno.make(address).terminal(out=sys.stderr, compact=True)

@@ -1,6 +1,6 @@
-"""Standard streams that take whatever is printed: escaped where they cannot hold it, dropped where nobody reads it.
+"""Standard streams that never fail: characters they cannot encode are escaped, output that nobody reads is dropped.
 
-A command's exit status is its verdict, which must not depend on who reads the output, and in which encoding.
+A command's exit status is its verdict, which must not depend on the reader or the encoding of its output.
 """
 
 import codecs
@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import TextIO
 
 ESCAPE = "bge_export.escape"
-"""The name of our error handler for characters that an encoding lacks."""
+"""Name of the codec error handler for characters that an encoding lacks."""
 
 MARKS = {"…": ".", "–": "-", "−": "-", "÷": "/", "×": "x", "“": '"', "”": '"', "’": "'"}
-"""Marks of our own pages, and what stands for each: of the same width, so that tables keep their columns."""
+"""Punctuation in our output -> ASCII replacement of the same width, so that tables keep their columns."""
 
 UNREAD = {errno.EPIPE, errno.EINVAL}
-"""What a system says once the reader has gone: the second is Windows'."""
+"""Error numbers of a stream whose reader is gone; EINVAL on Windows."""
 
 
 class StandardStream(io.TextIOWrapper):
-    """A standard stream whose writing never fails.
+    """A standard stream whose writes never raise OSError.
 
     Attributes:
-        failure: why something that has a reader could not be written (a full disk); None if all was.
+        failure: the first write error, such as a full disk; None if there was none, or if only the reader was gone.
     """
 
     failure: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write a text, or drop it."""
+        """Write a text, or drop it if it cannot be written."""
         try:
             return super().write(text)
         except OSError as error:
@@ -39,14 +39,14 @@ class StandardStream(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
-        """Hand on what was written, or drop it."""
+        """Flush the buffered text, or drop it if it cannot be written."""
         try:
             super().flush()
         except OSError as error:
             self._drop(error)
 
     def _drop(self, error: OSError) -> None:
-        """Let everything from here on, and what is still held back, go nowhere."""
+        """Redirect the stream, including its buffered text, to the null device."""
         if error.errno not in UNREAD and self.failure is None:
             self.failure = error
 
@@ -55,14 +55,14 @@ class StandardStream(io.TextIOWrapper):
 
 
 def open_streams() -> None:
-    """Put streams that never fail in place of Python's standard output and standard error."""
+    """Replace standard output and standard error with streams that never fail."""
     codecs.register_error(ESCAPE, _escape)
     sys.stdout = _open(sys.stdout)
     sys.stderr = _open(sys.stderr)
 
 
 def output_failure() -> OSError | None:
-    """Return why standard output could not be written; None if it was, or if nobody reads it."""
+    """Return the error of writing standard output; None if all was written, or if nobody reads it."""
     sys.stdout.flush()
     return sys.stdout.failure if isinstance(sys.stdout, StandardStream) else None
 
@@ -77,24 +77,26 @@ def can_hold(text: str, stream: TextIO) -> bool:
 
 
 def _open(stream: TextIO | None) -> TextIO:
-    if stream is None:  # it was closed before Python started
+    if stream is None:  # closed before Python started
         return Path(os.devnull).open("w", encoding="utf-8")
-    if not isinstance(stream, io.TextIOWrapper):  # somebody else's, such as an editor's
+    if not isinstance(stream, io.TextIOWrapper):  # replaced by another program, such as an editor
         return stream
 
-    # A handler that the user chose (PYTHONIOENCODING) stays; these two can fail.
+    # Keep an error handler that the user chose (PYTHONIOENCODING), except those that can fail or are the default.
     errors = ESCAPE if stream.errors in ("strict", "surrogateescape", "backslashreplace") else stream.errors
     encoding, line_buffering, write_through = stream.encoding, stream.line_buffering, stream.write_through
     return StandardStream(stream.detach(), encoding, errors, line_buffering=line_buffering, write_through=write_through)
 
 
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return what stands for characters that an encoding lacks: a mark for a mark, an escape for any other."""
+    """Return the replacement of a character that an encoding lacks: its ASCII mark, else a backslash escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
+
     first = error.object[error.start]
     if first in MARKS:
         return MARKS[first], error.start + 1
+
     return codecs.backslashreplace_errors(
         UnicodeEncodeError(error.encoding, error.object, error.start, error.start + 1, error.reason)
     )

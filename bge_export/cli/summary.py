@@ -1,4 +1,4 @@
-"""The last lines of an export: what is proven, what is refused, what each keeps of the checkpoint, and what to do."""
+"""The last lines of an export: proven and refused targets, their size and smallest cosines, and the next step."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +21,7 @@ def summary(exported: "Exported") -> Iterator[str]:
     for folder, word in ((exported.place, "proven"), (exported.refused, "refused")):
         if folder is None or (word == "proven" and folder == exported.refused):
             continue
+
         end = "." if word == "proven" else "; left here to look at."
         yield f"{folder}: {word}: {', '.join(_described(proof.report, folder))}{end}"
 

@@ -1,11 +1,11 @@
-"""What each command of the command line does, as a Python function: stages composed, nothing printed.
+"""The commands of the command line as Python functions: each composes stages and prints nothing.
 
-export_transformersjs  checkpoint -> the same, with weights and card: the folder that Transformers.js loads
+export_transformersjs  checkpoint -> as export_model, with weights and card: the folder that Transformers.js loads
 export_model     checkpoint -> layout + models + manifest, staged -> parity -> gate -> OUT, or OUT.refused
 check_parity     folder x reference x texts x lanes -> report -> verdict
 write_reference  checkpoint x texts -> vectors
 judge_report     report -> verdict
-folder_verdict   folder with a report -> its verdict in a line
+folder_verdict   folder with a report -> its verdict in one line
 merge_reports    reports of several machines -> one report -> verdict
 bisect_artifact  model file x checkpoint x text -> the layer where it drifts
 evaluate_pairs   folder x scored pairs -> task scores

@@ -1,4 +1,4 @@
-"""Looking closer: where an artifact drifts, and what it scores."""
+"""Analysis of an artifact: the layer where it drifts from its checkpoint, and its task scores."""
 
 from pathlib import Path
 
@@ -30,19 +30,21 @@ def bisect_artifact(
         reference: the checkpoint, a Hub id or a folder.
         text: the text on which the artifact drifts.
         revision: the checkpoint's Hub revision.
-        limit: the smallest cosine of a token's state; by default the target's `min_cosine`.
-        thresholds: a file of limits in place of the package's own.
+        limit: the smallest allowed cosine of a token's state; by default the target's `min_cosine`.
+        thresholds: a file of limits to use instead of the package's own.
 
     Raises:
         UsageError: an argument cannot be used.
-        MeasurementError: the artifact's insides cannot be read.
+        MeasurementError: the artifact's intermediate values cannot be read.
     """
     artifact = artifact_at(path)
+
     if limit is None:
         limits = read_policy(thresholds).limits_for(str(artifact.target), "", "")
         if limits is None:
             raise UsageError(f"There are no limits for {artifact.target}. Give one with --limit.")
         limit = limits.min_cosine
+
     checkpoint = open_checkpoint(reference, revision=revision, default_pooling=artifact.spec.pooling)
     return find_drift(artifact, checkpoint, text, limit)
 
@@ -57,7 +59,7 @@ def evaluate_pairs(
     threads: int = 1,
     track: Track = untracked,
 ) -> list[PairScore]:
-    """Score every artifact of a folder that `runtime` reads on a file of scored sentence pairs.
+    """Score every artifact of a folder that `runtime` reads, on a file of scored sentence pairs.
 
     Raises:
         UsageError: an argument cannot be used, or the runtime reads none of the artifacts.
@@ -65,9 +67,11 @@ def evaluate_pairs(
     """
     reader = find_runtime(runtime)
     task = read_pairs(pairs)
+
     artifacts = [item for item in read_bundle(folder)[1] if item.target.format in reader.formats]
     if not artifacts:
         raise UsageError(f"{folder} holds nothing that {runtime} reads ({', '.join(sorted(reader.formats))}).")
+
     with track(f"scoring on {task.name}", 2 * len(task.scores) * len(artifacts)) as advance:
         return [
             score for artifact in artifacts for score in score_pairs(artifact, reader, device, threads, task, advance)

@@ -1,4 +1,4 @@
-"""What an exporter wrote, and what is written in its place where the gate finds it too coarse."""
+"""Export attempts: the models that an exporter wrote, and the finer variant if the gate refuses one for rounding."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Made:
     """One model that an exporter wrote.
 
     Attributes:
-        model: what the exporter says of it.
+        model: the exporter's description of it.
         record: the manifest's record of it.
     """
 
@@ -25,12 +25,12 @@ class Made:
 
 @dataclass(frozen=True)
 class Coarse:
-    """A model that rounding alone refuses.
+    """A model that the gate refuses only for its rounding.
 
     Attributes:
         made: the model.
-        finer: writes its next, more exact form in its place.
-        reason: why it was refused, one line.
+        finer: overwrites it with the next, more accurate variant.
+        reason: the reason of the refusal, in one line.
     """
 
     made: Made
@@ -38,25 +38,28 @@ class Coarse:
     reason: str
 
 
-def make(
-    exporter: Exporter, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track
-) -> list[Made]:  # fmt: skip
-    """Write models below `root`."""
+def make(exporter: Exporter, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track) -> list[Made]:
+    """Export `checkpoint` in each precision below `root`; return the models with their manifest records."""
     tools = {name: version(name) for name in sorted(("bge-export", *exporter.tools))}
+
     return [
         Made(
             model,
             Model(
-                target=f"{exporter.format}-{model.precision}", files=list(model.files), inputs=list(model.inputs),
-                outputs=list(model.outputs), tools=tools, options={**exporter.options, **model.facts},
+                target=f"{exporter.format}-{model.precision}",
+                files=list(model.files),
+                inputs=list(model.inputs),
+                outputs=list(model.outputs),
+                tools=tools,
+                options={**exporter.options, **model.facts},
             ),
         )
         for model in exporter.export(checkpoint, root, precisions, track)
-    ]  # fmt: skip
+    ]
 
 
 def only_too_coarse(made: Sequence[Made], verdict: Verdict) -> Coarse | None:
-    """Return a model that is refused for nothing but its rounding and has a more exact variant, if there is one."""
+    """Return a model that is refused only for its rounding and has a more accurate variant; None if there is none."""
     for one in made:
         own = [failure for failure in verdict.failures if failure.target == one.record.target]
         if own and one.model.finer is not None and all(failure.may_be_rounding for failure in own):
@@ -65,13 +68,14 @@ def only_too_coarse(made: Sequence[Made], verdict: Verdict) -> Coarse | None:
 
 
 def make_finer(made: Sequence[Made], coarse: Coarse, track: Track) -> list[Made]:
-    """Write the more exact variant over the coarse one; return all models with it in the other's place.
+    """Overwrite the coarse model with its more accurate variant; return all models with the variant in its place.
 
-    Its record says why the variants before it were refused.
+    The variant's record lists why the earlier variants were refused.
     """
     with track(f"refused, so a more exact variant follows: {coarse.reason}", 1):
         old = coarse.made.record
         refused = [*old.options.get("refused", ()), coarse.reason]
+
     model = coarse.finer(track)
     finer = Made(model, old.model_copy(update={"options": {**old.options, **model.facts, "refused": refused}}))
     return [finer if one is coarse.made else one for one in made]

@@ -1,4 +1,4 @@
-"""Time, memory and size of artifacts side by side."""
+"""The benchmark command: measures time, memory and size of artifacts side by side."""
 
 import tempfile
 from collections.abc import Sequence
@@ -35,34 +35,38 @@ def bench_files(
     """Measure time, memory and size of artifacts side by side in one run.
 
     Args:
-        paths: folders that bge-export wrote, and .onnx and .xml files of anyone.
-        against: the file that the others are compared with, or a folder whose fp32 artifact is; by default the first
-            file in fp32.
-        lanes: `runtime:device` to measure in, what they do not read of a folder being left out; by default each
-            format's own runtimes on the processor, if installed.
+        paths: folders that bge-export wrote, and .onnx and .xml files from anywhere.
+        against: the file that the others are compared with, or a folder, whose fp32 artifact is used; by default the
+            first file in fp32.
+        lanes: `runtime:device` to measure on; a folder's artifacts that none of them reads are left out. By default
+            each format's own runtimes on the CPU, if installed.
         shapes: shapes of batches such as `8x64`; by default `SHAPES`.
         threads: numbers of threads.
-        seconds: how long to time, warming up and memory not counted; five rounds are made in any case.
-        seed: of token ids and order.
-        within: whether each lane is compared with the base in its own place, instead of the first place's.
-        report_path: where to write the report.
+        seconds: how long to time, without warm-up and memory; at least five rounds are made.
+        seed: seed of token ids and order.
+        within: whether each lane is compared with the base on the same runtime and device, instead of the first one.
+        report_path: the path of the report to write.
         track: shows progress.
 
     Raises:
         UsageError: an argument cannot be used.
-        MeasurementError: a file cannot be opened or run, or the report not be written.
+        MeasurementError: a file cannot be opened or run, or the report cannot be written.
     """
     if report_path is not None and not report_path.parent.is_dir():
         raise UsageError(f"{report_path} cannot be written: there is no such folder. Make it, or choose another place.")
+
     wanted = tuple(Shape.parse(written) for written in dict.fromkeys(shapes)) or SHAPES
     named = [named_place(name) for name in dict.fromkeys(lanes)]
     files, base = gather(paths, against, named)
     places = named or default_places([file.artifact for file in files], all_devices=False)
+
+    # Clients load bare files only from folders, which exist until the last measurement.
     with tempfile.TemporaryDirectory(prefix="bge_export-") as folder:
         moved = staged(files, places, Path(folder))
         base = moved[files.index(base)]
         plan = Plan(moved, base, tuple(places), tuple(dict.fromkeys(threads)), wanted, seed, within)
         report = _measured(plan, seconds, track)
+
     if report_path is not None:
         write_bench(report, report_path)
     return report
@@ -71,8 +75,10 @@ def bench_files(
 def _measured(plan: Plan, seconds: float, track: Track) -> BenchReport:
     plan.refuse_impossible()
     environment = environment_of(plan)
+
     with track("loading each in a process of its own", len(plan.entries)) as advance:
         loads = measure_loads(plan, advance)
+
     with OpenPlan(plan) as opened:
         with track("warming up", len(plan.entries) * len(plan.shapes)) as advance:
             opened.warm_up(advance)

@@ -1,4 +1,4 @@
-"""Parity in whatever browsers open the served page: their lanes join the report that the machine's own made."""
+"""Measures parity in the browsers that open a served page, and joins their lanes to the report of this machine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ CLOSING_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Browsers:
-    """Whom to serve.
+    """Settings of the page that is served to browsers.
 
     Attributes:
         announce: called with the address that a browser must open.
-        wait_for: names of browsers, all of which must come; without names, the first that comes is enough.
+        wait_for: names of browsers that must all open the page; if empty, the first browser is enough.
         host: the address to listen on.
-        versions: which clients to measure in each browser; empty for all.
+        versions: client versions to measure in each browser; empty for all.
     """
 
     announce: Callable[[str], None]
@@ -35,12 +35,12 @@ class Browsers:
 def with_browsers(
     report: ParityReport, artifacts: Sequence[Artifact], browsers: Browsers, measure: Measure
 ) -> ParityReport:
-    """Return the report with the lanes of each browser that came.
+    """Return the report with the lanes of each browser that opened the page.
 
     Raises:
-        ClientError: a browser did not come in time.
+        ClientError: a browser did not open the page in time.
         DeviceUnavailable: the clients are not installed.
-        MeasurementError: the address cannot be listened on.
+        MeasurementError: the server cannot listen on the address.
     """
     server = serve(artifacts, browsers.host)
     try:
@@ -48,21 +48,25 @@ def with_browsers(
         for visitor in visitors(server, browsers.wait_for):
             runtime = ServedBrowser(server, visitor)
             shown: list[Lane] = []
+
             for device in runtime.devices():
                 if browsers.versions and device.partition("@")[2] not in browsers.versions:
                     continue
+
                 found = measure(artifacts, [Place(runtime, device, requested=device.startswith("web:"))])
                 shown += found.lanes
                 report = _joined(report, found)
                 _show(PageLink(server, visitor.page), shown)
+
             _end(PageLink(server, visitor.page))
     finally:
         server.close()
+
     return report
 
 
 def _joined(report: ParityReport, found: ParityReport) -> ParityReport:
-    """Return one report of two that one run measured."""
+    """Join two reports of the same run."""
     return report.model_copy(
         update={
             "lanes": (*report.lanes, *found.lanes),
@@ -72,21 +76,22 @@ def _joined(report: ParityReport, found: ParityReport) -> ParityReport:
 
 
 def _show(link: PageLink, lanes: Sequence[Lane]) -> None:
-    """Show the page its own table: figures, no verdict."""
+    """Show the browser's figures on its page, without a verdict."""
     rows = [["file", "place", "texts", "smallest cosine"]]
     for lane in lanes:
         cosines = [row.cosine for row in lane.rows]
         known = [value for value in cosines if value is not None]
         figure = cosine_figure(min(known) if known and len(known) == len(cosines) else None)
         rows.append([lane.model, lane.device, str(len(lane.rows)), lane.unavailable or lane.failed or figure])
+
     try:
         link.ask("show", CLOSING_SECONDS, rows=rows)
-    except ClientError:  # the page is gone, which the next lane says
+    except ClientError:  # the page is closed; the next lane reports it
         return
 
 
 def _end(link: PageLink) -> None:
-    """Tell the page that it can be closed."""
+    """Tell the user on the page that it can be closed."""
     try:
         link.ask("end", CLOSING_SECONDS)
     except ClientError:

@@ -1,4 +1,4 @@
-"""Measuring and judging: parity, its reference vectors, the gate alone, and reports of several machines."""
+"""The checking commands: measure parity, write reference vectors, judge a report again, and merge reports."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -55,15 +55,15 @@ def check_parity(
         folder: a folder that bge-export wrote.
         reference: a checkpoint (Hub id or folder), or a `.npz` file that `write_reference` wrote.
         revision: the reference's Hub revision.
-        texts: a file of texts in place of the package's own.
+        texts: a file of texts to use instead of the package's own.
         column: the column of a `.tsv` or `.csv` file that holds them.
-        lanes: `runtime:device`, each of which must run; by default all that this machine can run, and of the rest the
-            report says why not.
-        require: further `runtime:device` or `target@runtime:device` without which the verdict is no.
-        thresholds: a file of limits in place of the package's own.
-        report_path: where to write the report, in place of nothing or of another report; by default `parity.json` in
-            the folder, which a report without any measurement does not replace. `texts` need another place.
-        browsers: whom to serve a page to, each of which is measured too; `lanes` then has no default.
+        lanes: `runtime:device`, each of which must run; by default all that this machine can run, and the report says
+            why the others cannot.
+        require: further `runtime:device` or `target@runtime:device` that must be measured, else the gate refuses.
+        thresholds: a file of limits to use instead of the package's own.
+        report_path: the path of the report: a new file or an existing report. By default `parity.json` in the folder,
+            which a report without any measurement does not replace. Required with `texts`.
+        browsers: settings for serving a page; each browser that opens it is measured too, and `lanes` has no default.
         threads: threads for the oracle and the runtimes.
         track: shows progress.
 
@@ -78,27 +78,33 @@ def check_parity(
         )
     if report_path is not None:
         refuse_place(report_path, "report", OWN_REPORT)
+
     refuse_unknown_runtimes(require)
     policy = read_policy(thresholds)
     corpus = read_texts(texts, column)
     manifest, artifacts = read_bundle(folder)
     frontiers = read_frontiers(manifest)
+
     places = [named_place(lane) for lane in lanes]
     if not places and browsers is None:
         places = default_places(artifacts, all_devices=True)
+
     vectors = reference_vectors(reference, revision, manifest, corpus, threads, track)
     eager = (
         _eager(reference, revision, manifest) if any("checkpoint" in place.runtime.formats for place in places) else ()
     )
+
     measure = partial(measure_places, folder, corpus=corpus, reference=vectors, threads=threads, track=track)
     report = measure((*artifacts, *eager), places)
     if browsers is not None:
         report = with_browsers(report, artifacts, browsers, measure)
+
     verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
     place = report_path or folder / REPORT
     written = report_path is not None or any(lane.measured for lane in report.lanes) or not place.exists()
     if written:
         write_report(report, place)
+
     return Proof(report, verdict, place, frontiers, written)
 
 
@@ -114,7 +120,7 @@ def write_reference(
     threads: int = 1,
     track: Track = untracked,
 ) -> ReferenceVectors:
-    """Write the oracle's vectors to a new `.npz` file, which stands in for the checkpoint on other machines.
+    """Write the oracle's vectors to a new `.npz` file, which replaces the checkpoint as reference on other machines.
 
     Raises:
         UsageError: an argument cannot be used, or the file exists already.
@@ -123,6 +129,7 @@ def write_reference(
     if out.suffix != ".npz":
         raise UsageError(f"{out}: reference vectors are written as .npz. Name the file with that suffix.")
     refuse_place(out, "vectors.npz")
+
     corpus = read_texts(texts, column)
     vectors = run_oracle(open_checkpoint(model, revision=revision, pooling=pooling), corpus, threads, track)
     vectors.write(out)
@@ -138,15 +145,15 @@ def judge_report(
     thresholds: Path | None = None,
     bundle: Path | None = None,
 ) -> Proof:
-    """Judge a report from its facts alone, on any machine.
+    """Judge a report from its recorded facts, on any machine.
 
     Args:
         report_path: a `parity.json`.
-        texts: the file of texts it must be about, if not the package's own.
+        texts: the file of texts that the report must be about, if not the package's own.
         column: the column of a `.tsv` or `.csv` file that holds them.
-        require: `runtime:device` or `target@runtime:device` without which the verdict is no.
-        thresholds: a file of limits in place of the package's own.
-        bundle: the folder whose bytes it must be about; by default the one the report lies in, if it is one.
+        require: `runtime:device` or `target@runtime:device` that must be measured, else the gate refuses.
+        thresholds: a file of limits to use instead of the package's own.
+        bundle: the bundle that the report must be about, byte for byte; by default the report's folder, if it is one.
 
     Raises:
         UsageError: an argument cannot be used.
@@ -154,24 +161,29 @@ def judge_report(
     """
     refuse_unknown_runtimes(require)
     report = read_report(report_path)
+
     if bundle is None and (report_path.parent / MANIFEST).is_file():
         bundle = report_path.parent
+
     policy, corpus = read_policy(thresholds), read_texts(texts, column)
     if bundle is None:
         return Proof(report, judge(report, policy, corpus, require=require), report_path)
+
     verdict = _judge_with_folder(report, policy, corpus, require, bundle)
     return Proof(report, verdict, report_path, read_frontiers(read_manifest(bundle)))
 
 
 def folder_verdict(folder: Path) -> str:
-    """Return in a line what the gate says of a folder's own report, with the package's limits and texts."""
+    """Return in one line the gate's verdict on a folder's report, with the package's own limits and texts."""
     place = folder / REPORT
     if not place.is_file():
         return "none: the folder holds no report"
+
     try:
         found = judge_report(place).verdict
     except BgeExportError as error:
         return f"none: {error}"
+
     if found.passed:
         return "passed"
     return f"REFUSED for {len(found.failures)} reason{'s' * (len(found.failures) != 1)}; see: bge-export gate {place}"
@@ -193,41 +205,45 @@ def merge_reports(
     require: Sequence[str] = (),
     thresholds: Path | None = None,
 ) -> Proof:
-    """Join the reports of several machines into one file and judge the whole.
+    """Join the reports of several machines into one file and judge the result.
 
-    A report that lies in a folder of artifacts must be about that folder, as `judge_report` demands it.
+    A report inside a bundle must be about that bundle, as in `judge_report`.
 
     Args:
         paths: two reports or more.
-        out: the file to write, in place of nothing or of another report.
-        texts: the file of texts they must be about, if not the package's own.
+        out: the file to write: a new file or an existing report.
+        texts: the file of texts that the reports must be about, if not the package's own.
         column: the column of a `.tsv` or `.csv` file that holds them.
-        require: `runtime:device` or `target@runtime:device` without which the verdict is no.
-        thresholds: a file of limits in place of the package's own.
+        require: `runtime:device` or `target@runtime:device` that must be measured, else the gate refuses.
+        thresholds: a file of limits to use instead of the package's own.
 
     Raises:
         UsageError: an argument cannot be used.
-        ReportError: a report cannot be read, was edited, or is about something else than the others.
-        ArtifactError: a report's folder is not what its manifest says.
+        ReportError: a report cannot be read, was edited, or does not match the others.
+        ArtifactError: a report's folder differs from its manifest.
     """
     refuse_place(out, "report", OWN_REPORT)
     refuse_unknown_runtimes(require)
     policy, corpus = read_policy(thresholds), read_texts(texts, column)
+
     report = merge([read_report(path) for path in paths], [str(path) for path in paths])
+
     folders = dict.fromkeys(path.parent for path in paths if (path.parent / MANIFEST).is_file())
     verdicts = [
         judge(report, policy, corpus, require=require),
         *(_judge_with_folder(report, policy, corpus, require, folder) for folder in folders),
     ]
+
     write_report(report, out)
     verdict = Verdict(tuple(dict.fromkeys(bad for one in verdicts for bad in one.failures)))
-    # The same artifacts, byte for byte, whose folders may differ in what they record besides.
+
+    # The folders hold the same artifacts, byte for byte, but their manifests may record different searches.
     known = {one.target: one for folder in folders for one in read_frontiers(read_manifest(folder))}
     return Proof(report, verdict, out, tuple(known.values()))
 
 
 def _eager(reference: str, revision: str | None, manifest: Manifest) -> tuple[Artifact, ...]:
-    """Return the checkpoint as artifacts of its own, for torch on other devices and in other precisions."""
+    """Return the checkpoint itself as artifacts, for torch on other devices and in other precisions."""
     if reference.endswith(".npz"):
         raise UsageError("--runtime torch runs the checkpoint itself. Give it as --reference, not its vectors.")
     return as_artifacts(open_reference(reference, revision, manifest))

@@ -1,4 +1,4 @@
-"""The export commands: a folder that appears only with what is proven."""
+"""The export command: writes a bundle, proves its parity, and publishes only the targets that pass the gate."""
 
 import os
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ DEFAULT_MODEL = "BAAI/bge-small-en"
 
 @dataclass(frozen=True)
 class Exported:
-    """Where an export was left.
+    """The result of an export.
 
     Attributes:
-        place: the folder of what is proven; of what is refused where nothing is.
-        proof: the report on all targets and the verdict; None where the check was left out.
-        refused: the folder of refused targets; None where there are none.
-        accepting: a file of limits, in that folder, under which targets pass that nothing but their rounding refuses;
-            None where there are none.
+        place: the folder of proven targets, or of refused targets if none is proven.
+        proof: the report on all targets and the verdict; None if the check was left out.
+        refused: the folder of refused targets; None if there are none.
+        accepting: a file of limits in that folder, under which targets pass that were refused only for their rounding;
+            None if there are no such targets.
     """
 
     place: Path
@@ -45,18 +45,18 @@ class Exported:
 
 
 class Addition(Protocol):
-    """What a kind of folder has besides models and layout."""
+    """Additional content of one kind of folder, besides models and layout."""
 
     def places(self) -> Sequence[Place]:
-        """Return where its models are measured besides their formats' own runtimes."""
+        """Return the lanes on which the models are measured in addition to their formats' own runtimes."""
 
     def write_weights(self, checkpoint: Checkpoint, root: Path) -> Sequence[str]:
-        """Put the checkpoint's own weights into the folder, if they belong there; return all that are there."""
+        """Copy the checkpoint's weights into the folder, if they belong there; return the names of all weight files."""
 
     def write_card(
         self, checkpoint: Checkpoint, root: Path, artifacts: Sequence[Artifact], report: ParityReport | None
     ) -> None:
-        """Write what people read of a folder that passed; the report is None where nothing was measured."""
+        """Write the card of a folder that passed; the report is None if nothing was measured."""
 
 
 @in_turn
@@ -76,25 +76,25 @@ def export_model(
     threads: int = 1,
     track: Track = untracked,
 ) -> Exported:
-    """Export a checkpoint and prove what was written; nothing stands at `out` unless it is proven.
+    """Export a checkpoint and prove the result; only proven targets are published at `out`.
 
-    A model that is refused for its rounding alone is made again in its most exact variant, where its exporter has one;
-    the manifest says so. Refused targets are left in `OUT.refused` and take no proven one with them.
+    A model that is refused only for its rounding is exported again in its next more accurate variant, if the exporter
+    has one; the manifest records it. Refused targets are left in `OUT.refused`; proven targets are published anyway.
 
     Args:
         exporter: a format with its options, such as `find_exporter("onnx")`.
         model: a Hub id or a local folder.
-        out: the folder to write; by default the model's own name, here. One that bge-export wrote from the same
-            checkpoint is extended.
+        out: the folder to write; by default the model's name, in the current folder. A folder that bge-export wrote
+            from the same checkpoint is extended.
         revision: the Hub revision.
-        pooling: the pooling, for a checkpoint that declares none.
-        precisions: which of the exporter's precisions to write.
-        along: which of them to write too, unless the folder at `out` holds them already.
-        addition: what the folder has besides models and layout.
-        overwrite: whether what bge-export wrote there before may be replaced: the same targets, or the whole folder
-            where it was made of another checkpoint.
-        check: whether parity and gate follow. Without, the manifest says that they were left out.
-        thresholds: a file of limits in place of the package's own.
+        pooling: the pooling, if the checkpoint declares none.
+        precisions: the exporter's precisions to write.
+        along: precisions to write too, unless the folder at `out` already holds them.
+        addition: additional content besides models and layout.
+        overwrite: whether earlier output of bge-export may be replaced: the same targets, or the whole folder if it was
+            made from another checkpoint.
+        check: whether parity and gate follow. If False, the manifest records that they were left out.
+        thresholds: a file of limits to use instead of the package's own.
         threads: threads for the export, the oracle and the runtimes.
         track: shows progress.
 
@@ -104,6 +104,7 @@ def export_model(
     """
     if unknown := [precision for precision in (*along, *precisions) if precision not in exporter.precisions]:
         raise UsageError(f"{exporter.format} has no precision {unknown[0]!r}: {', '.join(exporter.precisions)}")
+
     policy = read_policy(thresholds)
     checkpoint = open_checkpoint(model, revision=revision, pooling=pooling)
     out = Path(os.path.normpath(out or checkpoint.source.rpartition("/")[2]))
@@ -113,6 +114,7 @@ def export_model(
         kept = kept_from(out, checkpoint, targets, overwrite=overwrite)
         held = {*targets, *(model.target for model in kept.models)}
         precisions = [*(extra for extra in along if f"{exporter.format}-{extra}" not in held), *precisions]
+
         kept.carry_models(staging)
         write_layout(checkpoint, staging)
         limit_threads(threads)
@@ -122,6 +124,7 @@ def export_model(
         places = addition.places() if addition else ()
         export = StagedExport(staging, checkpoint, kept, weights, places, policy)
         artifacts = export.record(made, checked=check)
+
         if not check:
             if addition:
                 addition.write_card(checkpoint, staging, artifacts, None)
@@ -131,10 +134,13 @@ def export_model(
         corpus = builtin_corpus()
         reference = run_oracle(checkpoint, corpus, threads, track)
         measured = prove(export, artifacts, corpus, reference, threads, track)
+
+        # A model may have several finer variants: each pass replaces one model and measures it again.
         while coarse := only_too_coarse(made, measured.verdict):
             made = make_finer(made, coarse, track)
             artifacts = export.record(made, checked=check)
             measured = prove(export, artifacts, corpus, reference, threads, track, measured)
+
         return _published(export, out, made, measured, corpus, addition)
 
 
@@ -146,8 +152,9 @@ def _published(
     corpus: Corpus,
     addition: Addition | None,
 ) -> Exported:
-    """Publish what is proven as `out`, and what is refused beside it as `OUT.refused`."""
+    """Publish the proven targets as `out`, and the refused targets beside it as `OUT.refused`."""
     proven = measured if measured.verdict.passed else proven_alone(export, measured, made, corpus)
+
     if proven is None:
         write_report(measured.report, export.root / REPORT)
         limits = _write_accepting(export, measured, export.root)
@@ -161,6 +168,8 @@ def _published(
         aside, refused = refused_staging(out), refused_place(out)
         move_refused(export, aside, measured, proven, made)
         limits = _write_accepting(export, measured, aside)
+
+        # The proven folder loses these models, so its manifest is written again.
         stay = {str(item.target) for item in proven.artifacts}
         export.record([one for one in made if one.record.target in stay], checked=True)
 
@@ -175,10 +184,11 @@ def _published(
 
 
 def _write_accepting(export: StagedExport, measured: Measured, folder: Path) -> str | None:
-    """Write limits under which refused targets would pass, if rounding alone refuses some; return the file's name."""
+    """Write the limits under which targets refused only for rounding would pass; return the file name, None if none."""
     targets = rounding_alone(measured.verdict)
     if not targets:
         return None
+
     loosened = accepting(export.policy, measured.report, targets)
     heading = f"The limits that were given, lowered for {', '.join(targets)} to what was measured of them."
     (folder / LIMITS).write_text(as_toml(loosened, heading), "utf-8")

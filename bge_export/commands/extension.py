@@ -1,7 +1,7 @@
-"""Adding a format or a precision to a folder that holds others of the same checkpoint.
+"""Extends a bundle with a format or precision: which models, weights and measurements an export keeps from before.
 
-The folder is made again beside its place: models that stay are copied, so that a refused folder shares no file with the
-one that it did not replace, and keeps its measurements where the bytes that decide its embeddings are still the same.
+The whole folder is staged again. Kept models are copied, so that a refused folder shares no file with the folder it
+failed to replace. Measurements are kept if the bytes that decide the embeddings are unchanged.
 """
 
 import shutil
@@ -19,13 +19,13 @@ from bge_export.texts.corpus import Corpus
 
 @dataclass(frozen=True)
 class Kept:
-    """What an earlier export left that the new one keeps.
+    """Content of an earlier export that the new one keeps.
 
     Attributes:
-        root: the folder.
-        models, weights: what is kept.
-        report: on the folder as it was.
-        replaced: targets that it has and that are exported anew.
+        root: the folder of the earlier export.
+        models, weights: the models and weight files to keep.
+        report: the report on the earlier folder.
+        replaced: targets of the earlier folder that are exported again.
     """
 
     root: Path
@@ -35,23 +35,24 @@ class Kept:
     replaced: frozenset[str] = frozenset()
 
     def carry_models(self, staging: Path) -> None:
-        """Copy the kept models, and the checkpoint's weights, into the new folder."""
+        """Copy the kept models and the checkpoint's weights into the new folder."""
         for name in (*self.weights, *(name for model in self.models for name in model.files)):
             place = staging / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.root / name, place)
 
     def lanes(self, artifacts: Iterable[Artifact], corpus: Corpus, checkpoint: Checkpoint) -> tuple[Lane, ...]:
-        """Return the earlier measurements that still speak of the artifacts at hand and of these texts.
+        """Return the earlier measurements that are still valid for these artifacts and texts.
 
-        What could not be measured, and that somebody once asked for it, concerned that run: it proves nothing of the
-        artifact, and must not refuse the folder whenever it is extended.
+        Lanes that could not be measured, and whether a user requested a lane, concern only the earlier run: they prove
+        nothing about the artifact, and must not refuse the folder whenever it is extended.
         """
         report = self.report
         if report is None or report.digest != report.computed_digest:
             return ()
         if (report.checkpoint.digest, report.texts.digest) != (checkpoint.digest, corpus.digest):
             return ()
+
         digests = {(str(item.target), item.model): item.digest for item in artifacts}
         return tuple(
             lane.model_copy(update={"requested": False})
@@ -63,24 +64,28 @@ class Kept:
 
 
 def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, overwrite: bool) -> Kept:
-    """Return what stays of the folder at `out` when `targets` are exported into it.
+    """Return the content of the folder at `out` to keep when `targets` are exported into it.
 
     Raises:
-        OutputError: the folder has one of the targets already, or is of another checkpoint, and may not be overwritten.
+        OutputError: the folder already has one of the targets or comes from another checkpoint, and `overwrite` is
+            False.
     """
     if not (out / MANIFEST).is_file():
         return Kept(out)
+
     try:
         manifest, _ = read_bundle(out)
     except ArtifactError as error:
         if overwrite:
             return Kept(out)
         raise OutputError(f"{error} Replace all that bge-export wrote there with --overwrite.") from error
+
     same = manifest.source.digest == checkpoint.digest and manifest.spec == Spec.of(checkpoint.spec)
     present = sorted({model.target for model in manifest.models} & set(targets))
     if not overwrite and (present or not same):
         has = f"has {present[0]} already" if same else f"was made of another checkpoint ({manifest.source.id})"
         raise OutputError(f"{out} {has}. Replace it with --overwrite, or choose another folder with --output.")
+
     if not same:
         return Kept(out)
     models = tuple(model for model in manifest.models if model.target not in targets)

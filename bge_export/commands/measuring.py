@@ -1,4 +1,4 @@
-"""What several commands share: progress, inputs, the oracle, and measuring."""
+"""Steps that several commands share: reading limits and texts, choosing lanes, running the oracle, and measuring."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from bge_export.texts.corpus import Corpus, builtin_corpus, load_corpus
 from bge_export.texts.fixtures import fixtures_folder
 
 OWN_RUNTIMES = ("onnxruntime", "openvino", "torchscript")
-"""What an export is proven in, where it is installed: `parity` measures the rest."""
+"""Runtimes that an export is proven in, if installed; `parity` measures the others."""
 
 ASKED_FOR = frozenset({"transformersjs"})
-"""What is measured only where `--runtime` names it: each version in each place takes a minute or more, and there are
-eighteen of them."""
+"""Runtimes that are measured only if `--runtime` names them: each of the eighteen combinations of version and host
+takes a minute or more."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Proof:
     """A report and the verdict on it.
 
     Attributes:
-        report, verdict: both.
-        place: the file that the report was written to.
-        frontiers: the searches that its folders record.
-        written: whether it was; a report without any measurement replaces no other.
+        report, verdict: the report and its verdict.
+        place: the path of the report.
+        frontiers: the int8 searches that the manifests of its folders record.
+        written: whether the report was written; a report without any measurement does not replace another one.
     """
 
     report: ParityReport
@@ -59,10 +59,10 @@ def read_texts(path: Path | None, column: str | None) -> Corpus:
 
 
 def named_place(name: str) -> Place:
-    """Return the place that a user named, such as `onnxruntime:cpu`.
+    """Return the lane that a user named, such as `onnxruntime:cpu`.
 
     Raises:
-        UsageError: it is no runtime and device, or there is no such runtime.
+        UsageError: the name is not `runtime:device`, or the runtime is unknown.
     """
     runtime, colon, device = name.partition(":")
     if not colon or not device:
@@ -71,10 +71,10 @@ def named_place(name: str) -> Place:
 
 
 def refuse_unknown_runtimes(require: Sequence[str]) -> None:
-    """Refuse requirements of runtimes that there are not: a misspelt one would read as one that was not measured.
+    """Reject `--require` entries that name an unknown runtime: a misspelt name would look like a missing measurement.
 
     Raises:
-        UsageError: there is no such runtime, or an entry is no requirement.
+        UsageError: a runtime is unknown, or an entry is not a valid requirement.
     """
     for text in require:
         if (name := Requirement.parse(text).runtime) not in runtime_names():
@@ -82,19 +82,20 @@ def refuse_unknown_runtimes(require: Sequence[str]) -> None:
 
 
 def default_places(artifacts: Sequence[Artifact], *, all_devices: bool) -> list[Place]:
-    """Return where artifacts are measured when nobody says where: all that this machine has.
+    """Return the lanes on which artifacts are measured by default.
 
     Args:
-        artifacts: what is to be measured; runtimes that read none of it are left out.
-        all_devices: whether devices that cannot be used are named too, so that the report says why not, and devices
-            other than the processor are used. Without, each format's own runtime on the processor: what an export
-            proves before it publishes.
+        artifacts: the artifacts to measure; runtimes that read none of them are left out.
+        all_devices: True for all devices of all runtimes, including unusable ones, so that the report says why they are
+            unusable. False for each format's own runtime on the CPU: the lanes that prove an export.
     """
     formats = {artifact.target.format for artifact in artifacts}
     names = [name for name in runtime_names() if name not in ASKED_FOR]
     runtimes = [runtime for runtime in map(find_runtime, names) if runtime.formats & formats]
+
     if not all_devices:
         runtimes = [runtime for runtime in runtimes if runtime.name in OWN_RUNTIMES]
+
     return [
         Place(runtime, device, requested=False)
         for runtime in runtimes
@@ -104,7 +105,7 @@ def default_places(artifacts: Sequence[Artifact], *, all_devices: bool) -> list[
 
 
 def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int, track: Track) -> ReferenceVectors:
-    """Run the checkpoint itself over the texts."""
+    """Return the vectors that the checkpoint itself gives for the texts."""
     with track(f"reference: {checkpoint.source}", len(corpus.texts)) as advance:
         return embed_texts(checkpoint, corpus, threads=threads, advance=advance)
 
@@ -112,15 +113,16 @@ def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int, track: Trac
 def reference_vectors(
     reference: str, revision: str | None, manifest: Manifest, corpus: Corpus, threads: int, track: Track
 ) -> ReferenceVectors:
-    """Return the vectors of the checkpoint that a folder was made of, or those of a `.npz` file.
+    """Return the vectors of the checkpoint that a folder was exported from, or those of a `.npz` file.
 
     Raises:
-        UsageError: the reference is another checkpoint than the folder's, or cannot be used.
-        MeasurementError: the file is of other texts.
+        UsageError: the reference is not the folder's checkpoint, or cannot be used.
+        MeasurementError: the file holds vectors of other texts.
     """
     if not reference.endswith(".npz"):
         checkpoint = open_reference(reference, revision, manifest)
         return run_oracle(checkpoint, corpus, threads, track)
+
     vectors = ReferenceVectors.read(Path(reference))
     _refuse_other_checkpoint(reference, vectors.checkpoint_digest, manifest)
     if vectors.texts_digest != corpus.digest:
@@ -132,10 +134,10 @@ def reference_vectors(
 
 
 def open_reference(reference: str, revision: str | None, manifest: Manifest) -> Checkpoint:
-    """Return the checkpoint that a folder was made of, with the folder's pooling where it declares none.
+    """Return the checkpoint that a folder was exported from, with the folder's pooling if it declares none.
 
     Raises:
-        UsageError: it is another checkpoint, or cannot be used.
+        UsageError: the reference is not the folder's checkpoint, or cannot be used.
         MeasurementError: the Hub failed.
     """
     checkpoint = open_checkpoint(reference, revision=revision, default_pooling=manifest.spec.pooling)
@@ -144,7 +146,7 @@ def open_reference(reference: str, revision: str | None, manifest: Manifest) -> 
 
 
 def _refuse_other_checkpoint(reference: str, digest: str, manifest: Manifest) -> None:
-    """Raise UsageError before anything is measured: texts that do not tell two checkpoints apart would pass."""
+    """Raise UsageError before measuring: if the texts cannot distinguish two checkpoints, the wrong one would pass."""
     source = manifest.source
     if digest != source.digest:
         raise UsageError(
@@ -162,12 +164,20 @@ def measure_places(
     threads: int,
     track: Track,
 ) -> ParityReport:
-    """Measure every artifact of `folder` at every place, the weights and the tokenizer; return the facts."""
-    release()
+    """Measure every artifact of `folder` on every lane, and its weights and tokenizer; return the report."""
+    release()  # memory of earlier stages, so that it does not add to the peak
+
     others = other_token_ids(folder, corpus, reference.token_ids)
     pairs = sum(place.reads(item) for item in artifacts for place in places)
+
     with track("measuring", measurement_steps(corpus) * pairs) as advance:
         return compare(
-            artifacts, places, corpus, reference, threads=threads, other_token_ids=others,
-            pairs=known_facts(artifacts), advance=advance,
-        )  # fmt: skip
+            artifacts,
+            places,
+            corpus,
+            reference,
+            threads=threads,
+            other_token_ids=others,
+            pairs=known_facts(artifacts),
+            advance=advance,
+        )

@@ -1,4 +1,4 @@
-"""Measuring what an export staged, judging it, and telling proven targets from refused ones."""
+"""Proves a staged export: measures and judges it, and separates the proven targets from the refused ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,14 +22,14 @@ from bge_export.texts.corpus import Corpus
 
 @dataclass(frozen=True)
 class StagedExport:
-    """A folder that an export writes, with all that it takes to prove it.
+    """A folder that an export writes, with everything needed to prove it.
 
     Attributes:
         root: the staged folder.
-        checkpoint: what it is made of.
-        kept: what an earlier export left in it.
-        weights: the checkpoint's own weights in it.
-        places: where its models are measured besides their formats' own runtimes.
+        checkpoint: the checkpoint that it is exported from.
+        kept: content that it keeps from an earlier export.
+        weights: the files of the checkpoint's own weights in it.
+        places: lanes on which its models are measured in addition to their formats' own runtimes.
         policy: the limits.
     """
 
@@ -41,25 +41,25 @@ class StagedExport:
     policy: ThresholdPolicy
 
     def record(self, made: Sequence[Made], *, checked: bool) -> Sequence[Artifact]:
-        """Write the manifest of the folder and return its artifacts."""
+        """Write the manifest of the folder; return its artifacts."""
         models = [*self.kept.models, *(one.record for one in made)]
         write_manifest(self.root, self.checkpoint, models, checked=checked, weights=self.weights)
         return read_bundle(self.root)[1]
 
     def judged(self, report: ParityReport, corpus: Corpus, artifacts: Sequence[Artifact]) -> Verdict:
-        """Judge a report on some of its artifacts."""
+        """Judge a report on some of the folder's artifacts."""
         return judge(report, self.policy, corpus, artifacts=artifacts, checkpoint=self.checkpoint.digest)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a staged folder.
+    """Measurements of a staged folder and their verdict.
 
     Attributes:
-        artifacts: all of its artifacts.
-        own: the report of what this export measured itself.
-        report: that, joined with what an earlier export measured of the artifacts that were kept.
-        verdict: on `report`.
+        artifacts: all artifacts of the folder.
+        own: the report on the lanes that this export measured.
+        report: `own`, joined with the earlier export's lanes for the kept artifacts.
+        verdict: the verdict on `report`.
     """
 
     artifacts: Sequence[Artifact]
@@ -77,16 +77,16 @@ def prove(
     track: Track,
     before: Measured | None = None,
 ) -> Measured:
-    """Measure what nobody measured yet of a staged folder, join it with what is known, and judge the whole.
+    """Measure the artifacts of a staged folder that are not measured yet, join the known lanes, and judge the result.
 
     Args:
         staged: the folder.
-        artifacts: all of its artifacts.
+        artifacts: all artifacts of the folder.
         corpus: the texts.
-        reference: the checkpoint's vectors of them.
+        reference: the checkpoint's vectors of the texts.
         threads: threads of the runtimes.
         track: shows progress.
-        before: what this export measured before it wrote a model anew; lanes of unchanged files are taken from it.
+        before: this export's measurements before it replaced a model; lanes of unchanged files are taken from it.
     """
     digests = {(str(item.target), item.model): item.digest for item in artifacts}
     done = () if before is None else before.own.lanes
@@ -95,24 +95,28 @@ def prove(
 
     known = {(lane.target, lane.model) for lane in unchanged}
     new = [item for item in artifacts if (str(item.target), item.model) not in known and not _is_proven(item, earlier)]
+
     places = [*default_places(new, all_devices=False), *staged.places]
     fresh = measure_places(staged.root, new, places, corpus, reference, threads, track)
     targets = {"targets": tuple(sorted({str(item.target) for item in artifacts}))}
     own = fresh.model_copy(update={"lanes": (*unchanged, *fresh.lanes), **targets}).sealed()
 
+    # A lane that was measured again replaces the earlier one.
     again = {(lane.target, lane.model, lane.runtime, lane.device) for lane in own.lanes}
     earlier = tuple(x for x in earlier if (x.target, x.model, x.runtime, x.device) not in again)
+
     report = own
     if staged.kept.report is not None and earlier:
         old = staged.kept.report.model_copy(update={"lanes": earlier, "requested": (), **targets}).sealed()
         report = merge([old, own], ["the earlier report", "the new"])
+
     return Measured(artifacts, own, report, staged.judged(report, corpus, artifacts))
 
 
 def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
-    """Return whether earlier lanes measured every output wherever an export measures it.
+    """Return whether earlier lanes cover every output on every lane where an export measures it.
 
-    One lane is not enough: the others may have been left out, as `parity --runtime` does, or be looser ones.
+    One lane is not enough: other lanes may be missing, as after `parity --runtime`, or have looser limits.
     """
     measured = {(lane.target, lane.model, lane.output, lane.runtime, lane.device) for lane in earlier}
     return all(
@@ -123,16 +127,16 @@ def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
 
 
 def proven_alone(staged: StagedExport, measured: Measured, made: Sequence[Made], corpus: Corpus) -> Measured | None:
-    """Return the folder without its refused targets, if the rest passes and something new is in it.
+    """Return the folder without its refused targets, if the rest passes and includes a new target.
 
-    Each new target is judged beside the kept ones alone: not every refusal names its target. None where the folder
-    itself is refused (another checkpoint's tokens, say), where a kept target is, or where a refused target was to
-    replace one that an earlier export proved: then the folder stays as it was.
+    Each new target is judged together with the kept targets only, because not every refusal names its target. Return
+    None if the folder itself is refused (tokens of another checkpoint, for example), if a kept target is refused, or if
+    a refused target was to replace a proven one: then the folder stays unchanged.
     """
     new = {one.record.target for one in made}
 
     def judged_without(targets: set[str]) -> Measured:
-        """Return what is known of the folder without some targets."""
+        """Return the folder's measurements and verdict without some targets."""
         stay = [item for item in measured.artifacts if str(item.target) not in targets]
         report = _without(measured.report, targets)
         return replace(measured, artifacts=stay, report=report, verdict=staged.judged(report, corpus, stay))
@@ -140,22 +144,24 @@ def proven_alone(staged: StagedExport, measured: Measured, made: Sequence[Made],
     refused = {target for target in new if not judged_without(new - {target}).verdict.passed}
     if refused == new or refused & staged.kept.replaced:
         return None
+
     proven = judged_without(refused)
     return proven if proven.verdict.passed else None
 
 
 def move_refused(staged: StagedExport, place: Path, measured: Measured, proven: Measured, made: Sequence[Made]) -> None:
-    """Move the refused models of a staged folder into an empty folder of their own, with layout and report.
+    """Move the refused models of a staged folder into a separate, empty folder, and write its layout and report.
 
     Args:
-        staged: the folder, whose manifest must be written anew afterwards.
+        staged: the folder; the caller must write its manifest again afterwards.
         place: the empty folder.
-        measured: what is known of all models.
-        proven: what is known of those that stay.
+        measured: the measurements of all models.
+        proven: the measurements of the models that stay.
         made: all models that this export wrote.
     """
     stay = {str(item.target) for item in proven.artifacts}
     refused = [one for one in made if one.record.target not in stay]
+
     for name in [name for one in refused for name in one.record.files]:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (staged.root / name).rename(place / name)

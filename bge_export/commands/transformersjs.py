@@ -1,4 +1,4 @@
-"""The folder that Transformers.js loads: ONNX files under its names, the PyTorch weights beside them, and a card."""
+"""Exports a Transformers.js folder: ONNX files under the names it expects, PyTorch weights, and a model card."""
 
 import shutil
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from bge_export.publish.card import CardFacts, write_card
 from bge_export.runtimes import find_runtime
 
 DEFAULT_DTYPES = ("fp32", "fp16", "int8")
-"""What a folder has unasked, as far as the ONNX exporter writes it; `int8` is the file of `dtype: 'q8'`."""
+"""Default precisions, as far as the ONNX exporter has them; clients load the `int8` file as `dtype: 'q8'`."""
 
 PROVING = ("node@3", "node@4")
-"""Where the folder is proven besides ONNX Runtime and OpenVINO, if the clients are installed: the native builds of both
-current versions. `bge-export parity --runtime` measures the other places."""
+"""Devices where the folder is proven besides ONNX Runtime and OpenVINO, if the clients are installed: native builds of
+both current versions. `bge-export parity --runtime` measures the others."""
 
 
 @dataclass(frozen=True)
 class ClientFolder:
-    """What the folder has besides models and layout.
+    """Additional content of the folder, besides models and layout.
 
     Attributes:
-        weights: whether the PyTorch weights belong to it.
+        weights: whether the folder includes the PyTorch weights.
         repository: the Hub id that the card's examples name.
-        license: the checkpoint's, for the card.
+        license: the checkpoint's licence, for the card.
         policy: the limits by which the folder is judged, for the card.
     """
 
@@ -42,16 +42,17 @@ class ClientFolder:
     policy: ThresholdPolicy
 
     def places(self) -> Sequence[Place]:
-        """Return the clients to measure in; one that is not here is named, and no refusal."""
+        """Return the clients to measure in; the report names a missing client, but the gate does not refuse it."""
         return [Place(find_runtime("transformersjs"), device, requested=False) for device in PROVING]
 
     def write_weights(self, checkpoint: Checkpoint, root: Path) -> Sequence[str]:
-        """Copy the safetensors, unchanged: transformers, sentence-transformers and FlagEmbedding read them."""
+        """Copy the safetensors files unchanged, for transformers, sentence-transformers and FlagEmbedding."""
         if not self.weights:
             return ()
+
         names = [*checkpoint.weights, *([INDEX] if (checkpoint.root / INDEX).is_file() else [])]
         for name in names:
-            if not (root / name).exists():  # kept from an earlier export of the same checkpoint
+            if not (root / name).exists():  # else kept from an earlier export of the same checkpoint
                 shutil.copyfile(checkpoint.root / name, root / name)
         return tuple(names)
 
@@ -84,16 +85,16 @@ def export_transformersjs(
 
     Args:
         model: a Hub id or a local folder.
-        out: the folder to write; by default the model's own name, here.
+        out: the folder to write; by default the model's name, in the current folder.
         dtypes: precisions of the ONNX exporter; by default those of `DEFAULT_DTYPES` that it has.
-        weights: whether the PyTorch weights are part of the folder.
+        weights: whether the folder includes the PyTorch weights.
         repository: the Hub id that the card's examples name.
         license_name: the checkpoint's licence, for the card.
         revision: the Hub revision.
-        pooling: the pooling, for a checkpoint that declares none.
-        overwrite: whether what bge-export wrote there before may be replaced.
+        pooling: the pooling, if the checkpoint declares none.
+        overwrite: whether earlier output of bge-export may be replaced.
         check: whether parity and gate follow.
-        thresholds: a file of limits in place of the package's own.
+        thresholds: a file of limits to use instead of the package's own.
         threads: threads for the export, the oracle and the runtimes.
         track: shows progress.
 
@@ -104,9 +105,21 @@ def export_transformersjs(
     exporter = find_exporter("onnx")
     if unknown := [dtype for dtype in dtypes if dtype not in exporter.precisions]:
         raise UsageError(f"--dtypes: there is no {unknown[0]!r}: {', '.join(exporter.precisions)}")
+
     chosen = tuple(dtypes) or tuple(dtype for dtype in DEFAULT_DTYPES if dtype in exporter.precisions)
     addition = ClientFolder(weights, repository, license_name, read_policy(thresholds))
+
     return export_model(
-        exporter, model, out, revision=revision, pooling=pooling, precisions=chosen, addition=addition,
-        overwrite=overwrite, check=check, thresholds=thresholds, threads=threads, track=track,
-    )  # fmt: skip
+        exporter,
+        model,
+        out,
+        revision=revision,
+        pooling=pooling,
+        precisions=chosen,
+        addition=addition,
+        overwrite=overwrite,
+        check=check,
+        thresholds=thresholds,
+        threads=threads,
+        track=track,
+    )

@@ -1,7 +1,7 @@
-"""Calls from several threads take turns: whatever runs a model has one process to itself while it does.
+"""Serialises commands that are called from several threads, so that only one of them runs a model at a time.
 
-torch's number of threads, its tracer, its random numbers and Python's warnings have one state for all threads. Two
-exports at once could trace each other's state into a graph, and a measurement would run with the threads of another.
+torch's number of threads, its tracer, its random numbers and Python's warnings are global to the process. Two exports
+at the same time could trace each other's state into a graph, and a measurement could run with the wrong thread count.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 TURN = RLock()
-"""Held while a model runs. The thread that holds it may enter again: one command calls another."""
+"""Held while a model runs. It is reentrant, because one command calls another."""
 
 
 def in_turn(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function wait until no other thread is inside one that was so made."""
+    """Decorator: wait until no other thread is inside a decorated function."""
 
     @wraps(function)
     def waiting(*arguments: P.args, **named: P.kwargs) -> R:

@@ -1,1 +1,1 @@
-"""Whether a folder fits a client or a host: seen from its graphs, names, JSON keys and card, measured for hosts."""
+"""Checks whether a folder works in a client or on a host: by graphs, names, JSON keys and card; hosts by measuring."""

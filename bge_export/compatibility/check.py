@@ -1,4 +1,4 @@
-"""A folder against targets: every model file by its bytes, the small files once, and hosts by measuring."""
+"""Checks a folder against targets: each model file by its bytes, the small files once, and hosts by measuring."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,25 +19,28 @@ Measure = Callable[[Artifact, str], Measured]
 def check_targets(
     folder: Path, targets: Sequence[str], *, dtypes: Sequence[str] = (), measuring: Measure = measure
 ) -> FolderCheck:
-    """Hold a folder against targets. It need not be one that bge-export wrote.
+    """Check a folder against targets. bge-export need not have written the folder.
 
     Args:
-        folder: a folder as Transformers.js loads it.
+        folder: a folder in the layout that Transformers.js loads.
         targets: keys of `TARGETS`.
-        dtypes: which files to look at, by their `dtype` in Transformers.js; by default all that are there.
-        measuring: what measures a file on a host; tests give their own.
+        dtypes: the files to check, by their `dtype` in Transformers.js; by default all that exist.
+        measuring: the function that measures a file on a host; tests pass their own.
 
     Raises:
-        UsageError: a target or dtype that there is not.
+        UsageError: a target or dtype is unknown.
         ArtifactError: the folder or a file cannot be read.
-        MeasurementError: a host's limits could not be measured.
+        MeasurementError: the file could not be measured against a host's limits.
     """
     for given, known, what in ((targets, TARGETS, "target"), (dtypes, FILES.values(), "dtype")):
         if unknown := [name for name in given if name not in known]:
             raise UsageError(f"there is no {what} {unknown[0]!r}: {', '.join(known)}")
+
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is no folder. Give one that holds config.json and onnx/.")
+
     present = [name for name, dtype in FILES.items() if (folder / name).is_file() and (not dtypes or dtype in dtypes)]
+
     found: list[FileCheck] = []
     for target in targets:
         facts = TARGETS[target]
@@ -51,23 +54,30 @@ def _check(target: str, file: str, size: int, findings: Sequence[Finding]) -> Fi
 
 
 def _check_file(folder: Path, name: str, target: str, facts: TargetFacts, measuring: Measure) -> FileCheck:
-    """Return one file's check; a host is measured only with a file that would load there."""
+    """Return one file's check; a host is measured only if the file would load there."""
     size = (folder / name).stat().st_size
     if FILES[name] not in facts.dtypes or facts.client.options(name) is None:
         return FileCheck(target, name, size, (), "not for it")
+
     model = read_graph(folder / name)
     check = _check(target, name, size, check_graph(model, name, facts, client_config(folder)))
     if check.findings or facts.device is None:
         return check
+
     measured = measuring(_artifact(folder, name, [value.name for value in model.graph.input]), facts.device)
     over = tuple(over_limits(measured, facts))
     return replace(check, measured=measured, findings=over, state="too large" if over else "fits")
 
 
 def _artifact(folder: Path, name: str, inputs: Sequence[str]) -> Artifact:
-    """Return a file of any folder as what runtimes open; what it promises is not looked at here."""
+    """Return a file of any folder as an artifact for runtimes; the check ignores the placeholder spec."""
     return Artifact(
-        target=Target("onnx", FILES[name]), root=folder, model=name, files=(name,), digest="",
+        target=Target("onnx", FILES[name]),
+        root=folder,
+        model=name,
+        files=(name,),
+        digest="",
         spec=EmbeddingSpec(dim=0, max_tokens=0, pooling="cls", normalize=True, query_prefix=""),
-        inputs=tuple(inputs), outputs=(LAST_HIDDEN_STATE,),
-    )  # fmt: skip
+        inputs=tuple(inputs),
+        outputs=(LAST_HIDDEN_STATE,),
+    )

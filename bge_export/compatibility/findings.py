@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""The results of a compatibility check: findings, measurements, and each file's state."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,23 +8,23 @@ State = Literal["fits", "refused", "too large", "not for it"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One reason for no: a stable name, what is there, what is needed."""
+    """One reason to refuse: a stable rule name, the value found, the value needed."""
 
     rule: str
     got: str
     needed: str
 
     def __str__(self) -> str:
-        """Return the sentence."""
+        """Return the finding as a sentence."""
         return f"{self.rule}: {self.got}; needed: {self.needed}"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One file on a host, in a process of its own: from the start of the process to the first embedding, and the next.
+    """The cost of one file on a host in a fresh process: from process start to the first embedding, and the second.
 
     Attributes:
-        peak_bytes: the most memory held, after both; None where the system does not say.
+        peak_bytes: peak memory after both embeddings; None if the system does not report it.
         cold_seconds: wall time up to the first embedding.
         cold_cpu_seconds: CPU time up to the first embedding.
         warm_seconds: wall time of the second embedding.
@@ -38,16 +38,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """One model file and one target.
+    """The check of one model file against one target.
 
     Attributes:
-        target: the target.
-        file: the file, relative to the folder; "" for what is the folder's.
-        size_bytes: of the file.
-        findings: every reason for no.
-        state: fits; refused (it would not load, or give wrong vectors); too large (for the host: no fault of the file);
-            not for it (the client has no name for such a file).
-        measured: its figures, where the host has limits.
+        target: the target's name.
+        file: the file, relative to the folder; "" for the folder itself.
+        size_bytes: the file's size.
+        findings: every reason to refuse.
+        state: fits; refused (it would not load, or would give wrong vectors); too large (for the host; the file itself
+            is sound); not for it (the client has no name for this file).
+        measured: its measurements, if the host has limits.
     """
 
     target: str
@@ -60,13 +60,13 @@ class FileCheck:
 
 @dataclass(frozen=True)
 class FolderCheck:
-    """A folder and all targets asked for."""
+    """The checks of a folder against all requested targets."""
 
     files: tuple[FileCheck, ...]
 
     @property
     def refused(self) -> tuple[str, ...]:
-        """Return the targets that the folder does not fit: something of it is refused, or no file of it fits."""
+        """Return the targets that the folder does not fit: a part of it is refused, or none of its files fits."""
         return tuple(
             target
             for target in dict.fromkeys(one.target for one in self.files)
@@ -80,5 +80,5 @@ class FolderCheck:
 
     @property
     def exit_status(self) -> int:
-        """Return 0 where every target is fit, 1 where one is not."""
+        """Return 0 if the folder fits every target, else 1."""
         return 1 if self.refused else 0

@@ -1,4 +1,4 @@
-"""What keeps an ONNX file from loading in a client, or from giving right values there: read from its bytes alone."""
+"""Static checks of an ONNX file: everything that keeps a client from loading it or from computing correct values."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +20,14 @@ def read_graph(path: Path) -> "onnx.ModelProto":
     """Return an ONNX file without its external data.
 
     Raises:
-        ArtifactError: it is none.
+        ArtifactError: it is not a valid ONNX file.
         MissingLibrary: onnx is not installed.
     """
     try:
         from bge_export.files.onnx_reader import load_graph
     except ImportError as error:
         raise MissingLibrary("onnx", "inspect", "looking into ONNX files") from error
+
     try:
         return load_graph(path)
     except Exception as error:
@@ -34,10 +35,10 @@ def read_graph(path: Path) -> "onnx.ModelProto":
 
 
 def check_graph(model: "onnx.ModelProto", name: str, facts: TargetFacts, config: dict[str, object]) -> list[Finding]:
-    """Return every reason why a file does not run as it should.
+    """Return every reason why a file does not run correctly.
 
     Args:
-        model: the file.
+        model: the file's graph, without external data.
         name: its name in the folder, such as `onnx/model.onnx`.
         facts: the client and the host.
         config: `transformers.js_config` of the folder.
@@ -55,8 +56,10 @@ def _versions(model: "onnx.ModelProto", facts: TargetFacts) -> Iterator[Finding]
     opset = _opset(model)
     if not 0 < opset <= facts.opset:
         yield Finding("opset", f"opset {opset}", f"at most {facts.opset}")
+
     if model.ir_version > facts.ir:
         yield Finding("ir", f"IR version {model.ir_version}", f"at most {facts.ir}")
+
     lowest, highest = facts.fp16_opsets
     half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
     if half and not lowest <= opset <= highest:
@@ -72,6 +75,7 @@ def _operators(model: "onnx.ModelProto", facts: TargetFacts) -> Iterator[Finding
         if key in seen:
             continue
         seen.add(key)
+
         if node.domain in STANDARD:
             known = onnx.defs.has(node.op_type, max_inclusive_version=opset) if opset else False
             if not known:
@@ -80,6 +84,7 @@ def _operators(model: "onnx.ModelProto", facts: TargetFacts) -> Iterator[Finding
                 yield Finding("operator", f"{node.op_type}, which gives wrong values there", "a file without it")
         elif node.domain != CONTRIB or node.op_type not in facts.contrib:
             yield Finding("operator", f"{node.domain}:{node.op_type}, not seen to run there", "a file without it")
+
     for bits in sorted({_bits(node) for node in model.graph.node if node.op_type == "MatMulNBits"}):
         if bits not in facts.bits and "MatMulNBits" in facts.contrib:
             yield Finding("bits", f"MatMulNBits of {bits} bits", f"{' or '.join(map(str, sorted(facts.bits)))} bits")
@@ -90,11 +95,12 @@ def _bits(node: "onnx.NodeProto") -> int:
 
 
 def _ends(model: "onnx.ModelProto") -> Iterator[Finding]:
-    """Yield inputs and outputs that clients do not feed or do not read."""
+    """Yield inputs that clients do not feed, outputs that they do not read, and types that they do not support."""
     import onnx
 
     kind = onnx.TensorProto.DataType.Name
     inputs = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+
     for name in sorted(set(inputs) - set(INPUTS)):
         yield Finding("input", f"the input {name!r}, which no client feeds", f"only {', '.join(INPUTS)}")
     for name in INPUTS[:2]:
@@ -103,6 +109,7 @@ def _ends(model: "onnx.ModelProto") -> Iterator[Finding]:
     for name, type_ in inputs.items():
         if type_ != onnx.TensorProto.INT64:
             yield Finding("input", f"{name} of {kind(type_).lower()}", "int64")
+
     outputs = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
     if LAST_HIDDEN_STATE not in outputs:
         yield Finding("output", f"the outputs {', '.join(outputs)}", f"{LAST_HIDDEN_STATE}: pipelines read no other")
@@ -112,21 +119,25 @@ def _ends(model: "onnx.ModelProto") -> Iterator[Finding]:
 
 
 def _external(model: "onnx.ModelProto", name: str, facts: TargetFacts, config: dict[str, object]) -> Iterator[Finding]:
-    """Yield external data that the client does not look for."""
+    """Yield external data that the client does not find."""
     import onnx
 
     tensors = [one for one in model.graph.initializer if one.data_location == onnx.TensorProto.EXTERNAL]
     places = {entry.value for one in tensors for entry in one.external_data if entry.key == "location"}
     if not places:
         return
+
     if not facts.external_data:
         yield Finding("external-data", f"weights in {', '.join(sorted(places))}", "all weights in the file itself")
         return
+
     needed = f"{name.rpartition('/')[2]}_data"
     for place in sorted(places - {needed}):
         yield Finding("external-data", f"weights in {place!r}", f"the name {needed!r}, which browsers look for")
+
     if not config.get("use_external_data_format"):
         yield Finding(
-            "external-data", "config.json without transformers.js_config.use_external_data_format",
+            "external-data",
+            "config.json without transformers.js_config.use_external_data_format",
             "that key: browsers fetch the weights only with it",
-        )  # fmt: skip
+        )

@@ -1,4 +1,4 @@
-"""What the JSON files and the card of a folder must say for a client to make the checkpoint's vectors of a text."""
+"""Checks that a folder's JSON files and model card lead a client to the same vectors as the checkpoint."""
 
 import re
 from collections.abc import Iterator
@@ -18,27 +18,29 @@ FENCE = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 POOLING = re.compile(r"pooling:\s*['\"](\w+)['\"]")
 OLD = re.compile(r"transformers@2\.(\d+)")
 FIRST_CLS = 11
-"""CLS pooling is in Transformers.js from 2.11 on."""
+"""Transformers.js supports CLS pooling from 2.11 on."""
 
 
 def client_config(root: Path) -> dict[str, object]:
-    """Return `transformers.js_config` of a folder, empty where there is none."""
+    """Return `transformers.js_config` of a folder, empty if there is none."""
     try:
         found = read_object_if_there(root / "config.json").get("transformers.js_config")
-    except CheckpointError:  # `check_folder` says so
+    except CheckpointError:  # `check_folder` reports it
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def check_folder(root: Path, facts: TargetFacts) -> list[Finding]:
-    """Return every reason why the folder's small files mislead the client, or the people who read its card."""
+    """Return every reason why the folder's small files mislead the client or the readers of its model card."""
     findings: list[Finding] = []
     objects: dict[str, dict[str, Any]] = {}
+
     for name in READ:
         try:
             objects[name] = read_object(root / name, TOKENIZER_BYTES)
         except CheckpointError as error:
             findings.append(Finding("json", str(error), f"{name}, which every client reads"))
+
     findings += _config(objects.get("config.json", {"model_type": "?"}))
     if "tokenizer_config.json" in objects:
         findings += _settings(objects["tokenizer_config.json"], objects.get("config.json", {}), facts)
@@ -50,6 +52,7 @@ def check_folder(root: Path, facts: TargetFacts) -> list[Finding]:
 def _config(config: dict[str, Any]) -> Iterator[Finding]:
     if not config.get("model_type"):
         yield Finding("json", "config.json without model_type", "it: 2.5.0 does not load the model otherwise")
+
     own = config.get("transformers.js_config")
     dtype = own.get("dtype") if isinstance(own, dict) else None
     for value in dtype.values() if isinstance(dtype, dict) else [dtype]:
@@ -59,12 +62,13 @@ def _config(config: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _settings(settings: dict[str, Any], config: dict[str, Any], facts: TargetFacts) -> Iterator[Finding]:
-    """Yield what is wrong in `tokenizer_config.json`: clients cut texts at its `model_max_length`, and nowhere else."""
+    """Yield errors in `tokenizer_config.json`: clients truncate texts at its `model_max_length` and nowhere else."""
     length = positive_integer(settings.get("model_max_length"))
     positions = positive_integer(config.get("max_position_embeddings"))
     if length is None or length > UNBOUNDED or (positions is not None and length > positions):
         got = f"tokenizer_config.json with model_max_length {settings.get('model_max_length')!r}"
         yield Finding("json", got, f"at most {positions or 'the positions of the model'}: longer texts fail otherwise")
+
     declared = settings.get("tokenizer_class")
     allowed = facts.tokenizer_classes
     if allowed is not None and str(declared).removesuffix("Fast") not in allowed:
@@ -82,20 +86,23 @@ def _tokenizer(tokenizer: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _card(root: Path) -> Iterator[Finding]:
-    """Yield examples of the card that pool otherwise than the folder promises, or in a version that cannot."""
+    """Yield examples in the model card whose pooling differs from the folder's, or needs a newer client."""
     card = root / "README.md"
     if not card.is_file():
         return
+
     try:
         promised = read_sentence_files(root).pooling
     except CheckpointError as error:
         yield Finding("json", str(error), "pooling files that can be read")
         return
+
     try:
         text = read_regular(card, SETTINGS_BYTES).decode("utf-8", "replace")
     except OSError as error:
         yield Finding("card", f"README.md, which cannot be read: {error.strerror}", "a card that can be read")
         return
+
     for snippet in FENCE.findall(text):
         for shown in POOLING.findall(snippet):
             if promised is not None and shown not in ("none", {"last": "last_token"}.get(promised, promised)):

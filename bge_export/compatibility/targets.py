@@ -1,7 +1,7 @@
-"""What each client and host takes, as a table.
+"""The capabilities of each client and host, as a table.
 
-The ceilings were found by loading one graph in 98 combinations of opset and IR in each version, the operators by
-running graphs of every form. An operator outside a list was not seen to run there, so it is refused.
+The highest opsets and IR versions were found by loading one graph in 98 combinations of both in each client, the
+operators by running graphs of every variant. An unlisted operator was never seen to run there, so it is refused.
 """
 
 from collections.abc import Mapping
@@ -21,22 +21,22 @@ V2_CLASSES = frozenset(
 
 @dataclass(frozen=True)
 class TargetFacts:
-    """What one client on one kind of host takes.
+    """The capabilities of one client on one kind of host.
 
     Attributes:
         client: the version of Transformers.js.
-        opset: the highest of ai.onnx.
+        opset: the highest opset of ai.onnx.
         ir: the highest IR version.
         contrib: the operators of `com.microsoft` that run there.
-        missing: operators of ai.onnx that do not, or give wrong values without a word.
+        missing: operators of ai.onnx that do not run there, or silently give wrong values.
         fp16_opsets: the lowest and highest opset at which float16 graphs with layer normalisation load.
-        bits: widths of weights that MatMulNBits takes.
-        external_data: whether weights may stand in a file beside the model.
-        dtypes: what is asked of it there; a file of another dtype is not judged.
-        tokenizer_classes: the classes it must be given; None where it takes any.
-        device: the place that measures a host's limits.
-        memory_bytes: the host's limit.
-        cpu_seconds: the host's limit for one request, the first included.
+        bits: the weight widths in bits that MatMulNBits supports.
+        external_data: whether weights may be in a file beside the model.
+        dtypes: the dtypes that users load there; files of another dtype are not checked.
+        tokenizer_classes: the tokenizer classes that it supports; None if it accepts any.
+        device: the `transformersjs` device on which the host is measured.
+        memory_bytes: the host's memory limit.
+        cpu_seconds: the host's CPU time limit for one request, including the first.
     """
 
     client: Client
@@ -59,33 +59,73 @@ EVERY = frozenset({"fp32", "fp16", "q8", "int8", "uint8", "q4", "q4f16", "bnb4"}
 TARGETS: Mapping[str, TargetFacts] = MappingProxyType(
     {
         "transformers.js@2.5": TargetFacts(
-            CLIENTS["2.5"], opset=18, ir=8, contrib=FUSED, dtypes=frozenset({"fp32", "q8"}), fp16_opsets=(7, 17),
-            external_data=False, tokenizer_classes=V2_CLASSES,
+            CLIENTS["2.5"],
+            opset=18,
+            ir=8,
+            contrib=FUSED,
+            dtypes=frozenset({"fp32", "q8"}),
+            fp16_opsets=(7, 17),
+            external_data=False,
+            tokenizer_classes=V2_CLASSES,
         ),
         "transformers.js@2.17": TargetFacts(
-            CLIENTS["2.17"], opset=18, ir=8, contrib=FUSED, dtypes=frozenset({"fp32", "q8", "fp16", "int8", "uint8"}),
-            fp16_opsets=(7, 17), external_data=False, tokenizer_classes=V2_CLASSES,
+            CLIENTS["2.17"],
+            opset=18,
+            ir=8,
+            contrib=FUSED,
+            dtypes=frozenset({"fp32", "q8", "fp16", "int8", "uint8"}),
+            fp16_opsets=(7, 17),
+            external_data=False,
+            tokenizer_classes=V2_CLASSES,
         ),
         "transformers.js@3": TargetFacts(
-            CLIENTS["3"], opset=22, ir=10, contrib=FUSED | FOUR_BIT, dtypes=EVERY, bits=frozenset({4}),
+            CLIENTS["3"],
+            opset=22,
+            ir=10,
+            contrib=FUSED | FOUR_BIT,
+            dtypes=EVERY,
+            bits=frozenset({4}),
         ),
         "transformers.js@4": TargetFacts(
-            CLIENTS["4"], opset=26, ir=13, contrib=FUSED | FOUR_BIT, dtypes=EVERY, bits=frozenset({4, 8}),
+            CLIENTS["4"],
+            opset=26,
+            ir=13,
+            contrib=FUSED | FOUR_BIT,
+            dtypes=EVERY,
+            bits=frozenset({4, 8}),
         ),
-        # Version 3 returns garbage on WebGPU for integer arithmetic, without a word, and refuses masked Attention.
+        # On WebGPU, version 3 silently returns garbage for integer arithmetic, and rejects masked Attention.
         "transformers.js@3-webgpu": TargetFacts(
-            CLIENTS["3"], opset=22, ir=10, contrib=frozenset({"MatMulNBits", "SkipLayerNormalization", "BiasGelu"}),
-            dtypes=EVERY, missing=DYNAMIC_INT8 | {"DequantizeLinear", "QuantizeLinear"}, fp16_opsets=(17, 99),
+            CLIENTS["3"],
+            opset=22,
+            ir=10,
+            contrib=frozenset({"MatMulNBits", "SkipLayerNormalization", "BiasGelu"}),
+            dtypes=EVERY,
+            missing=DYNAMIC_INT8 | {"DequantizeLinear", "QuantizeLinear"},
+            fp16_opsets=(17, 99),
             bits=frozenset({4}),
         ),
         "transformers.js@4-webgpu": TargetFacts(
-            CLIENTS["4"], opset=26, ir=13, contrib=FUSED | FOUR_BIT, dtypes=EVERY, fp16_opsets=(17, 99),
+            CLIENTS["4"],
+            opset=26,
+            ir=13,
+            contrib=FUSED | FOUR_BIT,
+            dtypes=EVERY,
+            fp16_opsets=(17, 99),
             bits=frozenset({4, 8}),
         ),
-        # ONNX Runtime 1.20.1 of its own, sessions from buffers alone; the limits are those of its documentation.
+        # Bundles ONNX Runtime 1.20.1 and opens sessions only from buffers; the limits are from its documentation.
         "supabase-edge": TargetFacts(
-            CLIENTS["3"], opset=21, ir=10, contrib=FUSED | FOUR_BIT, dtypes=EVERY, bits=frozenset({4}),
-            external_data=False, device="edge@3", memory_bytes=256 << 20, cpu_seconds=2.0,
+            CLIENTS["3"],
+            opset=21,
+            ir=10,
+            contrib=FUSED | FOUR_BIT,
+            dtypes=EVERY,
+            bits=frozenset({4}),
+            external_data=False,
+            device="edge@3",
+            memory_bytes=256 << 20,
+            cpu_seconds=2.0,
         ),
     }
-)  # fmt: skip
+)

@@ -1,1 +1,1 @@
-"""An encoder as data: read from its graph, folded, reordered and run."""
+"""A transformer encoder as data: read from an ONNX graph, folded, reordered and run."""

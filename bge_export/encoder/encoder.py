@@ -1,11 +1,11 @@
-"""An encoder as data: what quantization changes, between the graph it is read from and the graphs it is written as.
+"""The encoder as data classes, on which quantization works between the source graph and the written graphs.
 
     graph ──reading──▶ Encoder ──folds, scales, splits──▶ Encoder ──rounding──▶ QuantizedEncoder ──arrange──▶ graph
 
-Every step before rounding leaves the function as it is (splitting: up to the activation's own curve), so each can be
-checked by running the encoder in float32 (`forward.py`).
+Every step before rounding preserves the function (splitting: up to the curvature of the activation), so each step can
+be checked by running the encoder in float32 (`forward.py`).
 
-Letters: T tokens, H hidden width, I inner width of the feed-forward, K inputs and N outputs of a linear layer.
+Dimensions: T tokens, H hidden width, I inner width of the feed-forward, K inputs and N outputs of a linear layer.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 Activation = Literal["gelu", "relu"]
 
 SITES = ("qkv", "output", "up", "down")
-"""Where activations are rounded in a layer: the inputs of its linear layers (query, key and value read the same)."""
+"""Quantization points of a layer: the inputs of its linear layers (query, key and value share one)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Linear:
     Attributes:
         weight: [K, N] float32.
         bias: [N] float32, or None.
-        source: name of the weight in the graph that it was read from; empty once the weight is another.
+        source: name of the weight in the source graph; empty once the weight differs from it.
     """
 
     weight: Floats
@@ -38,7 +38,7 @@ class Linear:
     source: str = ""
 
     def moved(self, shift: Floats) -> "Linear":
-        """Return the layer that gives for x - shift what this one gives for x."""
+        """Return the layer whose result for x - shift equals this layer's result for x."""
         moved = (self.weight.T.astype(np.float64) @ shift).astype(np.float32)
         return replace(self, bias=moved if self.bias is None else self.bias + moved)
 
@@ -61,13 +61,13 @@ class Layer:
     """One post-norm transformer layer.
 
     Attributes:
-        query, key, value, output, up, down: its linear layers.
-        attention_norm: after the attention's residual.
-        feedforward_norm: after the feed-forward's residual.
-        heads: how many; the head width is H / heads.
-        score_scale: what scores are multiplied by before the softmax.
-        activation: between `up` and `down`.
-        clip: the largest value of the activation that `down` is given; None where it is not bounded.
+        query, key, value, output, up, down: the linear layers.
+        attention_norm: normalisation after the attention's residual.
+        feedforward_norm: normalisation after the feed-forward's residual.
+        heads: number of heads; the head width is H / heads.
+        score_scale: factor of the scores before the softmax.
+        activation: function between `up` and `down`.
+        clip: upper bound of the activation that `down` reads; None if it is not bounded.
     """
 
     query: Linear
@@ -89,13 +89,14 @@ class Encoder:
     """A whole encoder.
 
     Attributes:
-        prelude: the part of the graph before the first normalisation, as a graph of its own: from the model's inputs
-            to the sum of embeddings [B, S, H] (its first output) and to what is added to the scores (the others, such
-            as the mask [B, 1, 1, S]).
-        embedding_norm: the normalisation of the sum of embeddings.
-        layers: in order.
-        tail: the part after the last hidden state (a pooling head), whose first input that state is; None without.
-        hidden_order: channel i of the layers is channel hidden_order[i] of the model, [H] int64; None for the same.
+        prelude: the graph before the first normalisation, from the model's inputs to the sum of embeddings [B, S, H]
+            (its first output) and to the terms added to the scores (its other outputs, such as the mask [B, 1, 1, S]).
+        embedding_norm: normalisation of the sum of embeddings.
+        layers: the layers in order.
+        tail: the graph after the last hidden state (a pooling head), with that state as its first input; None if there
+            is none.
+        hidden_order: channel i of the layers is channel hidden_order[i] of the model, [H] int64; None for the
+            identity.
     """
 
     prelude: onnx.ModelProto

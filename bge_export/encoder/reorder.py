@@ -1,4 +1,4 @@
-"""Puts the channels of an encoder into another order: exact, and free but for the hidden states at the very end."""
+"""Permutes the channels of an encoder exactly; at run time only the final hidden states need a permutation."""
 
 from dataclasses import replace
 
@@ -13,36 +13,46 @@ Order = NDArray[np.int64]
 
 
 def reorder_inner(layer: Layer, order: Order) -> Layer:
-    """Return the layer with its feed-forward's neurons in another order."""
+    """Return the layer with the neurons of its feed-forward permuted."""
     return replace(layer, up=_columns(layer.up, order), down=_rows(layer.down, order))
 
 
 def reorder_heads(layer: Layer, order: Order) -> Layer:
-    """Return the layer with the channels of its values in another order, which keeps each within its head."""
+    """Return the layer with the channels of its values permuted; `order` must keep each channel within its head."""
     return replace(layer, value=_columns(layer.value, order), output=_rows(layer.output, order))
 
 
 def reorder_hidden(encoder: Encoder, order: Order) -> Encoder:
-    """Return the encoder with its hidden channels in another order; `hidden_order` says so."""
+    """Return the encoder with its hidden channels permuted; `hidden_order` records the order."""
     layers = tuple(
         replace(
-            layer, query=_rows(layer.query, order), key=_rows(layer.key, order), value=_rows(layer.value, order),
-            output=_columns(layer.output, order), attention_norm=_norm(layer.attention_norm, order),
-            up=_rows(layer.up, order), down=_columns(layer.down, order),
+            layer,
+            query=_rows(layer.query, order),
+            key=_rows(layer.key, order),
+            value=_rows(layer.value, order),
+            output=_columns(layer.output, order),
+            attention_norm=_norm(layer.attention_norm, order),
+            up=_rows(layer.up, order),
+            down=_columns(layer.down, order),
             feedforward_norm=_norm(layer.feedforward_norm, order),
         )
         for layer in encoder.layers
-    )  # fmt: skip
+    )
+
     return replace(
-        encoder, prelude=_reorder_tables(encoder.prelude, order), embedding_norm=_norm(encoder.embedding_norm, order),
-        layers=layers, hidden_order=order,
-    )  # fmt: skip
+        encoder,
+        prelude=_reorder_tables(encoder.prelude, order),
+        embedding_norm=_norm(encoder.embedding_norm, order),
+        layers=layers,
+        hidden_order=order,
+    )
 
 
 def embedding_tables(prelude: onnx.ModelProto) -> list[str] | None:
-    """Return the tables whose rows the prelude sums up; None where its first output is no plain sum of lookups."""
+    """Return the tables whose rows the prelude adds; None if its first output is not a plain sum of table lookups."""
     makers = {name: node for node in prelude.graph.node for name in node.output}
     initializers = {tensor.name for tensor in prelude.graph.initializer}
+
     found: list[str] = []
     stack = [prelude.graph.output[0].name]
     while stack:
@@ -53,6 +63,7 @@ def embedding_tables(prelude: onnx.ModelProto) -> list[str] | None:
             found.append(node.input[0])
         else:
             return None
+
     return found
 
 
@@ -60,12 +71,15 @@ def _reorder_tables(prelude: onnx.ModelProto, order: Order) -> onnx.ModelProto:
     tables = embedding_tables(prelude)
     if tables is None:
         raise ValueError("the embeddings are no plain sum of lookups")
+
     copy = onnx.ModelProto()
     copy.CopyFrom(prelude)
+
     for tensor in copy.graph.initializer:
         if tensor.name in tables:
             columns = np.ascontiguousarray(numpy_helper.to_array(tensor)[:, order])
             tensor.CopyFrom(numpy_helper.from_array(columns, tensor.name))
+
     return copy
 
 

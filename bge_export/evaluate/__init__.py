@@ -1,1 +1,1 @@
-"""Task scores of artifacts, as facts."""
+"""Evaluation: task scores of artifacts, as facts without a verdict."""

@@ -1,6 +1,6 @@
-"""Task scores of artifacts: Spearman correlation of cosines with human scores of sentence pairs, as MTEB's STS tasks.
+"""Scores artifacts on sentence pairs: Spearman correlation of cosines with human scores, as in MTEB's STS tasks.
 
-A score says whether a small error matters; it never replaces parity, which sees errors that no score sees.
+A score shows whether a small error matters; it does not replace parity, which detects errors that no score shows.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PairScore:
-    """What one output of one artifact scored, Spearman x 100."""
+    """The score of one output of one artifact, Spearman x 100."""
 
     target: str
     output: str
@@ -43,7 +43,7 @@ class PairScore:
 
 
 def read_pairs(path: Path) -> Pairs:
-    """Read a .tsv file with the columns score, sentence1 and sentence2; quotes mean nothing.
+    """Read a .tsv file with the columns score, sentence1 and sentence2; quotes are ordinary characters.
 
     Raises:
         TextsError: the file is missing or malformed.
@@ -52,9 +52,11 @@ def read_pairs(path: Path) -> Pairs:
         header, *lines = read_regular_text(path, TEXTS_BYTES).removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TextsError(f"{path} cannot be read: {error}.") from error
+
     names = header.split("\t")
     if missing := [name for name in COLUMNS if name not in names]:
         raise TextsError(f"{path} has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}.")
+
     score, first, second = (names.index(name) for name in COLUMNS)
     try:
         rows = [line.split("\t") for line in lines]
@@ -62,6 +64,7 @@ def read_pairs(path: Path) -> Pairs:
         pairs = Pairs(path.parent.name, tuple(r[first] for r in rows), tuple(r[second] for r in rows), scores)
     except (ValueError, IndexError) as error:
         raise TextsError(f"{path}: a line has no number under 'score' or too few cells: {error}.") from error
+
     if len(pairs.scores) < 2 or not np.isfinite(scores).all():
         raise TextsError(f"{path}: a correlation needs two pairs at least, each with a finite score.")
     return pairs
@@ -78,15 +81,17 @@ def score_pairs(
     """Return the score of each output of the artifact.
 
     Raises:
-        MeasurementError: the artifact cannot be run, or gave vectors that have no cosine.
+        MeasurementError: the artifact cannot be run, or returned vectors whose cosine is undefined.
         MissingLibrary: scipy is not installed.
     """
     try:
         from scipy.stats import spearmanr
     except ImportError as error:
         raise MissingLibrary("scipy", "evaluate", "correlations") from error
+
     embedded = _embed(artifact, runtime, device, threads, (*pairs.first, *pairs.second), advance)
     count = len(pairs.first)
+
     scores = []
     for output, rows in embedded.items():
         unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -94,6 +99,7 @@ def score_pairs(
         scores.append(
             PairScore(str(artifact.target), output, runtime.name, device, count, round(100 * float(correlation), 4))
         )
+
     return scores
 
 
@@ -105,11 +111,13 @@ def _embed(
     texts: Sequence[str],
     advance: Callable[[int], None],
 ) -> dict[str, NDArray[np.float64]]:
-    """Return [N, D] float64 embeddings by output, in the order of `texts`; batches hold texts of like length."""
+    """Return [N, D] float64 embeddings by output, in the order of `texts`; batches hold texts of similar length."""
     tokenizer = TextTokenizer.load(artifact.root, artifact.spec.max_tokens)
     token_ids = tokenizer.encode(texts)
     order = sorted(range(len(texts)), key=lambda n: len(token_ids[n]))
+
     result = {output: np.zeros((len(texts), artifact.spec.dim)) for output in artifact.outputs}
+
     session = runtime.open(artifact, device, threads)
     try:
         checked = Checked(session, artifact, runtime.name)
@@ -120,4 +128,5 @@ def _embed(
             advance(len(rows))
     finally:
         session.close()
+
     return result

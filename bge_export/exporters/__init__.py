@@ -1,4 +1,4 @@
-"""Exporters: one file each, named after its format, found by its name. Listing them imports none."""
+"""Exporters, one module per format, found by the module's name; listing the formats imports no exporter."""
 
 from bge_export.contracts import Exporter
 from bge_export.plugins import find, names
@@ -10,10 +10,10 @@ def format_names() -> tuple[str, ...]:
 
 
 def find_exporter(name: str, **options: object) -> Exporter:
-    """Return the exporter of that format, with options of its own.
+    """Return the exporter of a format, created with its options.
 
     Raises:
-        UsageError: there is no such format.
+        UsageError: the format does not exist.
         MissingLibrary: the exporter's library is not installed.
     """
     exporter: Exporter = find(__name__, name, "EXPORTER")(**options)

@@ -1,6 +1,6 @@
-"""Checkpoint to ONNX: traced once in float32, cleaned, then written in each precision.
+"""Exports a checkpoint to ONNX: traces it once in float32, tidies the graph and writes it in each precision.
 
-Opset 17 and IR 8 are what ONNX Runtime from 1.13, onnxruntime-web 1.14 and WebGPU's float16 LayerNorm all take
+ONNX Runtime from 1.13, onnxruntime-web 1.14 and WebGPU's float16 LayerNorm all support opset 17 and IR 8
 (docs/decisions/0002).
 """
 
@@ -19,7 +19,7 @@ from bge_export.precision.int8.quantize import Int8Options, Quantized, quantize
 from bge_export.precision.names import MODEL_FILES
 
 Recipe = Callable[[onnx.ModelProto, Checkpoint], onnx.ModelProto]
-"""Makes a graph of another one, which it may change; the checkpoint has the tokenizer, for texts to calibrate with."""
+"""Converts a graph, which it may modify, to another precision; the checkpoint provides the tokenizer to calibrate."""
 
 RECIPES: Mapping[str, tuple[str, Recipe]] = {
     "fp16": ("fp32", lambda model, _: fp16.convert(model)),
@@ -29,22 +29,22 @@ RECIPES: Mapping[str, tuple[str, Recipe]] = {
     "q4f16": ("q4", q4.half),
     "bnb4": ("fp32", lambda model, _: bnb4.convert(model)),
 }
-"""Precision -> the precision whose graph it is made of, and how. A new one is a line here, its file's name in
-`precision/names.py` and its limits in `thresholds.toml`; `cli/options.py` names those that `--quantize` takes."""
+"""Precision -> the precision it is converted from, and the conversion. To add one, add a line here, its file name in
+`precision/names.py` and its limits in `thresholds.toml`; `cli/options.py` lists the values of `--quantize`."""
 
 IR_VERSION = 8
 INLINE_LIMIT_BYTES = 2_000_000_000
-"""A protobuf message ends at 2 GiB; above this the weights go into `<model>.onnx_data`, the name that JavaScript
-clients and text-embeddings-inference look for."""
+"""A protobuf message is limited to 2 GiB; larger weights go into `<model>.onnx_data`, the name that JavaScript clients
+and text-embeddings-inference look for."""
 
 
 @dataclass(frozen=True)
 class OnnxExporter:
-    """Writes `onnx/model.onnx` and its other precisions.
+    """Writes `onnx/model.onnx` and its variants in other precisions.
 
     Attributes:
         sentence_embedding: whether the graph also returns the pooled embedding.
-        int8: how int8 is made.
+        int8: options of int8 quantization.
     """
 
     sentence_embedding: bool = False
@@ -55,32 +55,36 @@ class OnnxExporter:
 
     @property
     def options(self) -> Mapping[str, object]:
-        """Return the options."""
+        """Return the exporter's options."""
         return asdict(self) | {"int8": self.int8.record()}
 
     def export(
         self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track = untracked
     ) -> Sequence[ExportedModel]:
-        """Write one file a precision below `root` and say what was written.
+        """Write one file per precision below `root` and return the written models.
 
         Raises:
             CheckpointError: the weights do not fit the architecture.
-            ExportError: the graph could not be traced.
+            ExportError: the graph cannot be traced.
             MissingLibrary: torch, transformers or onnxruntime is not installed.
         """
         with track(f"tracing {checkpoint.source}", 1):
             graphs = {"fp32": trace(checkpoint, root, sentence_embedding=self.sentence_embedding)}
+
         written: list[ExportedModel] = []
         for precision in self.precisions:
             if precision not in precisions:
                 continue
+
             if precision == "int8":
                 quantized = quantize(graphs["fp32"], checkpoint, self.int8, "sequence-major", track)
                 written.append(_save_int8(quantized, root))
                 continue
+
             with track(f"onnx-{precision}", 1):
                 model = _made(precision, graphs, checkpoint)
             written.append(_save_model(model, root, precision))
+
         return written
 
 
@@ -97,28 +101,35 @@ def _save_model(model: onnx.ModelProto, root: Path, precision: str) -> ExportedM
 
 
 def _made(precision: str, graphs: dict[str, onnx.ModelProto], checkpoint: Checkpoint) -> onnx.ModelProto:
-    """Return the graph in a precision. One that others are made of is kept in `graphs`, and they get a copy."""
+    """Return the graph in a precision; cache it in `graphs` if other precisions are converted from it."""
     if precision in graphs:
         return graphs[precision]
+
+    # A copy, because the recipe may modify its graph.
     source, recipe = RECIPES[precision]
     copy = onnx.ModelProto()
     copy.CopyFrom(_made(source, graphs, checkpoint))
     model = recipe(copy, checkpoint)
+
     if any(source == precision for source, _ in RECIPES.values()):
         graphs[precision] = model
+
     return model
 
 
 def save(model: onnx.ModelProto, root: Path, name: str) -> tuple[str, ...]:
-    """Write the graph to `root/name` with IR 8, inline below 2 GB; return its files, the model file first."""
+    """Write the graph to `root/name` with IR 8, weights inline below 2 GB; return its files, the model file first."""
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "bge_export", ""
+
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
+
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < INLINE_LIMIT_BYTES:
         path.write_bytes(model.SerializeToString(deterministic=True))
         return (name,)
-    # onnx_ir, because onnx.save_model would empty the tensors that the next precision is made of.
+
+    # onnx_ir, because onnx.save_model would clear the tensors that the next precision is converted from.
     ir.save(ir.from_proto(model), path, external_data=f"{path.name}_data", size_threshold_bytes=1024)
     return (name, f"{name}_data")
 

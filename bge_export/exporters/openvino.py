@@ -1,6 +1,6 @@
-"""Checkpoint to OpenVINO's IR, converted from the same tidy ONNX graph that the ONNX exporter writes.
+"""Exports a checkpoint to OpenVINO IR, converted from the tidy ONNX graph that the ONNX exporter writes.
 
-From ONNX rather than from the torch module: fewer operators at the same speed, and the names are right
+Converting from ONNX instead of the torch module gives fewer operators at equal speed, and the right names
 (docs/decisions/0010).
 """
 
@@ -21,24 +21,24 @@ from bge_export.precision.int8.quantize import Int8Options, Quantized, quantize
 from bge_export.precision.names import MODEL_FILES
 
 CONVERSION = re.compile(r"\n\t*<conversion_parameters>.*?</conversion_parameters>", re.DOTALL)
-"""What OpenVINO notes of the conversion, among it the path of the file it was given."""
+"""OpenVINO's record of the conversion, removed because it includes the path of the source file."""
 
 
 @dataclass(frozen=True)
 class OpenVinoExporter:
-    """Writes `openvino/openvino_model.xml` and `.bin`; fp16 keeps float16 weights under `openvino_model_fp16`.
+    """Writes `openvino/openvino_model.xml` and `.bin`; fp16 stores float16 weights as `openvino_model_fp16`.
 
-    fp16 keeps that name where it is written alone: a target has one name in every folder, so that a folder can be
-    extended (docs/decisions/0012), and consumers that take `openvino_model.xml` unasked never get another precision.
-    Only the weights are rounded: OpenVINO leaves scalars that float16 does not hold as they are, so that arithmetic
-    whose result becomes an index (MPNet's buckets of distances) gives the same indices; a test counts them.
+    fp16 keeps that name even if it is the only precision: a target has one name in every folder, so that a folder can
+    be extended (docs/decisions/0012), and consumers that load `openvino_model.xml` by default never get another
+    precision. Only the weights are rounded: OpenVINO does not round scalars that float16 cannot represent, so that
+    arithmetic whose result becomes an index (MPNet's distance buckets) gives the same indices; a test counts them.
 
-    int8 holds the integers of the ONNX file of that name, in the arrangement that OpenVINO runs fastest.
+    int8 stores the quantized weights of the ONNX int8 file, in the layout that OpenVINO runs fastest.
 
     Attributes:
         sentence_embedding: whether the graph also returns the pooled embedding.
-        static_shape: batch size and length baked in, as NPUs need; None for any.
-        int8: how int8 is made.
+        static_shape: fixed batch size and sequence length, which NPUs need; None for dynamic sizes.
+        int8: options of int8 quantization.
     """
 
     sentence_embedding: bool = False
@@ -58,18 +58,18 @@ class OpenVinoExporter:
 
     @property
     def options(self) -> Mapping[str, object]:
-        """Return the options."""
+        """Return the exporter's options."""
         return asdict(self) | {"int8": self.int8.record()}
 
     def export(
         self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track = untracked
     ) -> Sequence[ExportedModel]:
-        """Write one pair of files a precision and say what was written.
+        """Write one pair of files per precision and return the written models.
 
         Raises:
             CheckpointError: the weights do not fit the architecture.
             ExportError: the model cannot be traced or converted.
-            UsageError: the static length is not the checkpoint's.
+            UsageError: the static length differs from the checkpoint's maximum length.
         """
         longest = checkpoint.spec.max_tokens
         if self.static_shape and self.static_shape[1] != longest:
@@ -77,15 +77,19 @@ class OpenVinoExporter:
                 f"A length of {self.static_shape[1]} is not the checkpoint's: it takes {longest} tokens, and longer "
                 f"texts would be cut short. Use --static-shape {self.static_shape[0]}x{longest}."
             )
+
         with track(f"tracing {checkpoint.source}", 1):
             graph = trace(checkpoint, root, sentence_embedding=self.sentence_embedding)
+
         written: list[ExportedModel] = []
-        if "int8" in precisions:  # first, because converting empties a graph
+        if "int8" in precisions:  # first, because the conversion clears the graph
             quantized = quantize(graph, checkpoint, self.int8, "batch-major", track)
             written.append(self._save_int8(quantized, checkpoint, root))
+
         if floats := [precision for precision in precisions if precision != "int8"]:
             model = self._converted(graph, checkpoint, root)
             written += [_save(model, graph, root, precision) for precision in floats]
+
         return written
 
     def _save_int8(self, quantized: Quantized, checkpoint: Checkpoint, root: Path) -> ExportedModel:
@@ -98,6 +102,7 @@ class OpenVinoExporter:
         with tempfile.TemporaryDirectory(dir=root) as folder:
             path = Path(folder) / "model.onnx"
             onnx.save_model(graph, path, save_as_external_data=True, location="weights")
+
             try:
                 model = openvino.convert_model(path)
                 if self.static_shape:
@@ -105,12 +110,13 @@ class OpenVinoExporter:
                     model.reshape({value.name: shape for value in graph.graph.input})
             except Exception as error:
                 raise ExportError(f"{checkpoint.source}: OpenVINO cannot convert the graph: {error}") from error
+
             _number_unnamed(model)
             return model
 
 
 def _number_unnamed(model: openvino.Model) -> None:
-    """Number the nodes that OpenVINO named itself by their place: it counts them through the life of the process."""
+    """Rename nodes with generated names by their index, because OpenVINO numbers them across the whole process."""
     for place, node in enumerate(model.get_ordered_ops()):
         if re.fullmatch(r"\w+_\d+", node.get_friendly_name()):
             node.set_friendly_name(f"{node.get_type_name()}:{place}")
@@ -121,8 +127,10 @@ def _save(model: openvino.Model, graph: onnx.ModelProto, root: Path, precision: 
     name = MODEL_FILES[f"openvino-{precision}"]
     path = root / name
     path.parent.mkdir(exist_ok=True)
+
     openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
     path.write_text(CONVERSION.sub("", path.read_text("utf-8")), "utf-8")
+
     return ExportedModel(precision, (name, str(Path(name).with_suffix(".bin"))), inputs, outputs)
 
 

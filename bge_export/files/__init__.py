@@ -1,1 +1,1 @@
-"""Single files, read and written safely: bounded, whole or not at all, tied to their bytes by digests."""
+"""Reads and writes single files safely: bounded in size, whole or not at all, identified by digest."""

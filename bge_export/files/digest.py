@@ -1,4 +1,4 @@
-"""Digests of files and of sets of files, which tie checkpoints, artifacts and reports to their bytes."""
+"""Digests of files and sets of files, which identify the exact bytes of checkpoints, artifacts and reports."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hexadecimal.
 
     Raises:
-        OSError: the file cannot be read, or is no regular file.
+        OSError: the file cannot be read or is not a regular file.
     """
     digest = hashlib.sha256()
     with open_regular(path) as stream:
@@ -32,16 +32,16 @@ def file_digests(root: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def combined_digest(digests: Mapping[str, str]) -> str:
-    """Return one sha256 over names and the digests of their content, whatever the mapping's order."""
+    """Return one sha256 over file names and content digests, independent of the mapping's order."""
     combined = hashlib.sha256()
     for name in sorted(digests):
-        # The zero byte cannot be in a file name, so no two sets of files share one text.
+        # A file name cannot contain a zero byte, so two sets of files never produce the same text.
         combined.update(f"{name}\0{digests[name]}\n".encode())
     return combined.hexdigest()
 
 
 def tree_digest(root: Path, names: Iterable[str]) -> str:
-    """Return one sha256 over the names and the content of files given relative to `root`.
+    """Return one sha256 over the names and contents of files given relative to `root`.
 
     Raises:
         OSError: a file cannot be read.

@@ -1,4 +1,4 @@
-"""The JSON files of a checkpoint, read with errors that name the file."""
+"""Reads the JSON files of a checkpoint; errors name the file."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from bge_export.errors import CheckpointError
 from bge_export.files.regular import SETTINGS_BYTES, read_regular_text
 
 MOST_DEPTH = 100
-"""How deep arrays and objects may lie in each other; tokenizers, the deepest of these files, have about 10."""
+"""The deepest allowed nesting of arrays and objects; tokenizers, the deepest of these files, have about 10 levels."""
 
 
 def read_object(path: Path, most_bytes: int = SETTINGS_BYTES) -> dict[str, object]:
@@ -15,10 +15,10 @@ def read_object(path: Path, most_bytes: int = SETTINGS_BYTES) -> dict[str, objec
 
     Args:
         path: the file.
-        most_bytes: how large it may be.
+        most_bytes: the largest allowed size.
 
     Raises:
-        CheckpointError: the file is missing, too large, no JSON, or holds something other than an object.
+        CheckpointError: the file is missing, too large, not valid JSON, or does not hold an object.
     """
     value = _read(path, most_bytes)
     if not isinstance(value, dict):
@@ -27,10 +27,10 @@ def read_object(path: Path, most_bytes: int = SETTINGS_BYTES) -> dict[str, objec
 
 
 def read_object_if_there(path: Path) -> dict[str, object]:
-    """Return the JSON object that a file holds; an empty one where there is no such file.
+    """Return the JSON object that a file holds; an empty one if the file does not exist.
 
     Raises:
-        CheckpointError: the file is no JSON, or holds something other than an object.
+        CheckpointError: the file is not valid JSON, or does not hold an object.
     """
     return read_object(path) if path.is_file() else {}
 
@@ -39,7 +39,7 @@ def read_objects(path: Path) -> list[dict[str, object]]:
     """Return the list of JSON objects that a file holds.
 
     Raises:
-        CheckpointError: the file is missing, no JSON, or holds something other than a list of objects.
+        CheckpointError: the file is missing, not valid JSON, or does not hold a list of objects.
     """
     value = _read(path, SETTINGS_BYTES)
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
@@ -48,24 +48,27 @@ def read_objects(path: Path) -> list[dict[str, object]]:
 
 
 def positive_integer(value: object) -> int | None:
-    """Return a value that is a positive whole number, else None (JSON's true is none)."""
+    """Return the value if it is a positive integer, else None (JSON's true does not count)."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def parse(text: str) -> object:
-    """Return what a JSON text says, no deeper than code may follow it.
+    """Return the value of a JSON text, limited in depth so that recursive code can follow it.
 
     Raises:
-        ValueError: it is no JSON, or too deep.
+        ValueError: it is not valid JSON, or nested too deeply.
     """
     try:
         value = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"it is deeper than {MOST_DEPTH} levels") from error
+
+    # One level at a time: recursion would fail on the very depth that it has to measure.
     level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(MOST_DEPTH):
         inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
         level = [one for ones in inner for one in ones if isinstance(one, (dict, list))]
+
     if not level:
         return value
     raise ValueError(f"it is deeper than {MOST_DEPTH} levels")

@@ -1,7 +1,7 @@
-"""Panics of libraries written in Rust, as exceptions that a reader can catch.
+"""Turns panics of Rust libraries into exceptions that a reader can catch.
 
-PyO3 raises them as `PanicException`, which is no `Exception` and has no importable name: it would pass every handler
-and end the command with a traceback and status 1, which reads as a refusal of the gate.
+PyO3 raises `PanicException`, which does not derive from `Exception` and has no importable name. It would pass every
+handler and end the command with a traceback and status 1, which reads as a refusal by the gate.
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 
 class LibraryPanicError(RuntimeError):
-    """A library gave up in a way that its authors did not foresee."""
+    """A library failed in a way that its authors did not foresee."""
 
 
 @contextmanager
 def panics_as_errors() -> Iterator[None]:
-    """Turn a panic inside the block into a `LibraryPanicError`; everything else passes."""
+    """Turn a panic inside the block into a `LibraryPanicError`; other exceptions pass through."""
     try:
         yield
     except Exception:

@@ -1,4 +1,4 @@
-"""A file that appears whole or not at all, and never in place of one that is not bge-export's own."""
+"""Writes a file whole or not at all, and never over a file that bge-export did not write."""
 
 import contextlib
 import os
@@ -13,22 +13,26 @@ HEAD_BYTES = 4096
 
 
 def refuse_place(path: Path, what: str, ours: re.Pattern[bytes] | None = None) -> None:
-    """Raise OutputError unless a file can be written at `path` without a loss. Ask before work that takes minutes.
+    """Raise OutputError unless `path` can be written without losing data. Call it before work that takes minutes.
 
     Args:
         path: the file to write.
-        what: what it would hold, for messages, such as "report".
-        ours: what the first `HEAD_BYTES` of a file that may be replaced hold; without, none may be.
+        what: the kind of content, for messages, such as "report".
+        ours: the pattern in the first `HEAD_BYTES` of a file that may be replaced; None if no file may be replaced.
     """
     if not path.parent.is_dir():
         state = "is not a folder" if os.path.lexists(path.parent) else "does not exist"
         raise OutputError(f"{path.parent} {state}, so no {what} can be written there. Make it, or name another place.")
+
     if not os.path.lexists(path):
         return
+
     if path.is_dir():
         raise OutputError(f"{path} is a folder. Name the file to write in it.")
     if ours is None:
         raise OutputError(f"{path} exists already. Remove it, or name another file.")
+
+    # A symbolic link may lead to a file of any origin, so it is never replaced.
     if path.is_symlink() or not path.is_file() or not ours.search(_head(path)):
         raise OutputError(
             f"{path} exists and is no {what} that bge-export wrote, so it is not replaced. "
@@ -38,7 +42,7 @@ def refuse_place(path: Path, what: str, ours: re.Pattern[bytes] | None = None) -
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a sibling of `path` to write; it takes its place at the end, or is removed where something fails."""
+    """Yield a temporary sibling of `path`; it replaces `path` at the end, or is removed if the block fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

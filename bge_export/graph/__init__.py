@@ -1,1 +1,1 @@
-"""Passes on ONNX graphs: one a file, each `ModelProto` or `onnx_ir.Model` in, the same out."""
+"""Passes on ONNX graphs, one per file: each takes a `ModelProto` or an `onnx_ir.Model` and returns the same type."""

@@ -1,6 +1,6 @@
-"""Checkpoint to a tidy ONNX graph in memory: what the ONNX and the OpenVINO exporter start from.
+"""Traces a checkpoint into a tidy ONNX graph in memory, the start of the ONNX and the OpenVINO exporters.
 
-Traced with torch's TorchScript-based exporter, which writes opset 17 itself (docs/decisions/0001).
+torch's TorchScript-based exporter does the tracing, because it writes opset 17 directly (docs/decisions/0001).
 """
 
 import gc
@@ -20,11 +20,11 @@ OPSET = 17
 
 
 def trace(checkpoint: Checkpoint, scratch: Path, *, sentence_embedding: bool) -> onnx.ModelProto:
-    """Return the encoder as a textbook graph, float32, any batch size and length.
+    """Return the encoder as a textbook float32 graph with dynamic batch size and sequence length.
 
     Args:
         checkpoint: the model.
-        scratch: a folder with room for the weights; nothing stays in it.
+        scratch: a folder with room for the weights; the temporary files in it are removed.
         sentence_embedding: whether the pooled embedding is a second output.
 
     Raises:
@@ -33,17 +33,25 @@ def trace(checkpoint: Checkpoint, scratch: Path, *, sentence_embedding: bool) ->
     encoder = tracing.traced_encoder(checkpoint, sentence_embedding=sentence_embedding)
     inputs = tracing.input_names(checkpoint)
     outputs = tracing.output_names(sentence_embedding=sentence_embedding)
+
     tokens = {0: "batch_size", 1: "sequence_length"}
     axes = dict.fromkeys((*inputs, outputs[0]), tokens) | {name: {0: "batch_size"} for name in outputs[1:]}
+
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         path = Path(folder) / "traced.onnx"
         try:
             with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the exporter's deprecation and its remarks on constant shapes
+                warnings.simplefilter("ignore")  # the exporter's deprecation and its notes on constant shapes
                 torch.onnx.export(
-                    encoder, tracing.trace_inputs(encoder.model, inputs), path, dynamo=False, opset_version=OPSET,
-                    input_names=list(inputs), output_names=list(outputs), dynamic_axes=axes,
-                )  # fmt: skip
+                    encoder,
+                    tracing.trace_inputs(encoder.model, inputs),
+                    path,
+                    dynamo=False,
+                    opset_version=OPSET,
+                    input_names=list(inputs),
+                    output_names=list(outputs),
+                    dynamic_axes=axes,
+                )
         except OSError:
             raise
         except Exception as error:
@@ -51,7 +59,9 @@ def trace(checkpoint: Checkpoint, scratch: Path, *, sentence_embedding: bool) ->
                 f"{checkpoint.source}: torch cannot trace {checkpoint.model_type!r}: {error}. "
                 "Please report the architecture."
             ) from error
+
         traced = onnx.load(path)
+
     graph = tidy(traced)
-    gc.collect()  # graphs refer in circles to the weights they were read from
+    gc.collect()  # reference cycles keep the weights of intermediate graphs in memory
     return graph

@@ -1,4 +1,4 @@
-"""What the exporters trace: the encoder with a plain mask, its optional pooling head, and inputs to trace with."""
+"""The module that exporters trace (an encoder with a simple mask and an optional pooling head) and its dummy inputs."""
 
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MASKED = -10000.0
-"""Added to the scores of padding (BERT's own value). In float32 exp(MASKED) is exactly 0, as with the smallest float32
-that transformers adds; unlike that one it is finite in float16 too. See docs/decisions/0003."""
+"""Added to the scores of padding (BERT's original value). In float32 exp(MASKED) is exactly 0, as with the smallest
+float32, which transformers adds; but MASKED is also finite in float16. See docs/decisions/0003."""
 
 TRACE_BATCH, TRACE_LENGTH = 2, 16
 
@@ -22,12 +22,12 @@ TRACE_BATCH, TRACE_LENGTH = 2, 16
 class TracedEncoder(nn.Module):
     """The encoder as a function of two or three integer tensors, each [B, S] int64.
 
-    The mask is made here, [B, 1, 1, S] float32, because the one that transformers builds traces into some fifty nodes
-    of index arithmetic; transformers passes a mask of four dimensions on as it is.
+    The mask, [B, 1, 1, S] float32, is built here, because the one that transformers builds traces into about fifty
+    nodes of index arithmetic; transformers uses a 4-D mask unchanged.
     """
 
     def __init__(self, model: "PreTrainedModel", spec: EmbeddingSpec, *, sentence_embedding: bool) -> None:
-        """Wrap `model`; with `sentence_embedding` the pooled embedding is a second output."""
+        """Wrap `model`; if `sentence_embedding` is set, the pooled embedding is a second output."""
         super().__init__()
         self.model = model
         self.pooling = PoolingHead(spec) if sentence_embedding else None
@@ -35,7 +35,7 @@ class TracedEncoder(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the last hidden state [B, S, D] float32, and the embedding [B, D] float32 where asked for."""
+        """Return the last hidden state [B, S, D] float32 and, if requested, the embedding [B, D] float32."""
         mask = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * MASKED
         inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states: Tensor = self.model(input_ids=input_ids, attention_mask=mask, **inputs).last_hidden_state
@@ -43,10 +43,10 @@ class TracedEncoder(nn.Module):
 
 
 class PoolingHead(nn.Module):
-    """Pooling and normalisation inside the graph."""
+    """Pooling and optional L2 normalisation inside the graph."""
 
     def __init__(self, spec: EmbeddingSpec) -> None:
-        """Pool as `spec` says."""
+        """Pool and normalise according to `spec`."""
         super().__init__()
         self.spec = spec
 
@@ -60,29 +60,30 @@ class PoolingHead(nn.Module):
         else:
             last = (attention_mask.sum(1, keepdim=True) - 1).unsqueeze(-1)
             pooled = torch.gather(states, 1, last.expand(-1, -1, self.spec.dim))[:, 0]
+
         return nn.functional.normalize(pooled, dim=-1) if self.spec.normalize else pooled
 
 
 def traced_encoder(checkpoint: Checkpoint, *, sentence_embedding: bool) -> TracedEncoder:
-    """Load the checkpoint, fold biases that attention does not need, and wrap it for tracing."""
+    """Load the checkpoint, fold the key and value biases of attention, and wrap the model for tracing."""
     model = load_model(checkpoint)
     fold_biases(model)
     return TracedEncoder(model, checkpoint.spec, sentence_embedding=sentence_embedding).eval()
 
 
 def input_names(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return the graph's inputs; token types only where the model has them (optimum's and the Hub's convention)."""
+    """Return the graph's input names; token types only if the model uses them (convention of optimum and the Hub)."""
     names = ("input_ids", "attention_mask")
     return (*names, "token_type_ids") if checkpoint.token_types else names
 
 
 def output_names(*, sentence_embedding: bool) -> tuple[str, ...]:
-    """Return the graph's outputs; consumers that know no names take the first."""
+    """Return the graph's output names; consumers that ignore names read the first output."""
     return (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING) if sentence_embedding else (LAST_HIDDEN_STATE,)
 
 
 def trace_inputs(model: "PreTrainedModel", names: tuple[str, ...]) -> tuple[Tensor, ...]:
-    """Return a padded batch to trace with, [2, 16] int64 each: optimum's dummy inputs for the architecture."""
+    """Return a padded batch to trace with, [2, 16] int64 each: optimum's dummy inputs for this architecture."""
     from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager
 
     torch.manual_seed(0)

@@ -1,1 +1,1 @@
-"""Token states to answers, in numpy, for artifacts alone: the oracle has arithmetic of its own."""
+"""Turns token states into embeddings, in numpy, for artifacts only: the oracle has its own implementation."""

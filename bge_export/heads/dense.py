@@ -1,4 +1,4 @@
-"""Token states to embeddings, in numpy: what every runtime shares. The oracle has its own (`oracle`)."""
+"""Pools and normalises token states in numpy, for every runtime. The oracle has its own code (`oracle`)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ def pool(states: NDArray[np.float32], attention_mask: NDArray[np.int64], spec: E
         spec: the pooling, and whether to normalise.
 
     Returns:
-        [B, D] float32. A zero or non-finite row stays one: parity reports it, nothing here hides it.
+        [B, D] float32. Zero and non-finite rows are kept, so that parity can report them.
     """
     if spec.pooling == "cls":
         pooled = states[:, 0]
@@ -25,6 +25,7 @@ def pool(states: NDArray[np.float32], attention_mask: NDArray[np.int64], spec: E
     else:
         last = attention_mask.sum(axis=1) - 1
         pooled = states[np.arange(len(states)), last]
+
     return normalize(pooled) if spec.normalize else np.asarray(pooled, dtype=np.float32)
 
 
@@ -32,5 +33,6 @@ def normalize(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return [B, D] float32 rows divided by their L2 norm; a zero row stays zero, a non-finite one becomes NaN."""
     wide = rows.astype(np.float64)
     norms = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+
     with np.errstate(invalid="ignore"):
         return (wide / np.where(norms == 0.0, 1.0, norms)).astype(np.float32)

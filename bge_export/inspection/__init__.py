@@ -1,1 +1,1 @@
-"""Looking closer: what a folder is, where an artifact drifts, what this machine can run."""
+"""Inspection: the content of a folder, the layer where an artifact drifts, the capabilities of this machine."""

@@ -1,7 +1,7 @@
-"""Finds where an artifact drifts: the states after the embeddings and after each layer, against the oracle's.
+"""Locates drift in an artifact: compares its states after the embeddings and after each layer with the oracle's.
 
-The first layer that leaves the limit is where to look: the states before it are right, so the fault is in its weights
-or its operators. Encoders with two layer normalisations a layer (BERT's family) can be read.
+The first layer outside the limit contains the fault, in its weights or its operators, because the states before it are
+right. Only encoders with two layer normalisations per layer (BERT's family) can be read.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from bge_export.texts.tokens import TextTokenizer
 
 @dataclass(frozen=True)
 class LayerDrift:
-    """One layer, its worst token.
+    """The drift of one layer at its worst token.
 
     Attributes:
         layer: `embeddings`, or `layer 0` and so on.
-        cosine: the smallest cosine of a token's state with the oracle's; NaN where one does not exist.
+        cosine: the smallest cosine between a token's state and the oracle's; NaN if a cosine is undefined.
         position: the position of that token.
-        max_abs: the largest absolute difference of all tokens.
-        within: whether the cosine holds the limit.
+        max_abs: the largest absolute difference over all tokens.
+        within: whether the cosine is within the limit.
     """
 
     layer: str
@@ -41,7 +41,7 @@ class LayerDrift:
 
 @dataclass(frozen=True)
 class Drift:
-    """All layers of one artifact on one text, in order."""
+    """The drift of all layers of one artifact on one text, in order."""
 
     target: str
     tokens: int
@@ -55,10 +55,10 @@ class Drift:
 
 
 def artifact_at(path: Path) -> Artifact:
-    """Return the artifact that a model file is, whatever its bytes are now.
+    """Return the artifact of a model file, without verifying the file's bytes.
 
     Raises:
-        ArtifactError: the file lies in no folder that bge-export wrote, or the manifest does not know it.
+        ArtifactError: the file is not in a folder that bge-export wrote, or the manifest does not list it.
     """
     for root in path.resolve().parents:
         if (root / MANIFEST).is_file():
@@ -74,19 +74,21 @@ def find_drift(artifact: Artifact, checkpoint: Checkpoint, text: str, limit: flo
     """Compare the states of one text layer by layer.
 
     Args:
-        artifact: what drifts.
-        checkpoint: what it was made of.
-        text: the text on which it was seen.
-        limit: the smallest cosine that a token's state may have.
+        artifact: the artifact that drifts.
+        checkpoint: the checkpoint that it was exported from.
+        text: the text on which the drift was seen.
+        limit: the smallest cosine allowed for a token's state.
 
     Raises:
-        ArtifactError: the artifact's insides cannot be read, or do not have the checkpoint's layers.
+        ArtifactError: the artifact's states cannot be read, or its layers do not match the checkpoint's.
         CheckpointError: the checkpoint cannot be loaded.
         MissingLibrary: torch, or the format's library, is not installed.
     """
     _refuse_reordered(artifact)
+
     tokenizer = TextTokenizer.load(artifact.root, artifact.spec.max_tokens)
     batch = tokenizer.pad(tokenizer.encode([text]))
+
     wanted = _oracle_states(checkpoint, batch.input_ids)
     try:
         norms = find_states(artifact.target.format)(artifact, batch)
@@ -94,21 +96,25 @@ def find_drift(artifact: Artifact, checkpoint: Checkpoint, text: str, limit: flo
         raise
     except Exception as error:
         raise ArtifactError(f"{artifact.model} cannot be read layer by layer: {error}. Export it again.") from error
+
+    # The embeddings have one normalisation, each layer two: its states are the output of the second.
     states = norms[::2]
     if len(norms) != 2 * len(wanted) - 1:
         raise ArtifactError(
             f"{artifact.model} has {len(norms)} layer normalisations where {checkpoint.model_type} with "
             f"{len(wanted) - 1} layers should have {2 * len(wanted) - 1}: its layers cannot be told apart."
         )
+
     names = ["embeddings", *(f"layer {number}" for number in range(len(wanted) - 1))]
     layers = tuple(_compare(*one, limit) for one in zip(names, states, wanted, strict=True))
     return Drift(str(artifact.target), batch.input_ids.shape[1], limit, layers)
 
 
 def _refuse_reordered(artifact: Artifact) -> None:
-    """Raise ArtifactError for int8, but for the plain arrangement: its states are shifted, and in another order."""
+    """Raise ArtifactError for int8 unless it has the plain arrangement: its states are shifted and reordered."""
     models = read_manifest(artifact.root).models
     options = next(model.options for model in models if model.target == str(artifact.target))
+
     if artifact.target.precision == "int8" and "plain_arrangement" not in options:
         raise ArtifactError(
             f"{artifact.model} cannot be read layer by layer: between its layers an int8 model has channels in another "
@@ -119,7 +125,7 @@ def _refuse_reordered(artifact: Artifact) -> None:
 
 def _compare(name: str, states: NDArray[np.float32], wanted: NDArray[np.float32], limit: float) -> LayerDrift:
     cosine = cosines(states, wanted)
-    worst = int(np.argmin(np.nan_to_num(cosine, nan=-2.0)))  # no cosine is worse than any
+    worst = int(np.argmin(np.nan_to_num(cosine, nan=-2.0)))  # an undefined cosine is the worst
     largest = float(np.max(max_differences(states, wanted)))
     return LayerDrift(name, float(cosine[worst]), worst, largest, bool(cosine[worst] >= limit))
 

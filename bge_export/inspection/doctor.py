@@ -1,4 +1,4 @@
-"""What this machine can run, and the command that installs what is missing."""
+"""Reports which runtimes and devices work on this machine, and the commands that install missing libraries."""
 
 import os
 import platform
@@ -10,16 +10,24 @@ from bge_export.errors import MissingLibrary
 from bge_export.runtimes import find_runtime, runtime_names
 
 LIBRARIES: tuple[tuple[str, str], ...] = (
-    ("torch", "export"), ("transformers", "export"), ("optimum", "export"), ("onnx", "export"),
-    ("onnxscript", "export"), ("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("tokenizers", ""),
-    ("safetensors", ""), ("huggingface_hub", ""), ("scipy", "evaluate"),
-)  # fmt: skip
-"""Libraries and the extra that brings each; without one they come with the package itself."""
+    ("torch", "export"),
+    ("transformers", "export"),
+    ("optimum", "export"),
+    ("onnx", "export"),
+    ("onnxscript", "export"),
+    ("onnxruntime", "onnxruntime"),
+    ("openvino", "openvino"),
+    ("tokenizers", ""),
+    ("safetensors", ""),
+    ("huggingface_hub", ""),
+    ("scipy", "evaluate"),
+)
+"""(library, extra that installs it); an empty extra means that the package itself requires the library."""
 
 
 @dataclass(frozen=True)
 class LibraryFacts:
-    """One library: its version, or None and the command that installs it."""
+    """One library: its version, None if it is missing, and the command that installs it."""
 
     name: str
     version: str | None
@@ -28,7 +36,7 @@ class LibraryFacts:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """One runtime on one device: None, or why it cannot be used."""
+    """One runtime on one device, and the reason why it cannot be used; None if it can."""
 
     runtime: str
     device: str
@@ -37,7 +45,7 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """This machine."""
+    """The hardware, the libraries and the devices of this machine."""
 
     python: str
     system: str
@@ -49,7 +57,7 @@ class MachineFacts:
 
 
 def examine_machine() -> MachineFacts:
-    """Return what this machine has. Runtimes are imported to ask them for their devices; models are not loaded."""
+    """Return the facts of this machine. Runtimes are imported to query their devices; models are not loaded."""
     return MachineFacts(
         python=platform.python_version(),
         system=platform.platform(),
@@ -89,17 +97,17 @@ WATCHED = (
     "i8mm",
     "bf16",
 )
-"""What decides how fast and how exactly 8-bit and 16-bit arithmetic runs."""
+"""CPU features that decide the speed and accuracy of 8-bit and 16-bit arithmetic."""
 
 
 def instructions() -> tuple[str, ...]:
-    """Return which of the watched instructions the processor has; none where the system does not say."""
+    """Return the watched CPU features that the processor has; empty if the system does not report them."""
     flags = set((_cpu_field("flags") or _cpu_field("Features")).split())
     return tuple(name for name in WATCHED if name in flags)
 
 
 def _cpu_field(name: str) -> str:
-    """Return a field of /proc/cpuinfo, empty where the system has none."""
+    """Return a field of /proc/cpuinfo; empty if the system does not have it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a folder of artifacts, or a single file, is: read from the bytes. Nothing is run."""
+"""Describes a folder of artifacts, or a single model file, from its bytes. Nothing is run."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What one ONNX file says of itself."""
+    """The content of one ONNX file: versions, inputs and outputs, operators, weights."""
 
     path: str
     size_bytes: int
@@ -30,12 +30,12 @@ class GraphFacts:
     """Bytes of the initializers by element type."""
     external_data: bool
     pairs: PairFacts
-    """How its int8 weights keep the pair rule."""
+    """The check of its int8 weights against the saturation constraint."""
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """How the int8 weights of a model in OpenVINO's IR keep the pair rule."""
+    """The check of an OpenVINO IR model's int8 weights against the saturation constraint."""
 
     path: str
     pairs: PairFacts
@@ -43,7 +43,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """A folder's manifest (its digests hold, else reading it fails), its ONNX graphs and its OpenVINO models."""
+    """A folder's manifest (reading it verifies the digests), its ONNX graphs and its OpenVINO models."""
 
     manifest: Manifest | None
     graphs: tuple[GraphFacts, ...]
@@ -52,11 +52,11 @@ class FolderFacts:
 
 
 def inspect_path(path: Path) -> FolderFacts:
-    """Return what lies at `path`.
+    """Return the facts of the folder or the file at `path`.
 
     Raises:
-        ArtifactError: nothing is there, a file is damaged, or its bytes are not the manifest's.
-        MissingLibrary: onnx, or openvino for a file of its own, is not installed.
+        ArtifactError: the path does not exist, a file is damaged, or its bytes do not match the manifest.
+        MissingLibrary: onnx is not installed, or openvino for a single .xml file.
     """
     if path.is_file() and path.suffix == ".xml":
         return FolderFacts(None, (), (ModelFacts(path.name, facts_of(path, "openvino")),))
@@ -64,6 +64,7 @@ def inspect_path(path: Path) -> FolderFacts:
         return FolderFacts(None, (_graph(path, path.name),))
     if not path.is_dir():
         raise ArtifactError(f"{path} does not exist. Give a folder that bge-export wrote, or an .onnx or .xml file.")
+
     manifest, artifacts = read_bundle(path)
     graphs = tuple(_graph(path / item.model, item.model) for item in artifacts if item.target.format == "onnx")
     models = tuple(model for item in artifacts for model in _model(item))
@@ -71,9 +72,10 @@ def inspect_path(path: Path) -> FolderFacts:
 
 
 def _model(artifact: Artifact) -> tuple[ModelFacts, ...]:
-    """Return the facts of an OpenVINO model; none where it is no such model, or openvino is not installed."""
+    """Return the facts of an OpenVINO model; empty for another format, or if openvino is not installed."""
     if artifact.target.format != "openvino":
         return ()
+
     try:
         return (ModelFacts(artifact.model, facts_of(artifact.root / artifact.model, "openvino")),)
     except MissingLibrary:
@@ -87,14 +89,17 @@ def _graph(path: Path, name: str) -> GraphFacts:
         from bge_export.files.onnx_reader import load_graph
     except ImportError as error:
         raise MissingLibrary("onnx", "inspect", "looking into ONNX files") from error
+
     try:
         model = load_graph(path)
         onnx.checker.check_model(model)
     except Exception as error:
         raise ArtifactError(f"{path} is no valid ONNX file: {error}. Export it again.") from error
+
     weights: Counter[str] = Counter()
     for tensor in model.graph.initializer:
         weights[onnx.TensorProto.DataType.Name(tensor.data_type).lower()] += _tensor_bytes(tensor)
+
     return GraphFacts(
         path=name,
         size_bytes=path.stat().st_size,
@@ -115,6 +120,7 @@ def _tensor_bytes(tensor: "onnx.TensorProto") -> int:
 
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         return sum(int(entry.value) for entry in tensor.external_data if entry.key == "length")
+
     return len(tensor.raw_data) or int(onnx.numpy_helper.to_array(tensor).nbytes)
 
 

@@ -1,4 +1,4 @@
-"""What `inspect` and `doctor` print."""
+"""Renders folders, tried variants, layer drift and this machine for the terminal (`inspect`, `doctor`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,29 +16,43 @@ from bge_export.saturation import PairFacts
 
 
 def render_folder(facts: FolderFacts, verdict: str = "") -> RenderableType:
-    """Return what a folder of artifacts is, and what the gate says of it."""
+    """Return the description of a folder of artifacts, and the gate's verdict on it."""
     parts: list[RenderableType] = [] if facts.manifest is None else [_manifest(facts.manifest, verdict)]
     models = (_pairs({"file": model.path, **_pair_rule(model.pairs)}) for model in facts.models if model.pairs.weights)
     return Group(*parts, *(_graph(graph) for graph in facts.graphs), *models)
 
 
 def render_frontier(target: str, steps: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Return the variants that were tried for an 8-bit artifact, in the order they were tried."""
+    """Return the table of variants that were tried for an 8-bit artifact, in the order of trial."""
     table = Table(
-        "activations in two parts", "weights in two parts", "predicted 1 - cosine", "everyday: smallest", "mean",
-        "stress: smallest", "ms, 1x64", "MB", title=f"{target}: variants tried on probe texts", title_justify="left",
-    )  # fmt: skip
+        "activations in two parts",
+        "weights in two parts",
+        "predicted 1 - cosine",
+        "everyday: smallest",
+        "mean",
+        "stress: smallest",
+        "ms, 1x64",
+        "MB",
+        title=f"{target}: variants tried on probe texts",
+        title_justify="left",
+    )
+
     for step in steps:
         table.add_row(
-            f"{step['precise']} points", f"{step['finer']} points", f"{step['predicted']:.1e}",
-            cosine_figure(step["smallest"]), cosine_figure(step["mean"]), cosine_figure(step["smallest_stress"]),
-            f"{step['milliseconds']:.1f}", f"{step['size_bytes'] / 1e6:.1f}",
-        )  # fmt: skip
+            f"{step['precise']} points",
+            f"{step['finer']} points",
+            f"{step['predicted']:.1e}",
+            cosine_figure(step["smallest"]),
+            cosine_figure(step["mean"]),
+            cosine_figure(step["smallest_stress"]),
+            f"{step['milliseconds']:.1f}",
+            f"{step['size_bytes'] / 1e6:.1f}",
+        )
     return table
 
 
 def render_machine(facts: MachineFacts) -> RenderableType:
-    """Return what a machine can run."""
+    """Return the description of a machine and of what it can run."""
     machine = _pairs(
         {
             "system": facts.system,
@@ -46,24 +60,28 @@ def render_machine(facts: MachineFacts) -> RenderableType:
             "python": facts.python,
         }
     )
+
     libraries = Table("library", "version", "to install it", title="Libraries", title_justify="left")
     for library in facts.libraries:
         missing = library.version is None
         libraries.add_row(library.name, library.version or "missing", escape(library.install) if missing else "")
+
     devices = Table("runtime", "device", "can run", title="Runtimes", title_justify="left")
     for device in facts.devices:
         devices.add_row(device.runtime, device.device, escape(device.unavailable or "yes"))
+
     return Group(machine, libraries, devices)
 
 
 def render_drift(drift: Drift) -> RenderableType:
-    """Return the table of layers, and the first outside the limit."""
+    """Return the table of layers, and the name of the first one outside the limit."""
     table = Table("layer", "smallest cosine", "at token", "largest difference", box=None, pad_edge=False)
     for layer in drift.layers:
         mark = "" if layer.within else "  outside the limit"
         table.add_row(
             layer.layer + mark, cosine_figure(layer.cosine), str(layer.position), difference_figure(layer.max_abs)
         )
+
     first = drift.first
     verdict = f"every layer is within {drift.limit}" if first is None else f"drifts first at {first.layer}"
     return Group(table, f"{drift.target}, {drift.tokens} tokens: {verdict}.")
@@ -75,6 +93,7 @@ def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
     normalized = "normalised" if spec.normalize else "not normalised"
     checked = "part of the export" if manifest.checked else "left out (--no-check)"
     tools = dict(item for model in manifest.models for item in model.tools.items())
+
     return _pairs(
         {
             "made of": f"{source.id}{revision}, {source.model_type}, digest {source.digest[:12]}",
@@ -104,12 +123,14 @@ def _graph(graph: GraphFacts) -> RenderableType:
 
 
 def _pair_rule(pairs: PairFacts) -> dict[str, str]:
-    """Return whether int8 weights give the same vector on every processor; nothing where there are none."""
+    """Return whether int8 weights satisfy the saturation constraint (same vectors on any CPU); empty without int8."""
     if not pairs.weights:
         return {}
+
     checked = f"{pairs.pairs} pairs of {pairs.weights} int8 weights"
     if not pairs.broken:
         return {"pair rule": f"kept by {checked}"}
+
     first = f"first in {pairs.first} ({pairs.first_broken})"
     return {"pair rule": f"broken by {pairs.broken} of {checked}, {first}: other vectors on processors without VNNI"}
 

@@ -1,1 +1,1 @@
-"""The JavaScript clients that a folder is proven in: which versions, where they are installed, how they are driven."""
+"""The Transformers.js clients in which an exported folder is verified: their versions, installation and control."""

@@ -1,4 +1,4 @@
-"""How requests reach a page, and how what it found comes back; and what serves them."""
+"""Interfaces between the loopback server and its pages: a page's queues, and the content that is served."""
 
 import queue
 from collections.abc import Mapping
@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 UNREAD_ANSWERS = 16
-"""How many answers of a page may wait to be read: it owes one to a request."""
+"""Maximum number of unread answers of a page; it owes one answer per request."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """What goes to one page, and what comes from it."""
+    """The two queues of one page: requests to it, and answers from it."""
 
     requests: "queue.Queue[Mapping[str, Any]]" = field(default_factory=queue.Queue)
     answers: "queue.Queue[Mapping[str, Any]]" = field(default_factory=lambda: queue.Queue(UNREAD_ANSWERS))
 
 
 class Content(Protocol):
-    """What the loopback server gives to whoever shows its token.
+    """The content that the loopback server gives to clients that present its token.
 
     Attributes:
-        token: the one-time token, the first part of every path.
+        token: the one-time token, which is the first part of every path.
         served: paths of the files that were fetched.
     """
 
@@ -30,10 +30,10 @@ class Content(Protocol):
     served: list[str]
 
     def channel(self, page: str) -> Channel | None:
-        """Return the channel of a page; None for one that did not greet."""
+        """Return the channel of a page; None if it has not sent a greeting."""
 
     def greet(self, greeting: Mapping[str, Any]) -> None:
-        """Take in a page that says who it is."""
+        """Register a page that identifies itself."""
 
     def file_at(self, name: str) -> Path | None:
-        """Return the file behind a path below the token; None where there is none."""
+        """Return the file behind a path below the token; None if no such file exists."""

@@ -1,16 +1,22 @@
-"""The pinned Transformers.js versions, as data: what each calls a model file, and where its builds lie in its package.
+"""The pinned Transformers.js versions, as data: each one's names for model files, and the paths of its builds.
 
-Sources: `src/utils/dtypes.js` and `src/models.js` of each version, and what each was seen to do.
+Sources: `src/utils/dtypes.js` and `src/models.js` of each version, and the observed behaviour of each.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 SUFFIXES: Mapping[str, str] = {
-    "fp32": "", "fp16": "_fp16", "q8": "_quantized", "int8": "_int8", "uint8": "_uint8", "q4": "_q4",
-    "q4f16": "_q4f16", "bnb4": "_bnb4",
-}  # fmt: skip
-"""What versions 3 and 4 call a precision -> how the file's name ends."""
+    "fp32": "",
+    "fp16": "_fp16",
+    "q8": "_quantized",
+    "int8": "_int8",
+    "uint8": "_uint8",
+    "q4": "_q4",
+    "q4f16": "_q4f16",
+    "bnb4": "_bnb4",
+}
+"""Precision (`dtype`) in versions 3 and 4 -> suffix of the model file's name."""
 
 FILES: Mapping[str, str] = {f"onnx/model{suffix}.onnx": dtype for dtype, suffix in SUFFIXES.items()}
 """Model file -> its `dtype` in versions 3 and 4."""
@@ -18,17 +24,17 @@ FILES: Mapping[str, str] = {f"onnx/model{suffix}.onnx": dtype for dtype, suffix 
 
 @dataclass(frozen=True)
 class Client:
-    """One version.
+    """One pinned version of Transformers.js.
 
     Attributes:
-        name: what a lane calls it: `node@4`.
+        name: the version's name in a lane, such as the 4 in `node@4`.
         version: the pinned version.
         package: its folder in `node_modules`.
-        npm: the package's name in the registry, as people import it.
+        npm: the package's name in the registry, as users import it.
         node: the build for Node and Deno, relative to the package.
-        wasm: the folder and the name of the WebAssembly build that the web build needs, from the package: `.wasm`, and
-            from version 3 on `.mjs` beside it.
-        cls: whether its pipeline knows CLS pooling; without, the first row is taken by hand.
+        wasm: folder and name of the WebAssembly files that the web build needs, relative to the package: `.wasm`,
+            and from version 3 on an `.mjs` beside it.
+        cls: whether its pipeline supports CLS pooling; if not, the first row is taken by hand.
     """
 
     name: str
@@ -40,7 +46,7 @@ class Client:
     cls: bool
 
     WEB = "dist/transformers.min.js"
-    """The build for browsers; the others (`transformers.web.js`) import packages by bare names."""
+    """The build for browsers; other builds (`transformers.web.js`) import packages by bare names."""
 
     @property
     def major(self) -> int:
@@ -48,21 +54,23 @@ class Client:
         return int(self.version.partition(".")[0])
 
     def options(self, model: str) -> Mapping[str, object] | None:
-        """Return the options with which this version loads a model file of the folder; None where it has no way to.
+        """Return the options with which this version loads a model file of the folder; None if it cannot load it.
 
-        Version 2 has two names, chosen by `quantized`. From 2.17 on a pipeline passes `model_file_name` on as well;
-        2.5.0 does not.
+        Version 2 knows two files and chooses by `quantized`. From 2.17 on, its pipeline also passes `model_file_name`
+        on; 2.5.0 does not.
         """
         if model not in FILES:
             return None
         if self.major > 2:
             return {"dtype": FILES[model]}
+
         if model == "onnx/model.onnx":
             return {"quantized": False}
         if model == "onnx/model_quantized.onnx":
             return {"quantized": True}
+
         if self.version == "2.5.0" or FILES[model] not in ("fp16", "int8", "uint8"):
-            return None  # 4-bit operators are younger than its ONNX Runtime
+            return None  # its ONNX Runtime predates 4-bit operators
         return {"quantized": False, "model_file_name": model.removeprefix("onnx/").removesuffix(".onnx")}
 
 
@@ -73,16 +81,31 @@ CLIENTS: Mapping[str, Client] = {
             "2.5", "2.5.0", "transformers-2.5", "@xenova/transformers", "src/transformers.js", ("dist", None), cls=False
         ),
         Client(
-            "2.17", "2.17.2", "transformers-2.17", "@xenova/transformers", "src/transformers.js", ("dist", None),
+            "2.17",
+            "2.17.2",
+            "transformers-2.17",
+            "@xenova/transformers",
+            "src/transformers.js",
+            ("dist", None),
             cls=True,
         ),
         Client(
-            "3", "3.8.1", "transformers-3", "@huggingface/transformers", "dist/transformers.node.mjs",
-            ("dist", "ort-wasm-simd-threaded.jsep"), cls=True,
+            "3",
+            "3.8.1",
+            "transformers-3",
+            "@huggingface/transformers",
+            "dist/transformers.node.mjs",
+            ("dist", "ort-wasm-simd-threaded.jsep"),
+            cls=True,
         ),
         Client(
-            "4", "4.3.1", "transformers-4", "@huggingface/transformers", "dist/transformers.node.mjs",
-            ("node_modules/onnxruntime-web/dist", "ort-wasm-simd-threaded.asyncify"), cls=True,
+            "4",
+            "4.3.1",
+            "transformers-4",
+            "@huggingface/transformers",
+            "dist/transformers.node.mjs",
+            ("node_modules/onnxruntime-web/dist", "ort-wasm-simd-threaded.asyncify"),
+            cls=True,
         ),
     )
-}  # fmt: skip
+}

@@ -1,7 +1,7 @@
-"""Connections to the loopback server: the token first, an end to every wait, and no more of anything than is needed.
+"""HTTP connections of the loopback server: the token comes first, and every wait and every count has a limit.
 
-Whoever reaches the address may connect, so nothing that a stranger sends is read beyond the line that lacks the token,
-and none of them can hold a thread for ever or keep others out.
+Anyone who can reach the address can connect. So the server reads nothing after a request line that lacks the token, and
+no stranger can hold a thread for ever or keep others out.
 """
 
 import logging
@@ -15,24 +15,24 @@ from typing import Any
 from bge_export.javascript.channel import Content
 
 CONNECTIONS = 256
-"""How many are held at once. Browsers open six each, and a page that waits for its turn holds one."""
+"""Maximum number of open connections. A browser opens six, and a page that waits for its turn holds one."""
 
 TOKEN_SECONDS = 10.0
-"""How long a new connection may take to show the token."""
+"""Time limit for a new connection to present the token."""
 
 REQUEST_SECONDS = 120.0
-"""How long one that has shown it may take for a request, for a piece of an answer, or between two requests."""
+"""Time limit for a connection with the token: for a request, for a chunk of an answer, and between requests."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class Connection:
-    """An open connection.
+    """The state of an open connection.
 
     Attributes:
-        until: when it is ended, by the monotonic clock, in seconds.
-        known: whether it has shown the token.
+        until: the deadline by the monotonic clock, in seconds.
+        known: whether it has presented the token.
     """
 
     until: float
@@ -40,15 +40,15 @@ class Connection:
 
 
 class Server(ThreadingHTTPServer):
-    """A thread for each connection, and an end for each."""
+    """An HTTP server with one thread and one deadline per connection."""
 
     daemon_threads = True
 
     def __init__(self, loopback: Content, host: str, handler: type[BaseHTTPRequestHandler]) -> None:
-        """Listen on a free port of an address; `handler` answers what comes on a connection.
+        """Listen on a free port of an address; `handler` answers the requests.
 
         Raises:
-            OSError: the address is not one of this machine's.
+            OSError: the address does not belong to this machine.
         """
         self.loopback = loopback
         self._open: dict[Any, Connection] = {}
@@ -56,7 +56,7 @@ class Server(ThreadingHTTPServer):
         super().__init__((host, 0), handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's own
-        """Take a new connection; where there are too many, the oldest stranger gives way."""
+        """Accept a new connection; if the server is full, it replaces the oldest one without the token."""
         with self._lock:
             full = len(self._open) >= CONNECTIONS
             stranger = next((one for one, state in self._open.items() if not state.known), None) if full else None
@@ -73,24 +73,25 @@ class Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - socketserver's own
-        """Let go of a connection."""
+        """Forget a connection and close it."""
         with self._lock:
             self._open.pop(request, None)
         super().shutdown_request(request)
 
     def allow(self, request: object, more: float = 0.0) -> bool:
-        """Let a connection that has shown the token last `REQUEST_SECONDS` from now, and more; return whether it does.
+        """Give a connection with the token `REQUEST_SECONDS + more` from now; return whether it is still open.
 
-        One that was ended before stays so.
+        A connection that was ended before stays closed.
         """
         with self._lock:
             if request not in self._open:
                 return False
+
             self._open[request] = Connection(time.monotonic() + REQUEST_SECONDS + more, known=True)
             return True
 
     def service_actions(self) -> None:
-        """End the connections whose time is over; called in turns with accepting new ones."""
+        """End the connections whose deadline has passed; the server loop calls this between accepting connections."""
         now = time.monotonic()
         with self._lock:
             over = [one for one, state in self._open.items() if state.until < now]
@@ -101,13 +102,13 @@ class Server(ThreadingHTTPServer):
             _end(request)
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - socketserver's own
-        """Print nothing: version 4 ends a connection after each look whether a file is there."""
+        """Print nothing: version 4 drops a connection after each check whether a file exists."""
         _log.debug("a request failed", exc_info=True)
 
 
 def _end(request: socket.socket) -> None:
-    """Wake whoever reads from a connection, or writes to it, with its end."""
+    """Shut a connection down, which wakes the thread that reads from it or writes to it."""
     try:
         request.shutdown(socket.SHUT_RDWR)
-    except OSError:  # it has ended
+    except OSError:  # it is closed already
         return

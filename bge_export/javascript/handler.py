@@ -1,6 +1,6 @@
-"""What comes on a connection of the loopback server: requests for files and tasks, greetings, answers.
+"""Request handler of the loopback server: files, requests for pages, their greetings and their answers.
 
-What a malformed request gets is a status, never a traceback on the terminal of the person who waits for a browser.
+A malformed request gets an HTTP status, never a traceback on the terminal of the person who waits for a browser.
 """
 
 import json
@@ -24,7 +24,7 @@ TYPES: Mapping[str, str] = {
     ".css": "text/css",
 }
 OWN = "own"
-"""The page that has no name: the only one, in a browser that was started for it."""
+"""The page without a name: the only one, in a browser that was started for it."""
 
 POLL_SECONDS = 20.0
 PIECE_BYTES = 1 << 20
@@ -33,10 +33,10 @@ GREETING_BYTES = 64 << 10
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection: files, the page's next task, its greeting, its answers."""
+    """Handles one connection: files, the page's next request, its greeting, its answers."""
 
     protocol_version = "HTTP/1.1"
-    timeout = REQUEST_SECONDS  # of one call, should a system not wake it when the connection is ended
+    timeout = REQUEST_SECONDS  # per call, in case the system does not wake it when the connection is shut down
     server: Server
     raw_requestline: bytes
 
@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def parse_request(self) -> bool:
-        """Read what follows the first line of a request, if that line holds the token."""
+        """Parse the request if its first line contains the token, else refuse it."""
         words = self.raw_requestline.split()
         self.path = words[1].decode("latin-1") if len(words) > 1 else ""
         if self._name() is None:
@@ -54,30 +54,30 @@ class Handler(BaseHTTPRequestHandler):
 
         self.server.allow(self.connection)
         whole = super().parse_request()
-        return self.server.allow(self.connection) and whole  # a head that was cut off reads as whole
+        return self.server.allow(self.connection) and whole  # a truncated head parses as complete
 
     def handle_one_request(self) -> None:
-        """Handle a request; the next one has its own time."""
+        """Handle one request; the next one gets a new deadline."""
         super().handle_one_request()
         if not self.server.allow(self.connection):
             self.close_connection = True
 
     def _name(self) -> str | None:
-        """Return the path below the token; None without it."""
+        """Return the path below the token; None if the token is missing or wrong."""
         path = self.path.partition("?")[0].lstrip("/")
         token, _, name = path.partition("/")
         return name if secrets.compare_digest(token.encode(), self.server.loopback.token.encode()) else None
 
     def _page(self) -> str:
-        """Return the name of the page that asks."""
+        """Return the name of the requesting page."""
         return parse_qs(self.path.partition("?")[2]).get("page", [OWN])[0]
 
     def do_HEAD(self) -> None:
-        """Say whether a file is there."""
+        """Report whether a file exists."""
         self.do_GET()
 
     def do_GET(self) -> None:
-        """Send a file or the next request."""
+        """Send a file, or the page's next request."""
         name = self._name() or ""
         channel = self.server.loopback.channel(self._page())
         if name == "next" and channel is not None:
@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send_file(name, path)
 
     def do_POST(self) -> None:
-        """Take an answer, or a page that greets."""
+        """Accept an answer or a greeting of a page."""
         name, channel = self._name(), self.server.loopback.channel(self._page())
         limit = {"hello": GREETING_BYTES, "answer": ANSWER_BYTES if channel else 0}.get(name or "", 0)
         if not limit:
@@ -115,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         elif name == "answer" and channel is not None:
             try:
                 channel.answers.put_nowait(value)
-            except queue.Full:  # nobody asked for so many
+            except queue.Full:  # more answers than requests
                 self._send(503)
             else:
                 self._send(204)
@@ -124,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(204)
 
     def _read_object(self, size: int) -> dict[str, Any] | None:
-        """Return the JSON object that a body holds; None if it holds none, or ends early."""
+        """Return the JSON object in the body; None if the body is truncated or not a JSON object."""
         body = self.rfile.read(size)
         try:
             value = json.loads(body) if len(body) == size else None
@@ -133,23 +133,24 @@ class Handler(BaseHTTPRequestHandler):
         return value if isinstance(value, dict) else None
 
     def _send_file(self, name: str, path: Path) -> None:
-        """Send a file in pieces, and note that it was fetched."""
+        """Send a file in chunks, and record that it was fetched."""
         try:
             file = path.open("rb")
-        except OSError:  # it is gone
+        except OSError:  # it was deleted in the meantime
             self._send(404)
             return
 
         with file:
             if self.command == "GET" and name not in self.server.loopback.served:
                 self.server.loopback.served.append(name)
+
             self._send_head(200, TYPES.get(path.suffix, "application/octet-stream"), os.fstat(file.fileno()).st_size)
             while self.command == "GET" and (piece := file.read(PIECE_BYTES)):
                 self.server.allow(self.connection)
                 self.wfile.write(piece)
 
     def _refuse(self, status: int) -> None:
-        """Send a status and end the connection, whatever else comes on it."""
+        """Send a status and close the connection, whatever else arrives on it."""
         self.close_connection = True
         self._send(status)
 
@@ -169,5 +170,5 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _size(text: str | None) -> int:
-    """Return the length that a request declares, in bytes; -1 if it declares none."""
+    """Return the declared length of the body in bytes; -1 if it is missing or malformed."""
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 19 else -1

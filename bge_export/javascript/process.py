@@ -1,4 +1,4 @@
-"""A client in a process of its own: one JSON request a line in, one JSON answer a line out, and no waiting for ever."""
+"""Runs a client in a child process: one JSON request per line in, one JSON answer per line out, with time limits."""
 
 import json
 import queue
@@ -12,32 +12,32 @@ from typing import Any, Protocol
 from bge_export.errors import ClientError
 
 OPEN_SECONDS = 180.0
-"""How long a client may take to start, import its library and load a model."""
+"""Time limit for a client to start, import its library and load a model."""
 
 ANSWER_SECONDS = 300.0
-"""How long one request may take: a batch of eight of the longest texts in WebAssembly takes half a minute."""
+"""Time limit for one request: a batch of eight of the longest texts takes half a minute in WebAssembly."""
 
 
 class Link(Protocol):
-    """The way to a running client."""
+    """A connection to a running client."""
 
     def ask(self, op: str, seconds: float = ANSWER_SECONDS, **fields: object) -> Mapping[str, Any]:
         """Return the answer to one request.
 
         Raises:
-            ClientError: the client said no, ended, or did not answer in time.
+            ClientError: the client reported an error, exited, or did not answer in time.
         """
 
     @property
     def pid(self) -> int:
-        """Return the number of the process that was started."""
+        """Return the ID of the process that was started."""
 
     def close(self) -> None:
-        """End the client."""
+        """Stop the client."""
 
 
 def peak_bytes(pid: int) -> int | None:
-    """Return the most memory that a process has held, in bytes; None where the system does not say (not Linux)."""
+    """Return a process's peak resident memory in bytes; None if the system does not report it (not Linux)."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
     except OSError:
@@ -46,22 +46,28 @@ def peak_bytes(pid: int) -> int | None:
 
 
 class ProcessLink:
-    """The standard streams of a child process."""
+    """A client that is driven over the standard streams of a child process."""
 
     def __init__(self, command: Sequence[str | Path], cwd: Path) -> None:
         """Start the process."""
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - `close` does
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see `close`
         self._process = subprocess.Popen(  # noqa: S603 - commands of `runtimes/transformersjs`
-            list(map(str, command)), cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            text=True, encoding="utf-8",
-        )  # fmt: skip
+            list(map(str, command)),
+            cwd=cwd,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+        )
+
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._count = 0
         Thread(target=self._read, daemon=True).start()
 
     @property
     def pid(self) -> int:
-        """Return the number of the process."""
+        """Return the ID of the process."""
         return self._process.pid
 
     def _read(self) -> None:
@@ -71,26 +77,30 @@ class ProcessLink:
         self._lines.put(None)
 
     def ask(self, op: str, seconds: float = ANSWER_SECONDS, **fields: object) -> Mapping[str, Any]:
-        """Return the answer to one request; lines that are none (a native library's) are passed over.
+        """Return the answer to one request; lines that are not answers (a native library's output) are skipped.
 
         Raises:
-            ClientError: the client said no, ended, or did not answer in time.
+            ClientError: the client reported an error, exited, or did not answer in time.
         """
         self._count += 1
+
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         try:
             self._process.stdin.write(json.dumps({"id": self._count, "op": op, **fields}) + "\n")
             self._process.stdin.flush()
         except OSError:
             raise self._ended() from None
+
         while True:
             try:
                 line = self._lines.get(timeout=seconds)
             except queue.Empty:
                 self.close()
                 raise ClientError(f"no answer to {op!r} in {seconds:g} s; the client was ended") from None
+
             if line is None:
                 raise self._ended()
+
             answer = _answer(line)
             if answer is not None and answer.get("id") in (self._count, None):
                 return accepted(answer)
@@ -105,11 +115,12 @@ class ProcessLink:
         """End the process."""
         self._process.kill()
         self._process.wait(10)
+
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None:
                 try:
                     stream.close()
-                except OSError:  # what was still to be written has no reader
+                except OSError:  # pending input has no reader any more
                     continue
 
 
@@ -122,10 +133,10 @@ def _answer(line: str) -> Mapping[str, Any] | None:
 
 
 def accepted(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an answer that is no error.
+    """Return the answer, unless it reports an error.
 
     Raises:
-        ClientError: it is one; with the last lines that the library printed.
+        ClientError: the answer reports an error; the message includes the last lines that the library printed.
     """
     if (error := answer.get("error")) is None:
         return answer

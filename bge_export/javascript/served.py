@@ -1,4 +1,4 @@
-"""Browsers that people open: each that comes to the served page is a runtime, held to the same checks as any other."""
+"""Browsers that people open: each visitor to the served page is a runtime that must pass the same checks as others."""
 
 import queue
 import re
@@ -22,7 +22,7 @@ BROWSERS = (
     ("chrome", re.compile(r"(?:\b|Headless)(?:Chrome|CriOS|Chromium)/")),
     ("safari", re.compile(r"\bSafari/")),
 )
-"""Names by what their user agents say, in this order: all but Firefox also say Safari."""
+"""Browser names by user agent, matched in this order: all but Firefox also contain Safari."""
 
 ARRIVAL_SECONDS = 3600.0
 
@@ -41,7 +41,7 @@ def serve(artifacts: Sequence[Artifact], host: str) -> Loopback:
 
     Raises:
         DeviceUnavailable: the clients are not installed.
-        MeasurementError: the address cannot be listened on.
+        MeasurementError: the server cannot listen on the address.
     """
     packages = packages_folder()
     folders: dict[str, Path] = {"models/model": artifacts[0].root, "js": JS}
@@ -49,15 +49,15 @@ def serve(artifacts: Sequence[Artifact], host: str) -> Loopback:
 
 
 def page_address(server: Loopback) -> str:
-    """Return what a browser must open."""
+    """Return the address that a browser must open."""
     return f"{server.address}js/page.html?served"
 
 
 def visitors(server: Loopback, wait_for: Sequence[str], seconds: float = ARRIVAL_SECONDS) -> Iterator[Visitor]:
-    """Yield each browser that comes, until those of `wait_for` have come; without names, the first one ends it.
+    """Yield each browser that arrives, until all of `wait_for` have arrived; without names, stop after the first.
 
     Raises:
-        ClientError: one did not come in time.
+        ClientError: a browser did not arrive in time.
     """
     missing = set(wait_for)
     while True:
@@ -66,8 +66,10 @@ def visitors(server: Loopback, wait_for: Sequence[str], seconds: float = ARRIVAL
         except queue.Empty:
             named = ", ".join(sorted(missing)) or "any browser"
             raise ClientError(f"{named} did not open the page within {seconds:g} s") from None
+
         browser = browser_name(str(greeting.get("agent")))
         yield Visitor(browser, str(greeting["page"]), greeting.get("webgpu") is True)
+
         missing.discard(browser)
         if not missing:
             return
@@ -79,7 +81,7 @@ def browser_name(agent: str) -> str:
 
 
 class ServedBrowser:
-    """One visitor as a runtime; a version on wasm or WebGPU is a device: `web:firefox@4`, `webgpu:chrome@4`."""
+    """One visitor as a runtime; each version on wasm or WebGPU is a device: `web:firefox@4`, `webgpu:chrome@4`."""
 
     name = "transformersjs"
     formats = frozenset({"onnx"})
@@ -87,19 +89,19 @@ class ServedBrowser:
     extra = "all"
 
     def __init__(self, server: Loopback, visitor: Visitor) -> None:
-        """Take a visitor of a server."""
+        """Wrap a visitor of a server."""
         self.server = server
         self.visitor = visitor
         self.known = tuple(self.devices())
 
     def devices(self) -> Mapping[str, str | None]:
-        """Return the places in this browser."""
+        """Return the devices of this browser; WebGPU needs an adapter and version 3 or newer."""
         places = [f"web:{self.visitor.browser}@{name}" for name in CLIENTS]
         gpu = [f"webgpu:{self.visitor.browser}@{name}" for name, client in CLIENTS.items() if client.major > 2]
         return dict.fromkeys([*places, *(gpu if self.visitor.webgpu else ())])
 
     def reads(self, artifact: Artifact, device: str) -> bool:
-        """Return whether the version has a name for the artifact's file."""
+        """Return whether the client version can name the artifact's file."""
         return CLIENTS[device.partition("@")[2]].options(artifact.model) is not None
 
     def open(self, artifact: Artifact, device: str, threads: int) -> Session:
@@ -108,17 +110,22 @@ class ServedBrowser:
         Raises:
             ArtifactError: the page fetched another file.
             ClientError: the page failed or is gone.
-            DeviceUnavailable: there is no such place.
+            DeviceUnavailable: this browser has no such device.
         """
         if device not in self.devices():
             raise DeviceUnavailable(f"{self.visitor.browser} has no {device!r}")
+
         client = CLIENTS[device.partition("@")[2]]
+
+        # A fresh page loads the library anew, and only its own fetches are recorded.
         link = PageLink(self.server, self.visitor.page)
         link.ask("reload")
         self.server.served.clear()
+
         package = packages_folder() / client.package
         place = "webgpu" if device.startswith("webgpu") else "chromium"
         answer = open_web(link, place, client, self.server, package, opening_request(client, artifact, threads))
         refuse_other_file(artifact, self.server.served)
+
         facts = {"transformers.js": str(answer["version"]), "place": device, "loaded": artifact.model}
         return ClientsSession(link, artifact, client, facts, ExitStack())

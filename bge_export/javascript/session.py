@@ -1,4 +1,4 @@
-"""One model file, opened in a client: what every place and version has in common."""
+"""A session on one model file in a JavaScript client, the same for every environment and version."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from bge_export.javascript.process import Link, ProcessLink, peak_bytes
 
 
 class ClientsSession:
-    """One model file in one client."""
+    """One model file, opened in one slot of a client."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class ClientsSession:
         resources: ExitStack,
         slot: int = 0,
     ) -> None:
-        """Wrap one slot of an opened client; `resources` end with it."""
+        """Wrap one slot of an open client; closing the session closes `resources`."""
         self._link = link
         self._artifact = artifact
         self._client = client
@@ -36,17 +36,17 @@ class ClientsSession:
         self.facts = facts
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings by output, [B, D] float32; the client pooled, and they are normalised here.
+        """Return the embeddings by output, [B, D] float32; the client pools, this method normalises.
 
         Raises:
-            ArtifactError: an output is not float32, which clients pool as if it were.
+            ArtifactError: an output is not float32; clients would pool it as if it were.
             ClientError: the client failed.
         """
         answer = self._ask("run", outputs=list(self._artifact.outputs), **self._feed(batch))
         return {name: self._rows(name, answer["outputs"][name], len(batch.input_ids)) for name in answer["outputs"]}
 
     def seconds(self, batch: TokenBatch, least: float) -> float:
-        """Return the median seconds of a run by the client's own clock, over `least` seconds of runs.
+        """Return the median duration of a run in seconds by the client's own clock, over `least` seconds of runs.
 
         Raises:
             ClientError: the client failed.
@@ -68,31 +68,32 @@ class ClientsSession:
                 f"{self._artifact.model} gives {name} as {given['type']}, which clients pool as if it were float32. "
                 "Export it again with float32 outputs."
             )
+
         rows = _decoded(given["rows"]).reshape(count, -1)
         wanted = self._artifact.spec.normalize and name != SENTENCE_EMBEDDING
         return normalize(rows) if wanted else rows
 
     def tokenize(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Return the ids that the client's own tokenizer makes of each text."""
+        """Return the token ids that the client's own tokenizer produces for each text."""
         return [tuple(ids) for ids in self._ask("tokenize", texts=list(texts))["ids"]]
 
     def embed_text(self, text: str) -> NDArray[np.float32]:
-        """Return what the client's own pipeline makes of a text, [D] float32."""
+        """Return the embedding of a text by the client's native pipeline, [D] float32."""
         return _decoded(self._ask("embed", text=text, by_hand=not self._client.cls)["row"])
 
     def usage(self) -> tuple[float, int | None]:
-        """Return the CPU seconds that the client has used since it started, and its peak memory in bytes if known."""
+        """Return the CPU seconds that the client has used since its start, and its peak memory in bytes if known."""
         return float(self._ask("usage")["cpu_seconds"]), self.peak_bytes()
 
     def peak_bytes(self) -> int | None:
-        """Return the most memory that the client has held, in bytes; None where the system or the place does not say.
+        """Return the client's peak memory in bytes; None if the system or the environment does not report it.
 
-        A browser's pages live in processes of their own, which its first process does not count.
+        A browser's pages run in child processes, whose memory the main process does not count.
         """
         return peak_bytes(self._link.pid) if isinstance(self._link, ProcessLink) else None
 
     def close(self) -> None:
-        """End the client."""
+        """Stop the client."""
         self._resources.close()
 
 
@@ -100,7 +101,7 @@ def _decoded(text: object) -> NDArray[np.float32]:
     """Return the float32 values of an answer.
 
     Raises:
-        ClientError: it holds none.
+        ClientError: the answer does not contain valid base64 of float32 values.
     """
     try:
         return np.frombuffer(base64.b64decode(str(text), validate=True), dtype="<f4").astype(np.float32)

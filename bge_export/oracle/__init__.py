@@ -1,1 +1,1 @@
-"""What the checkpoint itself says. Shares nothing with `heads` and `texts.tokens`, which it is there to check."""
+"""The checkpoint's own embeddings as reference. Shares no code with `heads` and `texts.tokens`, which it checks."""

@@ -1,7 +1,7 @@
-"""Token ids as transformers' `AutoTokenizer` makes them of a folder: what its users get, whatever `tokenizer.json` is.
+"""Compares a folder's `AutoTokenizer`, which transformers users load, with the token ids of the checkpoint.
 
-transformers builds the tokenizers of several classes anew, from `tokenizer_config.json` and the vocabulary, so a folder
-whose `tokenizer.json` is right can still give other ids to everybody who loads it.
+For several classes transformers rebuilds the tokenizer from `tokenizer_config.json` and the vocabulary, so a folder
+with a correct `tokenizer.json` can still give different ids to everybody who loads it.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from bge_export.texts.corpus import Corpus
 
 
 def other_token_ids(folder: Path, corpus: Corpus, token_ids: Sequence[Sequence[int]]) -> tuple[str, ...] | None:
-    """Return the ids of the texts that `AutoTokenizer` turns into other tokens than the checkpoint does.
+    """Return the ids of the texts for which `AutoTokenizer` and the checkpoint give different tokens.
 
     Args:
-        folder: the folder whose tokenizer files are loaded; its own longest input truncates.
+        folder: the folder whose tokenizer files are loaded; texts are truncated to its own longest input.
         corpus: N texts.
-        token_ids: the checkpoint's, of the same texts.
+        token_ids: the checkpoint's token ids of the same texts.
 
     Returns:
-        The texts' ids in the order of the corpus; None where transformers is not installed, so that nobody looked.
+        The text ids in corpus order; None if transformers is not installed, so nothing was compared.
 
     Raises:
         ArtifactError: transformers cannot load the tokenizer.
@@ -31,6 +31,7 @@ def other_token_ids(folder: Path, corpus: Corpus, token_ids: Sequence[Sequence[i
         from transformers import AutoTokenizer
     except ImportError:
         return None
+
     try:
         refuse_large(folder)
         with panics_as_errors():
@@ -40,5 +41,6 @@ def other_token_ids(folder: Path, corpus: Corpus, token_ids: Sequence[Sequence[i
         raise ArtifactError(
             f"{folder}: transformers cannot load or use the tokenizer: {error}. Export the folder again."
         ) from error
+
     rows = zip(corpus.texts, found, token_ids, strict=True)
     return tuple(text.id for text, ids, wanted in rows if ids != tuple(wanted))

@@ -1,8 +1,8 @@
-"""The oracle: what the checkpoint itself says. Eager torch, float32, one text at a time, no padding.
+"""The oracle: embeds texts with the checkpoint itself, in eager torch, float32, one text at a time, without padding.
 
-It shares nothing with what it checks: the tokenizer is transformers' (artifacts use `texts.tokens`), and the pooling is
-written here again (runtimes use `heads.dense`, graphs their own head). It is held to `parity_fixtures/golden` and to
-vectors that other projects published.
+It shares no code with the artifacts it checks: the tokenizer is transformers' (artifacts use `texts.tokens`), and the
+pooling is implemented again here (runtimes use `heads.dense`, graphs their own head). It is checked against
+`parity_fixtures/golden` and against vectors that other projects published.
 """
 
 import platform
@@ -35,7 +35,7 @@ def embed_texts(
     Args:
         checkpoint: the model; its weights are loaded here.
         corpus: N texts.
-        threads: torch's threads.
+        threads: the number of torch's threads.
         advance: called with 1 after each text.
 
     Raises:
@@ -47,32 +47,46 @@ def embed_texts(
         from transformers import AutoTokenizer
     except ImportError as error:
         raise MissingLibrary("torch and transformers", "export", "the oracle") from error
+
     torch.set_num_threads(threads)
+
     try:
         with panics_as_errors():
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         raise CheckpointError(f"{checkpoint.source}: transformers cannot load its tokenizer: {error}") from error
+
     model = load_model(checkpoint)
     names = ("input_ids", "token_type_ids") if checkpoint.token_types else ("input_ids",)
+
     token_ids: list[tuple[int, ...]] = []
     rows: dict[str, list[NDArray[np.float32]]] = {"cls": [], "mean": [], "last": []}
+
     with torch.inference_mode():
         for text in corpus.texts:
             tokens = _tokens(tokenizer, text.text, checkpoint)
             states = model(**{name: tokens[name] for name in names}).last_hidden_state[0]
+
+            # Without padding, the mean over all states and the last state need no attention mask.
             for pooling, vector in (("cls", states[0]), ("mean", states.mean(0)), ("last", states[-1])):
                 unit = vector / torch.linalg.vector_norm(vector) if checkpoint.spec.normalize else vector
                 rows[pooling].append(unit.numpy())
+
             token_ids.append(tuple(tokens["input_ids"][0].tolist()))
             advance(1)
+
     return ReferenceVectors(
-        source=checkpoint.source, revision=checkpoint.revision, checkpoint_digest=checkpoint.digest,
-        texts_digest=corpus.digest, spec=checkpoint.spec, ids=tuple(text.id for text in corpus.texts),
-        token_ids=tuple(token_ids), vectors={name: np.stack(vectors) for name, vectors in rows.items()},
+        source=checkpoint.source,
+        revision=checkpoint.revision,
+        checkpoint_digest=checkpoint.digest,
+        texts_digest=corpus.digest,
+        spec=checkpoint.spec,
+        ids=tuple(text.id for text in corpus.texts),
+        token_ids=tuple(token_ids),
+        vectors={name: np.stack(vectors) for name, vectors in rows.items()},
         versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         kind="checkpoint",
-    )  # fmt: skip
+    )
 
 
 def _tokens(tokenizer: "PreTrainedTokenizerBase", text: str, checkpoint: Checkpoint) -> "Mapping[str, torch.Tensor]":
@@ -94,4 +108,5 @@ def _tokens(tokenizer: "PreTrainedTokenizerBase", text: str, checkpoint: Checkpo
         raise CheckpointError(
             f"{checkpoint.source}: its tokenizer fails on a text: {error}. Fetch its files again."
         ) from error
+
     return tokens

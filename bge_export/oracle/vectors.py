@@ -1,4 +1,4 @@
-"""The oracle's vectors as a value and as a file, so that other machines check without torch or the checkpoint."""
+"""The oracle's vectors as a value and as a file, so that machines without torch or the checkpoint can check."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class _Record(BaseModel):
 
 
 class _Spec(_Record):
-    """`contracts.EmbeddingSpec` in the file."""
+    """`contracts.EmbeddingSpec`, as stored in the file."""
 
     dim: int = Field(gt=0)
     max_tokens: int = Field(gt=0)
@@ -35,7 +35,7 @@ class _Spec(_Record):
 
 
 class _Facts(_Record):
-    """What the file says besides its arrays."""
+    """The metadata that the file stores beside its arrays."""
 
     schema_: Literal["bge_export.reference/1"] = Field(alias="schema")
     source: str
@@ -49,18 +49,18 @@ class _Facts(_Record):
 
 @dataclass(frozen=True)
 class ReferenceVectors:
-    """What the oracle says about N texts.
+    """The oracle's embeddings of N texts.
 
     Attributes:
         source: the checkpoint's Hub id or folder name.
         revision: its Hub commit, if any.
         checkpoint_digest: digest of the checkpoint.
         texts_digest: digest of the texts.
-        spec: what the checkpoint promises.
+        spec: the embedding that the checkpoint promises.
         ids: the N text ids.
         token_ids: the N rows of token ids, by the checkpoint's own tokenizer.
-        vectors: pooling -> [N, D] float32. `vectors[spec.pooling]` is the reference; the others are only there to
-            recognise an artifact that pools in another way.
+        vectors: pooling -> [N, D] float32. `vectors[spec.pooling]` is the reference; the others only serve to
+            recognise an artifact that pools differently.
         versions: the libraries that computed them.
         kind: whether the checkpoint was run here, or the vectors were read from a file.
     """
@@ -77,31 +77,40 @@ class ReferenceVectors:
     kind: Literal["checkpoint", "file"]
 
     def write(self, path: Path) -> None:
-        """Write the vectors as `.npz`, through a temporary sibling. The same vectors give the same bytes."""
+        """Write the vectors as `.npz`, through a temporary sibling. Equal vectors give equal bytes."""
         facts = {
-            "schema": SCHEMA, "source": self.source, "revision": self.revision, "spec": asdict(self.spec),
-            "checkpoint_digest": self.checkpoint_digest, "texts_digest": self.texts_digest, "ids": list(self.ids),
+            "schema": SCHEMA,
+            "source": self.source,
+            "revision": self.revision,
+            "spec": asdict(self.spec),
+            "checkpoint_digest": self.checkpoint_digest,
+            "texts_digest": self.texts_digest,
+            "ids": list(self.ids),
             "versions": dict(self.versions),
-        }  # fmt: skip
+        }
+
         arrays: dict[str, NDArray[np.generic]] = {f"vectors_{name}": rows for name, rows in self.vectors.items()}
         arrays["token_ids"] = np.asarray([i for row in self.token_ids for i in row], dtype=np.int64)
         arrays["token_counts"] = np.asarray([len(row) for row in self.token_ids], dtype=np.int64)
         arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
+
         with written_whole(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> "ReferenceVectors":
-        """Read the vectors back.
+        """Read vectors from a file.
 
         Raises:
-            ReportError: the file is missing, damaged, of another schema, or its parts do not fit together.
+            ReportError: the file is missing, damaged, of another schema, or inconsistent.
         """
         try:
             with open_regular(path, VECTORS_BYTES) as file:
                 arrays = read_arrays(file, ARRAYS)
+
             facts = _Facts.model_validate_json(_array(arrays, "facts", np.uint8).tobytes())
             rows = _rows(_array(arrays, "token_ids", np.int64), _array(arrays, "token_counts", np.int64))
+
             names = [name for name in POOLINGS if f"vectors_{name}" in arrays]
             reference = cls(
                 source=facts.source,
@@ -115,6 +124,7 @@ class ReferenceVectors:
                 versions=facts.versions,
                 kind="file",
             )
+
             reference.check()
         except FileNotFoundError as error:
             raise ReportError(f"{path} does not exist. Write it with: bge-export reference MODEL -o {path}") from error
@@ -127,19 +137,22 @@ class ReferenceVectors:
                 f"{path} is no file of reference vectors of schema {SCHEMA}: {field}: {first['msg']}. "
                 f"Write one with: bge-export reference MODEL -o {path}"
             ) from error
-        except Exception as error:  # zipfile and numpy raise a dozen kinds for damage
+        except Exception as error:  # zipfile and numpy raise a dozen types for damage
             raise ReportError(
                 f"{path} is no file of reference vectors: {error}. Write one with: bge-export reference MODEL -o {path}"
             ) from error
+
         return reference
 
     def check(self) -> None:
-        """Raise ValueError unless every part speaks of the same N texts and every vector is finite."""
+        """Raise ValueError unless all parts describe the same N texts and every vector is finite."""
         count = len(self.ids)
         if len(self.token_ids) != count:
             raise ValueError(f"{len(self.token_ids)} rows of token ids for {count} texts")
+
         if self.spec.pooling not in self.vectors:
             raise ValueError(f"no vectors for the declared pooling {self.spec.pooling!r}")
+
         for name, rows in self.vectors.items():
             if rows.shape != (count, self.spec.dim) or rows.dtype != np.float32:
                 raise ValueError(f"{name} vectors are {rows.dtype} {rows.shape}, not float32 {(count, self.spec.dim)}")
@@ -148,9 +161,10 @@ class ReferenceVectors:
 
 
 def _array(arrays: Mapping[str, NDArray[np.generic]], name: str, kind: type[np.generic]) -> NDArray[np.generic]:
-    """Return one row of values of a kind."""
+    """Return an array, checked to be one-dimensional and of the given dtype."""
     if name not in arrays:
         raise ValueError(f"it holds no {name}")
+
     array = arrays[name]
     if array.ndim != 1 or array.dtype != kind:
         raise ValueError(f"{name} is {array.dtype} {array.shape}, not one row of {np.dtype(kind)}")
@@ -158,13 +172,16 @@ def _array(arrays: Mapping[str, NDArray[np.generic]], name: str, kind: type[np.g
 
 
 def _rows(ids: NDArray[np.generic], counts: NDArray[np.generic]) -> tuple[tuple[int, ...], ...]:
-    """Return the rows of token ids, of which `counts` says how long each is."""
+    """Return the rows of token ids, split by the lengths in `counts`."""
     lengths = counts.tolist()
     if any(length < 0 for length in lengths) or sum(lengths) != len(ids):
         raise ValueError(f"{len(ids)} token ids do not make {len(lengths)} rows of the lengths in token_counts")
+
+    # The rows are stored as one flat array, since their lengths differ.
     flat, start = ids.tolist(), 0
     rows = []
     for length in lengths:
         rows.append(tuple(flat[start : start + length]))
         start += length
+
     return tuple(rows)

@@ -1,1 +1,1 @@
-"""ONNX graph in, ONNX graph of another precision out: one file a precision."""
+"""Conversions of ONNX graphs to other precisions, one module per precision: graph in, graph out."""

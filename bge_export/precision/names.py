@@ -1,4 +1,4 @@
-"""Names of model files, one a target."""
+"""File names of the written models, one per target."""
 
 from collections.abc import Mapping
 
@@ -16,5 +16,5 @@ MODEL_FILES: Mapping[str, str] = {
     "openvino-int8": "openvino/openvino_model_qint8_quantized.xml",
 }
 """Target -> the file that consumers look for: Transformers.js (`src/utils/dtypes.js` of version 4),
-text-embeddings-inference, sentence-transformers and optimum-intel. The last two take `openvino_model.xml` unasked and
-any other by its name."""
+text-embeddings-inference, sentence-transformers and optimum-intel. The last two load `openvino_model.xml` by default
+and any other file by its name."""

@@ -1,1 +1,1 @@
-"""What a folder tells its readers on the Hub."""
+"""Publishing: the model card of a bundle on the Hub."""

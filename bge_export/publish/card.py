@@ -1,4 +1,4 @@
-"""The model card of a folder for Transformers.js: what is in it, what was measured, and examples that are right."""
+"""Writes the model card of a Transformers.js folder: its files, measured parity, and examples that run correctly."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from bge_export.parity.worst import of_kind, smallest
 from bge_export.texts.corpus import Kind, builtin_corpus
 
 ORDER = ("q8", "fp16", "fp32")
-"""Which file the examples load: the smallest of those that every client and host of the examples takes. Where a folder
-has none of them, one that version 2.5 has no name for, and so its example is left out."""
+"""Preferred dtype of the examples: the smallest file that every client and host of the examples loads. If the folder
+has none of these, the examples use a dtype that version 2.5 has no name for, and the example for 2.5 is left out."""
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says besides the spec.
+    """Facts of a card besides the spec.
 
     Attributes:
         id: the repository that the examples name.
         source: the checkpoint.
-        license: of the checkpoint, if known.
+        license: the checkpoint's licence, if known.
         weights: whether the PyTorch weights are in the folder.
     """
 
@@ -49,44 +49,66 @@ def write_card(
 
     Args:
         root: the folder.
-        checkpoint: what the artifacts were made of.
-        artifacts: all of the folder; those that Transformers.js has a name for are listed.
-        facts: what else the card says.
-        report: the figures; None where nothing was measured, which the card then says.
-        policy: the limits by which the report passed. What a stress text loses beyond the everyday limit is named.
+        checkpoint: the checkpoint that the artifacts were exported from.
+        artifacts: all artifacts of the folder; those that Transformers.js has a name for are listed.
+        facts: further facts of the card.
+        report: the figures; if None, the card says that nothing was measured.
+        policy: the limits by which the report passed. Losses of stress texts beyond the everyday limit are listed.
     """
     models = {item.model: item for item in artifacts if item.model in FILES}
     lanes = [] if report is None else [lane for lane in report.lanes if lane.measured and lane.model in models]
+
     files = [
         {
-            "name": model, "dtype": FILES[model], "megabytes": f"{(root / model).stat().st_size / 1e6:.1f}",
-            "everyday": _smallest(model, lanes, "everyday"), "stress": _smallest(model, lanes, "stress"),
+            "name": model,
+            "dtype": FILES[model],
+            "megabytes": f"{(root / model).stat().st_size / 1e6:.1f}",
+            "everyday": _smallest(model, lanes, "everyday"),
+            "stress": _smallest(model, lanes, "stress"),
             "losses": _losses(model, lanes, policy),
         }
         for model in sorted(models)
-    ]  # fmt: skip
-    text = _environment().get_template("card.md.j2").render(
-        **_values(checkpoint.spec, facts.id, {FILES[model] for model in models}),
-        source=facts.source, license=facts.license, weights=facts.weights, files=files, measured=bool(lanes),
-        texts=0 if report is None else report.texts.count, max_tokens=checkpoint.spec.max_tokens,
-        runtimes=", ".join(dict.fromkeys(f"{lane.runtime}:{lane.device}" for lane in lanes)),
-    )  # fmt: skip
+    ]
+
+    text = (
+        _environment()
+        .get_template("card.md.j2")
+        .render(
+            **_values(checkpoint.spec, facts.id, {FILES[model] for model in models}),
+            source=facts.source,
+            license=facts.license,
+            weights=facts.weights,
+            files=files,
+            measured=bool(lanes),
+            texts=0 if report is None else report.texts.count,
+            max_tokens=checkpoint.spec.max_tokens,
+            runtimes=", ".join(dict.fromkeys(f"{lane.runtime}:{lane.device}" for lane in lanes)),
+        )
+    )
+
     (root / CARD).write_text(f"{text.rstrip()}\n\n{GENERATED_CARD}\n", "utf-8")
 
 
 def examples(spec: EmbeddingSpec, repository: str, dtypes: set[str]) -> str:
-    """Return the examples alone, for a folder that has files of these dtypes."""
+    """Return only the examples, for a folder that has files of these dtypes."""
     return _environment().get_template("examples.md.j2").render(**_values(spec, repository, dtypes))
 
 
 def _values(spec: EmbeddingSpec, repository: str, dtypes: set[str]) -> Mapping[str, object]:
+    """Return the template variables that describe the embedding and the dtype of the examples."""
     dtype = next((name for name in ORDER if name in dtypes), min(dtypes, default="fp32"))
+
     return {
-        "id": repository, "dim": spec.dim, "normalize": str(spec.normalize).lower(), "query_prefix": spec.query_prefix,
-        "pooling": {"last": "last_token"}.get(spec.pooling, spec.pooling), "dtype": dtype,
-        "quantized": str("q8" in dtypes).lower(), "oldest": not dtypes or not {"q8", "fp32"}.isdisjoint(dtypes),
+        "id": repository,
+        "dim": spec.dim,
+        "normalize": str(spec.normalize).lower(),
+        "query_prefix": spec.query_prefix,
+        "pooling": {"last": "last_token"}.get(spec.pooling, spec.pooling),
+        "dtype": dtype,
+        "quantized": str("q8" in dtypes).lower(),
+        "oldest": not dtypes or not {"q8", "fp32"}.isdisjoint(dtypes),
         "version": {4: CLIENTS["4"].version, 3: CLIENTS["3"].version, 2: CLIENTS["2.5"].version},
-    }  # fmt: skip
+    }
 
 
 def _smallest(model: str, lanes: Sequence[Lane], kind: Kind) -> str:
@@ -96,13 +118,15 @@ def _smallest(model: str, lanes: Sequence[Lane], kind: Kind) -> str:
 
 
 def _losses(model: str, lanes: Sequence[Lane], policy: ThresholdPolicy) -> Sequence[str]:
-    """Return what a file's stress texts lose where it is more than everyday ones may, by tag, the most first."""
+    """Return the loss of a file's stress texts by tag, largest first, if it exceeds the limit of everyday texts."""
     tags = {text.id: text.tag for text in builtin_corpus().texts}
     least: dict[str, float] = {}
+
     for lane in lanes:
         limits = policy.limits_for(lane.target, lane.runtime, lane.device)
         if lane.model != model or limits is None:
             continue
+
         for row in of_kind(lane.rows, "stress"):
             if row.cosine is not None and row.cosine < limits.min_cosine:
                 tag = tags.get(row.id) or row.id
@@ -113,9 +137,11 @@ def _losses(model: str, lanes: Sequence[Lane], policy: ThresholdPolicy) -> Seque
 
 
 def _environment() -> Environment:
-    """Return the templates; what they show is Markdown for people, of a checkpoint whose export passed the gate."""
+    """Return the template environment; the output is Markdown about a checkpoint whose export passed the gate."""
     return Environment(
-        loader=PackageLoader("bge_export.publish"), undefined=StrictUndefined, keep_trailing_newline=True,
+        loader=PackageLoader("bge_export.publish"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
         trim_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown, no HTML
-    )  # fmt: skip
+        autoescape=False,  # noqa: S701 - Markdown, not HTML
+    )

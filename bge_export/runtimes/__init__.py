@@ -1,4 +1,4 @@
-"""Runtimes: one file each, found by its name. Listing them imports none."""
+"""Runtimes that embed texts with artifacts: one module each, found by its name. Listing them imports none."""
 
 from bge_export.contracts import Runtime
 from bge_export.plugins import find, names
@@ -10,7 +10,7 @@ def runtime_names() -> tuple[str, ...]:
 
 
 def formats_of(name: str) -> frozenset[str]:
-    """Return the formats that a runtime reads; none for a name that no runtime has."""
+    """Return the formats that a runtime reads; empty if the name is unknown."""
     return find_runtime(name).formats if name in runtime_names() else frozenset()
 
 
@@ -18,7 +18,7 @@ def find_runtime(name: str) -> Runtime:
     """Return the runtime of that name.
 
     Raises:
-        UsageError: there is no such runtime.
+        UsageError: the name is unknown.
     """
     runtime: Runtime = find(__name__, name, "RUNTIME")
     return runtime

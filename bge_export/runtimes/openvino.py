@@ -1,4 +1,4 @@
-"""OpenVINO with its precision pinned to float32, except on NPUs, which have none. It reads its own IR and ONNX."""
+"""Runs OpenVINO IR and ONNX files in OpenVINO, with precision pinned to float32 except on NPUs, which lack it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from bge_export.heads.dense import pool
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
 NO_OPERATOR = Target("onnx", "bnb4")
-"""What it cannot read: it has no MatMulBnb4."""
+"""The target that OpenVINO cannot read, because it does not implement MatMulBnb4."""
 
 
 class OpenVinoSession:
@@ -26,23 +26,27 @@ class OpenVinoSession:
 
         core = openvino.Core()
         model = core.read_model(artifact.root / artifact.model)
+
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if DEVICES[device] == "CPU":
             config |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-        if hint is not None and device != "npu":  # an NPU computes in float16, whatever it is asked for
+        if hint is not None and device != "npu":  # an NPU computes in float16, whatever the hint
             config["INFERENCE_PRECISION_HINT"] = hint
+
         shape = model.inputs[0].get_partial_shape()
         if device == "npu" and shape.is_dynamic:
             raise DeviceUnavailable(
                 f"an NPU runs models of one shape, and {artifact.model} takes any. Export one with --static-shape "
                 f"1x{artifact.spec.max_tokens}"
             )
+
         compiled = core.compile_model(model, DEVICES[device], config)
         self._spec = artifact.spec
         self._inputs = _names(compiled.inputs, artifact.inputs, artifact.model)
         self._outputs = _names(compiled.outputs, artifact.outputs, artifact.model)
         self._static = None if shape.is_dynamic else tuple(shape.to_shape())
         self._request = compiled.create_infer_request()
+
         self.facts: Mapping[str, str] = {
             "openvino": openvino.__version__.partition("-")[0],
             "execution_devices": " ".join(compiled.get_property("EXECUTION_DEVICES")),
@@ -51,7 +55,7 @@ class OpenVinoSession:
         }
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings by output, [B, D] float32; a model of one shape is run piece by piece, padded to it."""
+        """Return the embeddings by output, [B, D] float32; a static-shape model runs the batch in padded pieces."""
         pieces = [batch] if self._static is None else list(_pieces(batch, *self._static))
         given = [self._run(piece) for piece in pieces]
         return {name: np.concatenate([one[name] for one in given])[: len(batch.input_ids)] for name in self._outputs}
@@ -59,6 +63,7 @@ class OpenVinoSession:
     def _run(self, batch: TokenBatch) -> dict[str, NDArray[np.float32]]:
         self._request.infer(batch.feed(self._inputs))
         values = {name: np.array(self._request.get_tensor(name).data) for name in self._outputs}
+
         return {
             name: value if name == SENTENCE_EMBEDDING else pool(value, batch.attention_mask, self._spec)
             for name, value in values.items()
@@ -70,10 +75,10 @@ class OpenVinoSession:
 
 
 def _names(ports: Iterable[Any], names: tuple[str, ...], model: str) -> list[str]:
-    """Return the name of each input or output among `names`; OpenVINO gives some of them others besides.
+    """Return the name of each port among `names`; OpenVINO gives some ports additional names.
 
     Raises:
-        ArtifactError: the graph has others, or not all of them.
+        ArtifactError: the graph's inputs or outputs are not exactly `names`.
     """
     found = [next(iter(port.get_names() & set(names)), "") for port in ports]
     if sorted(found) != sorted(names):
@@ -82,14 +87,15 @@ def _names(ports: Iterable[Any], names: tuple[str, ...], model: str) -> list[str
 
 
 def _pieces(batch: TokenBatch, rows: int, length: int) -> Iterator[TokenBatch]:
-    """Yield the batch in pieces of one shape. Rows that fill the last piece have one token, and are dropped later.
+    """Yield the batch in pieces of one shape. Rows that pad the last piece have one token and are dropped later.
 
     Raises:
-        ArtifactError: a text has more tokens than the shape; cutting it would give another text's embedding.
+        ArtifactError: a text has more tokens than the shape; truncation would give another text's embedding.
     """
     count, width = batch.input_ids.shape
     if batch.attention_mask[:, length:].any():
         raise ArtifactError(f"the model takes {length} tokens, and a text has more. Export it with a longer shape.")
+
     for start in range(0, count, rows):
         arrays = []
         for name in ("input_ids", "attention_mask", "token_type_ids"):
@@ -97,6 +103,7 @@ def _pieces(batch: TokenBatch, rows: int, length: int) -> Iterator[TokenBatch]:
             part = getattr(batch, name)[start : start + rows, :length]
             full[: len(part), : min(width, length)] = part
             arrays.append(full)
+
         arrays[1][:, 0] = 1
         yield TokenBatch(*arrays)
 
@@ -107,9 +114,9 @@ class OpenVinoRuntime:
 
     Attributes:
         name: the runtime's name.
-        formats: what it reads.
-        hint: the precision it is pinned to; None leaves the choice to OpenVINO.
-        known: the devices it has.
+        formats: the formats that it reads.
+        hint: the precision to which it is pinned; None leaves the choice to OpenVINO.
+        known: the names of its devices.
     """
 
     name: str = "openvino"
@@ -120,11 +127,12 @@ class OpenVinoRuntime:
     extra: str = "openvino"
 
     def devices(self) -> Mapping[str, str | None]:
-        """Return each device known here -> None, or why it cannot be used."""
+        """Return each known device -> None if it can be used, else the reason why not."""
         try:
             import openvino
         except ImportError:
             return dict.fromkeys(self.known, str(MissingLibrary(self.library, self.extra, self.name)))
+
         present = {name.partition(".")[0] for name in openvino.Core().available_devices}
         return {
             device: None if DEVICES[device] in present else f"OpenVINO finds no {DEVICES[device]} here"
@@ -132,7 +140,7 @@ class OpenVinoRuntime:
         }
 
     def reads(self, artifact: Artifact, _device: str) -> bool:
-        """Return whether it has the operators of the artifact."""
+        """Return whether OpenVINO implements the artifact's operators."""
         return artifact.target != NO_OPERATOR
 
     def open(self, artifact: Artifact, device: str, threads: int) -> Session:
@@ -140,16 +148,18 @@ class OpenVinoRuntime:
 
         Raises:
             ArtifactError: OpenVINO cannot load the file.
-            DeviceUnavailable: the device is not there, or another took its place.
+            DeviceUnavailable: the device is missing, or OpenVINO uses another device or precision.
             MissingLibrary: openvino is not installed.
         """
         try:
             import openvino  # noqa: F401 - only to tell a missing library from a broken file
         except ImportError as error:
             raise MissingLibrary(self.library, self.extra, "running OpenVINO") from error
+
         reason = self.devices().get(device, f"it knows no such device; it has {', '.join(self.known)}")
         if reason is not None:
             raise DeviceUnavailable(f"openvino cannot run on {device!r}: {reason}")
+
         try:
             session = OpenVinoSession(artifact, device, threads, self.hint)
         except RuntimeError as error:
@@ -157,6 +167,8 @@ class OpenVinoRuntime:
             raise ArtifactError(
                 f"OpenVINO cannot load {artifact.model}: {lines[-1].rstrip(' .!')}. Export it again."
             ) from error
+
+        # OpenVINO may choose another device or precision than requested.
         used = session.facts["execution_devices"]
         if any(name.partition(".")[0] != DEVICES[device] for name in used.split()):
             raise DeviceUnavailable(f"asked for {DEVICES[device]}, but {used} took its place")
@@ -164,6 +176,7 @@ class OpenVinoRuntime:
             raise DeviceUnavailable(
                 f"asked for {self.hint} on {DEVICES[device]}, but {session.facts['inference_precision']} took its place"
             )
+
         return session
 
 

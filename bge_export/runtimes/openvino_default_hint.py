@@ -1,6 +1,6 @@
-"""OpenVINO with its own choice of precision, as users run it who set nothing: a row of its own beside the pinned one.
+"""OpenVINO with its default precision, as users run it without settings: a separate row beside the pinned runtime.
 
-It is bfloat16 on processors that have instructions for it, and OpenVINO does not say so.
+The default is bfloat16 on processors that have instructions for it, and OpenVINO does not announce it.
 """
 
 from bge_export.runtimes.openvino import OpenVinoRuntime

@@ -1,6 +1,6 @@
-"""The checkpoint itself, eager, on another device or in another precision than the oracle's.
+"""Runs the checkpoint itself in eager PyTorch, on another device or in another precision than the oracle's.
 
-Its artifacts are no files that were exported: `checkpoint.as_artifacts` makes them.
+Its artifacts are not exported files; `checkpoint.as_artifacts` makes them.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 class EagerSession:
-    """The encoder on one device."""
+    """The checkpoint's encoder on one device."""
 
     def __init__(self, model: "PreTrainedModel", artifact: Artifact, device: str, facts: Mapping[str, str]) -> None:
         """Wrap a loaded encoder."""
@@ -33,11 +33,12 @@ class EagerSession:
         self.facts = facts
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings, [B, D] float32: states in the model's precision, pooled in float32."""
+        """Return the embeddings, [B, D] float32: states in the model's precision, pooling in float32."""
         import torch
 
         arrays = batch.feed(self._artifact.inputs)
         feed = {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
+
         with torch.inference_mode():
             states = self._model(**feed).last_hidden_state.float().cpu().numpy()
         return {LAST_HIDDEN_STATE: pool(states, batch.attention_mask, self._artifact.spec)}
@@ -57,26 +58,28 @@ class EagerRuntime:
     extra = "export"
 
     def devices(self) -> Mapping[str, str | None]:
-        """Return each of torch's devices known here -> None, or why it cannot be used."""
+        """Return each known torch device -> None if it can be used, else the reason why not."""
         return torch_devices()
 
     def open(self, artifact: Artifact, device: str, threads: int) -> Session:
-        """Load the checkpoint on `device` in the artifact's precision; float32 is kept whole.
+        """Load the checkpoint on `device` in the artifact's precision; float32 runs without TF32.
 
         Raises:
-            ArtifactError: the checkpoint's files are not those that the artifact was made of.
-            CheckpointError: it cannot be loaded.
-            DeviceUnavailable: the device is not there.
+            ArtifactError: the checkpoint's files have changed since the artifact was made.
+            CheckpointError: the checkpoint cannot be loaded.
+            DeviceUnavailable: the device is missing.
             MissingLibrary: torch or transformers is not installed.
         """
         try:
             import torch
         except ImportError as error:
             raise MissingLibrary(self.library, self.extra, "running a PyTorch checkpoint") from error
+
         facts = open_device(device, threads)
         checkpoint = open_checkpoint(artifact.root, pooling=artifact.spec.pooling)
         if checkpoint.digest != artifact.digest:
             raise ArtifactError(f"{artifact.root} has changed since it was opened. Run the command again.")
+
         dtype = DTYPES[artifact.target.precision]
         model: PreTrainedModel = torch.nn.Module.to(load_model(checkpoint), device=device, dtype=getattr(torch, dtype))
         facts = {**facts, "dtype": dtype, "threads": str(torch.get_num_threads())}

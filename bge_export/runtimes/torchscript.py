@@ -1,4 +1,4 @@
-"""TorchScript files in torch, which is all they need. Both layouts: inputs are given by position."""
+"""Runs TorchScript files in PyTorch, without further libraries. Inputs are passed by position, so both layouts work."""
 
 import warnings
 from collections.abc import Mapping
@@ -27,14 +27,16 @@ class TorchScriptSession:
         self.facts = facts
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings by output, [B, D] float32; token states are pooled as the artifact promises."""
+        """Return the embeddings by output, [B, D] float32; token states are pooled as the artifact's spec declares."""
         import torch
 
         feed = batch.feed(self._artifact.inputs)
         with torch.inference_mode():
             given = self._module(*(torch.from_numpy(array).to(self._device) for array in feed.values()))
+
         values = given if isinstance(given, tuple) else (given,)
         arrays = {name: value.cpu().numpy() for name, value in zip(self._artifact.outputs, values, strict=True)}
+
         return {
             name: array if name == SENTENCE_EMBEDDING else pool(array, batch.attention_mask, self._artifact.spec)
             for name, array in arrays.items()
@@ -55,34 +57,37 @@ class TorchScriptRuntime:
     extra = "export"
 
     def devices(self) -> Mapping[str, str | None]:
-        """Return each of torch's devices known here -> None, or why it cannot be used."""
+        """Return each known torch device -> None if it can be used, else the reason why not."""
         return torch_devices()
 
     def open(self, artifact: Artifact, device: str, threads: int) -> Session:
-        """Load the artifact on `device`, float32 kept whole.
+        """Load the artifact on `device`; float32 runs without TF32.
 
         Raises:
             ArtifactError: torch cannot load the file.
-            DeviceUnavailable: the device is not there.
+            DeviceUnavailable: the device is missing.
             MissingLibrary: torch is not installed.
         """
         try:
             import torch
         except ImportError as error:
             raise MissingLibrary(self.library, self.extra, "running TorchScript") from error
+
         facts = open_device(device, threads)
         path = artifact.root / artifact.model
         if not path.is_file():
             raise ArtifactError(f"{path} is missing. Export the folder again.")
+
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that TorchScript is deprecated is told in the docs
+                warnings.simplefilter("ignore")  # the docs say that TorchScript is deprecated
                 module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]  # untyped
         except (RuntimeError, ValueError, OSError) as error:
             first = str(error).strip().partition("\n")[0]
             raise ArtifactError(
                 f"torch cannot load {artifact.model} on {device!r}: {first}. Export it again."
             ) from error
+
         return TorchScriptSession(module, artifact, device, {**facts, "threads": str(torch.get_num_threads())})
 
 

@@ -1,8 +1,8 @@
-"""Transformers.js in Node, Deno, its web build in plain Node, and Chromium: each pinned version is a device.
+"""Runs ONNX files in Transformers.js; a device is a pinned version in Node, Deno, plain Node (web build) or Chromium.
 
-Token ids go through the client's own model class, so that runtimes and not tokenizers are compared; the client's own
-tokenizer and pipeline are asked besides (`capabilities.ClientSession`). Nothing is taken on trust: the bytes that
-reached ONNX Runtime must be the artifact's, because clients fall back to another file or to a cache without a word.
+Token ids go through the client's own model class, so that the comparison is of runtimes and not of tokenizers; the
+client's tokenizer and pipeline are compared separately (`capabilities.ClientSession`). Nothing is taken on trust: the
+bytes that reached ONNX Runtime must be the artifact's, because clients silently fall back to another file or a cache.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ FINDERS = {
 DEVICES = (
     *(f"{place}@{name}" for place in ("node", "deno", "web", "chromium") for name in CLIENTS),
     *(f"webgpu@{name}" for name, client in CLIENTS.items() if client.major > 2),
-    "edge@3",  # as in Supabase's runtime: the web build in Deno, on a native ONNX Runtime that the host brings
+    "edge@3",  # as in Supabase's runtime: the web build in Deno, on a native ONNX Runtime from the host
 )
 
 
@@ -37,16 +37,16 @@ class TransformersJs:
 
     name = "transformersjs"
     formats = frozenset({"onnx"})
-    library = "bge-export"  # the clients are no Python distribution; their versions are facts of the lane
+    library = "bge-export"  # the clients are not a Python distribution; the lane's facts hold their versions
     extra = "all"
     known = DEVICES
 
     def devices(self) -> Mapping[str, str | None]:
-        """Return each place and version -> None, or why it cannot be used."""
+        """Return each environment and version -> None if it can be used, else the reason why not."""
         return {device: _missing(device) for device in DEVICES}
 
     def reads(self, artifact: Artifact, device: str) -> bool:
-        """Return whether the version has a name for the artifact's file."""
+        """Return whether the client version can name the artifact's file."""
         client = CLIENTS.get(device.partition("@")[2])
         return client is None or client.options(artifact.model) is not None
 
@@ -55,28 +55,31 @@ class TransformersJs:
 
         Raises:
             ArtifactError: the client loaded other bytes than the artifact's.
-            ClientError: the client failed, ended or hung.
+            ClientError: the client failed, exited or hung.
             DeviceUnavailable: a program or the clients' packages are missing.
         """
         return self.open_together((artifact,), device, threads)[0]
 
     def open_together(self, artifacts: Sequence[Artifact], device: str, threads: int) -> Sequence[ClientsSession]:
-        """Load several artifacts beside each other in one client; closing one closes all.
+        """Load several artifacts side by side in one client; closing one session closes all.
 
         Raises:
             ArtifactError: the client loaded other bytes than an artifact's.
-            ClientError: the client failed, ended or hung.
+            ClientError: the client failed, exited or hung.
             DeviceUnavailable: a program or the clients' packages are missing.
         """
         if device not in DEVICES:
             raise DeviceUnavailable(f"transformersjs knows no {device!r}; it has {', '.join(DEVICES)}")
         if (why := _missing(device)) is not None:
             raise DeviceUnavailable(f"transformersjs cannot run on {device!r}: {why}")
+
         place, _, name = device.partition("@")
         client = CLIENTS[name]
+
         with ExitStack() as stack:
             link, answers = open_client(place, client, artifacts, threads, stack)
             held = stack.pop_all()
+
         sessions = []
         for slot, (artifact, answer) in enumerate(zip(artifacts, answers, strict=True)):
             facts = {"transformers.js": str(answer.get("version")), "place": place, "loaded": artifact.model}
@@ -87,13 +90,13 @@ class TransformersJs:
         """Return a bare model file as an artifact of a folder that the clients load, made in `stage`.
 
         Raises:
-            UsageError: it cannot be one.
+            UsageError: the file cannot be staged.
         """
         return stage_file(artifact, donors, stage)
 
 
 def _missing(device: str) -> str | None:
-    """Return why a device cannot be used here, None where it can."""
+    """Return why a device cannot be used here; None if it can."""
     try:
         packages_folder()
         for find in FINDERS[device.partition("@")[0]]:

@@ -1,1 +1,1 @@
-"""The texts that artifacts are measured on, and their tokens."""
+"""Reads and tokenises the texts that artifacts are measured on."""

@@ -1,13 +1,13 @@
 """The texts that an artifact is measured on, with a digest that ties a report to them.
 
-A file keeps its texts as they are: white space, control characters and empty texts are cases to measure, not dirt.
-Only the end of a line (LF or CRLF) and a byte order mark at the start of the file are removed.
+Texts are read unchanged: white space, control characters and empty texts are cases to measure, not dirt. Only line
+endings (LF or CRLF) and a byte order mark at the start of the file are removed.
 
-    .txt     one text a line; an empty line is the empty text. The id is the line number.
-    .jsonl   one object a line with `text`, optional `id` (else the line number), `tag`, `kind` ("everyday", which is
+    .txt     one text per line; an empty line is the empty text. The id is the line number.
+    .jsonl   one object per line with `text` and optionally `id` (default: the line number), `tag`, `kind` ("everyday",
              the default, or "stress") and `language`; other keys are ignored.
-             A line of nothing but white space holds no object and is skipped.
-    .tsv     the first line names the columns, the others hold texts; quotes mean nothing. The id is the line number.
+             Lines that contain only white space are skipped.
+    .tsv     the first line names the columns, the others hold texts; quotes have no meaning. The id is the line number.
 """
 
 import csv
@@ -35,11 +35,11 @@ class Text:
     Attributes:
         id: its name in reports and refusals.
         text: the text as it is.
-        tag: which case it is, such as "question" or "emoji"; "" for none.
-        kind: "everyday" for what people embed, "stress" for what is there to find weak spots: single characters, one
-            word many times, special tokens. Rounded weights have a limit for each.
-        language: set only where the text is everyday for some checkpoints and stress for those whose tokenizer does
-            not know the language (`languages`); "" for all others.
+        tag: the case that it covers, such as "question" or "emoji"; "" for none.
+        kind: "everyday" for texts that users embed, "stress" for texts that probe weak spots: single characters, one
+            repeated word, special tokens. Rounded weights have a separate limit for each kind.
+        language: set only if the text is everyday for some checkpoints and stress for those whose tokenizer does not
+            know the language (`languages`); "" for all other texts.
     """
 
     id: str
@@ -73,21 +73,21 @@ def builtin_corpus() -> Corpus:
 
 
 def load_corpus(path: Path, column: str | None = None) -> Corpus:
-    """Read a file of texts; its suffix says which of the three kinds it is.
+    """Read a file of texts; its suffix determines the format.
 
     Args:
-        path: a `.txt` (a text each line), `.jsonl`, `.tsv` or `.csv` file in UTF-8.
-        column: the column that holds the texts; only for `.tsv` and `.csv`, and needed there when it has several.
+        path: a `.txt` (one text per line), `.jsonl`, `.tsv` or `.csv` file in UTF-8.
+        column: the column that holds the texts; only for `.tsv` and `.csv`, and required if there are several.
 
     Raises:
-        TextsError: the file is missing, not UTF-8, malformed, without texts or with blank ones alone, or names an id
-            twice.
+        TextsError: the file is missing, not UTF-8 or malformed, holds no texts or only blank ones, or repeats an id.
     """
     suffix = path.suffix.lower()
     if suffix not in (".txt", ".jsonl", ".tsv", ".csv"):
         raise TextsError(f"{path}: unknown kind of file {suffix!r}. Give a .txt, .jsonl, .tsv or .csv file.")
     if column is not None and suffix not in (".tsv", ".csv"):
         raise TextsError(f"{path}: only .tsv and .csv files have columns. Leave out the column {column!r}.")
+
     lines = _lines(path)
     if suffix == ".txt":
         texts = tuple(Text(str(number), line, "") for number, line in enumerate(lines, 1))
@@ -96,12 +96,13 @@ def load_corpus(path: Path, column: str | None = None) -> Corpus:
     else:
         rows = [line.split("\t") for line in lines] if suffix == ".tsv" else _csv_rows(path, lines)
         texts = tuple(_column_texts(path, rows, column))
+
     _refuse_unusable(path, texts)
     return Corpus(path.name, texts)
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines of a file without their ends. Not `splitlines`: a text may hold U+2028 or a form feed."""
+    """Return the lines of a file without line endings. Not `splitlines`: a text may hold U+2028 or a form feed."""
     try:
         content = read_regular(path, TEXTS_BYTES).decode("utf-8-sig")
     except FileNotFoundError as error:
@@ -111,6 +112,7 @@ def _lines(path: Path) -> list[str]:
         raise TextsError(f"{path}, line {line}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
     except OSError as error:
         raise TextsError(f"{path} cannot be read: {error.strerror}.") from error
+
     lines = content.split("\n")
     if lines[-1] == "":
         lines.pop()
@@ -121,26 +123,32 @@ def _json_texts(path: Path, lines: Sequence[str]) -> Iterator[Text]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise TextsError(f"{path}, line {number}: no JSON object: {error}. Write a line like {EXAMPLE}") from error
+
         if not isinstance(record, dict) or "text" not in record:
             raise TextsError(f'{path}, line {number}: no object with the key "text". Write a line like {EXAMPLE}')
+
         fields = {"id": str(number), "tag": "", "kind": "everyday", "language": "", **record}
+
         for key in ("id", "text", "tag", "language"):
             if not isinstance(fields[key], str):
                 raise TextsError(f'{path}, line {number}: "{key}" is no string. Write a line like {EXAMPLE}')
+
         if fields["kind"] not in get_args(Kind):
             raise TextsError(
                 f'{path}, line {number}: the kind {json.dumps(fields["kind"])} is unknown. Write "kind": "everyday" or '
                 '"kind": "stress", or leave it out for an everyday text.'
             )
+
         yield Text(fields["id"], fields["text"], fields["tag"], fields["kind"], fields["language"])
 
 
 def _csv_rows(path: Path, lines: Sequence[str]) -> list[list[str]]:
-    """Return the cells of each record; a quoted one may hold commas and ends of lines."""
+    """Return the cells of each record; a quoted cell may hold commas and line endings."""
     reader = csv.reader((f"{line}\n" for line in lines), strict=True)
     try:
         return [row for row in reader if row]
@@ -149,13 +157,15 @@ def _csv_rows(path: Path, lines: Sequence[str]) -> list[list[str]]:
 
 
 def _column_texts(path: Path, rows: Sequence[Sequence[str]], column: str | None) -> Iterator[Text]:
-    """Yield the texts of one column; an id is a record's number, the header's being 1."""
+    """Yield the texts of one column; the id is the record's number, counted from 1 for the header."""
     header = list(rows[0]) if rows else []
     names = ", ".join(repr(name) for name in header)
+
     if column is None and len(header) > 1:
         raise TextsError(f"{path} has {len(header)} columns: {names}. Say which one holds the texts with --column.")
     if column is not None and header.count(column) != 1:
         raise TextsError(f"{path} has {header.count(column)} columns named {column!r}; its columns are: {names}.")
+
     position = 0 if column is None else header.index(column)
     for number, cells in enumerate(rows[1:], 2):
         if len(cells) != len(header):
@@ -164,7 +174,7 @@ def _column_texts(path: Path, rows: Sequence[Sequence[str]], column: str | None)
 
 
 def _refuse_unusable(path: Path, texts: Sequence[Text]) -> None:
-    """Raise TextsError when there is nothing to measure, or a text that a report could not name."""
+    """Raise TextsError if no text can be measured, or if a report could not name a text."""
     if not texts:
         raise TextsError(f"{path} holds no texts, so nothing could be measured. Give a file with at least one text.")
     if not any(text.text.strip() for text in texts):
@@ -172,11 +182,14 @@ def _refuse_unusable(path: Path, texts: Sequence[Text]) -> None:
             f"{path}: every text is blank, and the embeddings of blank texts tell no two artifacts apart. "
             "Give a file with at least one text that says something."
         )
+
     seen: set[str] = set()
     for text in texts:
         if text.id in seen or not text.id:
             problem = f"the id {text.id!r} appears twice" if text.id else "a text has an empty id"
             raise TextsError(f"{path}: {problem}. Give every text an id of its own.")
         seen.add(text.id)
+
+        # A JSON escape can produce half of a surrogate pair, which UTF-8 cannot encode.
         if any("\ud800" <= character <= "\udfff" for character in text.id + text.text + text.tag + text.language):
             raise TextsError(f"{path}: text {text.id!r} holds half of a surrogate pair, which is no text. Correct it.")

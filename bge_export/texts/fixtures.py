@@ -1,4 +1,4 @@
-"""Where the reviewed files of parity live: beside the package in a checkout, inside it in an installed wheel."""
+"""Finds the reviewed parity fixtures: beside the package in a checkout, inside it in an installed wheel."""
 
 from pathlib import Path
 
@@ -14,8 +14,10 @@ def fixtures_folder() -> Path:
         UsageError: the installation is incomplete.
     """
     package = Path(__file__).resolve().parent.parent
-    # The wheel's own copy first: what lies beside an installed package belongs to somebody else.
+
+    # The wheel's own copy first: a folder beside an installed package is foreign.
     for folder in (package / FOLDER, package.parent / FOLDER):
         if folder.is_dir():
             return folder
+
     raise UsageError(f"{package / FOLDER} is missing: the installation is incomplete. Install bge-export again.")

@@ -1,6 +1,6 @@
-"""Texts to token ids: the one tokenizer that every Python runtime shares, read from `tokenizer.json`.
+"""Turns texts into token ids: the one tokenizer that every Python runtime shares, read from `tokenizer.json`.
 
-The oracle tokenises through transformers instead, so that a tokenizer file that says something else is seen.
+The oracle tokenises through transformers instead, so that a deviating tokenizer file is noticed.
 """
 
 from collections.abc import Sequence
@@ -23,38 +23,42 @@ class TextTokenizer:
     """The tokenizer of one model folder."""
 
     def __init__(self, tokenizer: "Tokenizer", pad_id: int) -> None:
-        """Wrap a tokenizer that truncates and does not pad; `pad_id` fills the padding of batches."""
+        """Wrap a tokenizer that truncates and does not pad; batches are padded with `pad_id`."""
         self._tokenizer = tokenizer
         self._pad_id = pad_id
 
     @classmethod
     def load(cls, folder: Path, max_tokens: int) -> "TextTokenizer":
-        """Read `tokenizer.json` of a folder; texts are truncated to `max_tokens`, special tokens included.
+        """Read a folder's `tokenizer.json`; texts are truncated to `max_tokens`, including special tokens.
 
         Raises:
-            ArtifactError: the file is missing or no tokenizer, or names no padding token that it has.
+            ArtifactError: the file is missing or not a valid tokenizer, or its padding token is unknown.
             MissingLibrary: `tokenizers` is not installed.
         """
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise MissingLibrary("tokenizers", "onnxruntime", "tokenising") from error
+
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ArtifactError(f"{path} is missing. Export the folder again, or copy the tokenizer files into it.")
+
         try:
             refuse_irregular(path, TOKENIZER_BYTES)
             with panics_as_errors():
                 tokenizer = Tokenizer.from_file(str(path))
+                # The padding settings are kept for the name of the padding token; `pad` pads the batches.
                 padding = tokenizer.padding
                 tokenizer.no_padding()
                 tokenizer.enable_truncation(max_tokens)
         except Exception as error:
             raise ArtifactError(f"{path} is no tokenizer: {error}. Export the folder again.") from error
+
         return cls(tokenizer, _pad_id(tokenizer, padding, folder))
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Return the ids of each text, special tokens included, truncated, unpadded."""
+        """Return the token ids of each text, including special tokens, truncated, unpadded."""
         try:
             with panics_as_errors():
                 return [tuple(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
@@ -62,38 +66,44 @@ class TextTokenizer:
             raise ArtifactError(f"tokenizer.json fails on a text: {error}. Export the folder again.") from error
 
     def vocabulary(self) -> list[int]:
-        """Return all ids that texts can have, but for added tokens."""
+        """Return all token ids that texts can have, except added tokens."""
         return sorted(self._tokenizer.get_vocab(with_added_tokens=False).values())
 
     def special_tokens(self) -> list[int]:
-        """Return the ids of special tokens, such as `[CLS]` and `[PAD]`, which a text may also name."""
+        """Return the ids of special tokens, such as `[CLS]` and `[PAD]`, which a text may also contain."""
         added = self._tokenizer.get_added_tokens_decoder()
         return sorted(number for number, token in added.items() if token.special)
 
     def unknown_share(self, texts: Sequence[str]) -> float:
-        """Return how many of the texts' tokens stand for what the vocabulary does not hold, from 0 to 1."""
+        """Return the share of unknown tokens among the texts' tokens, from 0 to 1."""
         import json
 
         model = json.loads(self._tokenizer.to_str())["model"]
+
+        # Unigram models give the id of the unknown token, the other models its name.
         name, unknown = model.get("unk_token"), model.get("unk_id")
         if name is not None:
             unknown = self._tokenizer.token_to_id(name)
+
         ids = [token for row in self.encode(texts) for token in row]
         return ids.count(unknown) / max(1, len(ids))
 
     def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
-        """Return [B, S] arrays padded on the right to the longest row, or to `length` where it is longer."""
+        """Return [B, S] arrays, right-padded to the longest row, or to `length` if it is longer."""
         width = max([length or 0, *(len(row) for row in rows)])
+
         ids = np.full((len(rows), width), self._pad_id, dtype=np.int64)
         mask = np.zeros_like(ids)
+
         for position, row in enumerate(rows):
             ids[position, : len(row)] = row
             mask[position, : len(row)] = 1
+
         return TokenBatch(ids, mask, np.zeros_like(ids))
 
 
 def _declared(path: Path) -> object:
-    """Return the `pad_token` of a file of settings."""
+    """Return the `pad_token` of a settings file."""
     try:
         return read_object(path).get("pad_token")
     except CheckpointError as error:
@@ -101,14 +111,17 @@ def _declared(path: Path) -> object:
 
 
 def _pad_id(tokenizer: "Tokenizer", padding: dict[str, object] | None, folder: Path) -> int:
-    """Return the id of the padding token: RoBERTa's position ids depend on it, so a guess would be wrong."""
+    """Return the id of the padding token; RoBERTa's position ids depend on it, so it must not be guessed."""
     names: list[object] = [padding["pad_token"]] if padding else []
+
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / file).is_file():
             declared = _declared(folder / file)
             names.append(declared.get("content") if isinstance(declared, dict) else declared)
+
     for name in (*names, "[PAD]", "<pad>"):
         identifier = tokenizer.token_to_id(name) if isinstance(name, str) else None
         if identifier is not None:
             return int(identifier)
+
     raise ArtifactError(f"{folder / 'tokenizer.json'} has no padding token. Name one in tokenizer_config.json.")

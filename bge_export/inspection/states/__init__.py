@@ -1,4 +1,4 @@
-"""The states inside an artifact, for finding where it drifts: one file a format, found by its name."""
+"""Readers of the hidden states inside an artifact, used to locate drift: one module per format, found by its name."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -15,7 +15,7 @@ ReadStates: TypeAlias = Callable[[Artifact, TokenBatch], States]
 
 
 def readable_formats() -> tuple[str, ...]:
-    """Return the formats whose insides can be read."""
+    """Return the formats whose states can be read."""
     return names(__name__)
 
 
@@ -23,7 +23,7 @@ def find_states(format_name: str) -> ReadStates:
     """Return the reader of a format.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the format has no reader.
         MissingLibrary: its library is not installed.
     """
     read: ReadStates = find(__name__, format_name, "read_states")

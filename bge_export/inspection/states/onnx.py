@@ -1,4 +1,4 @@
-"""Layer normalisations of an ONNX graph, made outputs and run in ONNX Runtime on the CPU."""
+"""Reads the states of an ONNX graph: makes its layer normalisations outputs, and runs it in ONNX Runtime on the CPU."""
 
 import numpy as np
 import onnx
@@ -14,11 +14,13 @@ def read_states(artifact: Artifact, batch: TokenBatch) -> States:
     norms = [node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"]
     present = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in norms if name not in present)
-    # Fused operators would not give back what lies between them.
+
+    # Fusion would remove the values between operators.
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
     )
+
     values = session.run(norms, batch.feed([value.name for value in session.get_inputs()]))
     return [np.asarray(value[0], dtype=np.float32) for value in values]

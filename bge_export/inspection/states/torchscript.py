@@ -1,4 +1,4 @@
-"""Layer normalisations of a frozen TorchScript graph, made outputs and run in torch on the CPU."""
+"""Reads the states of a frozen TorchScript graph: makes its layer normalisations outputs, and runs it on the CPU."""
 
 import warnings
 
@@ -13,8 +13,10 @@ def read_states(artifact: Artifact, batch: TokenBatch) -> States:
     """Return the output of every `aten::layer_norm`, in order, each [S, D] float32."""
     path = str(artifact.root / artifact.model)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript's deprecation
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
         module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]  # it has no types
+
+    # Replace the graph's outputs by the layer normalisations.
     graph = module.graph.copy()
     norms = [node.output() for node in graph.nodes() if node.kind() == "aten::layer_norm"]
     while list(graph.outputs()):
@@ -22,9 +24,11 @@ def read_states(artifact: Artifact, batch: TokenBatch) -> States:
     for value in norms:
         graph.registerOutput(value)
     graph.makeMultiOutputIntoTuple()
+
     probe = torch._C._create_function_from_graph("states", graph)
     names = [value.debugName().partition(".")[0] for value in list(graph.inputs())[1:]]
     tensors = [torch.from_numpy(array) for array in batch.feed(names).values()]
+
     with torch.inference_mode():
         values = probe(module._c, *tensors)
     return [np.asarray(value[0].numpy(), dtype=np.float32) for value in values]

@@ -1,1 +1,1 @@
-"""Static 8-bit quantization: an encoder read from its graph, folded, scaled, split, rounded, and written again."""
+"""Static 8-bit quantization: reads an encoder from its graph, plans, rounds and writes it."""

@@ -1,4 +1,4 @@
-"""A float32 graph to a static 8-bit graph: read, calibrate, plan, build, arrange."""
+"""Quantizes a float32 graph to a static 8-bit graph: reads, calibrates, plans, builds and arranges it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,17 +27,17 @@ from bge_export.precision.int8.write.plain import quantize_plain
 from bge_export.texts.tokens import TextTokenizer
 
 LEAST_LINES = 32
-"""With fewer lines of the user's own, the package's are probes too."""
+"""If the user's file has fewer ordinary lines than this, lines of the package become probes too."""
 
 
 @dataclass(frozen=True)
 class Int8Options:
-    """What a user chooses, and how exact it must be to pass.
+    """User options for 8-bit quantization, and the accuracy that the result must reach.
 
     Attributes:
-        calibration: a file of texts in place of the package's own.
-        cls_only: whether the graph returns the first token's state alone, [B, 1, D].
-        min_cosine: the smallest cosine that texts held back must reach; None for what the gate's limits ask.
+        calibration: file of calibration texts that replaces the package's own.
+        cls_only: whether the graph returns only the first token's state, [B, 1, D].
+        min_cosine: smallest cosine that held-back texts must reach; None applies the gate's limits.
     """
 
     calibration: Path | None = None
@@ -45,7 +45,7 @@ class Int8Options:
     min_cosine: float | None = None
 
     def record(self) -> dict[str, object]:
-        """Return the options for a manifest: of a file its name and digest, never where it lay."""
+        """Return the options for a manifest; a file is recorded by name and digest, never by its path."""
         file = self.calibration
         texts = "built-in" if file is None else {"name": file.name, "sha256": file_sha256(file)}
         return {"calibration": texts, "cls_only": self.cls_only, "min_cosine": self.min_cosine}
@@ -57,9 +57,8 @@ class Quantized:
 
     Attributes:
         model: the graph.
-        facts: what was found out on the way, for a manifest: why the arrangement is plain, or how the variant was
-            chosen.
-        finer: makes the most exact variant of what was calibrated and planned for this one; None if this is it.
+        facts: findings for the manifest: why the arrangement is plain, or how the variant was chosen.
+        finer: builds the most accurate variant from the same calibration and plans; None if this is the best one.
     """
 
     model: onnx.ModelProto
@@ -69,12 +68,12 @@ class Quantized:
 
 @dataclass(frozen=True)
 class _Planned:
-    """What all variants of one encoder share.
+    """Data that all variants of one encoder share.
 
     Attributes:
-        builder: of the encoder.
-        judge: has the probes that a variant is tried on.
-        options: what the user chose.
+        builder: builds the variants of the encoder.
+        judge: evaluates a variant on the probes.
+        options: the user's options.
     """
 
     builder: Builder
@@ -83,31 +82,36 @@ class _Planned:
 
 
 def quantize(
-    model: onnx.ModelProto, checkpoint: Checkpoint, options: Int8Options, arrangement: Arrangement,
+    model: onnx.ModelProto,
+    checkpoint: Checkpoint,
+    options: Int8Options,
+    arrangement: Arrangement,
     track: Track = untracked,
-) -> Quantized:  # fmt: skip
-    """Return the graph on 8 bits.
+) -> Quantized:
+    """Return the graph quantized to 8 bits.
 
     Args:
-        model: a tidy float32 graph of the checkpoint.
-        checkpoint: has the tokenizer, and says how the embedding is pooled.
-        options: what the user chooses.
-        arrangement: the order of axes that the runtime wants.
-        track: shows the stages, which are counted in batches, layers and variants.
+        model: tidy float32 graph of the checkpoint.
+        checkpoint: provides the tokenizer and the pooling of the embedding.
+        options: the user's options.
+        arrangement: axis order that suits the runtime.
+        track: reports progress in stages, counted in batches, layers and variants.
 
     Raises:
         TextsError: the calibration file cannot be used.
-        UsageError: the first token's state is not enough for the checkpoint's pooling, or an option needs a graph that
-            can be quantized layer by layer.
-        ExportError: no variant reaches the cosine asked for.
+        UsageError: the pooling needs more than the first token's state, or an option needs a graph that can be
+            quantized layer by layer.
+        ExportError: no variant reaches the requested cosine.
     """
     if options.cls_only and checkpoint.spec.pooling != "cls":
         raise UsageError(
             f"{checkpoint.source} pools by {checkpoint.spec.pooling!r}, which needs the states of all tokens. "
             "Leave out --cls-only."
         )
+
     tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
     rows = calibration_rows(tokenizer, options.calibration)
+
     try:
         encoder = read_encoder(model)
     except UnknownGraph as reason:
@@ -126,15 +130,22 @@ def quantize(
 
 
 def _planned(
-    model: onnx.ModelProto, encoder: Encoder, tokenizer: TextTokenizer, rows: Sequence[Row], checkpoint: Checkpoint,
-    options: Int8Options, arrangement: Arrangement, track: Track,
-) -> _Planned:  # fmt: skip
-    """Calibrate an encoder and plan its layers; make the probes that its variants are tried on."""
+    model: onnx.ModelProto,
+    encoder: Encoder,
+    tokenizer: TextTokenizer,
+    rows: Sequence[Row],
+    checkpoint: Checkpoint,
+    options: Int8Options,
+    arrangement: Arrangement,
+    track: Track,
+) -> _Planned:
+    """Calibrate an encoder, plan its layers, and make the probes that its variants are tried on."""
     hold_back = options.min_cosine is not None and len(rows) > JUDGE_EVERY
     rows, kept = held_back(rows) if hold_back else (rows, [])
+
     main, rest = divided(rows)
     lines = kept or rest
-    if sum(map(is_ordinary, lines)) < LEAST_LINES:  # a file of the user's own, short or of long passages
+    if sum(map(is_ordinary, lines)) < LEAST_LINES:  # the user's file is short, or has only long passages
         lines = [*lines, *calibration_rows(tokenizer, None)]
     longest = checkpoint.spec.max_tokens
     probes = make_probes(tokenizer, lines, longest)
@@ -142,6 +153,7 @@ def _planned(
     drawn = drawn_rows(tokenizer, main[0], longest)
     groups = (batches(encoder, each, tokenizer.pad) for each in (main, rest, drawn))
     plans = plan_layers(encoder, checkpoint.spec, CalibrationSet(*groups), Settings(), track)
+
     with track("int8: ordering channels", 1):
         builder = Builder(encoder, plans)
     judge = Judge.of(model, probes, tokenizer.pad, checkpoint.spec, arrangement)
@@ -150,19 +162,20 @@ def _planned(
 
 
 def _chosen(planned: _Planned, targets: Targets, start: int, before: tuple[Step, ...], track: Track) -> Quantized:
-    """Return the fastest variant that meets the targets; else the one that comes nearest.
+    """Return the fastest variant that meets the targets, or else the one that comes nearest.
 
     Args:
-        planned: what all variants share.
-        targets: what probes must reach.
-        start: the first place of the frontier that is tried.
-        before: steps of an earlier search, whose choice the gate refused.
-        track: shows progress.
+        planned: data that all variants share.
+        targets: cosines that the probes must reach.
+        start: first rank of the frontier to try.
+        before: steps of an earlier search whose choice the gate refused.
+        track: reports progress.
 
     Raises:
-        ExportError: a cosine was asked for, and nothing reaches it.
+        ExportError: a cosine was requested, and no variant reaches it.
     """
     builder, judge, options = planned.builder, planned.judge, planned.options
+
     with track("int8: rounding, layers", len(builder.plans)) as advance:
         builder.build(fast_form(builder, judge.arrangement, cls_only=options.cls_only), advance)
     with track("int8: variants tried, at most", most_variants(builder, start)) as advance:
@@ -175,27 +188,30 @@ def _chosen(planned: _Planned, targets: Targets, start: int, before: tuple[Step,
     with track(f"int8: arranging {judge.arrangement}, {took:.2f} times the time of the first variant tried", 1):
         model = arrange(builder.build(found.form), judge.arrangement, cls_only=options.cls_only)
     release()
+
     last = most_forms(builder) - 1
-    # Where nothing holds, the most exact variant was tried, too, and is farther off.
+    # If no variant holds, the most accurate one was tried too, and is farther off.
     finer = None
     if found.held and found.place < last:
-        # On disk: a full measurement lies between, which needs the memory, and seldom asks for another variant.
+        # Park on disk: the full measurement that follows needs the memory, and seldom asks for another variant.
         parked = Parked(planned)
         finer = partial(_next, parked, targets, last, found.steps)
+
     facts = found.record(judge)
-    if options.min_cosine is None:  # a step holds a time, and the same input gives the same manifest
+    if options.min_cosine is None:  # steps contain times, and the same input must give the same manifest
         del facts["frontier"]
     return Quantized(model, facts, finer)
 
 
 def _next(parked: Parked[_Planned], targets: Targets, start: int, before: tuple[Step, ...], track: Track) -> Quantized:
-    """Return the variant that follows a refused one, see `_chosen`."""
+    """Return the variant that follows a refused one; see `_chosen`."""
     return _chosen(parked.load(), targets, start, before, track)
 
 
 def _out_of_reach(least: float, found: Found, judge: Judge) -> str:
     finite = [step for step in found.steps if step.figures.finite] or list(found.steps)
     best = max(finite, key=lambda step: step.figures.smallest)
+
     probes = f"{(~judge.stress).sum()} texts held back and phrases of them"
     return (
         f"No int8 variant reaches a cosine of {least} on {probes}: the best reached {best.figures.smallest:.6f}, with "
@@ -205,7 +221,7 @@ def _out_of_reach(least: float, found: Found, judge: Judge) -> str:
 
 
 def _need_no_layers(options: Int8Options, checkpoint: Checkpoint, reason: UnknownGraph) -> None:
-    """Refuse options that only the fast arrangement has."""
+    """Reject options that only the fast arrangement supports."""
     asked = {"--cls-only": options.cls_only, "--min-cosine": options.min_cosine is not None}
     if names := " and ".join(name for name, given in asked.items() if given):
         raise UsageError(

@@ -1,1 +1,1 @@
-"""How each input of a layer is brought onto 8 bits: ranges, scales, splits."""
+"""Plans how each input of a layer is quantized to 8 bits: ranges, scales, splits."""

@@ -1,4 +1,4 @@
-"""The grid of 256 values, or of 128, that activations are rounded to: real = scale * (code - zero)."""
+"""The uint8 grid of 256 or 128 levels that activations are rounded to: real = scale * (quantized - zero point)."""
 
 from dataclasses import dataclass
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 LEVELS = 255
-"""The greatest code."""
+"""qmax, the largest quantized value."""
 
 HALF = 127
-"""The greatest code of inputs in two parts, with which the pair rule binds no weight."""
+"""qmax of inputs that have a residual; with it the saturation constraint binds no weight."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A uint8 grid: `scale` per step, `zero` the code of 0, `levels` the greatest code."""
+    """A uint8 grid: its `scale`, its zero point `zero`, and its qmax `levels`."""
 
     scale: float
     zero: int
@@ -27,18 +27,18 @@ class Grid:
 
     @property
     def greatest(self) -> float:
-        """Return the largest value of the grid; greater ones are rounded to it."""
+        """Return the largest value of the grid; larger inputs saturate to it."""
         return self.scale * (self.levels - self.zero)
 
     def rounded(self, x: Tensor) -> Tensor:
-        """Return x on the grid, as QuantizeLinear and DequantizeLinear compute it."""
+        """Return x rounded to the grid, as QuantizeLinear and DequantizeLinear compute it."""
         return (torch.clamp(torch.round(x / self.scale) + self.zero, 0, self.levels) - self.zero) * self.scale
 
 
 def grid_between(low: float, high: float, levels: int = LEVELS) -> Grid:
-    """Return the grid that covers [low, high] and 0, which padding and ReLU need exactly."""
+    """Return the grid that covers [low, high] and represents 0 exactly, as padding and ReLU need it."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / levels or 1.0
-    # float32, as the graph stores it
+    # The graph stores the scale as float32.
     scale = float(torch.tensor(scale, dtype=torch.float32))
     return Grid(scale, min(levels, max(0, round(-low / scale))), levels)

@@ -1,4 +1,4 @@
-"""Chooses, for one layer after the other, how each input is brought onto 8 bits."""
+"""Plans, layer by layer, how each input of a linear layer is quantized to 8 bits."""
 
 from dataclasses import dataclass
 
@@ -20,10 +20,10 @@ from bge_export.precision.int8.plan.splitting import GELU_LEAST, SplitPlan, plan
 
 @dataclass(frozen=True)
 class Settings:
-    """What is set by hand; measured in docs/decisions/0016.
+    """Constants that are set by hand; measured in docs/decisions/0016.
 
     Attributes:
-        input_margin: how much wider the grids of normalised states are than the ranges seen.
+        input_margin: factor by which the grids of normalised states exceed the observed ranges.
         output_margin: the same for the attention's output, which varies more from text to text.
         down_margin: the same for neurons.
     """
@@ -35,19 +35,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What was chosen for one layer, and the moments of its inputs that rounding needs.
+    """The choices for one layer, and the moments of its inputs that rounding needs.
+
+    Dictionaries are keyed by quantization point.
 
     Attributes:
         qkv, output, up: scalings.
-        down: range and copies in one part.
-        whole_down: range of the same input without copies; it is scaled where it gets two parts.
-        grams: by site, of the shifted input before it is scaled, [K, K]; "split" of `down`'s with its copies.
-        importance: by site, of the outputs, [N].
-        first: by site, the share of the importance that the first tokens of the texts have.
-        length: tokens of a text, mean.
-        pruning: which neurons stay; everything else counts these alone.
-        scores: how queries and keys come onto 8 bits.
-        peaks: how scores come within reach of an exponential.
+        down: range and copies of `down`'s input without a residual.
+        whole_down: range of the same input without copies; it is scaled if it gets a residual.
+        grams: Hessians of the shifted, unscaled inputs, [K, K]; "split" is that of `down`'s input with its copies.
+        importance: importance of the outputs, [N].
+        first: share of the importance that the first tokens of the texts have.
+        length: mean number of tokens of a text.
+        pruning: neurons that are kept; all other attributes count only these.
+        scores: quantization of queries and keys.
+        peaks: how scores are kept in the range of an exponential.
     """
 
     qkv: InputPlan
@@ -65,26 +67,26 @@ class LayerPlan:
 
     @property
     def neurons(self) -> int:
-        """Return how many neurons are kept, before copies."""
+        """Return the number of neurons kept, without copies."""
         return len(self.pruning.kept)
 
     def input(self, site: str) -> InputPlan:
-        """Return the scaling of an input, that of `down` without copies."""
+        """Return the scaling of an input; for `down`, that of the input without copies."""
         found: InputPlan = self.whole_down if site == "down" else getattr(self, site)
         return found
 
     def gram(self, site: str) -> Tensor:
-        """Return the Hessian of an input in one part, scaled, [K, K]."""
+        """Return the Hessian of a scaled input that has no residual, [K, K]."""
         scale = self.input(site).scale
         return self.grams[site] / scale[:, None] / scale
 
     def activation_error(self, site: str) -> float:
-        """Return the predicted 1 - cosine, mean over texts, by rounding the site's input in one part."""
+        """Return the predicted 1 - cosine, mean over texts, from rounding an input without a residual."""
         plan: InputPlan | SplitPlan = getattr(self, site)
         return plan.activation_error
 
     def first_error(self, site: str) -> float:
-        """Return the part of it that the first tokens of the texts have."""
+        """Return the part of `activation_error` that the first tokens of the texts cause."""
         return self.activation_error(site) * self.first[site]
 
 
@@ -94,11 +96,11 @@ def plan_layers(
     """Return the plan of each layer.
 
     Args:
-        encoder: in float32, as it was read.
+        encoder: the float32 encoder, as it was read.
         spec: how the embedding is pooled.
         texts: the calibration set.
         settings: the constants.
-        track: shows two stages, of batches of the chosen texts and of layers.
+        track: reports two stages: batches of the chosen texts, then layers.
     """
     tokens = observed_tokens(texts.chosen)
     with track("int8: calibrating, batches", len(texts.chosen)) as advance:
@@ -111,9 +113,13 @@ def plan_layers(
     with track("int8: planning, layers", len(encoder.layers)) as advance:
         for place, layer in enumerate(encoder.layers):
             seen = observe(layer, texts, states, weights.pop(0))
+
+            # Only the last layer is pruned: there, only pooled tokens matter.
             last = place + 1 == len(encoder.layers)
             pruning = plan_pruning(layer, seen, tokens) if last else Pruning.none(layer)
             plans.append(_plan_layer(layer, seen, pruning, tokens, settings, by_key=by_key))
+
+            # One layer's tensors are large; free them before the next layer.
             del seen, pruning
             release()
             advance(1)
@@ -133,19 +139,26 @@ def _plan_layer(
         return (seen.low[name] + seen.high[name]) / 2
 
     joined = torch.cat([as_tensor(part.weight) for part in (layer.query, layer.key, layer.value)], dim=1)
-    # The softmax's weights sum to one: of shifted inputs without bias, it mixes values that differ by a constant.
+
+    # Softmax weights sum to 1, so shifted inputs without a bias change the mixed values by a constant.
     constant = _left_out(layer.value, middle("qkv"))
     lacking = _left_out(layer.key, middle("qkv"))
     query = (seen.low["query"] * layer.score_scale, seen.high["query"] * layer.score_scale)
+
     inputs = {
         "qkv": site("qkv", joined, middle("qkv")),
         "output": site("output", as_tensor(layer.output.weight), constant),
         "up": site("up", as_tensor(layer.up.weight), middle("up")),
     }
     down = plan_split(
-        layer, seen.inner, seen.high["down"], seen.importance["down"],
-        margin=settings.down_margin, texts=count,
-    )  # fmt: skip
+        layer,
+        seen.inner,
+        seen.high["down"],
+        seen.importance["down"],
+        margin=settings.down_margin,
+        texts=count,
+    )
+
     margin = settings.input_margin
     return LayerPlan(
         qkv=plan_input(inputs["qkv"], exponents=EXPONENTS, margin=margin),
@@ -164,7 +177,7 @@ def _plan_layer(
 
 
 def _left_out(linear: Linear, shift: Tensor) -> Tensor:
-    """Return what the results of a layer lack once its inputs are shifted and its bias is folded away, [N]."""
+    """Return the constant that a layer's outputs lack after its inputs are shifted and its bias is folded away, [N]."""
     constant = shift @ as_tensor(linear.weight)
     return constant if linear.bias is None else constant + as_tensor(linear.bias)
 
@@ -190,19 +203,20 @@ def _grams(layer: Layer, seen: Observation, inputs: dict[str, Input], plan: Spli
 def _split_gram(layer: Layer, plan: SplitPlan, seen: Observation, gram: Tensor, weights: Tensor) -> Tensor:
     """Return the Hessian of the inputs of `down` in the split layer, [M, M].
 
-    Only neurons that are clipped and copies differ from what they were, so only their rows are computed; some tokens at
-    a time, to save memory.
+    Only clipped neurons and copies differ from the unsplit layer, so only their rows are computed, in chunks of tokens
+    to save memory.
 
     Args:
         layer: the split layer.
-        plan: how it is split.
-        seen: the layer before it was split, on the calibration texts.
-        gram: the Hessian of `down`'s inputs then, [K, K].
-        weights: of the tokens, [T].
+        plan: how the layer is split.
+        seen: observation of the layer before the split, on the calibration texts.
+        gram: Hessian of `down`'s inputs before the split, [K, K].
+        weights: weights of the tokens, [T].
     """
     factors = torch.tensor([copy.factor for copy in plan.copies])
     starts = torch.tensor([copy.start for copy in plan.copies])
     neurons = [copy.neuron for copy in plan.copies]
+
     whole = seen.inputs["down"]
     neurons_before, width = whole.shape[1], layer.down.weight.shape[0]
     clipped = (whole.amax(0) > plan.grid.greatest).nonzero()[:, 0]

@@ -1,1 +1,1 @@
-"""Weights on their integers, and layers put together of them."""
+"""Rounds weights to integers, and assembles quantized layers from them."""

@@ -1,4 +1,4 @@
-"""Puts the channels of an encoder, and what was planned for them, into the order that costs the pair rule least."""
+"""Reorders an encoder's channels, and the plans for them, to minimize the cost of the saturation constraint."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,22 +16,25 @@ from bge_export.precision.int8.round.pairing import Reader, order_channels
 
 
 def ordered(encoder: Encoder, plans: Iterable[LayerPlan]) -> tuple[Encoder, list[LayerPlan]]:
-    """Order the channels in heads and the hidden channels, and turn some around, so that the pair rule costs least."""
+    """Reorder head and hidden channels, and sign-flip some, so that the saturation constraint costs least."""
     moved: list[LayerPlan] = []
     readers: list[Reader] = []
     for place, plan in enumerate(plans):
         layer = encoder.layers[place]
+
+        # Channels of the attention output move only within their head.
         own = _reader(as_tensor(layer.output.weight), plan, "output")
         order, (signs,) = order_channels([own], layer.heads)
         encoder = with_layer(encoder, place, reorder_heads(layer, order.numpy()))
         moved.append(_reordered(plan, {"output": signs}, order))
+
         joined = torch.cat([as_tensor(part.weight) for part in (layer.query, layer.key, layer.value)], dim=1)
         readers += [_reader(joined, plan, "qkv"), _reader(as_tensor(layer.up.weight), plan, "up")]
+
+    # All layers share the hidden channels, so one order serves all of their readers; signs are free per reader.
     order, turned = order_channels(readers)
     pairs = zip(turned[0::2], turned[1::2], strict=True)
-    plans = [
-        _reordered(plan, {"qkv": qkv, "up": up}, order) for plan, (qkv, up) in zip(moved, pairs, strict=True)
-    ]  # fmt: skip
+    plans = [_reordered(plan, {"qkv": qkv, "up": up}, order) for plan, (qkv, up) in zip(moved, pairs, strict=True)]
     return reorder_hidden(encoder, order.numpy()), plans
 
 
@@ -41,7 +44,7 @@ def _reader(weight: Tensor, plan: LayerPlan, site: str) -> Reader:
 
 
 def _reordered(plan: LayerPlan, signs: dict[str, Tensor], order: Tensor) -> LayerPlan:
-    """Return the plan for inputs whose channels stand in another order and, where their sign is -1, are turned."""
+    """Return the plan for inputs whose channels are reordered, and sign-flipped if their sign is -1."""
 
     def moved(site: str) -> InputPlan:
         own = plan.input(site)

@@ -1,11 +1,11 @@
-"""Orders the channels of an encoder so that the pair rule costs nothing where the order is free.
+"""Orders the channels of an encoder so that the saturation constraint costs least.
 
-The rule (`saturation`) limits two large weights of the same sign only where they are neighbours along the inputs of a
-linear layer, and which channels are neighbours is free: the neurons of a feed-forward, the channels within a head, and
-the hidden channels of the whole encoder may stand in any order. Neighbours are chosen by minimum-cost matching.
+The constraint (`saturation`) limits two large weights of the same sign only if they are neighbours along the inputs of
+a linear layer. The order of channels is free for the neurons of a feed-forward, for the channels within a head, and for
+the hidden channels of the whole encoder. Neighbours are chosen by minimum-cost matching.
 
-Where an input is scaled, a channel may also be turned around (its scale and its row of weights change their signs),
-which makes two weights of the same sign two of opposite signs. Of two neighbours the second is turned where that pays.
+If an input is scaled, a channel may also be sign-flipped (its scale and its row of weights change their signs), which
+turns two weights of the same sign into two of opposite signs. The second of two neighbours is flipped if that helps.
 """
 
 from collections.abc import Iterable
@@ -18,18 +18,18 @@ from bge_export.precision.int8.round.rounding import GREATEST, excess
 from bge_export.saturation import PAIR_SUM
 
 ROUNDS = 3
-"""Matchings one after the other: each keeps one half of every pair and looks for the best other half again."""
+"""Number of successive matchings: each keeps one half of every pair and searches for the best other half again."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A linear layer that reads the channels which are ordered.
+    """A linear layer that reads the channels to be ordered.
 
     Attributes:
-        weight: [K, N], for the inputs as they are rounded.
+        weight: weight for the inputs as they are rounded, [K, N].
         diagonal: mean squares of these inputs, [K].
-        importance: of the outputs, [N].
-        turns: whether its channels may be turned around.
+        importance: importance of the outputs, [N].
+        turns: whether its channels may be sign-flipped.
     """
 
     weight: Tensor
@@ -39,21 +39,23 @@ class Reader:
 
 
 def order_channels(readers: Iterable[Reader], groups: int = 1) -> tuple[Tensor, list[Tensor]]:
-    """Return an order of the K channels, [K] int64, whose neighbours 2i and 2i + 1 cost the pair rule least.
+    """Return an order of K channels, [K] int64, in which neighbours 2i and 2i + 1 cost the constraint least.
 
-    With it comes for each reader the sign of each channel in that order, [K] of 1 and -1.
+    Also return, for each reader, the sign of each channel in that order, [K] of 1 and -1.
 
     Args:
-        readers: all linear layers that read them.
-        groups: channels stay within their group of K / groups, such as a head.
+        readers: all linear layers that read the channels.
+        groups: number of groups of K / groups channels, such as heads; channels stay within their group.
     """
     readers = list(readers)
     count = len(readers[0].weight)
     if count % (2 * groups):
         return torch.arange(count), [torch.ones(count) for _ in readers]
+
     codes = [_codes(reader.weight) for reader in readers]
     size = count // groups
     groups_of = [_order_group(torch.arange(start, start + size), readers, codes) for start in range(0, count, size)]
+
     order = torch.cat(groups_of)
     return order, [_signs(order, reader, own) for reader, own in zip(readers, codes, strict=True)]
 
@@ -62,16 +64,20 @@ def _order_group(channels: Tensor, readers: list[Reader], codes: list[tuple[Tens
     from scipy.optimize import linear_sum_assignment
 
     costs = _costs(channels, readers, codes)
+
+    # Pair the half of the channels that costs most with the other half first.
     threat = costs.sum(1)
     places = torch.argsort(threat, descending=True, stable=True)
     first, second = places[: len(places) // 2], places[len(places) // 2 :]
+
     generator = torch.Generator().manual_seed(0)
     for _ in range(ROUNDS):
         rows, columns = linear_sum_assignment(costs[first][:, second].numpy())
         pairs = torch.stack([first[rows], second[columns]], dim=1)
-        # Which of a pair is kept is drawn, so that the next matching may join what this one could not.
+        # The kept half is random, so that the next matching can join channels that this one could not.
         kept = torch.randint(0, 2, (len(pairs), 1), generator=generator)
         first, second = pairs.gather(1, kept)[:, 0], pairs.gather(1, 1 - kept)[:, 0]
+
     return channels[pairs.sort(dim=1).values.reshape(-1)]
 
 
@@ -81,16 +87,17 @@ def _codes(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _costs(channels: Tensor, readers: list[Reader], codes: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return for each two channels the predicted error of limiting one of them, [n, n].
+    """Return, for every two channels, the predicted error of limiting one of them, [n, n].
 
-    A pair whose codes are both large is counted from both sides, which only makes it dearer.
+    A pair whose quantized values are both large is counted from both sides, which only raises its cost.
     """
     costs = torch.zeros(len(channels), len(channels))
     for reader, (all_codes, scale) in zip(readers, codes, strict=True):
         mine, diagonal = all_codes[channels], reader.diagonal[channels]
         price = scale.square() * reader.importance
         same, opposite = torch.zeros_like(costs), torch.zeros_like(costs)
-        # a pair conflicts only with a code above half of the sum in it
+
+        # A pair can saturate only if one of its quantized values exceeds half of the allowed sum.
         for place, row in enumerate(mine):
             large = row.abs() > PAIR_SUM // 2
             least = torch.minimum(diagonal, diagonal[place])
@@ -98,6 +105,7 @@ def _costs(channels: Tensor, readers: list[Reader], codes: list[tuple[Tensor, Te
                 this = excess(sign * row[large], mine[:, large]).square() @ price[large] * least
                 paid[place] += this
                 paid[:, place] += this
+
         costs += torch.minimum(same, opposite) if reader.turns else same
     return costs
 

@@ -1,4 +1,4 @@
-"""A quantized encoder as data: one set of integers, scales and zero points, whatever graph is written around them."""
+"""A quantized encoder as data: integers, scales and zero points, independent of the graph written from them."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,11 +19,12 @@ Rows = Literal["all", "first"]
 
 @dataclass(frozen=True)
 class Site:
-    """A linear layer's input: divided by `scale` [K] (None: by nothing), then rounded to a grid.
+    """A quantization point: a linear layer's input, divided by `scale` [K] unless it is None, then rounded to a grid.
 
-    With two `parts` the rounding error is rounded once more, on a grid as many times finer as the first has levels, and
-    goes through the same weights: 14 or 16 bits in all, for one more product. Where `rows` is "first", only the first
-    token of each text gets the second part, and its weights theirs (`QuantizedLinear.rest`).
+    Two `parts` mean residual (high + low) quantization: the rounding error is rounded again, on a grid that is finer by
+    the number of levels of the first, and goes through the same weights: 14 or 16 bits in all, for one more product. If
+    `rows` is "first", only the first token of each text has a residual and meets that of the weights
+    (`QuantizedLinear.rest`).
     """
 
     scale: Floats | None
@@ -34,28 +35,28 @@ class Site:
 
 @dataclass(frozen=True)
 class QuantizedLinear:
-    """A rounded weight with its float32 bias [N] or None; `rest` holds what the first integers missed, or None."""
+    """A rounded weight with its float32 bias [N] or None; `rest` is the residual of the weight, or None."""
 
     weight: Rounded
     bias: Floats | None
     rest: Rounded | None = None
 
     def lowered(self, offset: Floats) -> "QuantizedLinear":
-        """Return the layer whose outputs are less by `offset` [N]."""
+        """Return the layer with `offset` [N] subtracted from its outputs."""
         return replace(self, bias=-offset if self.bias is None else self.bias - offset)
 
     def times(self, factor: Floats) -> "QuantizedLinear":
-        """Return the layer whose outputs are multiplied by `factor` [N], with the same integers."""
+        """Return the layer with its outputs multiplied by `factor` [N], and the same integers."""
         rest = None if self.rest is None else self.rest.times(factor)
         return QuantizedLinear(self.weight.times(factor), None if self.bias is None else self.bias * factor, rest)
 
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """`encoder.Layer` with rounded weights and the grids of its sites.
+    """`encoder.Layer` with rounded weights and the grids of its quantization points.
 
-    `peaks` says how its scores come within reach of an exponential, `scores` how a runtime that multiplies queries and
-    keys as integers may round them; None where that is not exact enough.
+    `peaks` says how scores are kept in the range of an exponential. `scores` says how a runtime that multiplies queries
+    and keys as integers may round them; None if that is not accurate enough.
     """
 
     qkv: Site
@@ -78,7 +79,7 @@ class QuantizedLayer:
 
 @dataclass(frozen=True)
 class Table:
-    """An embedding table by rows: `integers` [rows, H] int8, `scale` [rows, 1] float32."""
+    """An embedding table, quantized row by row: `integers` [rows, H] int8, `scale` [rows, 1] float32."""
 
     integers: NDArray[np.int8]
     scale: Floats
@@ -86,7 +87,7 @@ class Table:
 
 @dataclass(frozen=True)
 class QuantizedEncoder:
-    """`encoder.Encoder` with rounded layers; the embedding tables are rounded where the graph is written."""
+    """`encoder.Encoder` with rounded layers; the embedding tables are rounded when the graph is written."""
 
     prelude: onnx.ModelProto
     embedding_norm: Norm
@@ -96,6 +97,6 @@ class QuantizedEncoder:
 
 
 def round_table(table: Floats) -> Table:
-    """Return a table [rows, H] rounded row by row, symmetrically to 127."""
+    """Return a table [rows, H], rounded row by row to a symmetric grid with a qmax of 127."""
     scale = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
     return Table(np.round(table / scale).astype(np.int8), scale.astype(np.float32))

@@ -1,7 +1,7 @@
-"""Rounds the weights that read a site, once for all forms that share them.
+"""Rounds the weights that read a quantization point, once for all variants that share them.
 
-A site in two parts has a scaling of its own (`precise_inputs.py`), and neurons behind it are not split, so the weights
-that read it are other integers than those of the site in one part.
+A quantization point with a residual has its own scaling (`precise_inputs.py`), and its neurons are not split, so the
+integers of its weights differ from those of the point without a residual.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,21 +25,21 @@ from bge_export.precision.int8.round.rounding import COARSE, FACTORS, GREATEST, 
 from bge_export.precision.int8.round.variant import Place
 
 Precise = Mapping[str, bool]
-"""Which sites of a layer are in two parts."""
+"""Which quantization points of a layer have a residual."""
 
 
 @dataclass(frozen=True)
 class _Site:
-    """The weights that read a site, as they are rounded: for its scaled input, side by side.
+    """The weights that read a quantization point, side by side, as rounded for its scaled input.
 
     Attributes:
-        names: of the linear layers.
-        weight: [K, N].
-        widths: how many outputs each layer has.
+        names: names of the linear layers.
+        weight: the weights, [K, N].
+        widths: number of outputs of each layer.
         gram: Hessian of the scaled input, [K, K].
-        importance: of the outputs, [N].
-        paired: whether the pair rule binds them.
-        order_up: order of the neurons where copies of some share their integers, or None.
+        importance: importance of the outputs, [N].
+        paired: whether the saturation constraint binds the weights.
+        order_up: order of the neurons if copies share the integers of their neuron, or None.
     """
 
     names: tuple[str, ...]
@@ -52,54 +52,59 @@ class _Site:
 
 
 class Rounder:
-    """Rounds the layers of an encoder that is folded, and whose channels stand in their order."""
+    """Rounds the layers of an encoder that is folded and whose channels are ordered."""
 
     def __init__(self, encoder: Encoder, plans: Sequence[LayerPlan]) -> None:
-        """Keep the encoder, in float32, and its plans; nothing is rounded yet."""
+        """Keep the float32 encoder and its plans; nothing is rounded yet."""
         self.encoder, self.plans = encoder, plans
         self._rounded: dict[tuple[object, ...], dict[str, QuantizedLinear]] = {}
         self._orders: dict[tuple[int, bool], Order] = {}
         self._precise: dict[Place, InputPlan] = {}
 
     def input(self, place: int, site: str, *, precise: bool) -> InputPlan:
-        """Return how an input is scaled; neurons in one part are not, their grid is `LayerPlan.down`'s."""
+        """Return the scaling of an input; neurons without a residual are unscaled, on the grid of `LayerPlan.down`."""
         plan = self.plans[place]
         if not precise:
             return plan.input(site)
+
         if (place, site) not in self._precise:
             joined, _ = _joined(self.encoder.layers[place], site)
             squares = plan.grams[site].diagonal()
             found = plan_precise(plan.input(site), joined, squares, plan.importance[site], paired=site == "down")
             self._precise[place, site] = found
+
         return self._precise[place, site]
 
     def float_layer(self, place: int, precise: Precise) -> Layer:
-        """Return the layer scaled, and split with its neurons in order, still in float32."""
+        """Return the float32 layer, scaled and split, with its neurons in order."""
         layer = self.encoder.layers[place]
         if not precise["down"]:
             layer = split(layer, self.plans[place].down)
+
         layer = reorder_inner(layer, self.order(place, precise=precise["down"]))
         return scale_values(layer, self.input(place, "output", precise=precise["output"]).scale.numpy())
 
     def shape_of(self, place: int, site: str) -> tuple[int, int]:
-        """Return how many channels a site has, and how many outputs are computed of them."""
+        """Return the number of channels of a quantization point, and of the outputs computed from them."""
         inputs, outputs = _joined(self.encoder.layers[place], site)[0].shape
         return inputs, outputs
 
     def order(self, place: int, *, precise: bool) -> Order:
-        """Return the order of a layer's neurons that costs the pair rule least."""
+        """Return the order of a layer's neurons that costs the saturation constraint least."""
         if (place, precise) not in self._orders:
             plan, layer = self.plans[place], self.encoder.layers[place]
             scale = self.input(place, "down", precise=True).scale if precise else torch.ones(1)
             weight = as_tensor((layer if precise else split(layer, plan.down)).down.weight) * scale[:, None]
+
             squares = plan.grams["down" if precise else "split"].diagonal() / scale.square()
             reader = Reader(weight, squares, plan.importance["down"])
             self._orders[place, precise] = order_channels([reader])[0].numpy()
+
         return self._orders[place, precise]
 
     def rounded(self, place: int, site: str, precise: Precise, *, finer: Rows | None) -> dict[str, QuantizedLinear]:
-        """Return the rounded linear layers that read a site, by name."""
-        # A value's columns carry the scale of the attention's output; neurons of `up` are split with those of `down`.
+        """Return the rounded linear layers that read a quantization point, by name."""
+        # Columns of `value` carry the scale of the attention's output; neurons of `up` are split with those of `down`.
         other = {"qkv": "output", "up": "down"}.get(site, site)
         key = (place, site, finer, precise[site], precise[other])
         if key not in self._rounded:
@@ -107,30 +112,33 @@ class Rounder:
         return self._rounded[key]
 
     def weight_error(self, place: int, site: str, *, precise: bool) -> float:
-        """Return the predicted 1 - cosine by the rounded weights of a site, mean over texts.
+        """Return the predicted 1 - cosine from the rounded weights of a quantization point, mean over texts.
 
         Args:
-            place: the layer.
-            site: which of its inputs.
-            precise: whether all inputs of the layer are in two parts.
+            place: index of the layer.
+            site: name of the quantization point.
+            precise: whether all inputs of the layer have a residual.
         """
         every = dict.fromkeys(SITES, precise)
         site_ = self._site(place, site, every)
         rounded = self.rounded(place, site, every, finer=None)
+
         missed = torch.cat([as_tensor(rounded[name].weight.weight) for name in site_.names], dim=1) - site_.weight
         error = float(((site_.gram @ missed * missed).sum(0) * site_.importance).sum())
         return 0.5 * self.plans[place].length * error
 
     def left_out_error(self, place: int, site: str) -> float:
-        """Return the predicted 1 - cosine of leaving out the product of an input's second part and its weights' one.
+        """Return the predicted 1 - cosine from omitting the product of an input's residual and the weights' residual.
 
-        Both second parts are taken as rounding errors, evenly spread over a step: the input's of the grid, the weight's
-        of the scale of an output channel, twice as large where the first part of the weights is coarse.
+        Both residuals are modelled as rounding errors that are uniform over a step. The step of the input is that of
+        the grid; the step of the weights is the scale of an output channel, twice as large if the high part is coarse.
         """
         every = dict.fromkeys(SITES, True)
         own = self._site(place, site, every)
+
         step = self.input(place, site, precise=True).grid.scale
         weight_steps = own.weight.abs().amax(0) / GREATEST * (COARSE[0] if own.paired else 1.0)
+
         squares = len(own.weight) * step**2 / 12 * weight_steps.square() / 12
         return 0.5 * self.plans[place].length * float((squares * own.importance).sum())
 
@@ -139,24 +147,29 @@ class Rounder:
         weight, widths = _joined(layer, site)
         order = self.order(place, precise=precise["down"])
         importance = plan.importance[site]
+
+        # Split neurons are not scaled, and their Hessian is computed with the copies.
         if site == "down" and not precise["down"]:
             return _Site(
                 (site,), weight, widths, plan.grams["split"][order][:, order], importance, paired=True, order_up=None
             )
+
         scale = self.input(place, site, precise=precise[site]).scale
         order_up = None
         if site == "up":
-            # A copy's outputs count as much as its neuron's; padding counts nothing.
+            # A copy's outputs are as important as its neuron's; padding has no importance.
             copies = [] if precise["down"] else [copy.neuron for copy in plan.down.copies]
             empty = torch.zeros(len(order) - plan.neurons - len(copies))
             importance = torch.cat([importance, importance[copies], empty])[order]
             order_up = None if precise["down"] else order
+
         gram = plan.grams[site]
         if site == "down":
             gram, scale = gram[order][:, order], scale[order]
         if site != "output":
-            weight = weight * scale[:, None]  # those of `output` are scaled with the values
+            weight = weight * scale[:, None]  # the weights of `output` are scaled with the values
         gram = gram / scale[:, None] / scale
+
         paired = site == "down" or not precise[site]
         return _Site(_names(site), weight, widths, gram, importance, paired=paired, order_up=order_up)
 
@@ -170,6 +183,7 @@ class Rounder:
 
         rounded = part(site.weight, COARSE if finer == "all" and site.paired else FACTORS)
         rest = None if finer is None else part(site.weight - as_tensor(rounded.weight), FACTORS)
+
         result, start = {}, 0
         for each, width in zip(site.names, site.widths, strict=True):
             own = slice(start, start + width)
@@ -182,27 +196,30 @@ class Rounder:
 
 
 def _names(site: str) -> tuple[str, ...]:
-    """Return the linear layers that read a site."""
+    """Return the names of the linear layers that read a quantization point."""
     return ("query", "key", "value") if site == "qkv" else (site,)
 
 
 def _joined(layer: Layer, site: str) -> tuple[Tensor, tuple[int, ...]]:
-    """Return the weights that read a site side by side, [K, N], and how many outputs each has."""
+    """Return the weights that read a quantization point, side by side, [K, N], and the number of outputs of each."""
     parts = [as_tensor(getattr(layer, name).weight) for name in _names(site)]
     return torch.cat(parts, dim=1), tuple(part.shape[1] for part in parts)
 
 
 def _round_up(weight: Tensor, site: _Site, plan: LayerPlan, factors: Sequence[float]) -> Rounded:
-    """Round `up`, whose neurons stand in an order; copies of a neuron share its integers, stretched by their factor."""
+    """Round `up`, whose neurons are ordered; copies share the integers of their neuron, stretched by their factor."""
     order = site.order_up
-    assert order is not None  # noqa: S101 - the caller looked
+    assert order is not None  # noqa: S101 - the caller checked
+
     places = np.argsort(order)
     base = round_weight(weight[:, places[: plan.neurons]], site.gram, factors, paired=site.paired)
+
     copies = plan.down.copies
     neurons = [copy.neuron for copy in copies]
     stretched = np.array([copy.factor for copy in copies], np.float32)
     empty = weight.shape[1] - plan.neurons - len(copies)
     zeros = np.zeros((len(weight), empty), np.int8)
+
     integers = np.concatenate([base.integers, base.integers[:, neurons], zeros], axis=1)
     scale = np.concatenate([base.scale, base.scale[neurons] * stretched, np.ones(empty, np.float32)])
     return Rounded(np.ascontiguousarray(integers[:, order]), scale[order])

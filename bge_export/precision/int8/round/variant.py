@@ -1,23 +1,23 @@
-"""How exact each site of a quantized encoder is."""
+"""Describes a variant: how accurately each quantization point of an encoder is rounded."""
 
 from dataclasses import dataclass, replace
 
 from bge_export.precision.int8.round.quantized import Rows
 
 Place = tuple[int, str]
-"""A layer and one of its sites."""
+"""Index of a layer and name of one of its quantization points."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How exact each site is.
+    """A variant: how accurately each quantization point is rounded.
 
     Attributes:
-        precise: sites whose inputs are rounded in two parts.
-        finer: sites whose weights are, too.
-        first: sites where the first token's input is rounded in two parts, which is a small product.
-        first_finer: sites of `first` where it meets weights in two parts.
-        widening: all grids of states are so much wider.
+        precise: points whose inputs have a residual.
+        finer: points whose weights have one, too.
+        first: points where only the first token's input has a residual, which is a small product.
+        first_finer: points of `first` where that input meets weights with a residual.
+        widening: factor by which all grids of states are wider.
     """
 
     precise: frozenset[Place] = frozenset()
@@ -27,13 +27,13 @@ class Form:
     widening: float = 1.0
 
     def with_precise(self, points: frozenset[Place]) -> "Form":
-        """Return the form with the activations of further sites in two parts."""
+        """Return the variant with a residual for the activations of further points."""
         return replace(
             self, precise=self.precise | points, first=self.first - points, first_finer=self.first_finer - points
         )
 
     def weight_rows(self, where: Place) -> Rows | None:
-        """Return which rows of a site's input meet weights in two parts; None for none."""
+        """Return which rows of a point's input meet weights with a residual; None for none."""
         if where in self.finer:
             return "all"
         return "first" if where in self.first_finer else None

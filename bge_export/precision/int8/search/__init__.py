@@ -1,1 +1,1 @@
-"""Which variant is written: variants in their order, tried on probes."""
+"""Chooses the variant to write: tries variants on probes, from fast to accurate."""

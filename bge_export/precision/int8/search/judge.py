@@ -1,7 +1,7 @@
-"""How good a variant of a quantized encoder is, on probes, measured as the file that it would be.
+"""Measures the accuracy of a variant of a quantized encoder on probes, as the file that it would become.
 
-Each variant is run in the runtime that it is arranged for, against the float32 graph: in seconds, where parity takes
-more than a minute.
+Each variant is run in the runtime that it is arranged for and compared with the float32 graph. That takes seconds,
+while parity takes more than a minute.
 """
 
 import math
@@ -22,24 +22,24 @@ from bge_export.precision.int8.search.running import NOTHING, States, open_graph
 from bge_export.precision.int8.write.arrange import Arrangement, arrange
 
 TIMED_TOKENS, TIMED_RUNS = 64, 15
-"""How long the text is that is timed, or as long as the longest probe, and how often it is run."""
+"""Length of the timed text (at most that of the longest probe), and number of runs."""
 
 DRAWS = 6
-"""How often a variant is perturbed, see `perturbation`."""
+"""Number of perturbations of a variant; see `perturbation`."""
 
 SUSPECTS = 24
-"""How many probes of each kind are looked at under perturbation: those of the smallest cosine. Others have room."""
+"""Number of probes of each kind that are perturbed: those with the smallest cosine. The others have room."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What probes say of a variant; NaN where an embedding is not finite.
+    """Results of a variant on the probes; NaN if an embedding is not finite.
 
     Attributes:
-        smallest, mean: cosine with float32 of the everyday probes.
-        smallest_stress: of the stress probes.
-        milliseconds: median time of one text of `TIMED_TOKENS` tokens, one thread, on this machine.
-        size_bytes: of the file.
+        smallest, mean: cosine of the everyday probes with float32.
+        smallest_stress: smallest cosine of the stress probes.
+        milliseconds: median time of one text of `TIMED_TOKENS` tokens, on one thread of this machine.
+        size_bytes: size of the file.
     """
 
     smallest: float
@@ -67,10 +67,10 @@ class Step:
     """One variant of a search.
 
     Attributes:
-        precise, finer: quantization points whose activations, and whose weights, are in two parts.
-        widening: of all grids.
-        predicted: 1 - cosine that rounding is predicted to cost, mean over the calibration texts.
-        figures: what the probes said.
+        precise, finer: number of quantization points whose activations, and whose weights, have a residual.
+        widening: factor by which all grids are wider.
+        predicted: predicted 1 - cosine from rounding, mean over the calibration texts.
+        figures: results on the probes.
     """
 
     precise: int
@@ -88,15 +88,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Judge:
-    """Probes with their embeddings in float32.
+    """Compares variants with float32 on the probes.
 
     Attributes:
         rows: token ids of each probe.
-        stress: which of them are stress probes, [N] bool.
+        stress: which of the probes are stress probes, [N] bool.
         pad: makes a batch of rows.
         spec: how states are pooled.
-        expected: unit embeddings, [N, D] float64.
-        arrangement: of the graphs that are judged; float32 is run in ONNX Runtime.
+        expected: unit embeddings from float32, [N, D] float64.
+        arrangement: arrangement of the variants; the float32 graph is run in ONNX Runtime.
     """
 
     rows: Sequence[Row]
@@ -115,9 +115,10 @@ class Judge:
         spec: EmbeddingSpec,
         arrangement: Arrangement,
     ) -> "Judge":
-        """Embed the probes with the float32 graph."""
+        """Return a judge that expects the probes' embeddings from the float32 graph."""
         rows = (*probes.everyday, *probes.stress)
         stress = np.arange(len(rows)) >= len(probes.everyday)
+
         empty = cls(rows, stress, pad, spec, np.zeros((0, 0)), arrangement)
         return replace(empty, expected=empty.embed(open_graph(model, "sequence-major"), range(len(rows))))
 
@@ -126,12 +127,13 @@ class Judge:
 
         Args:
             encoder: the variant.
-            cls_only: whether its graph returns the first token's state alone.
-            again: whether figures are good enough to look again under perturbation, which may lower them.
+            cls_only: whether its graph returns only the first token's state.
+            again: whether figures are good enough to repeat the run under perturbation, which may lower them.
         """
         model, widths = trembling(arrange(encoder, self.arrangement, cls_only=cls_only))
         run = open_graph(model, self.arrangement)
         still, *moved = tremors(widths, DRAWS)
+
         everything = range(len(self.rows))
         cosines = self._compared(self.embed(run, everything, still), everything)
         found = self._figures(cosines, self._milliseconds(run, still), model.ByteSize())
@@ -141,18 +143,21 @@ class Judge:
         order = np.argsort(cosines)
         worst = (order[self.stress[order] == kind][:SUSPECTS] for kind in (False, True))
         suspects = np.concatenate(list(worst)).tolist()
+
         for tremor in moved:
             moved_by = self._compared(self.embed(run, suspects, tremor), suspects)
             cosines[suspects] = np.minimum(cosines[suspects], moved_by)
+
         return Tried(self._figures(cosines, found.milliseconds, found.size_bytes), cosines)
 
     def embed(self, run: States, which: Sequence[int], more: Mapping[str, Floats] = NOTHING) -> NDArray[np.float64]:
-        """Return unit embeddings [n, D] of some probes, one at a time; `more` has the graph's inputs beside tokens."""
+        """Return unit embeddings [n, D] of some probes, run one by one; `more` holds the graph's other inputs."""
         found = []
         for place in which:
             states = run(self.pad([self.rows[place]]), more)[0].astype(np.float64)
             pooled = {"cls": states[0], "mean": states.mean(0), "last": states[-1]}[self.spec.pooling]
             found.append(pooled / np.linalg.norm(pooled))
+
         return np.stack(found)
 
     def _compared(self, embeddings: NDArray[np.float64], which: Sequence[int]) -> NDArray[np.float64]:
@@ -166,9 +171,11 @@ class Judge:
     def _milliseconds(self, run: States, more: Mapping[str, Floats]) -> float:
         longest = max(self.rows, key=len)
         timed = self.pad([longest[:TIMED_TOKENS]])
+
         times = []
         for _ in range(TIMED_RUNS):
             start = time.perf_counter()
             run(timed, more)
             times.append(time.perf_counter() - start)
+
         return float(np.median(times)) * 1000

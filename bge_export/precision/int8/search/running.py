@@ -1,4 +1,4 @@
-"""Runs a graph in the runtime that it is arranged for, one thread: what is chosen by trying is tried there."""
+"""Runs a graph on one thread in the runtime it is arranged for, so that variants are tried where they will run."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -16,14 +16,14 @@ NOTHING: Mapping[str, Floats] = MappingProxyType({})
 
 
 class States(Protocol):
-    """Runs a graph."""
+    """A callable that runs a graph."""
 
     def __call__(self, tokens: TokenBatch, more: Mapping[str, Floats] = NOTHING) -> Floats:
-        """Return the first output of a graph, [B, S, H], from token rows and the inputs that it has beside."""
+        """Return the first output of the graph, [B, S, H], from a batch of tokens and the graph's other inputs."""
 
 
 def open_graph(model: onnx.ModelProto, arrangement: Arrangement) -> States:
-    """Return what runs the graph: ONNX Runtime by sequence, OpenVINO by batch."""
+    """Return a callable that runs the graph: ONNX Runtime if sequence-major, OpenVINO if batch-major."""
     return _onnxruntime(model) if arrangement == "sequence-major" else _openvino(model)
 
 

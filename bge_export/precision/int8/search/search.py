@@ -1,12 +1,13 @@
-"""The choice of a variant: the fastest whose probes keep a distance from the gate's limits.
+"""Chooses the fastest variant whose probes keep a distance from the gate's limits.
 
-A model has texts near a point where it tips over: of bge-small-en the full stop alone, for which a head of attention in
-layer 9 looks at one token or at another. There a rounding error as small as any moves the vector by 1e-4 or by 50e-4,
-and which of them is chance (docs/decisions/0016). So every variant that seems to hold is run again with perturbed
-states, and the fastest place of the frontier has several throws: grids that are wider or narrower by two percent.
+A model has texts near a point where it tips over: for bge-small-en it is the full stop alone, for which an attention
+head in layer 9 attends to one token or to another. There, even the smallest rounding error moves the vector by 1e-4 or
+by 50e-4, and which of the two is chance (docs/decisions/0016). Every variant that seems to hold is therefore run again
+with perturbed states, and the fastest rank of the frontier gets several attempts: grids that are wider or narrower by
+two percent.
 
-Where everyday probes hold and a stress probe does not, the points that tip it over (`tipping`) get a second part before
-a slower variant is tried.
+If everyday probes hold and a stress probe does not, the points that tip it over (`tipping`) get a residual before a
+slower variant is tried.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,26 +24,26 @@ from bge_export.precision.int8.search.tipping import tipping_points
 from bge_export.precision.int8.search.variants import cost, forms, most_forms, predicted_error
 
 WIDENINGS = (1.0, 1.02, 0.98)
-"""Candidates at the fastest place, in the order they are tried; elsewhere the first alone."""
+"""Candidates at the fastest rank, in the order of trial; other ranks use only the first."""
 
 MOST_REPAIRS = 4
-"""How often points that tip stress probes over get a second part in one search."""
+"""Maximum number of repairs in one search: points that tip stress probes over get a residual."""
 
 WORST_PROBES = 4
-"""How many stress probes are looked at then."""
+"""Number of failing stress probes that a repair examines."""
 
 CAUTION = 1.3
-"""Places are skipped that are predicted to miss the targets by more than this factor. Other widenings are tried only
-where the probes miss them by less."""
+"""Ranks that are predicted to miss the targets by more than this factor are skipped. Other widenings are tried only if
+the probes miss the targets by less."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What probes must reach: the gate's limits for int8, with room for texts that are not among the probes.
+    """Cosines that probes must reach: the gate's limits for int8, with room for texts outside the probes.
 
     Attributes:
         smallest, mean: cosine of the everyday probes.
-        smallest_stress: of the stress probes.
+        smallest_stress: smallest cosine of the stress probes.
     """
 
     smallest: float = 0.9985
@@ -50,15 +51,15 @@ class Targets:
     smallest_stress: float = 0.99
 
     def shortfall(self, figures: Figures) -> float:
-        """Return by which factor errors are too large: 1 or less where the targets are met, infinity for NaN."""
+        """Return the ratio of errors to allowed errors: 1 or less if the targets are met, infinity for NaN."""
         return max(self.everyday_shortfall(figures), _ratio(figures.smallest_stress, self.smallest_stress))
 
     def distance(self, figures: Figures) -> tuple[float, float]:
-        """Return how far figures are from the targets: everyday probes first, whose targets count most."""
+        """Return the distance of figures from the targets; everyday probes come first, as their targets count most."""
         return max(1.0, self.everyday_shortfall(figures)), self.shortfall(figures)
 
     def everyday_shortfall(self, figures: Figures) -> float:
-        """Return the same for the everyday probes alone."""
+        """Return the shortfall of the everyday probes alone."""
         return max(_ratio(figures.smallest, self.smallest), _ratio(figures.mean, self.mean))
 
 
@@ -71,16 +72,16 @@ def _ratio(got: float, needed: float) -> float:
 
 @dataclass(frozen=True)
 class Found:
-    """The variant that was chosen.
+    """The chosen variant.
 
     Attributes:
         form: the variant.
-        place: its place in the frontier, 0 for the fastest.
-        steps: all that were tried, in their order.
-        chosen: which of them it is.
-        held: whether it meets the targets; if not, nothing does, and it comes nearest.
-        layers: how many the encoder has.
-        cost: of the variant, divided by that of the fastest.
+        place: its rank in the frontier; 0 is the fastest.
+        steps: all variants tried, in order.
+        chosen: index of the chosen one in `steps`.
+        held: whether it meets the targets; if not, no variant does, and it comes nearest.
+        layers: number of layers of the encoder.
+        cost: cost of the variant, divided by that of the fastest.
     """
 
     form: Form
@@ -93,15 +94,15 @@ class Found:
 
     @property
     def figures(self) -> Figures:
-        """Return what the probes say of it."""
+        """Return the results of the chosen variant on the probes."""
         return self.steps[self.chosen].figures
 
     def after(self, before: tuple[Step, ...]) -> "Found":
-        """Return the same choice with the steps of an earlier search before its own."""
+        """Return the same choice, with the steps of an earlier search before its own."""
         return replace(self, steps=(*before, *self.steps), chosen=len(before) + self.chosen)
 
     def record(self, judge: Judge) -> dict[str, object]:
-        """Return the choice for a manifest, and the steps with the chosen one last; only steps hold a time."""
+        """Return the choice and the steps for a manifest, the chosen step last; only steps contain a time."""
         fastest, own = self.steps[0], self.steps[self.chosen]
         choice = {
             "place": self.place,
@@ -117,12 +118,13 @@ class Found:
             "cost_of_fastest": self.cost,
             "size_of_fastest": own.figures.size_bytes / fastest.figures.size_bytes,
         }
+
         others = [step for number, step in enumerate(self.steps) if number != self.chosen and step.figures.finite]
         return {"choice": choice, "frontier": [step.record() for step in (*others, own)]}
 
 
 def most_variants(builder: Builder, start: int = 0) -> int:
-    """Return how many variants a search from a place of the frontier on tries at most."""
+    """Return the maximum number of variants that a search from a rank of the frontier tries."""
     widenings = len(WIDENINGS) - 1 if start == 0 else 0
     return most_forms(builder) - start + widenings + MOST_REPAIRS
 
@@ -139,15 +141,16 @@ def search(
     """Return the fastest variant that meets the targets, or else the one that comes nearest.
 
     Args:
-        builder: of the encoder.
-        judge: has the probes.
-        targets: what they must reach.
-        cls_only: whether the graph is to return the first token's state alone.
-        start: the first place of the frontier that is tried; the last one where there are fewer.
+        builder: builds the variants of the encoder.
+        judge: evaluates a variant on the probes.
+        targets: cosines that the probes must reach.
+        cls_only: whether the graph returns only the first token's state.
+        start: first rank of the frontier to try; the last rank if there are fewer.
         advance: called with 1 after each variant.
     """
     attempt = _Attempts(builder, judge, targets, cls_only=cls_only, advance=advance)
     repairs = 0
+
     places = forms(builder, judge.arrangement, cls_only=cls_only)
     for place, form in _worth_trying(builder, places, targets, start, attempt.steps):
         for widening in WIDENINGS if place == 0 else WIDENINGS[:1]:
@@ -156,6 +159,7 @@ def search(
             if targets.shortfall(attempt.steps[-1].figures) > CAUTION:
                 break
 
+        # Repair the nearest variant of this rank before a slower rank is tried.
         nearest = attempt.nearest(place)
         while repairs < MOST_REPAIRS and (points := attempt.tipping(nearest)):
             repairs += 1
@@ -167,7 +171,7 @@ def search(
 
 
 class _Attempts:
-    """The variants that were tried so far."""
+    """The variants tried so far."""
 
     def __init__(
         self, builder: Builder, judge: Judge, targets: Targets, *, cls_only: bool, advance: Callable[[int], None]
@@ -179,26 +183,28 @@ class _Attempts:
         self.steps: list[Step] = []
 
     def holds(self, form: Form, place: int) -> bool:
-        """Try a variant and note what came of it; return whether it meets the targets."""
+        """Try a variant and record the result; return whether it meets the targets."""
         tried = self._judge.tried(
             self._builder.build(form),
             cls_only=self._cls_only,
             again=lambda found: self._targets.shortfall(found) <= 1,
         )
         predicted = predicted_error(self._builder, form)
+
         self.tried.append((form, place))
         self.steps.append(Step(len(form.precise), len(form.finer), form.widening, predicted, tried.figures))
         self._cosines.append(tried.cosines)
         self._advance(1)
+
         return self._targets.shortfall(tried.figures) <= 1
 
     def nearest(self, place: int | None = None) -> int:
-        """Return the variant that comes nearest to the targets, of those at a place of the frontier or of all."""
+        """Return the index of the variant nearest to the targets, among those of one rank or among all."""
         numbers = [number for number, (_, own) in enumerate(self.tried) if place in (None, own)]
         return min(numbers, key=lambda number: self._targets.distance(self.steps[number].figures))
 
     def tipping(self, number: int) -> frozenset[Place]:
-        """Return the points that tip stress probes over in a variant; none where everyday probes fail."""
+        """Return the points that tip stress probes over in a variant; none if everyday probes fail."""
         judge, allowed = self._judge, 1 - self._targets.smallest_stress
         if self._targets.everyday_shortfall(self.steps[number].figures) > 1:
             return frozenset()
@@ -213,6 +219,7 @@ class _Attempts:
         """Return one of the variants as the choice."""
         chosen = number % len(self.steps)
         form, place = self.tried[number]
+
         fastest = next(forms(self._builder, self._judge.arrangement, cls_only=self._cls_only))
         times = cost(self._builder, form) / cost(self._builder, fastest)
         return Found(form, place, tuple(self.steps), chosen, held, len(self._builder.plans), times)
@@ -221,17 +228,20 @@ class _Attempts:
 def _worth_trying(
     builder: Builder, places: Iterator[Form], targets: Targets, start: int, steps: list[Step]
 ) -> Iterator[tuple[int, Form]]:
-    """Yield places of the frontier; those that predictions rule out, by what the last step tried gave, are skipped."""
+    """Yield ranks and variants; skip those predicted to fail, with predictions scaled by the last step's result."""
     last: tuple[int, Form] | None = None
     for place, form in enumerate(places):
         last = place, form
         if place < start:
             continue
+
         if steps:
             allowed = CAUTION * steps[-1].predicted / targets.shortfall(steps[-1].figures)
             if predicted_error(builder, form) > allowed:
                 continue
+
         last = None
         yield place, form
-    if last is not None:  # The most exact variant is tried in any case.
+
+    if last is not None:  # the most accurate variant is always tried
         yield last

@@ -1,8 +1,9 @@
-"""Where texts tip over: the quantization points whose rounding alone moves an embedding far.
+"""Finds the quantization points that tip a text over: their rounding alone moves its embedding far.
 
-A text near a point where the model tips over is often moved by one rounding: of a fine-tune of bge-small-en, a padding
-token inside a short word, by the weights behind the neurons of the first layer. In float32 with that one input and its
-weights rounded the loss shows, and a second part of the input, for one or two products in fifty, takes it away.
+A text near a point where the model tips over is often moved by a single rounding. In a fine-tune of bge-small-en, a
+padding token inside a short word is moved by the weights that read the neurons of the first layer. The loss shows in
+float32 if only that input and its weights are rounded; a residual of the input, for one or two products in fifty,
+removes it.
 """
 
 import math
@@ -21,10 +22,10 @@ from bge_export.precision.int8.round.quantized import Site
 from bge_export.precision.int8.round.variant import Form, Place
 
 SHARE = 0.25
-"""A point tips a text over if its rounding alone costs this share of the error that a text may have."""
+"""A point tips a text over if its rounding alone costs more than this share of the error allowed for a text."""
 
 MOST_POINTS = 4
-"""Points that get a second part at once: those that cost most."""
+"""Maximum number of points that get a residual at once: those that cost most."""
 
 
 def tipping_points(
@@ -35,19 +36,20 @@ def tipping_points(
     pad: Callable[[Sequence[Sequence[int]]], TokenBatch],
     allowed: float,
 ) -> frozenset[Place]:
-    """Return the points in one part that tip texts over.
+    """Return the points without a residual that tip texts over.
 
     Args:
-        builder: of the encoder.
-        form: says how inputs are rounded.
+        builder: builds the variants of the encoder.
+        form: variant that says how inputs are rounded.
         spec: how the embedding is pooled.
         rows: token ids of the texts.
         pad: makes a batch of rows.
-        allowed: 1 - cosine that a text may have.
+        allowed: 1 - cosine allowed for a text.
     """
     layers = builder.encoder.layers
     losses: dict[Place, float] = {}
     for batch in batches(builder.encoder, rows, pad):
+        # The float32 input of every layer, so that each point below starts from its own layer.
         state = batch.state
         states = [state]
         with torch.no_grad():
@@ -59,12 +61,14 @@ def tipping_points(
         for place, name in [(place, name) for place in range(len(layers)) for name in SITES]:
             if (place, name) in form.precise:
                 continue
+
             layer = builder.layer_rounded_at(place, name, form)
             rounding = {name: partial(_rounded, builder.site(place, name, form))}
             with torch.no_grad():
                 state = run_layer(layer, states[place], batch.bias, rounding).state
                 for later in layers[place + 1 :]:
                     state = run_layer(later, state, batch.bias).state
+
             loss = float((1 - (_unit(spec, state, batch) * expected).sum(-1)).max())
             loss = math.inf if math.isnan(loss) else loss
             losses[place, name] = max(losses.get((place, name), 0.0), loss)
@@ -74,7 +78,7 @@ def tipping_points(
 
 
 def _rounded(site: Site, values: Tensor) -> Tensor:
-    """Return a float32 input as one part of it is."""
+    """Return a float32 input, rounded without a residual and dequantized."""
     scale = torch.ones(1) if site.scale is None else torch.from_numpy(site.scale)
     return site.grid.rounded(values / scale) * scale
 

@@ -1,1 +1,1 @@
-"""A quantized encoder as a graph."""
+"""Writes a quantized encoder as an ONNX graph."""

@@ -1,4 +1,4 @@
-"""The parts that both arrangements are made of: normalisations, rounded inputs, linear layers, activations."""
+"""Writes the building blocks of both arrangements: normalisations, rounded inputs, linear layers, activations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from bge_export.precision.int8.round.quantized import QuantizedLinear, Site
 from bge_export.precision.int8.round.rounding import Rounded
 
 REST_STEPS = {LEVELS: 255, HALF: 126}
-"""Greatest code of a grid -> steps of the second part to one of the first. Half of one, either way, is in its range."""
+"""qmax of a grid -> steps of the residual per step of the high part. Its range covers half a step, either way."""
 
 
 @dataclass(frozen=True)
 class SecondPart:
-    """What the first part of an input missed.
+    """The residual of an input: the rounding error of its high part.
 
     Attributes:
-        same: the rows of the first part that have a second.
-        rest: their second part.
-        grid: of `rest`.
-        narrow: whether only first tokens have one.
+        same: rows of the high part that have a residual.
+        rest: their residual.
+        grid: grid of `rest`.
+        narrow: whether only first tokens have a residual.
     """
 
     same: ir.Value
@@ -36,7 +36,7 @@ class SecondPart:
 
 @dataclass(frozen=True)
 class RoundedInput:
-    """A linear layer's input, rounded to a grid, and its second part or None."""
+    """A linear layer's input, rounded to a grid, and its residual or None."""
 
     whole: ir.Value
     grid: Grid
@@ -44,16 +44,17 @@ class RoundedInput:
 
 
 class Parts:
-    """Appends parts of layers to a graph."""
+    """Appends the parts of layers to a graph."""
 
     def __init__(self, prelude: onnx.ModelProto, *, by_sequence: bool) -> None:
-        """Begin with a graph whose outputs are read on, by rows of tokens (`by_sequence`) or as [B, S, width]."""
+        """Start with a graph whose outputs are read as rows of tokens (`by_sequence`) or as [B, S, width]."""
         self.by_sequence = by_sequence
         self.model = ir.from_proto(prelude)
         self.graph = self.model.graph
         for node in self.graph:
             for value in node.outputs:
-                value.shape = None  # the embeddings' axes may be turned
+                value.shape = None  # the axes of the embeddings may be transposed
+
         self.tape = ir.tape.Tape(self.graph)
         self.constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self.prefix = ""
@@ -62,13 +63,13 @@ class Parts:
         self._normalized: dict[ir.Value, tuple[ir.Value, Norm]] = {}
 
     def op(self, kind: str, inputs: Sequence[ir.Value], name: str, **attributes: object) -> ir.Value:
-        """Append a node, named within the layer; return its output."""
+        """Append a node, named within the layer, and return its output."""
         value = self.tape.op(kind, inputs, attributes or None, name=f"{self.prefix}{name}")  # type: ignore[arg-type]
         value.name = f"{self.prefix}{name}:0"
         return value
 
     def once(self, name: str, make: Callable[[], ir.Value]) -> ir.Value:
-        """Return a value of the whole graph, appended where it is first asked for."""
+        """Return a value that the whole graph shares; it is appended at the first request."""
         if name not in self._shared:
             prefix, self.prefix = self.prefix, ""
             self._shared[name] = make()
@@ -76,7 +77,7 @@ class Parts:
         return self._shared[name]
 
     def constant(self, array: NDArray[np.generic], name: str) -> ir.Value:
-        """Return an initializer; equal ones are one."""
+        """Return an initializer; equal arrays share one."""
         key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self.constants:
             full = f"{self.prefix}{name}"
@@ -99,41 +100,43 @@ class Parts:
         return result
 
     def rounded(self, x: ir.Value, grid: Grid, name: str) -> tuple[ir.Value, ir.Value]:
-        """Return x rounded to a grid: as codes, and back."""
+        """Return x rounded to a grid: the quantized values, and the dequantized ones."""
         codes = self.op("QuantizeLinear", [x, *self._ends(grid, name)], f"{name}/codes")
         return codes, self.unrounded(codes, grid, name)
 
     def rounded_evenly(
         self, x: ir.Value, step: float, name: str, between: Callable[[ir.Value], ir.Value] = lambda codes: codes
     ) -> ir.Value:
-        """Return x rounded to a symmetric int8 grid and back: OpenVINO multiplies two such as integers.
+        """Return x quantized to a symmetric int8 grid and dequantized; OpenVINO multiplies two of them as integers.
 
-        What `between` does is done to the codes.
+        `between` is applied to the quantized values.
         """
         ends = [self.floats(step, f"{name}.step"), self.constant(np.array(0, np.int8), f"{name}.middle")]
         codes = between(self.op("QuantizeLinear", [x, *ends], f"{name}/codes"))
         return self.op("DequantizeLinear", [codes, *ends], f"{name}/rounded")
 
     def unrounded(self, codes: ir.Value, grid: Grid, name: str) -> ir.Value:
-        """Return the numbers that codes stand for."""
+        """Return the dequantized values."""
         return self.op("DequantizeLinear", [codes, *self._ends(grid, name)], name)
 
     def _ends(self, grid: Grid, name: str) -> list[ir.Value]:
         return [self.floats(grid.scale, f"{name}.scale"), self.constant(np.array(grid.zero, np.uint8), f"{name}.zero")]
 
     def scaled(self, x: ir.Value, site: Site, name: str) -> ir.Value:
-        """Return a linear layer's input on the scale that it is rounded on."""
+        """Return a linear layer's input, divided by the scale of its quantization point."""
         if site.scale is None:
             return x
+
+        # A batch-major graph normalises a second time with the scale, in place of a product (`arrange.py`).
         inverse = 1 / site.scale.astype(np.float64)
         if self.by_sequence or x not in self._normalized:
             return self.op("Mul", [x, self.floats(inverse.astype(np.float32), f"{name}.inverse")], f"{name}/scaled")
         return self._scaled_norm(*self._normalized[x], inverse, name)
 
     def first_scaled(self, x: ir.Value, site: Site, name: str) -> ir.Value:
-        """Return the rows of first tokens of a normalised x on the scale that a linear layer's input is rounded on.
+        """Return the first tokens' rows of a normalised x, divided by the scale of a quantization point.
 
-        They are normalised anew: of a Mul between Slice and QuantizeLinear OpenVINO makes wrong codes (0016).
+        They are normalised again: OpenVINO quantizes wrongly after a Mul between Slice and QuantizeLinear (0016).
         """
         source, norm = self._normalized[x]
         inverse = np.ones(len(norm.gamma)) if site.scale is None else 1 / site.scale.astype(np.float64)
@@ -144,83 +147,97 @@ class Parts:
         return self.norm(source, Norm(gamma, beta, norm.epsilon), f"{name}/scaled")
 
     def parts(self, x: ir.Value, site: Site, name: str, *, only_first: bool = False) -> RoundedInput:
-        """Return a scaled input in its parts; with `only_first` its rows are those of first tokens already."""
+        """Return a scaled input, rounded; with `only_first`, its rows are already those of first tokens alone."""
         if site.grid.levels < LEVELS:
-            # A code above would be as good as any to uint8. The pair rule is read from these bounds (`saturation`).
+            # uint8 would allow values above qmax. The saturation constraint is read from these bounds (`saturation`).
             least, greatest = (
                 self.floats(site.grid.least, f"{name}.least"),
                 self.floats(site.grid.greatest, f"{name}.most"),
             )
             x = self.op("Clip", [x, least, greatest], f"{name}/within")
+
         codes, whole = self.rounded(x, site.grid, name)
         if site.parts == 1:
             return RoundedInput(whole, site.grid)
+
         narrow = site.rows == "first" and not only_first
         same = whole
         if narrow:
             rows = self.first(codes, f"{name}/first_codes")
             x, same = self.first(x, f"{name}/first_input"), self.unrounded(rows, site.grid, f"{name}/first")
+
+        # Quantize the rounding error on the finer grid, whose zero point is in its middle.
         steps = REST_STEPS[site.grid.levels]
         grid = Grid(float(np.float32(site.grid.scale / steps)), (site.grid.levels + 1) // 2, site.grid.levels)
         _, rest = self.rounded(self.op("Sub", [x, same], f"{name}/missed"), grid, f"{name}.rest")
         return RoundedInput(whole, site.grid, SecondPart(same, rest, grid, narrow=narrow))
 
     def first(self, x: ir.Value, name: str) -> ir.Value:
-        """Return the rows of each text's first token: by sequence they are the first B."""
+        """Return the rows of each text's first token; if sequence-major, they are the first B."""
         if not self.by_sequence:
             return self.op("Slice", [x, self.integers([0]), self.integers([1]), self.integers([1])], name)
         return self.op("Slice", [x, self.integers([0]), self.sizes[0], self.integers([0])], name)
 
     def weight(self, rounded: Rounded, name: str) -> ir.Value:
-        """Return the weight that the integers stand for, [K, N]."""
+        """Return the dequantized weight, [K, N]."""
         zeros = self.constant(np.zeros(len(rounded.scale), np.int8), f"{name}.zero")
         inputs = [self.constant(rounded.integers, f"{name}.weight"), self.floats(rounded.scale, f"{name}.scale"), zeros]
         return self.op("DequantizeLinear", inputs, f"{name}/weight", axis=1)
 
     def linear(self, x: RoundedInput, layer: QuantizedLinear, name: str) -> ir.Value:
-        """Return x @ weight + bias for x in one part or two."""
+        """Return x @ weight + bias for x with or without a residual."""
         weight = self.weight(layer.weight, name)
         result = self.product(x.whole, x.grid, weight, layer.weight.scale, layer.bias, name)
         if x.second is None:
             return result
+
         more = self.product(x.second.rest, x.second.grid, weight, layer.weight.scale, None, f"{name}.rest")
         if layer.rest is not None:
             finer = self.weight(layer.rest, f"{name}.finer")
             finest = self.product(x.second.same, x.grid, finer, layer.rest.scale, None, f"{name}.finer")
             more = self.op("Add", [more, finest], f"{name}/more")
+
         if x.second.narrow:
             return self.added_to_first(result, more, name)
         return self.op("Add", [result, more], f"{name}/whole")
 
     def added_to_first(self, x: ir.Value, more: ir.Value, name: str) -> ir.Value:
-        """Return x with more added to the rows of first tokens."""
+        """Return x with `more` added to the rows of first tokens."""
         if not self.by_sequence:
             rows = self.op("Add", [self.first(x, f"{name}/first_part"), more], f"{name}/first")
             ends = [self.integers([1]), self.integers([2**62]), self.integers([1])]
             return self.op("Concat", [rows, self.op("Slice", [x, *ends], f"{name}/others")], f"{name}/whole", axis=1)
-        # ONNX Runtime adds in place: a Concat would copy all rows.
+
+        # ONNX Runtime adds in place; a Concat would copy all rows.
         return self.op(
             "ScatterND", [x, self.once("first/rows", self.first_rows), more], f"{name}/whole", reduction="add"
         )
 
     def first_rows(self) -> ir.Value:
-        """Return by sequence the places of first tokens' rows, [B, 1] int64."""
+        """Return the indices of first tokens' rows in a sequence-major graph, [B, 1] int64."""
         zero, one = (self.constant(np.array(number, np.int64), f"number.{number}") for number in (0, 1))
         count = self.op("Squeeze", [self.sizes[0]], "sizes/texts")
         rows = self.op("Range", [zero, count, one], "first/range")
         return self.op("Unsqueeze", [rows, self.integers([1])], "first/rows")
 
     def product(
-        self, x: ir.Value, grid: Grid, weight: ir.Value, scale: NDArray[np.float32],
-        bias: NDArray[np.float32] | None, name: str,
-    ) -> ir.Value:  # fmt: skip
-        """Return x @ weight + bias of one part."""
+        self,
+        x: ir.Value,
+        grid: Grid,
+        weight: ir.Value,
+        scale: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        name: str,
+    ) -> ir.Value:
+        """Return x @ weight + bias for a single part."""
         if not self.by_sequence:
             result = self.op("MatMul", [x, weight], f"{name}/product")
             return result if bias is None else self.op("Add", [result, self.floats(bias, f"{name}.bias")], name)
+
         if bias is None:
             return self.op("Gemm", [x, weight], name)
-        # The 32-bit bias of a quantized Gemm: on the grid of the products, input scale times weight scale.
+
+        # The 32-bit bias of a quantized Gemm has the scale of the products: input scale times weight scale.
         steps = (np.float32(grid.scale) * scale).astype(np.float32)
         codes = np.round(bias.astype(np.float64) / steps).clip(-(2**31), 2**31 - 1).astype(np.int32)
         zero = self.constant(np.zeros(len(codes), np.int32), f"{name}.bias_zero")
@@ -231,6 +248,8 @@ class Parts:
         """Return the activation of x."""
         if kind == "relu":
             return self.op("Relu", [x], "activation")
+
+        # GELU: x / 2 * (1 + erf(x / sqrt(2)))
         divided = self.op("Div", [x, self.floats(np.sqrt(2.0), "sqrt2")], "activation/divided")
         erf = self.op("Erf", [divided], "activation/erf")
         one = self.op("Add", [erf, self.floats(1.0, "one")], "activation/one")

@@ -1,8 +1,9 @@
-"""The plain arrangement: any tidy graph, its products of a constant matrix between QuantizeLinear and DequantizeLinear.
+"""Quantizes any tidy graph in the plain arrangement: QuantizeLinear and DequantizeLinear around constant products.
 
-For graphs that `reading` does not know. onnxruntime's static quantizer finds the ranges of the activations on the
-calibration texts and writes the graph; the integers of the weights are ours (GPTQ under the pair rule), so that all
-processors give the same. No channel is scaled and no neuron split, so more is lost than in the fast arrangement.
+This is for graphs that `reading` does not recognize. onnxruntime's static quantizer finds the ranges of the activations
+on the calibration texts and writes the graph; the integers of the weights are ours (GPTQ under the saturation
+constraint), so that all processors give the same result. No channel is scaled and no neuron split, so the loss is
+larger than in the fast arrangement.
 """
 
 import tempfile
@@ -27,19 +28,21 @@ if TYPE_CHECKING:
 
 
 def quantize_plain(model: onnx.ModelProto, rows: Sequence[Sequence[int]], tokenizer: TextTokenizer) -> onnx.ModelProto:
-    """Return the graph on 8 bits; products of another kind (Gemm, convolutions) stay float32.
+    """Return the graph quantized to 8 bits; other products (Gemm, convolutions) stay float32.
 
     Args:
-        model: a float32 graph; it is left as it is.
+        model: float32 graph; it is not modified.
         rows: token ids of the calibration texts.
-        tokenizer: pads them.
+        tokenizer: pads the rows.
     """
     products = constant_products(model.graph)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     moments = second_moments(model, products, rows, tokenizer)
     rounded = {name: round_weight(_tensor(weights[name]), torch.from_numpy(moments[name])) for name in moments}
+
     result = _between_pairs(model, [node.name for node in products], rows, tokenizer)
     _put(result.graph, {node.name: rounded[node.input[1]] for node in products})
+
     graph = ir.from_proto(result)
     round_tables(graph.graph)
     return ir.to_proto(graph)
@@ -52,30 +55,38 @@ def _tensor(weight: onnx.TensorProto) -> torch.Tensor:
 def _between_pairs(
     model: onnx.ModelProto, names: Sequence[str], rows: Sequence[Sequence[int]], tokenizer: TextTokenizer
 ) -> onnx.ModelProto:
-    """Return the graph with some of its nodes between QuantizeLinear and DequantizeLinear, by onnxruntime."""
+    """Return the graph with onnxruntime's QuantizeLinear and DequantizeLinear around the named nodes."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    # Otherwise it asks on the console for a shape inference, which the graph has had.
+    # Without this entry, onnxruntime asks on the console for a shape inference, which was already done.
     copy.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         quantize_static(
-            copy, path, _reader([value.name for value in model.graph.input], rows, tokenizer),
-            quant_format=QuantFormat.QDQ, op_types_to_quantize=["MatMul"], nodes_to_quantize=list(names),
-            per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            copy,
+            path,
+            _reader([value.name for value in model.graph.input], rows, tokenizer),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=list(names),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
             use_external_data_format=True,
-            # The result of a product stays as it is: a second rounding would only lose more.
+            # The result of a product is not rounded: a second rounding would only lose more.
             extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul"]},
-        )  # fmt: skip
+        )
         result = onnx.load(path)
+
     del result.metadata_props[:]
     return result
 
 
 def _reader(inputs: Sequence[str], rows: Sequence[Sequence[int]], tokenizer: TextTokenizer) -> "CalibrationDataReader":
-    """Return what onnxruntime reads texts from: one at a time, so that no padding widens a range."""
+    """Return a reader that gives onnxruntime one text at a time, so that no padding widens a range."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -89,9 +100,10 @@ def _reader(inputs: Sequence[str], rows: Sequence[Sequence[int]], tokenizer: Tex
 
 
 def _put(graph: onnx.GraphProto, rounded: dict[str, Rounded]) -> None:
-    """Put integers and scales in the place of those that onnxruntime rounded plainly; by name of the product."""
+    """Replace the integers and scales that onnxruntime rounded plainly; `rounded` is by name of the product."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
+
     for node in graph.node:
         if node.name in rounded:
             own = rounded[node.name]
