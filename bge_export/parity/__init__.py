@@ -1,1 +1,1 @@
-"""From texts to a verdict: corpus, metrics, compare, report (facts), policy (limits), gate (every "no"), render."""
+"""Parity with the checkpoint: measure embeddings (`measure`), judge them by limits (`gate`), show both (`show`)."""

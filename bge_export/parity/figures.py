@@ -1,4 +1,4 @@
-"""Numbers and texts as people read them. A rounded figure never looks better than the measured one."""
+"""Format numbers and texts for people. A rounded figure never looks better than the measured one."""
 
 import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -13,6 +13,7 @@ def cosine_figure(value: float | None) -> str:
         return NONE
     if value >= 1:
         return "1"
+
     digits = min(17, max(4, math.floor(-math.log10(1 - value)) + 2))
     return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR))
 
@@ -21,18 +22,20 @@ def difference_figure(value: float | None) -> str:
     """Return a difference rounded up to three significant digits."""
     if value is None or not math.isfinite(value):
         return NONE
+
     exact = Decimal(repr(value))
     if exact == 0:
         return "0"
+
     rounded = exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), ROUND_CEILING)
     return f"{rounded:f}" if 1e-3 <= abs(value) < 1e3 else f"{rounded:.2e}"
 
 
 def excerpt(text: str) -> str:
-    """Return the first characters of a text."""
+    """Return the first `EXCERPT_LENGTH` characters of a text."""
     return text[:EXCERPT_LENGTH]
 
 
 def escaped(text: str) -> str:
-    """Return a text on one line: line ends, control and direction characters as escapes, so that none can act."""
+    """Return a text on one line. Line breaks, control and direction characters are escaped, so they have no effect."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

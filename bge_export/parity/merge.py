@@ -1,9 +1,9 @@
-"""Reports of several machines as one, so that the gate judges the whole: facts are joined, none is judged here.
+"""Merge parity reports of several machines into one, so that the gate judges them together. Nothing is judged here.
 
-What must be the same: checkpoint, promise, texts, targets and the bytes of every artifact. What may differ: the
-machine, and the last bits of the reference vectors where each machine ran the checkpoint itself. Both stay, in a run
-of its own for each report, and every lane names its run. So the same lane measured on two machines is two lanes, each
-judged by itself: neither the worse nor the better one can hide the other.
+The reports must agree on the checkpoint, the embedding spec, the texts, the targets and the bytes of every artifact.
+The machines may differ, and so may the last bits of the reference vectors if each machine ran the checkpoint itself.
+The merged report keeps both in one run record per report, and every lane names its run. A lane measured on two machines
+therefore stays two lanes, and each is judged separately: neither the worse nor the better one can hide the other.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ _FIELDS = {
     "targets": "Carry the whole folder to every machine: what one of them cannot run, its report says.",
 }
 _ITSELF = "checkpoint-"
-"""Targets that are no files of the folder: the checkpoint itself in torch, which only some machines can run."""
+"""Prefix of targets that are not files of the folder: the checkpoint in torch, which only some machines can run."""
 
 _SPEC = "Export again with one version of bge-export and the same --pooling, and carry that folder to every machine."
 _BYTES = "Export once, carry that folder to every machine, and measure again."
@@ -29,28 +29,30 @@ _BYTES = "Export once, carry that folder to every machine, and measure again."
 def merge(reports: Sequence[ParityReport], names: Sequence[str]) -> ParityReport:
     """Join reports of the same artifacts and texts into one sealed report.
 
-    The order of the reports does not matter, nor does it whether some of them were merged before; a report given twice
-    counts once. A lane that one machine could not run, and that nobody asked it to, gives way to the same lane
-    measured on another machine.
+    The result does not depend on the order of the reports, nor on whether some of them are already merged. A report
+    given twice counts once. A lane that was unavailable on one machine, and not requested there, is dropped if another
+    machine measured the same lane.
 
     Args:
-        reports: one or more.
-        names: the file of each, for messages.
+        reports: one or more reports.
+        names: the file name of each report, for error messages.
 
     Raises:
-        ReportError: there is none, one was edited, or they are not about the same checkpoint, texts and artifacts.
+        ReportError: `reports` is empty, a report was edited, or they differ in checkpoint, texts or artifacts.
     """
     if not reports:
         raise ReportError("There is no report to merge. Give the parity.json of each machine.")
+
     for report, name in zip(reports, names, strict=True):
         _refuse_edited(report, name)
     _refuse_different(reports, names)
     _refuse_other_bytes(reports, names)
+
     return reports[0] if len({report.digest for report in reports}) == 1 else _joined(reports)
 
 
 def _refuse_edited(report: ParityReport, name: str) -> None:
-    """Raise ReportError unless a report's digest is that of its facts."""
+    """Raise ReportError if a report's digest does not match its facts."""
     said, found = report.digest[:12], report.computed_digest[:12]
     if report.digest != report.computed_digest:
         raise ReportError(
@@ -60,7 +62,7 @@ def _refuse_edited(report: ParityReport, name: str) -> None:
 
 
 def _refuse_different(reports: Sequence[ParityReport], names: Sequence[str]) -> None:
-    """Raise ReportError where a report has another value than the first in a field that must be the same."""
+    """Raise ReportError if a field that must be equal in all reports differs from the first report."""
     first = dict(_facts(reports[0]))
     for report, name in zip(reports[1:], names[1:], strict=True):
         for field, value in _facts(report):
@@ -69,19 +71,22 @@ def _refuse_different(reports: Sequence[ParityReport], names: Sequence[str]) -> 
 
 
 def _facts(report: ParityReport) -> Iterator[tuple[str, str]]:
-    """Yield each field that must be the same, with its value."""
+    """Yield the name and value of each field that must be equal in all reports."""
     yield "checkpoint.digest", report.checkpoint.digest
     for field, value in report.spec:
         yield f"spec.{field}", repr(value)
+
     yield "texts.digest", report.texts.digest
     yield "texts.count", str(report.texts.count)
+
     yield "reference.texts_digest", ", ".join(sorted({run.reference.texts_digest for run in report.runs.values()}))
     yield "targets", ", ".join(target for target in sorted(report.targets) if not target.startswith(_ITSELF))
 
 
 def _refuse_other_bytes(reports: Sequence[ParityReport], names: Sequence[str]) -> None:
-    """Raise ReportError where two reports measured other bytes under the same target and file name."""
+    """Raise ReportError if two reports measured different bytes under the same target and file name."""
     seen: dict[tuple[str, str], tuple[str, str]] = {}
+
     for report, name in zip(reports, names, strict=True):
         for lane in report.lanes:
             there, digest = seen.setdefault((lane.target, lane.model), (name, lane.artifact_digest))
@@ -98,17 +103,19 @@ def _refuse(field: str, one: tuple[str, str], other: tuple[str, str], advice: st
 
 
 def _joined(reports: Sequence[ParityReport]) -> ParityReport:
-    """Return the union. Everything in it is chosen by value, never by position, so that any order gives the same."""
+    """Return the union. Every field is chosen by value, never by position, so the reports may come in any order."""
     lanes: list[Lane] = []
     for report in reports:
         named = (lane.model_copy(update={"run": lane.run or report.digest}) for lane in report.lanes)
         lanes += [lane for lane in named if lane not in lanes]
+
     return ParityReport(
         schema=reports[0].schema_,
         checkpoint=min((report.checkpoint for report in reports), key=_checkpoint_order),
         spec=reports[0].spec,
         texts=TextsRecord(
-            name=min(report.texts.name for report in reports), digest=reports[0].texts.digest,
+            name=min(report.texts.name for report in reports),
+            digest=reports[0].texts.digest,
             count=reports[0].texts.count,
         ),
         runs={name or report.digest: run for report in reports for name, run in report.runs.items()},
@@ -116,12 +123,13 @@ def _joined(reports: Sequence[ParityReport]) -> ParityReport:
         targets=tuple(sorted({target for report in reports for target in report.targets})),
         lanes=tuple(sorted(_filled(lanes), key=_lane_order)),
         digest="",
-    ).sealed()  # fmt: skip
+    ).sealed()
 
 
 def _filled(lanes: Sequence[Lane]) -> Iterable[Lane]:
-    """Yield the lanes without those that could not run on one machine, unasked, and were measured on another."""
+    """Yield the lanes, except unrequested ones that were unavailable on one machine but measured on another."""
     measured = {_place(lane) for lane in lanes if lane.measured}
+
     for lane in lanes:
         only_absent = lane.unavailable is not None and lane.failed is None and not lane.rows
         if lane.requested or not only_absent or _place(lane) not in measured:
@@ -133,10 +141,10 @@ def _place(lane: Lane) -> tuple[str, ...]:
 
 
 def _lane_order(lane: Lane) -> tuple[str | int, ...]:
-    """Return what sorts lanes; the facts decide between lanes that nothing else tells apart."""
+    """Return the sort key of a lane. Lanes that are equal in every other part are ordered by their facts."""
     return *_place(lane), lane.threads, lane.run, lane.model_dump_json()
 
 
 def _checkpoint_order(checkpoint: CheckpointRecord) -> tuple[bool, str, str]:
-    """Return what sorts names of the same bytes: one with a Hub revision before a local folder's."""
+    """Return the sort key of a record of the same checkpoint: a Hub revision comes before a local folder."""
     return checkpoint.revision is None, checkpoint.revision or "", checkpoint.source

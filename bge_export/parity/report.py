@@ -1,6 +1,6 @@
-"""What was measured, as a file: facts only. Whether they are good enough is said nowhere but in `gate`.
+"""The parity report: records of what was measured, and the JSON file that holds them. Only `gate` judges these facts.
 
-JSON knows no NaN, so `null` stands for every number that does not exist; the gate refuses each one it meets.
+JSON has no NaN, so `null` stands for every undefined number; the gate refuses each one that it finds.
 """
 
 import hashlib
@@ -21,25 +21,25 @@ from bge_export.texts.corpus import Kind
 
 SCHEMA: Literal["bge_export.parity/1"] = "bge_export.parity/1"
 OWN_REPORT = re.compile(rb'\A\s*{\s*"schema"\s*:\s*"bge_export\.parity/')
-"""How a file begins that `write_report` wrote."""
+"""Matches the beginning of a file that `write_report` wrote."""
 
 
 class Record(BaseModel):
-    """A part of the report: unknown fields, other types and numbers that are not finite are refused."""
+    """Base of all report records. Validation rejects unknown fields, other types, NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
 class ClientRow(Record):
-    """What a client made of a text by itself: its own tokenizer, its own pipeline.
+    """Result of a client's native pipeline for one text: its own tokenizer and its own embedding call.
 
     Attributes:
-        tokens: how many tokens its tokenizer made.
-        tokens_equal: whether they are the checkpoint's. Where not, its vector is another text's, and no measure of
-            the artifact.
-        finite: whether every value of its embedding is.
-        cosine: of its embedding with the reference; None where there is none.
-        norm: of its embedding.
+        tokens: the number of tokens from the client's tokenizer.
+        tokens_equal: whether the token ids equal the checkpoint's. If not, the vector embeds a different token sequence
+            and says nothing about the artifact.
+        finite: whether every value of the embedding is finite.
+        cosine: the cosine of the embedding with the reference; None if it is undefined.
+        norm: the norm of the embedding.
     """
 
     tokens: int
@@ -54,21 +54,21 @@ class RowParity(Record):
 
     Attributes:
         id: the text's id.
-        text: its first characters, as they are.
-        kind: which limit it has where weights are rounded: the text's own kind, but stress where it is in a language
+        text: its first characters, unescaped.
+        kind: selects the limit if weights are rounded: the text's own kind, or stress if the text is in a language
             that the artifact's tokenizer does not know.
-        tokens: how many tokens the artifact's tokenizer made of it.
-        tokens_equal: whether they are the checkpoint's.
-        finite: whether every value of its embedding is.
-        cosine: with the reference; None where there is none (a non-finite or a zero row).
+        tokens: the number of tokens from the artifact's tokenizer.
+        tokens_equal: whether the token ids equal the checkpoint's.
+        finite: whether every value of the embedding is finite.
+        cosine: the cosine with the reference; None if it is undefined (a non-finite or a zero row).
         max_abs: the largest absolute difference from the reference.
-        norm: of its embedding.
-        reference_norm: of the reference's.
-        batch_cosine: shape of a batch -> cosine of the text alone with itself in such a batch.
-        batch_norm: shape of a batch -> norm of its embedding there (a cosine does not see a wrong length).
-        nearest: id of the text whose reference it is nearest to.
-        nearest_cosine: the cosine with that reference.
-        client: what the client made of the text by itself; None of a runtime that has no tokenizer of its own.
+        norm: the norm of the embedding.
+        reference_norm: the norm of the reference vector.
+        batch_cosine: batch shape -> cosine between the text embedded alone and the text in a batch of that shape.
+        batch_norm: batch shape -> norm of the embedding in that batch (a cosine does not detect a wrong norm).
+        nearest: the id of the text whose reference vector is nearest.
+        nearest_cosine: the cosine with that reference vector.
+        client: the result of the client's native pipeline; None if the runtime has no tokenizer.
     """
 
     id: str
@@ -104,7 +104,7 @@ class SpecRecord(Record):
 
 
 class PairsRecord(Record):
-    """`saturation.PairFacts` on disk: how the int8 weights of one artifact keep the pair rule."""
+    """`saturation.PairFacts` on disk: whether the int8 weights of one artifact meet the saturation constraint."""
 
     weights: int
     pairs: int
@@ -122,16 +122,16 @@ class Lane(Record):
     """One output of one artifact in one runtime on one device.
 
     Attributes:
-        run: the key in `ParityReport.runs` of the run that measured it; "" for the report's own.
+        run: the key in `ParityReport.runs` of the run that measured the lane; "" for the report's only run.
         model: the file that was opened, relative to the bundle.
-        artifact_digest: of every file that decides the embeddings.
-        spec: what the artifact promises.
-        pairs: how the artifact's int8 weights keep the pair rule; None where nobody looked.
-        facts: what the runtime says of itself.
-        requested: whether the user asked for this runtime and device, rather than it being there.
-        unavailable: why this machine cannot run the lane, if so; there are no rows then.
-        failed: how the artifact or the runtime broke, if so; there are no rows then.
-        pooling_seen: the pooling whose reference the rows agree with best, if any.
+        artifact_digest: the digest of every file that affects the embeddings.
+        spec: the embedding spec that the artifact declares.
+        pairs: counts of saturating pairs in the artifact's int8 weights; None if they were not inspected.
+        facts: properties that the runtime reports about itself.
+        requested: whether the user asked for this runtime and device; otherwise it was found on the machine.
+        unavailable: why this machine cannot run the lane; None if it can. An unavailable lane has no rows.
+        failed: how the artifact or the runtime failed; None if it did not. A failed lane has no rows.
+        pooling_seen: the pooling whose reference vectors agree best with the rows; None if none agrees.
     """
 
     run: str
@@ -153,13 +153,13 @@ class Lane(Record):
 
     @property
     def name(self) -> str:
-        """Return the lane as refusals write it: `onnx-fp32@onnxruntime:cpu last_hidden_state`; if merged, its run."""
+        """Return the name that refusals use: `onnx-fp32@onnxruntime:cpu last_hidden_state`, plus the run if merged."""
         run = f" (run {self.run[:12]})" if self.run else ""
         return f"{self.target}@{self.runtime}:{self.device} {self.output}{run}"
 
     @property
     def measured(self) -> bool:
-        """Return whether there is anything to judge."""
+        """Return whether the lane ran and has rows to judge."""
         return self.unavailable is None and self.failed is None and bool(self.rows)
 
 
@@ -172,7 +172,7 @@ class CheckpointRecord(Record):
 
 
 class ReferenceRecord(Record):
-    """Where the reference vectors came from, and a digest of the vectors themselves."""
+    """The source of the reference vectors, and a digest of the vectors themselves."""
 
     kind: Literal["checkpoint", "file"]
     versions: dict[str, str]
@@ -181,15 +181,15 @@ class ReferenceRecord(Record):
 
 
 class RunRecord(Record):
-    """One run of the measurement: the machine, and the reference vectors that it had.
+    """One run of the measurement: the machine and its reference vectors.
 
-    Machines that run the checkpoint themselves get vectors that differ in the last bits: each run keeps its own record.
+    Machines that run the checkpoint themselves get vectors that differ in the last bits, so each run has a record.
 
     Attributes:
         environment: the machine and its libraries.
         reference: the reference vectors.
-        other_token_ids: ids of the texts to which transformers' `AutoTokenizer`, loaded from the folder, gives other
-            tokens than the checkpoint's; None where this run did not look.
+        other_token_ids: ids of the texts for which transformers' `AutoTokenizer`, loaded from the folder, gives
+            token ids that differ from the checkpoint's; None if this run did not check.
     """
 
     environment: dict[str, str]
@@ -206,14 +206,14 @@ class TextsRecord(Record):
 
 
 class ParityReport(Record):
-    """Everything measured of one bundle.
+    """All measurements of one bundle.
 
     Attributes:
-        runs: where it was measured. A report has one run, whose key is ""; one that `merge` made has several, each
-            under the digest of the report that it came from.
-        requested: each `runtime:device` that the user asked for; one that ran nothing is seen by that.
+        runs: the runs that measured the bundle. A report has one run, with the key ""; a merged report has one run for
+            each report that it came from, with that report's digest as its key.
+        requested: each `runtime:device` that the user asked for, so that the gate notices one that ran nothing.
         targets: every target found in the bundle, measured or not.
-        digest: sha256 of all the rest, so that an edited report is seen. It is no signature.
+        digest: SHA-256 of all other fields, which reveals an edited report. It is not a signature.
     """
 
     schema_: Literal["bge_export.parity/1"] = Field(alias="schema")
@@ -228,13 +228,13 @@ class ParityReport(Record):
 
     @property
     def computed_digest(self) -> str:
-        """Return the digest that belongs to the facts, whatever `digest` says."""
+        """Return the digest computed from the facts, regardless of `digest`."""
         facts = self.model_dump(mode="json", exclude={"digest"})
         canonical = json.dumps(facts, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def sealed(self) -> "ParityReport":
-        """Return the report with the digest of its facts."""
+        """Return a copy of the report whose digest matches its facts."""
         return self.model_copy(update={"digest": self.computed_digest})
 
 
@@ -246,21 +246,24 @@ def write_report(report: ParityReport, path: Path) -> ParityReport:
     """
     sealed = report.sealed()
     text = json.dumps(sealed.model_dump(mode="json"), ensure_ascii=False, indent=1, allow_nan=False)
+
     try:
         with written_whole(path) as temporary:
             temporary.write_text(text + "\n", "utf-8")
     except OSError as error:
         raise ReportError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+
     return sealed
 
 
 def read_report(path: Path) -> ParityReport:
-    """Read a report back. That its digest fits is not asked here: the gate refuses an edited report.
+    """Read a report back. The digest is not checked here: the gate refuses an edited report.
 
     Raises:
-        ReportError: the file is missing, no JSON, of another schema, or a field is missing, unknown or no such value.
+        ReportError: the file is missing, not JSON or of another schema, or a field is missing, unknown or invalid.
     """
     advice = "Measure again with: bge-export parity FOLDER --reference MODEL"
+
     try:
         return ParityReport.model_validate_json(read_regular(path, REPORT_BYTES))
     except FileNotFoundError as error:
@@ -270,6 +273,7 @@ def read_report(path: Path) -> ParityReport:
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error.strerror}. {advice}") from error
     except ValidationError as error:
+        # A wrong schema explains every other error, so report it first.
         first = next((e for e in error.errors() if e["loc"] == ("schema",)), error.errors()[0])
         field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ReportError(f"{path} is no report of schema {SCHEMA}: {field}: {first['msg']}. {advice}") from error

@@ -1,4 +1,4 @@
-"""The worst figures of the rows of a lane, those of everyday and of stress texts apart. Facts only, no limits."""
+"""Summarize a lane by its worst figures, separately for everyday and stress texts. Facts only, no limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from bge_export.texts.corpus import Kind
 
 @dataclass(frozen=True)
 class Smallest:
-    """The smallest cosine of some rows, and the row; a row without a cosine (None) is worse than any."""
+    """The smallest cosine of some rows, and its row. An undefined cosine (None) ranks below every number."""
 
     cosine: float | None
     row: RowParity
@@ -18,14 +18,14 @@ class Smallest:
 
 @dataclass(frozen=True)
 class Worst:
-    """The worst figures of a lane; None where a row has no such number, which is worse than any.
+    """The worst figures of a lane. A figure is None if it is undefined for any row, which is worse than any number.
 
     Attributes:
-        overall: of all texts.
-        everyday, stress: of the texts of one kind; None where there is no such text.
-        mean_everyday: the mean cosine of the everyday texts; None as soon as one has none.
-        max_abs: the largest difference of one component.
-        batch_cosine: the smallest cosine of a text alone with itself in a batch.
+        overall: the smallest cosine of all texts.
+        everyday, stress: the smallest cosine of the texts of that kind; None if the lane has no text of that kind.
+        mean_everyday: the mean cosine of the everyday texts; None if the cosine of any of them is undefined.
+        max_abs: the largest absolute difference of one component.
+        batch_cosine: the smallest cosine between a text embedded alone and the same text in a batch.
     """
 
     overall: Smallest
@@ -37,7 +37,7 @@ class Worst:
 
 
 def worst_of(rows: Sequence[RowParity]) -> Worst | None:
-    """Return the worst figures of a lane, None for a lane without rows."""
+    """Return the worst figures of a lane; None for a lane without rows."""
     overall = smallest(rows)
     if overall is None:
         return None
@@ -45,6 +45,7 @@ def worst_of(rows: Sequence[RowParity]) -> Worst | None:
     everyday = known([row.cosine for row in rows if row.kind == "everyday"])
     differences = known([row.max_abs for row in rows])
     batched = known([value for row in rows for value in row.batch_cosine.values()])
+
     return Worst(
         overall=overall,
         everyday=smallest(of_kind(rows, "everyday")),
@@ -56,12 +57,12 @@ def worst_of(rows: Sequence[RowParity]) -> Worst | None:
 
 
 def of_kind(rows: Sequence[RowParity], kind: Kind) -> list[RowParity]:
-    """Return the rows of the texts of one kind."""
+    """Return the rows whose text is of the given kind."""
     return [row for row in rows if row.kind == kind]
 
 
 def smallest(rows: Sequence[RowParity]) -> Smallest | None:
-    """Return the smallest cosine of rows and the first row that has it; None where there are no rows."""
+    """Return the smallest cosine and the first row that has it; None if `rows` is empty."""
     if not rows:
         return None
     row = min(rows, key=lambda row: -2.0 if row.cosine is None else row.cosine)
@@ -69,6 +70,6 @@ def smallest(rows: Sequence[RowParity]) -> Smallest | None:
 
 
 def known(values: Sequence[float | None]) -> list[float]:
-    """Return the values if all of them are numbers, else none of them."""
+    """Return the values if all of them are defined, otherwise an empty list."""
     numbers = [value for value in values if value is not None]
     return numbers if len(numbers) == len(values) else []

@@ -1,1 +1,1 @@
-"""Every "no": a report, limits and artifacts in, a verdict out."""
+"""Judge a report: compare its facts with the limits and the artifacts, and return a verdict. Every refusal is here."""

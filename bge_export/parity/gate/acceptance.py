@@ -1,4 +1,4 @@
-"""Limits under which targets that are refused for their rounding would pass: for who accepts that knowingly."""
+"""Propose limits under which targets refused only for rounding would pass, for users who accept that loss knowingly."""
 
 import json
 import math
@@ -15,40 +15,43 @@ from bge_export.parity.report import Lane, ParityReport, RowParity
 from bge_export.texts.corpus import Kind
 
 DIGITS = Decimal("0.0001")
-"""Limits are rounded to four digits, away from what was measured."""
+"""Step of proposed limits, which are rounded to four digits so that the measured value passes."""
 
 LEAST_OFFERED: Mapping[str, float] = {"everyday": 0.9, "stress": 0.8}
-"""Cosines below these are no rounding that anybody accepts: other texts of a corpus are often as near."""
+"""Smallest cosines that are proposed as limits. Below them, other texts of a corpus are often as near."""
 
 
 def rounding_alone(verdict: Verdict) -> tuple[str, ...]:
-    """Return the targets that nothing but their rounding refuses, where limits that accept it may be offered.
+    """Return the targets that are refused only for rounding, if limits that accept it may be proposed.
 
-    There are none where the report as a whole is refused too: no limit of a target would let that pass.
+    The result is empty if the report as a whole is refused too: no limit of a target would let it pass.
     """
     reasons: dict[str, list[Failure]] = defaultdict(list)
     for failure in verdict.failures:
         reasons[failure.target].append(failure)
+
     if "" in reasons:
         return ()
     return tuple(target for target, own in reasons.items() if all(map(_may_be_offered, own)))
 
 
 def _may_be_offered(failure: Failure) -> bool:
-    """Return whether a limit that lets a refusal pass is one that a file of limits may hold and somebody may want."""
+    """Return whether a limit that lets this failure pass is valid in a limits file and reasonable to accept."""
     if not failure.may_be_rounding or failure.figure is None or not math.isfinite(failure.figure):
         return False
+
     if failure.rule == "cosine":
         return failure.figure >= LEAST_OFFERED[failure.kind or "everyday"]
     return _ceiling(failure.figure) < 1
 
 
 def accepting(policy: ThresholdPolicy, report: ParityReport, targets: Iterable[str]) -> ThresholdPolicy:
-    """Return the limits, those of some targets lowered to what was measured of them.
+    """Return the policy with the limits of some targets relaxed to the measured values.
 
-    A target is lowered only where its lanes then pass: otherwise its limits stay as they were.
+    The limits of a target change only if all of its lanes then pass.
     """
     tables = dict(policy.tables)
+
     for target in targets:
         lanes = [lane for lane in report.lanes if lane.target == target and lane.measured]
         by_table: dict[str, list[Lane]] = defaultdict(list)
@@ -59,6 +62,7 @@ def accepting(policy: ThresholdPolicy, report: ParityReport, targets: Iterable[s
         pairs = [(lane, lowered.get(name)) for name, own in by_table.items() for lane in own]
         if all(_passes(lane, limits) for lane, limits in pairs):
             tables |= lowered
+
     return ThresholdPolicy(policy.require, tables, policy.token_differences)
 
 
@@ -67,7 +71,7 @@ def _passes(lane: Lane, limits: Limits | None) -> bool:
 
 
 def _lowered(limits: Limits, lanes: Iterable[Lane]) -> Limits:
-    """Return limits that the rows of some lanes keep, none below `LEAST_OFFERED`."""
+    """Return limits that the rows of some lanes meet, none below `LEAST_OFFERED`."""
     rows = [row for lane in lanes for row in lane.rows]
     stress = [row for row in rows if limits.by_kind and row.kind == "stress"]
     everyday = [row for row in rows if not limits.by_kind or row.kind == "everyday"]
@@ -79,18 +83,19 @@ def _lowered(limits: Limits, lanes: Iterable[Lane]) -> Limits:
     known = [value for value in map(relative_difference, rows) if value is not None and math.isfinite(value)]
     if limits.max_abs is not None and known and (widest := _ceiling(max(known))) < 1:
         least["max_abs"] = max(limits.max_abs, widest)
+
     return limits.model_copy(update=least)
 
 
 def _smallest(rows: Iterable[RowParity], limit: float, kind: Kind) -> float:
-    """Return the limit, or the smallest cosine of the rows, rounded down, where it is lower but may be offered."""
+    """Return the limit, lowered to the smallest cosine of the rows that may be proposed, rounded down."""
     cosines = (row.cosine for row in rows)
     lower = [_floor(x) for x in cosines if x is not None and LEAST_OFFERED[kind] <= x < limit]
     return min([limit, *lower])
 
 
 def _floor(value: float) -> float:
-    """Return a measured value rounded down in decimal digits, so that a value of four digits stays itself."""
+    """Return a measured value rounded down in decimal digits, so that a value of four digits does not change."""
     return float(Decimal(repr(value)).quantize(DIGITS, ROUND_FLOOR))
 
 
@@ -99,9 +104,10 @@ def _ceiling(value: float) -> float:
 
 
 def as_toml(policy: ThresholdPolicy, heading: str) -> str:
-    """Return limits as the text of a file that `ThresholdPolicy.read` reads; `heading` is its first comment."""
+    """Return a policy as the text of a limits file for `ThresholdPolicy.read`; `heading` becomes its first comment."""
     require = ", ".join(_string(str(one)) for one in policy.require)
     lines = [f"# {escaped(heading)}", f"require = [{require}]"]
+
     for name, limits in policy.tables.items():
         fields = limits.model_dump(exclude_none=True).items()
         lines += ["", f"[{_string(name)}]", *(f"{field} = {value!r}" for field, value in fields)]
@@ -113,5 +119,5 @@ def as_toml(policy: ThresholdPolicy, heading: str) -> str:
 
 
 def _string(text: str) -> str:
-    """Return a text as TOML writes it: as JSON, but for characters beyond 16 bits, which JSON writes as two."""
+    """Return a TOML string: JSON syntax without ASCII escapes, which would split characters beyond 16 bits in two."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")

@@ -1,11 +1,11 @@
-"""Every "no" of the report as a whole and of its lanes. It says nothing else.
+"""Judge a report: run every rule, and collect the refusals of the report as a whole and of its lanes.
 
-Beside it, `rows` has those of a single text, `swaps` those of vectors of other texts, `norms` those of norms in batches
-and of all texts together, `kinds` those of a text's kind, `pairs` those of int8 weights, `lanes` those of lanes that
-should have been measured and were not, `folder` those of the folder at hand.
+Other modules hold the other rules: `rows` judges single texts, `swaps` vectors given to the wrong texts, `norms` norms
+in batches and over all texts, `kinds` the kind of each text, `pairs` int8 weights, `lanes` lanes that should have been
+measured but were not, and `folder` the folder on disk.
 
-Nothing is averaged: each row is judged by itself. Nothing passes by being absent: no texts, no lanes, no rows, no
-limits, no runtime, no number. All rules run, so that one refusal does not hide another.
+Nothing is averaged: each row is judged separately. Nothing passes because it is absent: missing texts, lanes, rows,
+limits, runtimes and numbers are refused. All rules run, so that one refusal does not hide another.
 """
 
 from collections import Counter
@@ -47,13 +47,14 @@ def judge(
         policy: the limits.
         corpus: the texts that the report must be about.
         require: further `runtime:device` or `target@runtime:device` that must have been measured.
-        artifacts: the folder at hand, its digests taken from the bytes; the report must be about all of it.
-        checkpoint: digest of the checkpoint that the folder's manifest says it was made of.
+        artifacts: the artifacts on disk, with digests computed from their bytes; the report must cover all of them.
+        checkpoint: digest of the checkpoint that the folder was made from, according to its manifest.
 
     Raises:
-        PolicyError: an entry of `require` is none.
+        PolicyError: an entry of `require` is not a valid requirement.
     """
     required = [*policy.require, *map(Requirement.parse, require)]
+
     found = [
         *_report_failures(report, corpus),
         *_lane_set_failures(report),
@@ -65,15 +66,18 @@ def judge(
         *(bad for lane in report.lanes for bad in _lane_failures(lane, report, policy, corpus)),
         *(folder_failures(report, artifacts, checkpoint) if artifacts is not None else ()),
     ]
+
+    # Several rules may refuse the same fact in the same words; each sentence counts once.
     return Verdict(tuple(dict.fromkeys(found)))
 
 
 def _report_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
-    """Yield what refuses the report before any lane is looked at."""
+    """Yield the refusals of the report that do not depend on any lane."""
     if report.digest != report.computed_digest:
         yield failure("edited-report", f"its digest is {report.digest[:12]!r}", f"{report.computed_digest[:12]!r}")
     if not corpus.texts or report.texts.count == 0:
         yield failure("no-texts", f"{report.texts.count} texts measured, {len(corpus.texts)} given", "at least one")
+
     references = dict.fromkeys(("reference vectors", run.reference.texts_digest) for run in report.runs.values())
     for what, digest in (("texts", report.texts.digest), *references):
         if digest != corpus.digest:
@@ -81,6 +85,7 @@ def _report_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
             yield failure("other-texts", got, f"{corpus.name} {corpus.digest[:12]}")
     if report.texts.count != len(corpus.texts):
         yield failure("other-texts", f"{report.texts.count} texts", f"{len(corpus.texts)} of {corpus.name}")
+
     texts = {text.id: excerpt(text.text) for text in corpus.texts}
     for name in [name for run in report.runs.values() for name in run.other_token_ids or ()]:
         got = "transformers' AutoTokenizer makes other token ids of it"
@@ -88,13 +93,15 @@ def _report_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
 
 
 def _lane_set_failures(report: ParityReport) -> Iterator[Failure]:
-    """Yield lanes that are missing altogether, named twice, or of a target the folder does not have."""
+    """Yield refusals if there are no lanes, or a lane is a duplicate, has no run record, or is of an unknown target."""
     if not report.lanes or not report.targets:
         yield failure("no-lanes", f"{len(report.lanes)} lanes, {len(report.targets)} targets", "at least one")
+
     keys = Counter((x.run, x.target, x.model, x.output, x.runtime, x.device, x.threads) for x in report.lanes)
     for key, count in keys.items():
         if count > 1:
             yield failure("inconsistent", f"the lane {' '.join(map(str, key)).strip()} appears {count} times", "once")
+
     for lane in report.lanes:
         if lane.run not in report.runs:
             yield failure("inconsistent", f"no record of the run {lane.run!r}", "one for every lane", lane=lane.name)
@@ -104,59 +111,69 @@ def _lane_set_failures(report: ParityReport) -> Iterator[Failure]:
 
 
 def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, corpus: Corpus) -> Iterator[Failure]:
-    """Yield what refuses one lane, its rows included, if it has any."""
+    """Yield the refusals of one lane, including those of its rows."""
     if lane.target.startswith(CHECKPOINT) and lane.artifact_digest != report.checkpoint.digest:
         got = f"another checkpoint, {lane.artifact_digest[:12]}"
         yield failure("other-bytes", got, report.checkpoint.digest[:12], lane=lane.name)
     if lane.spec != report.spec:
         yield failure("inconsistent", "the artifact promises another embedding", "the checkpoint's", lane=lane.name)
+
     if lane.failed is not None:
         yield failure("crashed", lane.failed, "embeddings", lane=lane.name)
     if lane.unavailable is not None and lane.requested:
         yield failure("unavailable", lane.unavailable, "a measurement: it was asked for", lane=lane.name)
+
     silent = lane.unavailable is not None or lane.failed is not None
     if silent == bool(lane.rows):
         got = "rows of a lane that could not run" if silent else "no rows, and no reason why"
         yield failure("inconsistent", got, "rows, or the reason why there are none", lane=lane.name)
+
     if lane.rows:
         yield from _measured_failures(lane, report, policy, corpus)
 
 
 def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, corpus: Corpus) -> Iterator[Failure]:
-    """Yield what refuses the rows of a lane, one by one and together."""
+    """Yield the refusals of the rows of a lane, of each row and of all rows together."""
     if report.texts.digest == corpus.digest:
         yield from _row_set_failures(lane, corpus)
+
     limits = policy.limits_for(lane.target, lane.runtime, lane.device)
     if limits is None:
         yield failure("unknown-target", f"no limits for {lane.target}", f'a table ["{lane.target}"]', lane=lane.name)
         return
+
     if limits.by_kind and not any(row.kind == "everyday" for row in lane.rows):
         yield failure("no-texts", "no everyday text for this checkpoint", "at least one", lane=lane.name)
+
     refused = [bad for row in lane.rows for bad in judge_row(row, lane, limits)]
     yield from refused
     yield from swap_failures(lane)
     yield from judge_shift(lane, limits)
     yield from _client_failures(lane, policy, limits, corpus)
+
     pooling = report.spec.pooling
     if lane.pooling_seen not in (None, pooling) and _is_other_pooling(lane, limits, refused):
         yield failure("wrong-pooling", f"the vectors agree with {lane.pooling_seen} pooling", pooling, lane=lane.name)
 
 
 def _is_other_pooling(lane: Lane, limits: Limits, refused: Sequence[Failure]) -> bool:
-    """Return whether another pooling that was seen is a fault.
+    """Return whether the agreement with another pooling than the checkpoint's is a fault.
 
-    It is where texts are refused for their cosine. Limits of rounded weights are wide enough for another pooling of
-    some checkpoints: there it is one as well, unless half of the texts are exact, which no pooling needs to explain.
+    It is a fault if texts are refused for their cosine. The limits of rounded weights are so wide that some checkpoints
+    pass them with another pooling; with such limits it is a fault as well, unless half of the texts match exactly,
+    since exact vectors need no other explanation.
     """
     if any(bad.rule == "cosine" for bad in refused):
         return True
+
     return limits.by_kind and not median(row.cosine or 0.0 for row in lane.rows) >= 1 - SAME
 
 
 def _client_failures(lane: Lane, policy: ThresholdPolicy, limits: Limits, corpus: Corpus) -> Iterator[Failure]:
-    """Yield what refuses a client's own way with the texts, and that it was not looked at where the policy names it."""
+    """Yield the refusals of a client's native pipeline, and of its absence if the policy has a pattern for the lane."""
     accepted = policy.accepted_differences(lane.runtime, lane.device)
     texts = {text.id: text.text for text in corpus.texts}
+
     for row in lane.rows:
         if row.client is not None:
             yield from judge_client(row, row.client, texts.get(row.id, ""), lane, limits, accepted or frozenset())
@@ -166,12 +183,14 @@ def _client_failures(lane: Lane, policy: ThresholdPolicy, limits: Limits, corpus
 
 
 def _row_set_failures(lane: Lane, corpus: Corpus) -> Iterator[Failure]:
-    """Yield each text without its one row, each row without its text, and rows in another order."""
+    """Yield a refusal for each missing, extra, duplicate or mismatched row, and for rows in another order."""
     seen = Counter(row.id for row in lane.rows)
     texts = {text.id: text.text for text in corpus.texts}
+
     for name, text in texts.items():
         if seen[name] == 0:
             yield failure("missing-row", "no row", "one row a text", lane=lane.name, row=name, text=excerpt(text))
+
     for row in lane.rows:
         fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
         if row.id not in texts:
@@ -180,5 +199,6 @@ def _row_set_failures(lane: Lane, corpus: Corpus) -> Iterator[Failure]:
             yield fail("other-texts", "a row with another text", excerpt(texts[row.id]))
         if seen[row.id] > 1:
             yield fail("duplicate-row", f"{seen[row.id]} rows of one text", "one row a text")
+
     if set(seen) == set(texts) and list(seen) != list(texts):
         yield failure("row-order", "rows in another order than the texts", "the order of the texts", lane=lane.name)

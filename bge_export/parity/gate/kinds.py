@@ -1,4 +1,4 @@
-"""Every "no" about the kind of a text: a report must not give a text the looser limit by calling it stress."""
+"""Refusals about the kind of a text: a report must not give a text a looser limit by calling it a stress text."""
 
 from collections.abc import Iterator
 
@@ -9,10 +9,10 @@ from bge_export.texts.corpus import Corpus
 
 
 def kind_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
-    """Yield each row of another kind than its text, and each language whose texts are of both kinds.
+    """Yield a failure for each row whose kind differs from its text's, and each language with texts of both kinds.
 
-    The kind of an everyday text with a language depends on the tokenizer that was measured, which is not here: either
-    kind may be right, but one tokenizer gives all texts of a language the same.
+    The kind of an everyday text with a language depends on the measured tokenizer, which is not available here. Either
+    kind may be right, but one tokenizer gives all texts of a language the same kind.
     """
     texts = {text.id: text for text in corpus.texts}
     found: dict[str, dict[str, str]] = {}
@@ -21,7 +21,8 @@ def kind_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
         for row in lane.rows:
             text = texts.get(row.id)
             if text is None:
-                continue  # an extra row, which is refused as such
+                continue  # an extra row, refused by another rule
+
             if text.language and text.kind == "everyday":
                 found.setdefault(text.language, {}).setdefault(row.kind, f"{excerpt(row.id)!r} in {lane.name}")
             elif row.kind != text.kind:

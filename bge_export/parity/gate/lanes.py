@@ -1,4 +1,4 @@
-"""Every "no" about what should have been measured and was not: targets, required places, places that were asked for."""
+"""Refusals about missing measurements: targets, and runtimes and devices that the policy or the user asked for."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,20 +8,21 @@ from bge_export.parity.report import Lane, ParityReport
 from bge_export.runtimes import formats_of
 
 UNPINNED = frozenset({"openvino_default_hint"})
-"""Runtimes that choose their own precision. Their limits are so wide that they tell what users get, but prove nothing:
-a wrong artifact could hide behind them where the pinned runtime was not measured."""
+"""Runtimes that choose their own precision. Their limits are so wide that they show what users get but prove nothing:
+a wrong artifact could pass them if the runtime with pinned precision was not measured."""
 
 
 def proves(lane: Lane) -> bool:
-    """Return whether a lane, if its rows are good, says that the artifact is what the checkpoint is."""
+    """Return whether a lane, if its rows pass, proves that the artifact matches the checkpoint."""
     return lane.measured and lane.runtime not in UNPINNED
 
 
 def unmeasured(report: ParityReport, target: str) -> Iterator[Failure]:
-    """Yield the refusal of a target of the folder that no lane measured."""
+    """Yield the refusal of a target of the folder if no lane with pinned precision measured it."""
     lanes = [lane for lane in report.lanes if lane.target == target]
     if any(proves(lane) for lane in lanes):
         return
+
     needed = "at least one lane with rows"
     if seen := sorted({lane.runtime for lane in lanes if lane.measured}):
         got = f"{target} was measured in {', '.join(seen)} alone"
@@ -31,16 +32,17 @@ def unmeasured(report: ParityReport, target: str) -> Iterator[Failure]:
 
 
 def requirement_failures(report: ParityReport, required: Requirement) -> Iterator[Failure]:
-    """Yield each target that was not measured where it is required.
+    """Yield a failure for each target that was not measured in the required runtime and device.
 
-    Without a target, a requirement holds for every target of the formats that the runtime reads, so that neither a good
-    precision nor another format stands in for one that was left out.
+    A requirement without a target applies to every target whose format the runtime reads, so that no other precision
+    or format can replace one that was left out.
     """
     lanes = [lane for lane in report.lanes if lane.runtime == required.runtime]
     formats = formats_of(required.runtime) | {lane.target.partition("-")[0] for lane in lanes}
     targets = [required.target] if required.target else [t for t in report.targets if t.partition("-")[0] in formats]
     if not targets:
         yield failure("required-missing", f"nothing was measured in {required.runtime}", str(required))
+
     for target in targets:
         there = [lane for lane in lanes if lane.target == target and lane.device == required.device]
         if not any(lane.measured for lane in there):
@@ -48,15 +50,15 @@ def requirement_failures(report: ParityReport, required: Requirement) -> Iterato
 
 
 def request_failures(report: ParityReport, name: str) -> Iterator[Failure]:
-    """Yield the refusal of a place that the user asked for and where nothing ran: no artifact has a format for it.
+    """Yield the refusal of a requested `runtime:device` that has no lane, because it reads no artifact's format.
 
-    One that could not run there has lanes, and each of those is refused by itself.
+    An artifact that could not run there has lanes, and each of them is refused separately.
     """
     if not any(f"{lane.runtime}:{lane.device}" == name and lane.requested for lane in report.lanes):
         yield failure("required-missing", f"nothing was measured at {name}", f"{name}: it was asked for")
 
 
 def _reason(lanes: Sequence[Lane]) -> str:
-    """Return why lanes have no rows, as far as the report knows."""
+    """Return the first reason that the report gives for lanes without rows, in parentheses, or an empty text."""
     reasons = [reason for lane in lanes for reason in (lane.unavailable, lane.failed) if reason is not None]
     return f" ({reasons[0]})" if reasons else ""

@@ -1,4 +1,4 @@
-"""Every "no" about lengths of vectors beyond those of one text alone: in batches, and of all texts together."""
+"""Refusals about the norms of vectors in batches and over all texts; `rows` judges the norm of a text alone."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -11,24 +11,25 @@ from bge_export.parity.measure.batches import EVERY_TEXT
 from bge_export.parity.report import Lane, RowParity
 
 ONE_VECTOR = 0.999999
-"""Where the limit of batches is at least this, a text has one vector whatever is beside it, and so one norm."""
+"""If the batch cosine limit is at least this, batches must not change a text's vector, nor therefore its norm."""
 
 UNIT = 1e-5
-"""By how much a float32 vector that was normalised may miss norm 1."""
+"""Largest deviation of the norm of a normalized float32 vector from 1."""
 
 ALIKE = 0.999
-"""Where it is at least this, a text's vectors in two batches differ by less than rounding moved them."""
+"""If the batch cosine limit is at least this, batches change a text's vector by less than rounding did."""
 
 
 def batch_norm_failures(
     row: RowParity, limits: Limits, norm_error: float, fail: "partial[Failure]"
 ) -> Iterator[Failure]:
-    """Yield batches in which a text is longer or shorter than alone, where the limit of norms is that of rounding.
+    """Yield a failure for each batch shape that changes a text's norm, if the norm limit is the one for rounding.
 
-    That limit is wide, since rounding moves norms; a batch has no such excuse.
+    That limit is wide, since rounding changes norms, but a batch must not change them.
     """
     if norm_error != limits.max_raw_norm_error or row.norm is None:
         return
+
     most = limits.max_norm_error if limits.min_batch_cosine >= ONE_VECTOR else norm_error
     for shape, norm in row.batch_norm.items():
         error = relative_error(norm, row.norm)
@@ -38,13 +39,13 @@ def batch_norm_failures(
 
 
 def judge_shift(lane: Lane, limits: Limits) -> Iterator[Failure]:
-    """Yield the refusals of norms that are off one way, of a checkpoint that does not normalise.
+    """Yield the refusals of norms that are shifted in one direction, if the checkpoint does not normalize.
 
-    Texts alone, each shape of batches, and what a client embeds by itself are each judged: one may be right and
-    another not.
+    Texts alone, each batch shape and a client's native pipeline are judged separately, since any one may be wrong.
     """
     if lane.spec.normalize:
         return
+
     yield from _normalised(lane)
     if limits.max_norm_shift is None:
         return
@@ -59,9 +60,9 @@ def judge_shift(lane: Lane, limits: Limits) -> Iterator[Failure]:
 
 
 def _normalised(lane: Lane) -> Iterator[Failure]:
-    """Yield the refusal of vectors that were normalised although the checkpoint does not normalise.
+    """Yield the refusal of vectors that are normalized although the checkpoint does not normalize.
 
-    Where the checkpoint's norms are near 1 by themselves, wide limits alone would let them pass.
+    If the checkpoint's raw norms happen to be near 1, the wide limits alone would let such vectors pass.
     """
     norms = [row.norm for row in lane.rows if row.norm is not None]
     references = [row.reference_norm for row in lane.rows]
@@ -74,10 +75,11 @@ def _normalised(lane: Lane) -> Iterator[Failure]:
 
 
 def _series(rows: Sequence[RowParity], limits: Limits) -> Iterator[tuple[str, Sequence[float]]]:
-    """Yield the signed relative errors of each kind of norm that a lane has.
+    """Yield the name and the signed relative errors of each series of norms in a lane.
 
-    A shape that only some texts are embedded in is held against these texts alone: of a few, rounding by itself moves
-    the median. Where a vector depends on its neighbours that says nothing either, and such a shape is left out.
+    A batch shape that holds only some texts is compared with the same texts alone instead of the reference: rounding
+    alone shifts the median of a few texts. If vectors depend on their neighbours, that comparison is meaningless too,
+    and the shape is left out.
     """
     yield "of texts alone", _errors((row.norm, row.reference_norm) for row in rows)
 
@@ -98,15 +100,15 @@ def _errors(pairs: Iterator[tuple[float | None, float | None]]) -> Sequence[floa
 
 
 def relative_error(norm: float | None, other: float) -> float | None:
-    """Return by how much a norm is off another, relative to that one; None where one of them does not exist."""
+    """Return the error of a norm relative to another; None if it is undefined."""
     return None if norm is None or not other > 0 else abs(norm - other) / other
 
 
 def above(value: float | None, limit: float) -> bool:
-    """Return whether a value is above its limit, or does not exist."""
+    """Return whether a value is above its limit or undefined."""
     return value is None or not value <= limit
 
 
 def wider(value: float | None) -> str | None:
-    """Return the limit that would have let a difference pass, where a file of limits may hold it."""
+    """Return the limit that would let a difference pass; None if it is not valid in a limits file."""
     return difference_figure(value) if value is not None and value < 0.99 else None

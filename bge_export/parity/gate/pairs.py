@@ -1,4 +1,4 @@
-"""Every "no" about int8 weights: those that break the pair rule give other vectors on processors without VNNI."""
+"""Refusals about int8 weights: saturating pairs (`vpmaddubsw`) change the vectors on processors without VNNI."""
 
 from collections.abc import Iterator
 
@@ -8,16 +8,18 @@ from bge_export.parity.report import PairsRecord, ParityReport
 
 
 def pair_failures(report: ParityReport, policy: ThresholdPolicy) -> Iterator[Failure]:
-    """Yield the refusals of artifacts whose weights break the rule, or of whose weights that is not known.
+    """Yield the refusals of artifacts whose weights violate the saturation constraint or were not inspected.
 
-    It is a fact of a file, whatever runs it: one lane of the same bytes may know it for all.
+    The count belongs to the file, not to the runtime: one lane with the same bytes may supply it for all.
     """
     files = dict.fromkeys((lane.target, lane.model, lane.artifact_digest) for lane in report.lanes)
+
     for target, model, digest in files:
         lanes = [x for x in report.lanes if (x.target, x.model, x.artifact_digest) == (target, model, digest)]
         found = list(dict.fromkeys(lane.pairs for lane in lanes if lane.pairs is not None))
         limits = policy.tables.get(target)
         limit = None if limits is None else limits.max_broken_pairs
+
         if limit is not None and not found:
             yield failure("pair-rule", f"the int8 weights of {model} were not looked at", "a count of their pairs")
         if len(found) > 1:
@@ -27,12 +29,14 @@ def pair_failures(report: ParityReport, policy: ThresholdPolicy) -> Iterator[Fai
 
 
 def _judged(pairs: PairsRecord, file: str, limit: int | None) -> Iterator[Failure]:
-    """Yield the refusals of one file; one without a limit may hold int8 weights, and must keep the rule."""
+    """Yield the refusals of one file. A file without a limit may contain int8 weights, but no saturating pairs."""
     if not _fits(pairs):
         yield failure("inconsistent", f"{pairs.broken} of {pairs.pairs} pairs of {file}", "counts that fit together")
+
     if limit is not None and pairs.weights == 0:
         got = f"{file} has no int8 weights that are multiplied with 8-bit activations"
         yield failure("pair-rule", got, "at least one, or no max_broken_pairs")
+
     if pairs.broken > (limit or 0):
         got = f"{file}: {pairs.broken} of {pairs.pairs} pairs, first in {pairs.first} ({pairs.first_broken})"
         yield failure("pair-rule", got, f"at most {limit or 0}", would_pass=str(pairs.broken))

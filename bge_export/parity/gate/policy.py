@@ -1,4 +1,4 @@
-"""What we accept, from one reviewed file: no limit has a default, so loosening one is a diff that somebody reads."""
+"""Read the acceptance limits from one reviewed file. No limit has a default, so relaxing one is a visible diff."""
 
 import re
 import tomllib
@@ -21,29 +21,29 @@ _PLACE = r"[^@:\s]+:[^@\s]+(?:@[^@\s]+)?"
 _REQUIREMENT = re.compile(rf"(?:(?P<target>{_TARGET})@)?(?P<place>{_PLACE})")
 DIFFERENCES = "token-differences"
 MOST_DOTS = 100
-"""In a line of the file. A name of thousands of parts would make as many tables in each other."""
+"""Largest number of dots in a line of the file. A name with thousands of parts would nest as many tables."""
 _TABLE = re.compile(rf"{_TARGET}(?:@{_PLACE})?")
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """A runtime and device without which nothing passes; for one target, or for all that the runtime reads."""
+    """A runtime and device that must have been measured, for one target or for all that the runtime reads."""
 
     target: str | None
     runtime: str
     device: str
 
     def __str__(self) -> str:
-        """Return the written form."""
+        """Return the text form that `parse` reads."""
         place = f"{self.runtime}:{self.device}"
         return place if self.target is None else f"{self.target}@{place}"
 
     @classmethod
     def parse(cls, text: str) -> "Requirement":
-        """Read the written form.
+        """Parse `runtime:device` or `target@runtime:device`.
 
         Raises:
-            PolicyError: it is none.
+            PolicyError: the text is not a valid requirement.
         """
         match = _REQUIREMENT.fullmatch(text)
         if match is None:
@@ -51,19 +51,20 @@ class Requirement:
                 f"{text!r} is no requirement. Write runtime:device, such as onnxruntime:cpu, "
                 "or target@runtime:device, such as onnx-fp32@onnxruntime:cpu."
             )
+
         runtime, _, device = match["place"].partition(":")
         return cls(match["target"], runtime, device)
 
 
 @dataclass(frozen=True)
 class ThresholdPolicy:
-    """The limits by `target` or `target@runtime:device`, and what must have been measured.
+    """The limits by `target` or `target@runtime:device`, and the required measurements.
 
     Attributes:
-        require: what must have been measured.
-        tables: the limits.
-        token_differences: pattern of `runtime:device` -> the kinds of text whose tokens a client's own tokenizer may
-            make otherwise (`client_tokens.KINDS`).
+        require: the required measurements.
+        tables: table name (`target` or `target@runtime:device`) -> limits.
+        token_differences: pattern of `runtime:device` -> the kinds of text that a client's own tokenizer may tokenize
+            differently (`client_tokens.KINDS`).
     """
 
     require: tuple[Requirement, ...]
@@ -71,20 +72,20 @@ class ThresholdPolicy:
     token_differences: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def accepted_differences(self, runtime: str, device: str) -> frozenset[str] | None:
-        """Return the kinds of text on which the tokens of a client at that place may differ.
+        """Return the kinds of text that a client in this runtime and device may tokenize differently.
 
-        None where no pattern is of that place: then no difference is accepted, and none must have been looked for.
+        None if no pattern matches: then no difference is accepted, and the client need not have been measured.
         """
         place = f"{runtime}:{device}"
         found = [kinds for pattern, kinds in self.token_differences.items() if fnmatchcase(place, pattern)]
         return frozenset[str]().union(*found) if found else None
 
     def limits_for(self, target: str, runtime: str, device: str) -> Limits | None:
-        """Return the limits of a lane, the more specific ones first; None where the file has none."""
+        """Return the limits of a lane, the most specific table first; None if the file has no table for it."""
         return self.tables.get(self.table_of(target, runtime, device))
 
     def table_of(self, target: str, runtime: str, device: str) -> str:
-        """Return the name of the table that holds for a lane: its own where there is one, else the target's."""
+        """Return the name of the table that applies to a lane: the lane's own if the file has it, else the target's."""
         specific = f"{target}@{runtime}:{device}"
         return specific if specific in self.tables else target
 
@@ -93,27 +94,31 @@ class ThresholdPolicy:
         """Read a file of limits.
 
         Raises:
-            PolicyError: it is missing, no TOML, incomplete, or holds a value that is no sane limit.
+            PolicyError: the file is missing, not TOML, incomplete, or has a value that is not a valid limit.
         """
         fields = _toml(path)
+
         if not isinstance(fields.get("require"), list):
             raise PolicyError(f"{path}: the list 'require' is missing. Add at least: require = []")
         try:
             require = tuple(Requirement.parse(str(text)) for text in fields.pop("require"))
         except PolicyError as error:
             raise PolicyError(f"{path}: require: {error}") from error
+
         differences = _token_differences(path, fields.pop(DIFFERENCES, {}))
         if not fields:
             raise PolicyError(f'{path} holds no limits. Add a table for each target, such as ["onnx-fp32"].')
+
         tables = {name: _limits(path, name, table) for name, table in fields.items()}
         for name in tables:
             _refuse_limit_of_a_file(path, name, tables[name])
             _refuse_unknown_place(path, name)
+
         return cls(require, tables, differences)
 
 
 def _refuse_limit_of_a_file(path: Path, name: str, limits: Limits) -> None:
-    """Raise PolicyError where a table of a place says what weights may be: they are the same in every place."""
+    """Raise PolicyError if a lane's table limits the weights, which belong to the file and not to the lane."""
     target, at, _ = name.partition("@")
     if at and limits.max_broken_pairs is not None:
         raise PolicyError(
@@ -123,11 +128,12 @@ def _refuse_limit_of_a_file(path: Path, name: str, limits: Limits) -> None:
 
 
 def _refuse_unknown_place(path: Path, name: str) -> None:
-    """Raise PolicyError where a table is of a place that does not exist: its limits would hold nowhere, in silence."""
+    """Raise PolicyError if a lane's table names an unknown runtime or device, since its limits would never apply."""
     target, _, place = name.partition("@")
     runtime, _, device = place.partition(":")
     if not place:
         return
+
     if runtime not in runtime_names():
         wrong, known = f"no runtime {runtime!r}", runtime_names()
     elif device not in (reader := find_runtime(runtime)).known:
@@ -136,13 +142,15 @@ def _refuse_unknown_place(path: Path, name: str) -> None:
         wrong, known = f"{runtime} does not read {target!r}", tuple(f"{name}-…" for name in sorted(reader.formats))
     else:
         return
+
     raise PolicyError(f'{path}: ["{name}"]: {wrong}, so these limits would hold nowhere. Known: {", ".join(known)}.')
 
 
 def _token_differences(path: Path, table: object) -> dict[str, frozenset[str]]:
-    """Return pattern -> kinds of text."""
+    """Return pattern of `runtime:device` -> kinds of text."""
     if not isinstance(table, dict):
         raise PolicyError(f"{path}: [{DIFFERENCES}] is no table. Give each place a list of kinds of text.")
+
     for pattern, kinds in table.items():
         unknown = [kinds]
         if isinstance(kinds, list):
@@ -151,6 +159,7 @@ def _token_differences(path: Path, table: object) -> dict[str, frozenset[str]]:
             raise PolicyError(
                 f"{path}: [{DIFFERENCES}] {pattern!r}: {unknown[0]!r} is no kind of text: {', '.join(KINDS)}"
             )
+
     return {pattern: frozenset(kinds) for pattern, kinds in table.items()}
 
 
@@ -161,6 +170,7 @@ def _toml(path: Path) -> dict[str, Any]:
         if any(line.count(".") > MOST_DOTS for line in lines):
             raise ValueError(f"a line has more than {MOST_DOTS} dots")
         return tomllib.loads(text)
+
     except FileNotFoundError as error:
         raise PolicyError(f"{path} does not exist. Give the path of a file of limits.") from error
     except OSError as error:
@@ -177,12 +187,14 @@ def _limits(path: Path, name: str, table: object) -> Limits:
             f"{path}: {name!r} is no table of limits. "
             'Name tables after a target, ["onnx-fp32"], or a lane, ["onnx-fp16@onnxruntime:cuda"].'
         )
+
     try:
         return Limits.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) or "''" for part in first["loc"])
-        # What is wrong between two fields belongs to neither: the limits say it in a sentence of their own.
+
+        # An error between two fields belongs to neither, and its message from `Limits` is already a sentence.
         between = first["type"] == "value_error" and not first["loc"]
         reason = str(first["ctx"]["error"]) if between else f"{field}: {first['msg']}. Every limit must be there."
         raise PolicyError(f'{path}: ["{name}"] {reason}') from error

@@ -1,4 +1,4 @@
-"""Every "no" about a single text. Comparisons are written so that a number that does not exist refuses."""
+"""Refusals of a single text. Comparisons are written so that an undefined number is refused."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -12,10 +12,10 @@ from bge_export.parity.measure.client_tokens import kinds_of
 from bge_export.parity.report import ClientRow, Lane, RowParity
 
 ROUNDING = 1e-9
-"""By how much a cosine computed in float64 may leave [-1, 1]; a hundred times what rounding does."""
+"""Distance by which a cosine computed in float64 may leave [-1, 1]; a hundred times the rounding error."""
 
 SAME = 1e-6
-"""A client's own embedding is as far off as that of the checkpoint's tokens where their cosines differ by less."""
+"""Cosines that differ by less count as equal, such as those of a client's embedding and of the artifact's."""
 
 
 def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
@@ -25,12 +25,15 @@ def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
         yield fail("inconsistent", contradiction, "facts that fit together")
     if not row.tokens_equal:
         yield fail("token-ids", f"other token ids ({row.tokens} of them)", "the checkpoint's own")
+
+    # Without a finite direction, every other figure is undefined.
     if not row.finite:
         yield fail("not-finite", "NaN or infinity in the embedding", "finite values")
         return
     if row.norm == 0:
         yield fail("zero-norm", "norm 0", "an embedding that is not zero")
         return
+
     longest = limits.norm_error(normalized=lane.spec.normalize)
     yield from _reference_failures(row, limits, longest, fail)
     yield from _batch_failures(row, limits, longest, fail)
@@ -39,7 +42,7 @@ def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
 def _reference_failures(
     row: RowParity, limits: Limits, norm_error: float, fail: "partial[Failure]"
 ) -> Iterator[Failure]:
-    """Yield where the text alone is too far from the reference."""
+    """Yield the refusals of a text embedded alone that differs too much from the reference."""
     least = limits.least_cosine(row.kind)
     if _below(row.cosine, least):
         yield fail(
@@ -50,6 +53,8 @@ def _reference_failures(
             figure=row.cosine,
             kind=row.kind if limits.by_kind else None,
         )
+
+        # A vector that matches another text's reference was probably given to the wrong text.
         if row.nearest != row.id and not _below(row.nearest_cosine, least):
             yield fail(
                 "swapped-rows", f"the vector of text {excerpt(str(row.nearest))!r}", f"that of {excerpt(row.id)!r}"
@@ -68,33 +73,37 @@ def _reference_failures(
 
 
 def _batch_failures(row: RowParity, limits: Limits, norm_error: float, fail: "partial[Failure]") -> Iterator[Failure]:
-    """Yield where the text inside a batch is not the text alone."""
+    """Yield the refusals of a text whose embedding changes in a batch."""
     for shape, cosine in row.batch_cosine.items():
         if _below(cosine, limits.min_batch_cosine):
             yield fail(
-                "batch-cosine", f"cosine {cosine_figure(cosine)} in batches {shape!r}",
+                "batch-cosine",
+                f"cosine {cosine_figure(cosine)} in batches {shape!r}",
                 f"at least {limits.min_batch_cosine}",
                 would_pass=cosine_figure(cosine) if (cosine or 0) > 0 else None,
                 figure=cosine,
-            )  # fmt: skip
+            )
+
     for shape, norm in row.batch_norm.items():
         error = relative_error(norm, row.reference_norm)
         if above(error, norm_error):
             got = f"norm {norm} in batches {shape!r}, {difference_figure(error)} off the reference's"
             needed = f"at most {norm_error} off"
             yield fail("batch-norm", got, needed, would_pass=wider(error), figure=error)
+
     yield from batch_norm_failures(row, limits, norm_error, fail)
 
 
 def judge_client(
     row: RowParity, client: ClientRow, text: str, lane: Lane, limits: Limits, accepted: frozenset[str]
 ) -> Iterator[Failure]:
-    """Yield each refusal of what a client made of one text by itself.
+    """Yield each refusal of a client's native pipeline for one text.
 
-    Its vector is judged where its tokens are the checkpoint's. Where they are not, the vector is another text's: the
-    policy must accept a kind of text that this one is of, or the difference is refused.
+    The client's vector is judged if its token ids equal the checkpoint's. If they differ, the vector embeds a different
+    token sequence: the difference is refused unless the policy accepts one of the kinds that the text belongs to.
     """
     fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
+
     if not client.tokens_equal:
         kinds = tuple(kinds_of(text, row.tokens, lane.spec.max_tokens))
         if not accepted.intersection(kinds):
@@ -102,10 +111,12 @@ def judge_client(
             named = f", or a policy that accepts {' or '.join(kinds)} there" if kinds else ""
             yield fail("client-tokens", got, f"the checkpoint's own{named}")
         return
+
     if not client.finite:
         yield fail("not-finite", "NaN or infinity in the client's own embedding", "finite values")
         return
-    # The same loss as through the checkpoint's own tokens is the artifact's, and refused there.
+
+    # A loss that the artifact shows without the client is the artifact's, and `_reference_failures` refuses it.
     artifacts_own = row.cosine is not None and not _below(client.cosine, row.cosine - SAME)
     least = limits.least_cosine(row.kind)
     if _below(client.cosine, least) and not (artifacts_own and _below(row.cosine, least)):
@@ -117,6 +128,7 @@ def judge_client(
             figure=client.cosine,
             kind=row.kind if limits.by_kind else None,
         )
+
     error = relative_error(client.norm, row.reference_norm)
     longest = limits.norm_error(normalized=lane.spec.normalize)
     if above(error, longest):
@@ -126,10 +138,11 @@ def judge_client(
 
 
 def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:
-    """Yield facts that no measurement gives together."""
+    """Yield facts of a row that contradict each other, so that no measurement can have produced them."""
     for value in (row.cosine, row.nearest_cosine, *row.batch_cosine.values()):
         if value is not None and not abs(value) <= 1 + ROUNDING:
             yield f"a cosine of {value}"
+
     known = (row.cosine, row.max_abs, row.norm)
     if not row.finite and any(value is not None for value in known):
         yield "numbers of an embedding that is not finite"
@@ -137,11 +150,13 @@ def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:
         yield "no norm or no difference of an embedding that is finite"
     if any(value is not None and not value >= 0 for value in (row.max_abs, row.norm, *row.batch_norm.values())):
         yield "a negative norm or difference"
+
     if not row.reference_norm > 0:
         yield f"a reference of norm {row.reference_norm}"
-    # A longer reference that was normalised would widen every limit.
+    # A reference longer than 1 would widen every limit that is relative to its norm.
     if lane.spec.normalize and not abs(row.reference_norm - 1) <= UNIT:
         yield f"a reference of norm {row.reference_norm}, though the checkpoint normalises"
+
     if not 1 <= row.tokens <= lane.spec.max_tokens:
         yield f"{row.tokens} tokens where the longest input is {lane.spec.max_tokens}"
     if not set(EVERY_TEXT) <= set(row.batch_cosine) or set(row.batch_norm) != set(row.batch_cosine):
@@ -149,7 +164,7 @@ def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:
 
 
 def _at_least(row: RowParity, limits: Limits) -> str:
-    """Return the limit of a text's cosine in words, saying so where it is that of stress texts."""
+    """Return the cosine limit of a text in words, with a note if it is the limit of stress texts."""
     needed = f"at least {limits.least_cosine(row.kind)}"
     return f"{needed}, the limit of stress texts" if limits.by_kind and row.kind == "stress" else needed
 
@@ -159,5 +174,5 @@ def _below(value: float | None, limit: float) -> bool:
 
 
 def relative_difference(row: RowParity) -> float | None:
-    """Return the largest difference of a row's vector, for a reference of norm 1; None where there is none."""
+    """Return the largest component difference of a row, scaled to a reference of norm 1; None if undefined."""
     return None if row.max_abs is None or not row.reference_norm > 0 else row.max_abs / row.reference_norm

@@ -1,4 +1,4 @@
-"""Every "no" about vectors that were given to the wrong texts, however near those texts are to each other."""
+"""Refusals of vectors that were given to the wrong texts, however similar those texts are."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,11 @@ from bge_export.parity.report import Lane
 
 
 def swap_failures(lane: Lane) -> Iterator[Failure]:
-    """Yield each text of a circle of texts in which each has the vector of the next.
+    """Yield a failure for each text of a cycle in which every vector is nearest to the reference of the next text.
 
-    The limits of rounded weights are wide enough for texts that are close to each other to change places. Rounding may
-    bring a vector nearer to another text's reference too, but it moves close texts alike: it never moves two of them
-    past each other, so nearest references lead in a circle only where vectors were given to the wrong texts.
+    The limits of rounded weights are so wide that two similar texts could swap vectors and pass. Rounding may bring a
+    vector nearer to another text's reference too, but it moves similar texts alike and never moves two of them past
+    each other. The nearest references therefore form a cycle only if vectors were given to the wrong texts.
     """
     following = {
         row.id: row.nearest
@@ -32,9 +32,11 @@ def _comes_back(name: str, following: dict[str, str]) -> bool:
     """Return whether following the nearest references leads from a text back to it."""
     seen: set[str] = set()
     current = following.get(name)
+
     while current is not None and current not in seen:
         if current == name:
             return True
         seen.add(current)
         current = following.get(current)
+
     return False

@@ -1,4 +1,4 @@
-"""What the gate says: passed, or every reason why not."""
+"""The verdict of the gate: passed, or every reason for the refusal."""
 
 import math
 from collections.abc import Mapping
@@ -56,24 +56,24 @@ RULES: Mapping[str, str] = {
     "client-missing": f"The client's own tokenizer must be heard there. {_AGAIN}",
     "wrong-pooling": "Export again with the pooling that the checkpoint declares.",
 }
-"""Every rule -> what to do where it refuses. A rule is a stable name: scripts may match it."""
+"""Rule -> advice for the user if the rule refuses. Rule names are stable: scripts may match them."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One reason for no.
+    """One reason for a refusal.
 
     Attributes:
         rule: a key of `RULES`.
-        lane: the lane's name, or "" where the whole report is refused.
-        row: the text's id, where one row is refused; whole, while messages hold its first characters.
-        text: its first characters, as they are.
+        lane: the lane's name, or "" if the whole report is refused.
+        row: the text's full id if one row is refused; messages hold only its first characters.
+        text: the first characters of the text, unescaped.
         got: the measured figure, never rounded towards passing.
-        needed: the limit, or what should have been there.
-        would_pass: the limit that would have let it pass, where one could.
-        message: all of that as a sentence, on one line.
-        figure: the measured figure as a finite number, where the limit is of one and there is such a number.
-        kind: of the text, where its kind decides its limit.
+        needed: the limit, or the expected fact.
+        would_pass: the limit that would let the figure pass, if a limit can.
+        message: a sentence with all of the above, on one line.
+        figure: the measured figure as a number, if the rule has a numeric limit and the figure is finite.
+        kind: the kind of the text, if it selects the limit.
     """
 
     rule: str
@@ -89,29 +89,29 @@ class Failure:
 
     @property
     def target(self) -> str:
-        """Return the target of the lane, or "" where the whole report is refused."""
+        """Return the target of the lane, or "" if the whole report is refused."""
         return self.lane.partition("@")[0]
 
     @property
     def may_be_rounding(self) -> bool:
-        """Return whether the vector is only too far off, of weights that are rounded: it need be no one's mistake."""
+        """Return whether rounded weights alone may explain the failure, so that it need not be a fault."""
         return self.rule in ("cosine", "max-abs") and not self.target.endswith(_FLOATS)
 
     @property
     def advice(self) -> str:
-        """Return what to do next."""
+        """Return the advice to the user."""
         return _ROUNDED if self.may_be_rounding else RULES[self.rule]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Passed, or the reasons why not; the two cannot disagree."""
+    """The reasons for a refusal; the report passed if there are none, so the two cannot disagree."""
 
     failures: tuple[Failure, ...]
 
     @property
     def passed(self) -> bool:
-        """Return whether there is no reason for no."""
+        """Return whether nothing is refused."""
         return not self.failures
 
     @property
@@ -132,11 +132,13 @@ def failure(
     figure: float | None = None,
     kind: Kind | None = None,
 ) -> Failure:
-    """Return a failure with its sentence: where, what was found, what is needed."""
+    """Return a failure with its message: the location, the finding and the requirement."""
     where = [lane] if lane else []
     if row is not None:
         where.append(f"text '{excerpt(row)}'" + (f" ({text})" if text else ""))
+
     loosened = f"; a limit of {would_pass} would pass" if would_pass is not None else ""
     message = f"{', '.join(where) or 'report'}: {rule}: {got}; needed: {needed}{loosened}"
+
     known = figure if figure is not None and math.isfinite(figure) else None
     return Failure(rule, lane, row, text, got, needed, would_pass, escaped(message), known, kind)

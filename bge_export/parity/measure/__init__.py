@@ -1,1 +1,1 @@
-"""Artifacts and texts in, facts out. Nothing is judged here."""
+"""Measure artifacts: embed texts in every runtime and record the facts. Nothing is judged here."""

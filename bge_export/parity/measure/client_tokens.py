@@ -1,7 +1,7 @@
-"""Why a client's own tokenizer may make other tokens of a text than the checkpoint's: the kinds of text, as predicates.
+"""Kinds of text that a client's own tokenizer may tokenize differently from the checkpoint's, as predicates.
 
-JavaScript tokenizers are ports. What sets them apart was found by comparing them over every code point; a difference
-that none of these explains is a fault, and the gate refuses it whatever the policy says.
+JavaScript tokenizers are ports. Their differences were found by comparing them over every code point. A difference
+that no kind explains is a fault, and the gate refuses it under any policy.
 """
 
 import unicodedata
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 LATIN_MARKS = range(0x300, 0x370)
 ASTRAL_CJK = range(0x20000, 0x32400)
 LONGEST_WORD = 100
-"""Characters after which BERT's tokenizer takes a word as unknown."""
+"""The longest word, in characters, that BERT's tokenizer splits; it maps longer words to the unknown token."""
 
 
 def _over_long(_text: str, tokens: int, max_tokens: int) -> bool:
@@ -47,19 +47,19 @@ KINDS: Mapping[str, Callable[[str, int, int], bool]] = {
     "controls": _controls,
     "long-word": _long_word,
 }
-"""Kind -> whether a text of so many tokens, where the longest input is so long, is of it.
+"""Kind -> predicate on the text, its number of tokens and the longest input, in tokens.
 
-    over-long    reaches the longest input: clients chop the ids, and the final separator is lost
-    final-sigma  a capital sigma: JavaScript lowercases one that ends a word to another letter
-    astral-cjk   ideographs beyond the Basic Multilingual Plane: not split into words of their own
+    over-long    reaches the longest input: clients truncate the ids, and the final separator is lost
+    final-sigma  a capital sigma: JavaScript lowercases a word-final one to a different letter
+    astral-cjk   ideographs beyond the Basic Multilingual Plane: not split into separate words
     marks        combining marks outside U+0300..036F: version 2 keeps them, and the word becomes unknown
     controls     control, format, private and unassigned characters: 2.5.0 does not remove them
-    long-word    a word of more than 100 characters: 2.5.0 splits it instead of calling it unknown
+    long-word    a word of more than 100 characters: 2.5.0 splits it instead of mapping it to unknown
 """
 
 
 def kinds_of(text: str, tokens: int, max_tokens: int) -> Iterator[str]:
-    """Yield the kinds that a text is of."""
+    """Yield every kind that a text belongs to."""
     for name, holds in KINDS.items():
         if holds(text, tokens, max_tokens):
             yield name

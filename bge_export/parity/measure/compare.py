@@ -1,7 +1,7 @@
-"""Artifacts x runtimes x devices against one reference: a star, never a chain, so that drift cannot add up.
+"""Compare every artifact, in every runtime and on every device, with one reference directly, so drift cannot add up.
 
-An artifact that breaks its runtime is a fact (`failed`), and so is a device that is not there (`unavailable`): the
-gate judges both. Only a runtime that breaks the contract itself ends the measurement.
+An artifact that crashes its runtime is a fact (`failed`), and so is a missing device (`unavailable`): the gate judges
+both. Only a runtime that violates the runtime contract ends the measurement.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ from bge_export.texts.tokens import TextTokenizer
 
 
 class Tokenizer(Protocol):
-    """What `tokens.TextTokenizer` does."""
+    """The interface of `tokens.TextTokenizer`."""
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the ids of each text, unpadded."""
@@ -53,7 +53,7 @@ class Tokenizer(Protocol):
         """Return [B, S] arrays, padded to the longest row or beyond it to `length`."""
 
     def unknown_share(self, texts: Sequence[str]) -> float:
-        """Return which share of the texts' tokens stands for what the vocabulary does not hold, from 0 to 1."""
+        """Return the share of unknown tokens among all tokens of the texts, from 0 to 1."""
 
 
 LoadTokenizer = Callable[[Path, int], Tokenizer]
@@ -61,21 +61,22 @@ LoadTokenizer = Callable[[Path, int], Tokenizer]
 
 @dataclass(frozen=True)
 class Place:
-    """A runtime and a device to measure on; `requested` where the user named it."""
+    """A runtime and a device to measure on; `requested` if the user named it."""
 
     runtime: Runtime
     device: str
     requested: bool
 
     def reads(self, artifact: Artifact) -> bool:
-        """Return whether the runtime has a way to load the artifact on the device."""
+        """Return whether the runtime can load the artifact on the device."""
         if artifact.target.format not in self.runtime.formats:
             return False
+
         return not isinstance(self.runtime, SelectiveRuntime) or self.runtime.reads(artifact, self.device)
 
 
 def measurement_steps(corpus: Corpus) -> int:
-    """Return how far one `measure` advances. One that cannot be finished stops where it breaks."""
+    """Return the progress that one complete `measure` reports. A measurement that fails reports less."""
     return steps(len(corpus.texts))
 
 
@@ -91,43 +92,55 @@ def compare(
     advance: Callable[[int], None] = lambda _: None,
     load_tokenizer: LoadTokenizer = TextTokenizer.load,
 ) -> ParityReport:
-    """Measure every artifact at every place whose runtime reads its format; return the sealed report.
+    """Measure every artifact in every runtime and device that can load it; return the sealed report.
 
     Args:
-        artifacts: what to measure.
-        places: where.
+        artifacts: the artifacts to measure.
+        places: the runtimes and devices to measure on.
         corpus: N texts.
         reference: the oracle's vectors of the same texts.
-        threads: how many each runtime may use.
-        other_token_ids: what `auto_tokens` found of the folder, for the report.
-        pairs: what `saturation` found of the artifacts, by digest, for the report.
+        threads: the number of threads that each runtime may use.
+        other_token_ids: the result of `auto_tokens` for the folder, stored in the report.
+        pairs: artifact digest -> result of `saturation`, stored in the report.
         advance: called with shares of `measurement_steps(corpus)`.
         load_tokenizer: folder and longest input -> tokenizer.
 
     Raises:
-        ReportError: the reference is about other texts or another kind of vector.
-        RuntimeContractError: a runtime returned something that is not one embedding a text.
+        ReportError: the reference belongs to other texts, or its fields or dimensions do not fit.
+        RuntimeContractError: a runtime did not return exactly one embedding per text.
     """
     _refuse_other_reference(corpus, reference)
+
     lanes = [
         lane
         for artifact in artifacts
         for place in places
         if place.reads(artifact)
         for lane in measure(
-            artifact, place.runtime, place.device, threads, corpus, reference,
-            requested=place.requested, pairs=pairs.get(artifact.digest), advance=advance,
+            artifact,
+            place.runtime,
+            place.device,
+            threads,
+            corpus,
+            reference,
+            requested=place.requested,
+            pairs=pairs.get(artifact.digest),
+            advance=advance,
             load_tokenizer=load_tokenizer,
         )
-    ]  # fmt: skip
+    ]
+
     run = RunRecord(
         environment=describe_environment(place.runtime.library for place in places),
         reference=ReferenceRecord(
-            kind=reference.kind, versions=dict(reference.versions), texts_digest=reference.texts_digest,
+            kind=reference.kind,
+            versions=dict(reference.versions),
+            texts_digest=reference.texts_digest,
             vectors_digest=_digest(reference.vectors[reference.spec.pooling]),
         ),
         other_token_ids=None if other_token_ids is None else tuple(other_token_ids),
-    )  # fmt: skip
+    )
+
     return ParityReport(
         schema=SCHEMA,
         checkpoint=CheckpointRecord(
@@ -140,7 +153,7 @@ def compare(
         targets=tuple(sorted({str(artifact.target) for artifact in artifacts})),
         lanes=tuple(lanes),
         digest="",
-    ).sealed()  # fmt: skip
+    ).sealed()
 
 
 def measure(
@@ -159,20 +172,20 @@ def measure(
     """Return one lane for each output of the artifact's graph.
 
     Args:
-        artifact: what to measure; its own tokenizer files are used.
-        runtime: what opens it.
-        device: where.
-        threads: how many the runtime may use.
+        artifact: the artifact to measure, with its tokenizer files.
+        runtime: the runtime that opens it.
+        device: the device to run it on.
+        threads: the number of threads that the runtime may use.
         corpus: N texts.
         reference: the oracle's vectors of the same texts.
         requested: whether the user asked for this runtime and device.
-        pairs: how the artifact's int8 weights keep the pair rule, for the report.
+        pairs: counts of saturating pairs in the artifact's int8 weights, stored in the report.
         advance: called with shares of `measurement_steps(corpus)`.
         load_tokenizer: folder and longest input -> tokenizer.
 
     Raises:
-        ReportError: the reference is about other texts or another kind of vector.
-        RuntimeContractError: the runtime returned something that is not one embedding a text.
+        ReportError: the reference belongs to other texts, or its fields or dimensions do not fit.
+        RuntimeContractError: the runtime did not return exactly one embedding per text.
     """
     _refuse_other_reference(corpus, reference)
     if artifact.spec.dim != reference.spec.dim:
@@ -180,6 +193,7 @@ def measure(
             f"{artifact.model} has {artifact.spec.dim} dimensions, the reference vectors of {reference.source} "
             f"{reference.spec.dim}: they are of another checkpoint. Make them from the one that was exported."
         )
+
     lane = partial(_lane, artifact, runtime, device, threads, requested, pairs)
     try:
         tokenizer = load_tokenizer(artifact.root, artifact.spec.max_tokens)
@@ -187,33 +201,42 @@ def measure(
         session = runtime.open(artifact, device, threads)
     except (DeviceUnavailable, MissingLibrary) as error:
         return [lane(output, unavailable=str(error)) for output in artifact.outputs]
-    except Exception as error:  # noqa: BLE001 - libraries raise what they like; a broken file must be refused
+    except Exception as error:  # noqa: BLE001 - libraries raise any type; a broken file must be refused
         return [lane(output, failed=_reason("cannot be opened", error)) for output in artifact.outputs]
+
     try:
         token_ids, embeddings, own, facts = _run(session, tokenizer, artifact, runtime, corpus, advance)
     except RuntimeContractError:
         raise
     except Exception as error:  # noqa: BLE001 - a crashed runtime must be a refusal, not a traceback
         return [lane(output, failed=_reason("crashed", error)) for output in artifact.outputs]
+
     return [
         lane(
-            output, facts=facts, rows=row_facts(corpus, kinds, token_ids, embeddings[output], reference, own),
+            output,
+            facts=facts,
+            rows=row_facts(corpus, kinds, token_ids, embeddings[output], reference, own),
             pooling_seen=seen_pooling(embeddings[output].alone, reference.vectors, reference.spec.pooling),
         )
         for output in artifact.outputs
-    ]  # fmt: skip
+    ]
 
 
 def _run(
-    session: Session, tokenizer: Tokenizer, artifact: Artifact, runtime: Runtime, corpus: Corpus,
+    session: Session,
+    tokenizer: Tokenizer,
+    artifact: Artifact,
+    runtime: Runtime,
+    corpus: Corpus,
     advance: Callable[[int], None],
-) -> tuple[list[tuple[int, ...]], dict[str, Embeddings], OwnWay | None, dict[str, str]]:  # fmt: skip
-    """Return the token ids, the embeddings by output, a client's own way and the session's facts; close the session."""
+) -> tuple[list[tuple[int, ...]], dict[str, Embeddings], OwnWay | None, dict[str, str]]:
+    """Return the token ids, the embeddings by output, the native pipeline's result and the facts; close the session."""
     try:
         texts = [text.text for text in corpus.texts]
         token_ids = tokenizer.encode(texts)
         tags = [text.tag for text in corpus.texts]
         batches = plan_batches([len(row) for row in token_ids], tags, artifact.spec.max_tokens)
+
         checked = Checked(session, artifact, runtime.name)
         embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad, advance)
         facts = {str(name): str(value) for name, value in session.facts.items()}
@@ -224,17 +247,38 @@ def _run(
 
 
 def _lane(
-    artifact: Artifact, runtime: Runtime, device: str, threads: int, requested: bool, pairs: PairFacts | None,
-    output: str, *,
-    unavailable: str | None = None, failed: str | None = None, facts: Mapping[str, str] | None = None,
-    pooling_seen: str | None = None, rows: tuple[RowParity, ...] = (),
-) -> Lane:  # fmt: skip
+    artifact: Artifact,
+    runtime: Runtime,
+    device: str,
+    threads: int,
+    requested: bool,
+    pairs: PairFacts | None,
+    output: str,
+    *,
+    unavailable: str | None = None,
+    failed: str | None = None,
+    facts: Mapping[str, str] | None = None,
+    pooling_seen: str | None = None,
+    rows: tuple[RowParity, ...] = (),
+) -> Lane:
     return Lane(
-        run="", target=str(artifact.target), output=output, runtime=runtime.name, device=device, threads=threads,
-        model=artifact.model, artifact_digest=artifact.digest, spec=SpecRecord.of(artifact.spec),
-        pairs=None if pairs is None else PairsRecord.of(pairs), facts=dict(facts or {}), requested=requested,
-        unavailable=unavailable, failed=failed, pooling_seen=pooling_seen, rows=rows,
-    )  # fmt: skip
+        run="",
+        target=str(artifact.target),
+        output=output,
+        runtime=runtime.name,
+        device=device,
+        threads=threads,
+        model=artifact.model,
+        artifact_digest=artifact.digest,
+        spec=SpecRecord.of(artifact.spec),
+        pairs=None if pairs is None else PairsRecord.of(pairs),
+        facts=dict(facts or {}),
+        requested=requested,
+        unavailable=unavailable,
+        failed=failed,
+        pooling_seen=pooling_seen,
+        rows=rows,
+    )
 
 
 def _reason(what: str, error: Exception) -> str:
@@ -246,11 +290,13 @@ def _digest(rows: NDArray[np.float32]) -> str:
 
 
 def _refuse_other_reference(corpus: Corpus, reference: ReferenceVectors) -> None:
-    """Raise ReportError unless the reference is about these texts, row by row."""
+    """Raise ReportError unless the reference vectors belong to these texts, row by row."""
     vectors, advice = f"The reference vectors of {reference.source}", "Make them again, with these texts."
     ids = tuple(text.id for text in corpus.texts)
+
     if reference.texts_digest != corpus.digest or reference.ids != ids:
         raise ReportError(f"{vectors} are of other texts than {corpus.name}. {advice}")
+
     try:
         reference.check()
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""One session, all texts: each alone, then in batches. The one checker around every `embed` is here.
+"""Embed all texts in one session: each text alone, then in batches. Every result of the runtime is validated here.
 
-Runtimes stay tiny because of it: what they return is verified once, for all of them.
+Validating the results in one place keeps the runtimes small.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ Pad = Callable[[Sequence[Sequence[int]], int | None], TokenBatch]
 
 @dataclass(frozen=True)
 class InBatch:
-    """One text in one batch: cosine with the text alone, and norm; NaN where there is none."""
+    """One text in one batch: its cosine with the text embedded alone, and its norm; NaN if undefined."""
 
     cosine: float
     norm: float
@@ -29,11 +29,11 @@ class InBatch:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What one output gave for N texts.
+    """Embeddings of N texts from one output.
 
     Attributes:
         alone: [N, D] float32, each text embedded by itself.
-        batched: for each text: shape of a batch -> every time it was embedded in such a batch.
+        batched: for each text: batch shape -> one entry for every batch of that shape that held the text.
     """
 
     alone: NDArray[np.float32]
@@ -42,7 +42,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class OwnWay:
-    """What a client made of N texts by itself: the ids of its tokenizer, the embeddings [N, D] of its pipeline."""
+    """Native pipeline of a client on N texts: the token ids of its tokenizer, and its embeddings [N, D] float32."""
 
     token_ids: tuple[tuple[int, ...], ...]
     rows: NDArray[np.float32]
@@ -50,7 +50,7 @@ class OwnWay:
 
 @dataclass(frozen=True)
 class Checked:
-    """A session whose every answer is verified."""
+    """A session whose every result is validated."""
 
     session: Session
     artifact: Artifact
@@ -60,37 +60,42 @@ class Checked:
         """Return output -> [B, D] float32.
 
         Raises:
-            RuntimeContractError: the runtime returned something that is not one embedding a text and output.
+            RuntimeContractError: the runtime did not return exactly one embedding per text and output.
         """
         needed = (len(batch.input_ids), self.artifact.spec.dim)
         given = self.session.embed(batch)
         if not isinstance(given, Mapping) or not given or set(given) != set(self.artifact.outputs):
             names = sorted(given) if isinstance(given, Mapping) else type(given).__name__
             raise self._broken(f"outputs {names}", f"the outputs {sorted(self.artifact.outputs)}")
+
         for output, rows in given.items():
             if not isinstance(rows, np.ndarray):
                 raise self._broken(f"{output!r} as {type(rows).__name__}", f"a float32 array of shape {needed}")
             if rows.shape != needed or rows.dtype != np.float32:
                 got = f"{output!r} as {rows.dtype} of shape {rows.shape}"
                 raise self._broken(got, f"float32 of shape {needed}, one row a text")
+
         return dict(given)
 
     def own_way(self, texts: Sequence[str]) -> OwnWay | None:
-        """Return what a client makes of the texts by itself; None where the runtime has no tokenizer of its own.
+        """Return the result of the client's native pipeline; None if the runtime has no tokenizer.
 
         Raises:
-            RuntimeContractError: it returned something that is not one row of ids and one embedding a text.
+            RuntimeContractError: the runtime did not return one row of ids and one embedding per text.
         """
         if not isinstance(self.session, ClientSession):
             return None
+
         ids = self.session.tokenize(texts)
         rows = [self.session.embed_text(text) for text in texts]
         needed = (self.artifact.spec.dim,)
+
         if len(ids) != len(texts):
             raise self._broken(f"the ids of {len(ids)} texts", f"those of {len(texts)}")
         for row in rows:
             if row.shape != needed or row.dtype != np.float32:
                 raise self._broken(f"the pipeline's {row.dtype} of shape {row.shape}", f"float32 of shape {needed}")
+
         return OwnWay(tuple(ids), np.stack(rows))
 
     def _broken(self, got: str, needed: str) -> RuntimeContractError:
@@ -111,34 +116,40 @@ def embed_texts(
 
     Args:
         checked: the session.
-        token_ids: the N rows of token ids.
-        batches: see `plan_batches`.
-        pad: rows and a length -> tokens.
+        token_ids: N rows of token ids.
+        batches: the batches from `plan_batches`.
+        pad: rows of token ids and a length -> padded batch.
         advance: called with shares of `steps(N)`.
 
     Raises:
         RuntimeContractError: see `Checked.embed`.
     """
     count, outputs = len(token_ids), checked.artifact.outputs
-    # Rows are copied: a runtime may reuse its buffer, and comparing a buffer with itself proves nothing.
+
+    # Copy the rows: a runtime may reuse its buffer, and comparing a buffer with itself proves nothing.
     alone = {name: np.full((count, checked.artifact.spec.dim), np.nan, dtype=np.float32) for name in outputs}
     for text, ids in enumerate(token_ids):
         for name, rows in checked.embed(pad([ids], None)).items():
             alone[name][text] = rows[0]
         advance(1)
+
     batched: dict[str, list[dict[str, list[InBatch]]]] = {
         name: [defaultdict(list) for _ in range(count)] for name in outputs
     }
     left = steps(count) - count
+
     for number, batch in enumerate(batches):
         for name, rows in checked.embed(pad([token_ids[text] for text in batch.texts], batch.length)).items():
             measured = zip(cosines(rows, alone[name][list(batch.texts)]), norms(rows), strict=True)
             for text, (cosine, norm) in zip(batch.texts, measured, strict=True):
                 batched[name][text][batch.shape].append(InBatch(float(cosine), float(norm)))
+
+        # The batches share the remaining progress so that the integer parts add up to exactly `left`.
         advance(left * (number + 1) // len(batches) - left * number // len(batches))
+
     return {name: Embeddings(alone[name], tuple(batched[name])) for name in outputs}
 
 
 def steps(count: int) -> int:
-    """Return how far `embed_texts` advances for `count` texts: once alone and once a shape."""
+    """Return the total progress of `embed_texts` for `count` texts: one step alone and one per batch shape."""
     return count * (1 + len(SHAPES))

@@ -1,4 +1,4 @@
-"""Where something was measured. No user, no host and no folder: a report may be published."""
+"""Describe the machine of a measurement, without user, host or folder names: a report may be published."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ PACKAGES = ("bge-export", "numpy", "tokenizers")
 
 
 def describe_environment(libraries: Iterable[str]) -> dict[str, str]:
-    """Return Python, platform, processor, and the versions of the package's base and of `libraries`."""
+    """Return the Python version, platform, processor, and the versions of `PACKAGES` and of `libraries`."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -29,10 +29,11 @@ def _version(package: str) -> str:
 
 
 def _cpu() -> str:
-    """Return the processor's name: `platform.processor` does not know it on Linux."""
+    """Return the processor's name from /proc/cpuinfo, since `platform.processor` does not know it on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return platform.processor()
+
     names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model\t"))]
     return names[0] if names else platform.processor()

@@ -1,6 +1,6 @@
-"""How near embeddings are to the reference: row by row, in float64, with no clamp. Facts only, no limits.
+"""Compare embeddings with the reference, row by row, in float64, without clamping. Facts only, no limits.
 
-A cosine that does not exist (a non-finite or a zero row) is NaN, never 1.0 and never 0.0.
+An undefined cosine (of a non-finite or a zero row) is NaN, never 1.0 and never 0.0.
 """
 
 from collections.abc import Mapping
@@ -12,88 +12,96 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 
 RECOGNISED = 0.9
-"""A median cosine below this is no agreement with a way of pooling. It names a fault; it decides nothing."""
+"""Median cosine above which rows agree with a pooling. It names a fault; it decides nothing."""
 
 CHUNK = 1024
-"""Rows compared with all reference rows at once, so that a large corpus needs little memory."""
+"""Number of rows that are compared with all reference rows at once; limits the memory for a large corpus."""
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """For each of N rows the reference row it is nearest to: `index` [N] int64 (-1 for none), `cosine` [N] float64."""
+    """The nearest reference row of each of N rows: `index` [N] int64 (-1 for none), `cosine` [N] float64."""
 
     index: NDArray[np.int64]
     cosine: Float
 
 
 def finite_rows(rows: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Return for each row of [N, D] whether all its values are finite, [N] bool."""
+    """Return whether all values of each row of [N, D] are finite, [N] bool."""
     return np.asarray(np.isfinite(rows).all(axis=1))
 
 
 def norms(rows: NDArray[np.floating]) -> Float:
     """Return the L2 norms of [N, D] rows, [N] float64; NaN for a non-finite row."""
-    # float64 holds the square of any float32, so no finite row overflows.
+    # float64 holds the square of any float32, so finite rows do not overflow.
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.sqrt(np.square(rows.astype(np.float64)).sum(axis=1))
     return np.asarray(np.where(finite_rows(rows), length, np.nan))
 
 
 def cosines(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Float:
-    """Return the cosine of each row of [N, D] with the same row of the other, [N] float64; NaN where there is none."""
+    """Return the cosine of row n of `rows` with row n of `others`, both [N, D]; [N] float64, NaN if undefined."""
     return np.asarray((_unit(rows) * _unit(others)).sum(axis=1))
 
 
 def max_differences(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Float:
-    """Return the largest absolute difference in each row of two [N, D], [N] float64; NaN for a non-finite row."""
+    """Return the largest absolute difference of each row pair of two [N, D], [N] float64; NaN for a non-finite row."""
     with np.errstate(invalid="ignore"):
         largest = np.abs(rows.astype(np.float64) - others.astype(np.float64)).max(axis=1, initial=0.0)
     return np.asarray(np.where(finite_rows(rows) & finite_rows(others), largest, np.nan))
 
 
 def nearest_rows(rows: NDArray[np.floating], reference: NDArray[np.floating]) -> Nearest:
-    """Return which row of `reference` [N, D] each row of [N, D] is nearest to; its own where several are."""
+    """Return the row of `reference` [N, D] nearest to each row of [N, D]; on a tie, the row of the same text."""
     index = np.full(len(rows), -1, dtype=np.int64)
     cosine = np.full(len(rows), np.nan)
     unit, targets = _unit(rows), _unit(reference)
+
     for start in range(0, len(rows), CHUNK):
         own = np.arange(start, min(start + CHUNK, len(rows)))
         table = unit[own] @ targets.T
         table = np.where(np.isnan(table), -np.inf, table)
+
+        # Texts with equal vectors tie up to rounding; a tie is not a swap.
         best = table.argmax(axis=1)
         ties = table[np.arange(len(own)), own] >= table.max(axis=1) - 1e-12
         best = np.where(ties, own, best)
+
         found = table[np.arange(len(own)), best]
         index[own] = np.where(np.isfinite(found), best, -1)
         cosine[own] = np.where(np.isfinite(found), found, np.nan)
+
     return Nearest(index, cosine)
 
 
 def seen_pooling(
     rows: NDArray[np.floating], references: Mapping[str, NDArray[np.float32]], declared: str
 ) -> str | None:
-    """Return the pooling whose reference vectors the rows agree with best, by the median cosine.
+    """Return the pooling whose reference vectors agree best with the rows, by the median cosine.
 
     Args:
         rows: [N, D] embeddings.
         references: pooling -> [N, D] float32.
-        declared: the promised pooling. Another one is seen only where it misses by less than half of what this one
-            does: of one-token texts all agree, and the first and last state of some checkpoints to 1e-4.
+        declared: the pooling that the checkpoint declares. Another pooling is returned only if its error (1 - cosine)
+            is less than half as large: on one-token texts all poolings agree, and in some checkpoints the first and
+            the last state agree to 1e-4.
 
     Returns:
-        None where they resemble none.
+        None if no median cosine is above `RECOGNISED`.
     """
     best, seen = RECOGNISED, None
+
     for name in (declared, *sorted(set(references) - {declared})):
         values = cosines(rows, references[name])
         values = values[np.isfinite(values)]
         if len(values) and (median := float(np.median(values))) > best:
             best, seen = (1 + median) / 2 if name == declared else median, name
+
     return seen
 
 
 def _unit(rows: NDArray[np.floating]) -> Float:
-    """Return [N, D] float64 rows of norm 1; NaN for a row that is zero or not finite."""
+    """Return [N, D] float64 rows scaled to norm 1; NaN for a row that is zero or not finite."""
     length = norms(rows)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(rows.astype(np.float64) / np.where(length > 0, length, np.nan))

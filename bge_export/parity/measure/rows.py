@@ -1,4 +1,4 @@
-"""What the embeddings of one lane say of each text, as the report holds it."""
+"""Build the report's row for each text from the embeddings of one lane."""
 
 import math
 from collections.abc import Sequence
@@ -25,16 +25,17 @@ def row_facts(
 
     Args:
         corpus: the texts.
-        kinds: of each text for this checkpoint (`languages.kinds_for`).
-        token_ids: of each text, as the artifact's tokenizer made them.
-        embeddings: of each text, alone and in batches.
-        reference: what the oracle says of them.
-        own: what a client made of them by itself.
+        kinds: the kind of each text for this checkpoint (`languages.kinds_for`).
+        token_ids: the ids of each text from the artifact's tokenizer.
+        embeddings: the embeddings of each text, alone and in batches.
+        reference: the oracle's vectors of the same texts.
+        own: the result of a client's native pipeline, if the runtime has one.
     """
     rows, truth = embeddings.alone, reference.vectors[reference.spec.pooling]
     finite, length, reference_length = finite_rows(rows), norms(rows), norms(truth)
     clients = [None] * len(corpus.texts) if own is None else _client_rows(own, reference)
     cosine, largest, near = cosines(rows, truth), max_differences(rows, truth), nearest_rows(rows, truth)
+
     return tuple(
         RowParity(
             id=text.id,
@@ -58,25 +59,29 @@ def row_facts(
 
 
 def _client_rows(own: OwnWay, reference: ReferenceVectors) -> list[ClientRow]:
-    """Return the facts of N texts that a client tokenised and embedded by itself."""
+    """Return the facts of N texts that a client tokenized and embedded in its native pipeline."""
     finite, length = finite_rows(own.rows), norms(own.rows)
     cosine = cosines(own.rows, reference.vectors[reference.spec.pooling])
+
     return [
         ClientRow(
-            tokens=len(ids), tokens_equal=ids == tuple(reference.token_ids[n]), finite=bool(finite[n]),
-            cosine=_number(cosine[n]), norm=_number(length[n]),
+            tokens=len(ids),
+            tokens_equal=ids == tuple(reference.token_ids[n]),
+            finite=bool(finite[n]),
+            cosine=_number(cosine[n]),
+            norm=_number(length[n]),
         )
         for n, ids in enumerate(own.token_ids)
-    ]  # fmt: skip
+    ]
 
 
 def _worst_cosine(seen: Sequence[InBatch]) -> float | None:
-    """Return the smallest cosine, None as soon as one does not exist (`min` would drop a NaN)."""
+    """Return the smallest cosine; None if any is undefined (Python's `min` can drop a NaN, `np.min` keeps it)."""
     return _number(np.min([one.cosine for one in seen]))
 
 
 def _worst_norm(seen: Sequence[InBatch], alone: float) -> float | None:
-    """Return the norm farthest from that of the text alone, None as soon as one does not exist."""
+    """Return the norm that differs most from the norm of the text alone; None if any is undefined."""
     values = [one.norm for one in seen]
     return _number(math.nan if any(map(math.isnan, values)) else max(values, key=lambda norm: abs(norm - alone)))
 

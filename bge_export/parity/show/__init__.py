@@ -1,1 +1,1 @@
-"""Reports and verdicts for people."""
+"""Show reports and verdicts to people: on the terminal and as an HTML page."""

@@ -1,4 +1,4 @@
-"""The int8 variants that were tried, as a manifest records them, and where their marks stand in a drawing."""
+"""Read the int8 variants that a search tried from the manifest, and compute their marks for the plots of a page."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.parity.show import plots
 
 SERIES = ("predicted", "mean", "smallest")
-"""What is drawn of each form as 1 - cosine; the last, which decides, on top."""
+"""The cosines of each variant that are plotted as 1 - cosine. The last one, which decides, is drawn on top."""
 
 
 class Form(BaseModel):
-    """One form: `int8.frontier.Step` on disk, which explains the fields."""
+    """One int8 variant as a manifest records it: `precision.int8.search.judge.Step`, which explains the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -31,12 +31,12 @@ class Form(BaseModel):
     size_bytes: int = Field(ge=0)
 
     def error(self, series: str) -> float:
-        """Return 1 - cosine of one of `SERIES`."""
+        """Return 1 - cosine for one of `SERIES`."""
         return self.predicted if series == "predicted" else 1.0 - float(getattr(self, series))
 
     @property
     def label(self) -> str:
-        """Return the form in a line."""
+        """Return a description of the variant in one line."""
         return (
             f"{self.precise} points' activations and {self.finer} points' weights in two parts: "
             f"smallest cosine {cosine_figure(self.smallest)}, mean {cosine_figure(self.mean)}, "
@@ -47,12 +47,12 @@ class Form(BaseModel):
 
 @dataclass(frozen=True)
 class Frontier:
-    """The search for one artifact.
+    """The search for the int8 variant of one artifact.
 
     Attributes:
-        target: the artifact's.
-        forms: in the order they were tried; the last was taken.
-        least: the smallest cosine asked for; None where the manifest does not say.
+        target: the artifact's target.
+        forms: the variants in the order they were tried; the last one was chosen.
+        least: the requested smallest cosine; None if the manifest does not record it.
     """
 
     target: str
@@ -68,7 +68,7 @@ class Frontier:
 
 @dataclass(frozen=True)
 class Costs:
-    """A linear axis for what a form costs, from a round number to a round number."""
+    """A linear axis for the cost of a variant; both ends are round numbers."""
 
     low: float
     high: float
@@ -81,6 +81,7 @@ class Costs:
         rough = max(high - low, 0.05 * high, 1e-9) / 4
         decade = 10.0 ** math.floor(math.log10(rough))
         step = next(decade * times for times in (1, 2, 5, 10) if decade * times >= rough)
+
         first = math.floor(low / step)
         return cls(first * step, max(first + 1, math.ceil(high / step)) * step, step)
 
@@ -90,14 +91,14 @@ class Costs:
         return [self.low + place * self.step for place in range(round((self.high - self.low) / self.step) + 1)]
 
     def x(self, value: float) -> float:
-        """Return a value's place."""
+        """Return the x coordinate of a value."""
         share = (value - self.low) / (self.high - self.low)
         return round(plots.LEFT + share * (plots.RIGHT - plots.LEFT), 1)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing: all errors of the forms against one of their costs."""
+    """One plot: all errors of the variants against one of their costs."""
 
     name: str
     unit: str
@@ -110,17 +111,19 @@ class Panel:
         return Costs.over(self.costs)
 
     def marks(self, series: str) -> list[plots.Mark]:
-        """Return a mark for each form; `kind` is the series, or floor where 1 - cosine is 0 or less."""
+        """Return a mark for each variant; its kind is the series, or "floor" if 1 - cosine is 0 or less."""
         found = []
+
         for form, cost in zip(self.frontier.forms, self.costs, strict=True):
             error = form.error(series)
             kind = series if error > 0 else "floor"
             found.append(plots.Mark(self.axis.x(cost), self.frontier.errors.y(error), kind, form.label))
+
         return found
 
 
 def panels(frontier: Frontier) -> tuple[Panel, Panel]:
-    """Return the drawings of a frontier: against time, and against size."""
+    """Return the plots of a frontier: errors against time, and errors against size."""
     times = tuple(form.milliseconds for form in frontier.forms)
     sizes = tuple(form.size_bytes / 1e6 for form in frontier.forms)
     return Panel("time", "ms for one text of 64 tokens", frontier, times), Panel("size", "MB", frontier, sizes)
@@ -130,14 +133,17 @@ def read_frontiers(manifest: Manifest) -> tuple[Frontier, ...]:
     """Return the searches that a folder's manifest records.
 
     Raises:
-        ArtifactError: a record is none.
+        ArtifactError: a record is not a valid frontier.
     """
     found = []
+
     for model in manifest.models:
         if not (steps := model.options.get("frontier")):
             continue
+
         int8 = model.options.get("int8")
         least = int8.get("min_cosine") if isinstance(int8, dict) else None
+
         try:
             forms = TypeAdapter(tuple[Form, ...]).validate_python(tuple(steps) if isinstance(steps, list) else steps)
         except ValidationError as error:
@@ -146,5 +152,7 @@ def read_frontiers(manifest: Manifest) -> tuple[Frontier, ...]:
             raise ArtifactError(
                 f"the manifest's frontier of {model.target}: {field}: {first['msg']}. Export the folder again."
             ) from error
+
         found.append(Frontier(model.target, forms, float(least) if isinstance(least, int | float) else None))
+
     return tuple(found)

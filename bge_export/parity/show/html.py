@@ -1,7 +1,7 @@
-"""Report and verdict as one HTML file for people: no network, no script that runs, nothing judged.
+"""Render a report and its verdict as one HTML file, without network access or scripts. Nothing is judged here.
 
-Texts come from files that others wrote. Every value that the template shows is put on one line with its control and
-direction characters escaped, then escaped for HTML; a content security policy keeps the page from loading anything.
+Texts come from untrusted files. Every value in the template is put on one line, its control and direction characters
+are escaped, and the result is escaped for HTML. A content security policy keeps the page from loading anything.
 """
 
 import json
@@ -27,13 +27,13 @@ from bge_export.parity.show.frontier import Frontier, panels
 from bge_export.parity.show.render import as_json
 
 OWN_PAGE = re.compile(rb'<meta name="generator" content="bge-export">')
-"""What the head of a page holds that was written here."""
+"""Matches the tag that marks a page as written by this module."""
 
 SHOWN = 5
-"""Refusals of one rule in one lane that stand open; the others unfold."""
+"""Number of refusals by one rule in one lane that are visible; the others are folded."""
 
 WORST = 8
-"""Texts in a lane's list of the worst."""
+"""Number of texts in a lane's list of the worst."""
 
 SHAPE_NAMES = {
     "4": "4 texts in a random order",
@@ -53,7 +53,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Batches:
-    """One shape of batch in a lane: how many texts were in it, and the one that changed most."""
+    """One batch shape in a lane: the number of texts in it, and the text that changed most."""
 
     name: str
     texts: int
@@ -63,7 +63,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class Section:
-    """A lane as the page shows it; `facts` is what `--json` says of it."""
+    """A lane as the page shows it; `facts` is the lane's object in the output of `--json`."""
 
     number: int
     lane: Lane
@@ -76,22 +76,22 @@ class Section:
 
     @property
     def reason(self) -> list[str]:
-        """Return why there are no rows, in lines."""
+        """Return the reason for missing rows, as lines."""
         return (self.lane.unavailable or self.lane.failed or "").splitlines()
 
     @property
     def without_cosine(self) -> int:
-        """Return how many texts have no cosine."""
+        """Return how many texts have an undefined cosine."""
         return sum(row.cosine is None for row in self.lane.rows)
 
     @property
     def stress(self) -> bool:
-        """Return whether there are stress texts among its rows."""
+        """Return whether any row is a stress text."""
         return any(row.kind == "stress" for row in self.lane.rows)
 
     @property
     def at_floor(self) -> int:
-        """Return how many texts have a 1 - cosine of 0 or less, which no log axis has a place for."""
+        """Return how many texts have a 1 - cosine of 0 or less, which a log axis cannot show."""
         return sum(row.cosine is not None and plots.gap(row.cosine) <= 0 for row in self.lane.rows)
 
 
@@ -102,44 +102,54 @@ def render_html(
 
     Args:
         report: the facts.
-        verdict: what the gate said of them.
-        limits: the policy it judged by; its limits are drawn into the plots.
-        frontiers: the searches for int8 forms that the folder's manifest records.
+        verdict: the gate's verdict on them.
+        limits: the policy that the gate used; its limits are drawn into the plots.
+        frontiers: the searches for int8 variants that the folder's manifest records.
     """
     facts = as_json(report, verdict)
     sections = [
         _section(number, lane, own, report, verdict, limits)
         for number, (lane, own) in enumerate(zip(report.lanes, facts["lanes"], strict=True), 1)
     ]
-    # What ran first; what could not run, and nobody asked for, last.
+    # Unavailable lanes come last.
     sections.sort(key=lambda section: section.lane.unavailable is not None)
+
     groups: dict[tuple[str, str], list[Failure]] = defaultdict(list)
     for failure in verdict.failures:
         groups[failure.rule, failure.lane].append(failure)
+
     return _template().render(
-        report=report, verdict=verdict, sections=sections, axis=_axis(report, sections), shown=SHOWN,
+        report=report,
+        verdict=verdict,
+        sections=sections,
+        axis=_axis(report, sections),
+        shown=SHOWN,
         groups=[Group(rule, lane, failures) for (rule, lane), failures in groups.items()],
         measured=sum(lane.measured for lane in report.lanes),
         absent=sum(lane.unavailable is not None and not lane.requested for lane in report.lanes),
-        merged=len(report.runs) > 1, stress=any(section.stress for section in sections),
+        merged=len(report.runs) > 1,
+        stress=any(section.stress for section in sections),
         frontiers=frontiers,
         data=_data({"verdict": facts, "report": report.model_dump(mode="json"), "frontiers": _records(frontiers)}),
-    )  # fmt: skip
+    )
 
 
 def refuse_page(path: Path) -> None:
-    """Raise OutputError unless the page can be written there without replacing what is no page of ours."""
+    """Raise OutputError if the path holds anything except a page of this tool, or cannot be written."""
     refuse_place(path, "page", OWN_PAGE)
 
 
 def write_html(
-    path: Path, report: ParityReport, verdict: Verdict, limits: ThresholdPolicy | None = None,
+    path: Path,
+    report: ParityReport,
+    verdict: Verdict,
+    limits: ThresholdPolicy | None = None,
     frontiers: Sequence[Frontier] = (),
-) -> None:  # fmt: skip
+) -> None:
     """Write the page that `render_html` returns.
 
     Raises:
-        OutputError: the place holds something else by now.
+        OutputError: the path holds something else by now.
     """
     refuse_page(path)
     with written_whole(path) as temporary:
@@ -156,23 +166,29 @@ def _section(
 ) -> Section:
     run = report.runs.get(lane.run)
     refused = {bad.row for bad in verdict.failures if bad.lane == lane.name and bad.row is not None}
+
     return Section(
-        number=number, lane=lane, facts=facts, processor=run.environment.get("cpu", "unknown") if run else "unknown",
+        number=number,
+        lane=lane,
+        facts=facts,
+        processor=run.environment.get("cpu", "unknown") if run else "unknown",
         refused=frozenset(refused),
         limits=policy.limits_for(lane.target, lane.runtime, lane.device) if policy else None,
         worst=sorted(lane.rows, key=plots.badness, reverse=True)[:WORST],
         batches=_batches(lane),
-    )  # fmt: skip
+    )
 
 
 def _batches(lane: Lane) -> list[Batches]:
     shapes = dict.fromkeys([*SHAPES, *(shape for row in lane.rows for shape in row.batch_cosine)])
+
     found = []
     for shape in shapes:
         values = [(row.batch_cosine[shape], row.id) for row in lane.rows if shape in row.batch_cosine]
         if values:
             cosine, worst = min(values, key=lambda pair: -2.0 if pair[0] is None else pair[0])
             found.append(Batches(SHAPE_NAMES.get(shape, shape), len(values), worst, cosine))
+
     return found
 
 
@@ -185,16 +201,22 @@ def _axis(report: ParityReport, sections: Sequence[Section]) -> plots.LogAxis:
 
 def _template() -> Template:
     environment = Environment(
-        autoescape=True, finalize=_line, loader=PackageLoader("bge_export.parity", "show"), undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        autoescape=True,
+        finalize=_line,
+        loader=PackageLoader("bge_export.parity", "show"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
     environment.filters.update(cosine=cosine_figure, figure=difference_figure, gap=_gap)
     environment.globals.update(plots=plots, panels=panels)
     return environment.get_template("report.html.j2")
 
 
 def _line(value: object) -> object:
-    """Return a text on one line; what the template itself made stays as it is."""
+    """Return a text on one line; markup from the template itself is not changed."""
     return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -203,12 +225,12 @@ def _records(frontiers: Sequence[Frontier]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _gap(cosine: float | None) -> str:
-    """Return 1 - cosine as people read it."""
+    """Return 1 - cosine, formatted for people."""
     return difference_figure(None if cosine is None else plots.gap(cosine))
 
 
 def _data(value: object) -> Markup:
-    """Return JSON that can neither end its element nor start another one."""
+    """Return JSON that can neither close its script element nor open another one."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     safe = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return Markup(safe)  # noqa: S704 - ASCII without <, > and &

@@ -1,4 +1,4 @@
-"""Where the marks of a plot of 1 - cosine stand, in the units of its drawing: the template draws, nothing is judged."""
+"""Compute the coordinates of plots of 1 - cosine, in SVG units; the template draws them. Nothing is judged here."""
 
 import math
 from collections.abc import Collection, Iterable, Sequence
@@ -12,15 +12,15 @@ WIDTH, HEIGHT = 440.0, 230.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 432.0, 22.0, 196.0
 
 LOWEST = -16
-"""The decade of float64's rounding: what is below it, or negative, is no measured distance."""
+"""Decade of the rounding error of float64: a smaller or negative value is not a measured distance."""
 
 COLUMNS = 600
-"""Marks in a plot. Of more texts, neighbours share a mark, which is the worst of them."""
+"""Largest number of marks in a plot. If there are more texts, neighbours share a mark, which shows the worst."""
 
 
 @dataclass(frozen=True)
 class LogAxis:
-    """A log axis over whole decades; what is beyond an end stands at it."""
+    """A log axis over whole decades; values beyond an end are drawn at that end."""
 
     low: int
     high: int
@@ -38,27 +38,27 @@ class LogAxis:
         return list(range(self.low, self.high + 1, 1 + (self.high - self.low) // 9))
 
     def share(self, value: float) -> float:
-        """Return how far along the axis a value stands, 0 to 1."""
+        """Return the relative position of a value along the axis, 0 to 1."""
         exponent = math.log10(value) if value > 0 else self.low
         return min(1.0, max(0.0, (exponent - self.low) / (self.high - self.low)))
 
     def x(self, value: float) -> float:
-        """Return its place on a horizontal axis."""
+        """Return the x coordinate of a value on a horizontal axis."""
         return round(LEFT + self.share(value) * (RIGHT - LEFT), 1)
 
     def y(self, value: float) -> float:
-        """Return its place on a vertical axis."""
+        """Return the y coordinate of a value on a vertical axis."""
         return round(BOTTOM - self.share(value) * (BOTTOM - TOP), 1)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One text.
+    """One text in a plot.
 
     Attributes:
-        x, y: its place.
-        kind: plain, refused, floor (1 - cosine is 0 or less) or none (it has no cosine).
-        label: what is said of it.
+        x, y: the coordinates.
+        kind: plain, refused, floor (1 - cosine is 0 or less) or none (the cosine is undefined).
+        label: the description of the text.
         stress: whether it is a stress text, which is drawn as a square.
     """
 
@@ -71,7 +71,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Bar:
-    """Texts in half a decade; the lower part of the bar, `stress_height`, is of stress texts."""
+    """The texts in half a decade; the lower part of the bar, `stress_height`, counts the stress texts."""
 
     x: float
     y: float
@@ -84,7 +84,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class LimitLine:
-    """A limit of a cosine: what it is called, in a few words and in full, and where it stands on an axis."""
+    """A cosine limit: its value on the axis of 1 - cosine, and its name in short and in full."""
 
     at: float
     short: str
@@ -97,9 +97,10 @@ def gap(cosine: float) -> float:
 
 
 def limit_lines(limits: Limits | None) -> list[LimitLine]:
-    """Return the limits of a lane's cosines: one, or that of everyday and that of stress texts."""
+    """Return the cosine limits of a lane: one, or one each for everyday and stress texts."""
     if limits is None:
         return []
+
     found = [LimitLine(gap(limits.min_cosine), "limit", f"limit: cosine {limits.min_cosine}")]
     least = limits.least_cosine("stress")
     if least != limits.min_cosine:
@@ -108,23 +109,26 @@ def limit_lines(limits: Limits | None) -> list[LimitLine]:
 
 
 def badness(row: RowParity) -> float:
-    """Return what sorts texts, the worst highest: one without a cosine is worse than any."""
+    """Return the sort key of a text, the worst highest: an undefined cosine is worse than any number."""
     return math.inf if row.cosine is None else gap(row.cosine)
 
 
 def marks(rows: Sequence[RowParity], axis: LogAxis, refused: Collection[str]) -> list[Mark]:
-    """Return a mark for each text, in the order of the texts; `refused` holds ids."""
+    """Return a mark for each text, or for each group of neighbours, in the order of the texts; `refused` holds ids."""
     size = -(-len(rows) // COLUMNS)
     groups = [rows[start : start + size] for start in range(0, len(rows), size)] if rows else []
     step = (RIGHT - LEFT) / max(1, len(groups))
+
     found = []
     for number, group in enumerate(groups):
         row = max(group, key=lambda row: (row.id in refused, badness(row)))
         x = round(LEFT + (number + 0.5) * step, 1)
         y = TOP if row.cosine is None else axis.y(gap(row.cosine))
+
         what = f"{row.tokens} tokens" + (", stress" if row.kind == "stress" else "")
         label = f"{escaped(row.id)}, {what}: cosine {cosine_figure(row.cosine)}"
         found.append(Mark(x, y, _kind(row, refused), label, row.kind == "stress"))
+
     return found
 
 
@@ -137,7 +141,7 @@ def _kind(row: RowParity, refused: Collection[str]) -> str:
 
 
 def bars(rows: Sequence[RowParity], axis: LogAxis) -> list[Bar]:
-    """Return the histogram: texts by half decades of 1 - cosine; the first bar holds what is 0 or less."""
+    """Return the histogram of texts by half decades of 1 - cosine; the first bar includes values of 0 or less."""
     count = 2 * (axis.high - axis.low)
     tallies, stress = [0] * count, [0] * count
     for row in rows:
@@ -151,11 +155,13 @@ def bars(rows: Sequence[RowParity], axis: LogAxis) -> list[Bar]:
     for number, tally in enumerate(tallies):
         if not tally:
             continue
+
         height, lower = (round(texts / most * (BOTTOM - TOP), 1) for texts in (tally, stress[number]))
         of_stress = f", {stress[number]} of them stress," if stress[number] else ""
         label = f"{tally} texts{of_stress} from {_bound(axis, number)} to {_bound(axis, number + 1)}"
         x = round(LEFT + number * width, 1)
         found.append(Bar(x, round(BOTTOM - height, 1), round(width - 1, 1), height, lower, tally, label))
+
     return found
 
 

@@ -1,7 +1,7 @@
-"""Report and verdict for people (rich) and for machines (a dictionary). Nothing is judged here.
+"""Render a report and its verdict for the terminal (rich) and as JSON (a dictionary). Nothing is judged here.
 
-Texts come from files that others wrote: they are shown on one line, control characters escaped, as `rich.text.Text`,
-which knows no markup. Figures are rounded away from passing.
+Texts come from untrusted files: they are shown on one line, with control characters escaped, as `rich.text.Text`,
+which does not interpret markup. Figures are rounded away from passing.
 """
 
 from collections import Counter, defaultdict
@@ -38,11 +38,12 @@ def render(report: ParityReport, verdict: Verdict) -> RenderableType:
 
 
 def _table(report: ParityReport, verdict: Verdict) -> Table:
-    """Return the table of lanes, without the columns that would say the same in each line."""
+    """Return the table of lanes, without columns whose value is equal in every row."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     seen = Counter((lane.target, lane.output, lane.runtime, lane.device) for lane in report.lanes)
     shown = [lane for lane in report.lanes if not _is_absent(lane)]
     columns = _columns(report.lanes, shown)
+
     for column in columns:
         if column is not None:
             table.add_column(column, justify="right" if column == "texts" else "left", overflow="fold")
@@ -55,22 +56,34 @@ def _table(report: ParityReport, verdict: Verdict) -> Table:
 
 
 def _columns(lanes: Sequence[Lane], shown: Sequence[Lane]) -> list[str | None]:
-    """Return the name of each column, None for one that is not needed: one output, one number of texts, no stress."""
+    """Return the column names, None for unneeded columns: a single output, equal numbers of texts, no stress texts."""
     outputs = len({lane.output for lane in lanes}) > 1
     counts = len({len(lane.rows) for lane in shown if lane.rows}) > 1
     stress = any(row.kind == "stress" for lane in shown for row in lane.rows)
+
     return [
-        "target", "output" if outputs else None, "runtime", "device", "texts" if counts else None,
-        SMALLEST, "of text", STRESS if stress else None, "of text" if stress else None, LARGEST, BATCHED, "state",
-    ]  # fmt: skip
+        "target",
+        "output" if outputs else None,
+        "runtime",
+        "device",
+        "texts" if counts else None,
+        SMALLEST,
+        "of text",
+        STRESS if stress else None,
+        "of text" if stress else None,
+        LARGEST,
+        BATCHED,
+        "state",
+    ]
 
 
 def _token_notes(lanes: Iterable[Lane]) -> Iterable[str]:
-    """Yield the texts on which clients' own tokenizers differ, apart from the figures: places that agree together."""
+    """Yield a note for each set of texts that clients tokenize differently; lanes with the same set share a note."""
     places: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for lane in lanes:
         if differing := _other_tokens(lane):
             places[differing].append(f"{lane.runtime}:{lane.device}")
+
     for texts, where in places.items():
         yield (
             f"other tokens by the client's own tokenizer, in {', '.join(dict.fromkeys(where))}: {len(texts)} texts: "
@@ -79,17 +92,17 @@ def _token_notes(lanes: Iterable[Lane]) -> Iterable[str]:
 
 
 def _other_tokens(lane: Lane) -> tuple[str, ...]:
-    """Return the ids of the texts of which a client's own tokenizer made other tokens."""
+    """Return the ids of the texts that a client's own tokenizer tokenizes differently."""
     return tuple(row.id for row in lane.rows if row.client is not None and not row.client.tokens_equal)
 
 
 def _is_absent(lane: Lane) -> bool:
-    """Return whether a lane could not run and nobody asked for it."""
+    """Return whether a lane is unavailable and was not requested."""
     return lane.unavailable is not None and not lane.requested
 
 
 def as_json(report: ParityReport, verdict: Verdict) -> dict[str, Any]:
-    """Return what `render` shows, and every failure, as JSON's types."""
+    """Return the content of `render`, and every failure, as JSON-compatible types."""
     return {
         "passed": verdict.passed,
         "exit_status": verdict.exit_status,
@@ -102,6 +115,7 @@ def as_json(report: ParityReport, verdict: Verdict) -> dict[str, Any]:
 
 
 def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
+    # Every key is present in every lane, with None if nothing was measured.
     worst = worst_of(lane.rows)
     kinds = (
         {"": None, "everyday_": None, "stress_": None}
@@ -112,16 +126,31 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
             "stress_": worst.stress,
         }
     )
+
     figures: dict[str, Any] = {}
     for kind, least in kinds.items():
         figures[f"smallest_{kind}cosine"] = least.cosine if least else None
         figures[f"smallest_{kind}cosine_text"] = least.row.id if least else None
+
     return {
         "name": lane.name,
-        **lane.model_dump(mode="json", include={
-            "run", "target", "output", "runtime", "device", "threads", "model", "artifact_digest", "facts", "requested",
-            "unavailable", "failed",
-        }),
+        **lane.model_dump(
+            mode="json",
+            include={
+                "run",
+                "target",
+                "output",
+                "runtime",
+                "device",
+                "threads",
+                "model",
+                "artifact_digest",
+                "facts",
+                "requested",
+                "unavailable",
+                "failed",
+            },
+        ),
         "texts": len(lane.rows),
         "everyday_texts": len(of_kind(lane.rows, "everyday")),
         **figures,
@@ -130,25 +159,34 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
         "client_token_differences": list(_other_tokens(lane)),
         "smallest_batch_cosine": worst.batch_cosine if worst else None,
         "state": _state(lane, verdict),
-    }  # fmt: skip
+    }
 
 
 def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
-    """Return the cells of a lane, one for each of all columns."""
+    """Return the cells of a lane, one for each possible column."""
     worst = worst_of(lane.rows)
     figures = [""] * 6
     if worst is not None:
         figures = [
-            *_smallest_cells(worst.everyday), *_smallest_cells(worst.stress), difference_figure(worst.max_abs),
+            *_smallest_cells(worst.everyday),
+            *_smallest_cells(worst.stress),
+            difference_figure(worst.max_abs),
             cosine_figure(worst.batch_cosine),
-        ]  # fmt: skip
+        ]
+
     state = _state(lane, verdict)
     reason = lane.unavailable or lane.failed
     device = f"{lane.device} (run {lane.run[:12]})" if lane.run and name_run else lane.device
+
     return [
-        lane.target, lane.output, lane.runtime, device, str(len(lane.rows)), *figures,
+        lane.target,
+        lane.output,
+        lane.runtime,
+        device,
+        str(len(lane.rows)),
+        *figures,
         state if reason is None else f"{state}: {reason.partition(chr(10))[0]}",
-    ]  # fmt: skip
+    ]
 
 
 def _smallest_cells(least: Smallest | None) -> tuple[str, str]:
@@ -166,6 +204,7 @@ def _conclusion(report: ParityReport, verdict: Verdict) -> Text:
     measured = sum(lane.measured for lane in report.lanes)
     expected = sum(not _is_absent(lane) for lane in report.lanes)
     counts = f"{measured} of {expected} lanes measured on {report.texts.count} texts"
+
     if verdict.passed:
         return Text.assemble("\n", ("PASSED", "bold green"), f": {counts}, every row within its limits.")
     number = len(verdict.failures)
