@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bge_export.memory import release
+from bge_export.memory import Parked, release
 
 
 def resident() -> int:
@@ -28,3 +28,16 @@ def test_freed_memory_goes_back() -> None:
 def test_another_c_library_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     release()
+
+
+def test_a_parked_object_comes_back_and_its_file_goes_with_it() -> None:
+    def files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = files()
+    parked = Parked({"integers": list(range(1000))})
+    assert files() == before + 1
+    assert parked.load() == {"integers": list(range(1000))}
+    assert parked.load() is not parked.load()
+    del parked
+    assert files() == before
