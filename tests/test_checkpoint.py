@@ -217,7 +217,9 @@ def test_a_missing_config_is_refused(root: Path) -> None:
     refuses(root, "config.json is missing")
 
 
-@pytest.mark.parametrize(("text", "part"), [("{", "no valid JSON"), ("[]", "not an object"), ("\x80", "no valid JSON")])
+@pytest.mark.parametrize(
+    ("text", "part"), [("{", "not valid JSON"), ("[]", "not an object"), ("\x80", "not valid JSON")]
+)
 def test_a_config_that_is_no_json_object_is_refused(root: Path, text: str, part: str) -> None:
     (root / "config.json").write_bytes(text.encode("latin-1"))
     refuses(root, "config.json", part)
@@ -371,7 +373,7 @@ def test_a_missing_tokenizer_is_refused(root: Path) -> None:
     refuses(root, "tokenizer.json is missing")
 
 
-@pytest.mark.parametrize(("text", "part"), [("{", "no valid JSON"), ("{}", "no tokenizer model")])
+@pytest.mark.parametrize(("text", "part"), [("{", "not valid JSON"), ("{}", "no tokenizer model")])
 def test_a_broken_tokenizer_is_refused(root: Path, text: str, part: str) -> None:
     (root / "tokenizer.json").write_text(text)
     refuses(root, "tokenizer.json", part)

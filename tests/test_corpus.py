@@ -62,7 +62,7 @@ def test_a_kind_that_there_is_not_is_named_with_its_line(tmp_path, kind):
 
 
 def test_a_language_that_is_no_string_is_named_with_its_line(tmp_path):
-    with pytest.raises(TextsError, match=r'line 1: "language" is no string'):
+    with pytest.raises(TextsError, match=r'line 1: "language" is not a string'):
         load_corpus(written(tmp_path, "a.jsonl", '{"text": "y", "language": 7}\n'))
 
 
@@ -113,8 +113,8 @@ def test_tsv_of_one_column_needs_no_name(tmp_path):
         ("a.jsonl", "[" * 100_000, "line 1: no JSON"),
         ("a.jsonl", '{"txt": "a"}', 'line 1: no object with the key "text"'),
         ("a.jsonl", '"text"', "line 1: no object"),
-        ("a.jsonl", '{"text": 1}', 'line 1: "text" is no string'),
-        ("a.jsonl", '{"text": "a", "id": 1}', 'line 1: "id" is no string'),
+        ("a.jsonl", '{"text": 1}', 'line 1: "text" is not a string'),
+        ("a.jsonl", '{"text": "a", "id": 1}', 'line 1: "id" is not a string'),
         ("a.jsonl", '{"text": "a", "id": "x"}\n{"text": "b", "id": "x"}', "'x' appears twice"),
         ("a.jsonl", '{"text": "a", "id": "2"}\n{"text": "b"}', "'2' appears twice"),
         ("a.jsonl", '{"text": "a", "id": ""}', "empty id"),

@@ -127,7 +127,7 @@ def test_an_unknown_revision_is_refused(machine: Machine) -> None:
 
 @pytest.mark.parametrize("revision", ["../../etc", "a b", "-x"])
 def test_a_revision_that_is_none_is_refused(hub: Hub, machine: Machine, revision: str) -> None:
-    refused(machine.open(revision=revision), "CheckpointError", "no revision")
+    refused(machine.open(revision=revision), "CheckpointError", "not a valid revision")
     assert hub.requests == []
 
 

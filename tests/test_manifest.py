@@ -115,7 +115,7 @@ def test_a_folder_without_a_manifest_says_how_to_make_one(tmp_path: Path) -> Non
     with pytest.raises(ArtifactError, match="bge-export onnx"):
         read_bundle(tmp_path)
     (tmp_path / MANIFEST).write_text("[1]")
-    with pytest.raises(ArtifactError, match="no manifest"):
+    with pytest.raises(ArtifactError, match="not a valid manifest"):
         read_bundle(tmp_path)
 
 

@@ -46,7 +46,7 @@ def test_a_file_of_others_is_replaced_by_no_command(
         ["parity", tiny_export.place, "--reference", "x", "--html", mine],
     ):
         assert run([str(argument) for argument in arguments]) == 2
-        assert f"{mine} exists and is no " in capfd.readouterr().err
+        assert f"{mine} exists and is not a " in capfd.readouterr().err
     assert mine.read_bytes() == OTHERS[name]
     assert not (tmp_path / "new.json").exists()
 
@@ -67,9 +67,9 @@ def test_our_own_reports_and_pages_are_replaced_but_never_by_the_other(report: P
 @pytest.mark.parametrize("name", ["bge_export.json", "tokenizer.json", "onnx/model.onnx", "config.json"])
 def test_the_files_of_an_export_are_no_place_for_a_report(bundle: Path, report: Path, name: str) -> None:
     before = (bundle / name).read_bytes()
-    with pytest.raises(OutputError, match="exists and is no report"):
+    with pytest.raises(OutputError, match="exists and is not a report"):
         merge_reports([report], bundle / name)
-    with pytest.raises(OutputError, match="exists and is no page"):
+    with pytest.raises(OutputError, match="exists and is not a page"):
         refuse_page(bundle / name)
     assert (bundle / name).read_bytes() == before
 
@@ -79,7 +79,7 @@ def test_links_devices_and_folders_are_not_replaced(report: Path, tmp_path: Path
     (tmp_path / "link").symlink_to(report)
     os.mkfifo(tmp_path / "pipe")
     for name in ("dangling", "link", "pipe", "/dev/null"):
-        with pytest.raises(OutputError, match="exists and is no report"):
+        with pytest.raises(OutputError, match="exists and is not a report"):
             merge_reports([report], tmp_path / name)
     with pytest.raises(OutputError, match="is a folder"):
         merge_reports([report], tmp_path)

@@ -44,7 +44,7 @@ def test_rows_are_padded_on_the_right_with_the_padding_token(tiny: Path) -> None
 @pytest.mark.parametrize("content", ["", "{}", "not json", '{"version": "1.0"'])
 def test_a_broken_tokenizer_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(ArtifactError, match=r"tokenizer\.json is no tokenizer"):
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json is not a valid tokenizer"):
         TextTokenizer.load(tmp_path, 512)
 
 

@@ -47,7 +47,7 @@ def test_the_same_vectors_give_the_same_bytes(tmp_path: Path) -> None:
 )
 def test_parts_that_do_not_fit_are_refused(tmp_path: Path, broken: ReferenceVectors) -> None:
     broken.write(tmp_path / "r.npz")
-    with pytest.raises(ReportError, match="no file of reference vectors"):
+    with pytest.raises(ReportError, match="not a file of reference vectors"):
         ReferenceVectors.read(tmp_path / "r.npz")
 
 
@@ -55,10 +55,10 @@ def test_a_truncated_or_foreign_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.npz"
     reference().write(path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ReportError, match="no file of reference vectors"):
+    with pytest.raises(ReportError, match="not a file of reference vectors"):
         ReferenceVectors.read(path)
     np.savez(path, x=np.asarray([{"a": 1}], dtype=object))
-    with pytest.raises(ReportError, match="no file of reference vectors"):
+    with pytest.raises(ReportError, match="not a file of reference vectors"):
         ReferenceVectors.read(path)
     with pytest.raises(ReportError, match=r"missing\.npz does not exist\. Write it with: bge-export reference"):
         ReferenceVectors.read(tmp_path / "missing.npz")

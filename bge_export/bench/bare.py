@@ -59,7 +59,7 @@ def read_onnx(path: Path) -> BareFile:
     try:
         graph = load_graph(path).graph
     except Exception as error:
-        raise ArtifactError(f"{path} is no valid ONNX file: {error}. Fetch it again.") from error
+        raise ArtifactError(f"{path} is not a valid ONNX file: {error}. Fetch it again.") from error
 
     # Some exporters store weights in Constant nodes rather than in initializers.
     constants = [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"]
@@ -96,7 +96,7 @@ def read_openvino(path: Path) -> BareFile:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}. Fetch it again.") from error
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise ArtifactError(f"{path} is no OpenVINO model: {lines[-1].rstrip(' .!')}. Fetch it again.") from error
+        raise ArtifactError(f"{path} is not an OpenVINO model: {lines[-1].rstrip(' .!')}. Fetch it again.") from error
 
     elements: Counter[str] = Counter()
     for node in model.get_ops():

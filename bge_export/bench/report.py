@@ -156,4 +156,4 @@ def read_bench(path: Path) -> BenchReport:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ReportError(f"{path} is no report of schema {SCHEMA}: {field}: {first['msg']}. {advice}") from error
+        raise ReportError(f"{path} is not a report of schema {SCHEMA}: {field}: {first['msg']}. {advice}") from error

@@ -24,7 +24,7 @@ class Shape:
         """
         texts, x, tokens = written.partition("x")
         if not (x and texts.isdecimal() and tokens.isdecimal() and int(texts) and int(tokens)):
-            raise UsageError(f"{written!r} is no shape. Write texts and tokens, such as 1x16 or 8x64.")
+            raise UsageError(f"{written!r} is not a shape. Write texts and tokens, such as 1x16 or 8x64.")
         return cls(int(texts), int(tokens))
 
     def __str__(self) -> str:

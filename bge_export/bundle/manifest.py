@@ -118,8 +118,7 @@ def read_manifest(root: Path) -> Manifest:
         return Manifest(schema_=fields.pop("schema", None), **fields)
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{root} holds no {MANIFEST}: it is no folder that bge-export wrote. "
-            "Write one with: bge-export onnx MODEL -o FOLDER"
+            f"{root} holds no {MANIFEST}: bge-export did not write it. Write one with: bge-export onnx MODEL -o FOLDER"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -128,7 +127,7 @@ def read_manifest(root: Path) -> Manifest:
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror or error}. Export the folder again.") from error
     except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{path} is no manifest: {error}. Export the folder again.") from error
+        raise ArtifactError(f"{path} is not a valid manifest: {error}. Export the folder again.") from error
 
 
 def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Artifact, ...]]:

@@ -67,7 +67,7 @@ def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
     except ImportError as error:
         raise MissingLibrary("huggingface_hub", "export", "fetching a model from the Hub") from error
     if revision is not None and not REVISION.fullmatch(revision):
-        raise CheckpointError(f"{revision!r} is no revision. Give a branch, a tag or a commit of {model_id}.")
+        raise CheckpointError(f"{revision!r} is not a valid revision. Give a branch, a tag or a commit of {model_id}.")
 
     try:
         listing = _list_files(model_id, revision)
@@ -152,7 +152,9 @@ def _most_bytes(name: str) -> int:
 def _wanted(names: Mapping[str, object], model_id: str) -> list[str]:
     """Return the files to fetch, weights last, so that a folder with weights is complete."""
     if "config.json" not in names:
-        raise CheckpointError(f"{model_id} has no config.json on the Hub: it is no transformers model. Choose another.")
+        raise CheckpointError(
+            f"{model_id} has no config.json on the Hub: it is not a transformers model. Choose another."
+        )
 
     entry = entry_file(names, model_id)
     small = sorted(name for name in names if name in ROOT_FILES or MODULE_CONFIG.fullmatch(name))

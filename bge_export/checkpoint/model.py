@@ -118,7 +118,7 @@ def _refuse_unused(checkpoint: Checkpoint, report: dict[str, object]) -> None:
     if unused:
         raise CheckpointError(
             f"{checkpoint.source}: the weights hold {len(unused)} tensors with no place in {checkpoint.model_type!r}, "
-            f"first {unused[0]!r}: they would be left out without a word. Correct config.json (num_hidden_layers, "
+            f"first {unused[0]!r}: they would silently be left out. Correct config.json (num_hidden_layers, "
             "model_type), or save the checkpoint again without them."
         )
 

@@ -160,7 +160,7 @@ def _named_modes(path: Path, value: object) -> list[str]:
         return []
 
     if not isinstance(modes, list) or not all(isinstance(mode, str) for mode in modes):
-        raise CheckpointError(f"{path}: pooling_mode {value!r} is no name of a pooling. Correct the file.")
+        raise CheckpointError(f"{path}: pooling_mode {value!r} is not a known pooling. Correct the file.")
     return modes
 
 

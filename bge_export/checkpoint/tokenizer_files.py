@@ -134,7 +134,7 @@ def _ids(path: Path, vocabulary: dict[str, object] | list[object]) -> dict[str, 
 
     ids = {token: value for token, value in vocabulary.items() if isinstance(value, int)}
     if len(ids) != len(vocabulary):
-        raise CheckpointError(f"{path}: the vocabulary gives ids that are no whole numbers. Fetch the file again.")
+        raise CheckpointError(f"{path}: the vocabulary holds ids that are not whole numbers. Fetch the file again.")
 
     return ids
 
@@ -164,7 +164,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
         lines = io.StringIO(read_regular_text(path, TOKENIZER_BYTES), newline=None)
         return {line.rstrip("\n"): number for number, line in enumerate(lines)}
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path} is no UTF-8 text: {error}. Fetch the file again.") from error
+        raise CheckpointError(f"{path} is not UTF-8 text: {error}. Fetch the file again.") from error
 
 
 def _vocabulary_size(root: Path) -> int | None:

@@ -93,7 +93,7 @@ def _read_index(path: Path) -> Mapping[str, str]:
         if PurePosixPath(name).name != name or "\\" in name:
             raise CheckpointError(f"{path} names {name!r}, which is not a file beside it. Do not use this checkpoint.")
         if not name.endswith(".safetensors"):
-            raise CheckpointError(f"{path} names {name!r}, which is no safetensors file, so it is not loaded.")
+            raise CheckpointError(f"{path} names {name!r}, which is not a safetensors file, so it is not loaded.")
         if not (path.parent / name).is_file():
             raise CheckpointError(f"{path.parent / name} is missing, but {path.name} names it. Fetch the shard too.")
     return located

@@ -53,7 +53,9 @@ def bench_files(
         MeasurementError: a file cannot be opened or run, or the report cannot be written.
     """
     if report_path is not None and not report_path.parent.is_dir():
-        raise UsageError(f"{report_path} cannot be written: there is no such folder. Make it, or choose another place.")
+        raise UsageError(
+            f"{report_path} cannot be written: the folder does not exist. Make it, or choose another path."
+        )
 
     wanted = tuple(Shape.parse(written) for written in dict.fromkeys(shapes)) or SHAPES
     named = [named_place(name) for name in dict.fromkeys(lanes)]

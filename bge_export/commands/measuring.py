@@ -66,7 +66,7 @@ def named_place(name: str) -> Place:
     """
     runtime, colon, device = name.partition(":")
     if not colon or not device:
-        raise UsageError(f"{name!r} is no lane. Write it as runtime:device, for example onnxruntime:cpu")
+        raise UsageError(f"{name!r} is not a lane. Write it as runtime:device, for example onnxruntime:cpu")
     return Place(find_runtime(runtime), device, requested=True)
 
 

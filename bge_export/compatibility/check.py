@@ -37,7 +37,7 @@ def check_targets(
             raise UsageError(f"there is no {what} {unknown[0]!r}: {', '.join(known)}")
 
     if not folder.is_dir():
-        raise ArtifactError(f"{folder} is no folder. Give one that holds config.json and onnx/.")
+        raise ArtifactError(f"{folder} is not a folder. Give one that holds config.json and onnx/.")
 
     present = [name for name, dtype in FILES.items() if (folder / name).is_file() and (not dtypes or dtype in dtypes)]
 

@@ -31,7 +31,7 @@ def read_graph(path: Path) -> "onnx.ModelProto":
     try:
         return load_graph(path)
     except Exception as error:
-        raise ArtifactError(f"{path} is no ONNX file: {error}. Export it again.") from error
+        raise ArtifactError(f"{path} is not an ONNX file: {error}. Export it again.") from error
 
 
 def check_graph(model: "onnx.ModelProto", name: str, facts: TargetFacts, config: dict[str, object]) -> list[Finding]:

@@ -57,7 +57,7 @@ def _config(config: dict[str, Any]) -> Iterator[Finding]:
     dtype = own.get("dtype") if isinstance(own, dict) else None
     for value in dtype.values() if isinstance(dtype, dict) else [dtype]:
         if value is not None and not (isinstance(value, str) and value in EVERY | {"auto"}):
-            got = f"transformers.js_config.dtype {value!r}, which version 4 takes for fp32 without a word"
+            got = f"transformers.js_config.dtype {value!r}, which version 4 silently takes for fp32"
             yield Finding("json", got, f"one of {', '.join(sorted(EVERY))}")
 
 

@@ -47,7 +47,7 @@ def read_encoder(model: onnx.ModelProto) -> Encoder:
 
     norm, embedded = _norm(found[0].start)
     prelude = _prelude(model, [embedded, *found[0].biases])
-    _need(embedding_tables(prelude) is not None, "the embeddings are no plain sum of table lookups")
+    _need(embedding_tables(prelude) is not None, "the embeddings are not a plain sum of table lookups")
 
     return Encoder(
         prelude=prelude,
@@ -77,7 +77,7 @@ def _read_layer(softmax: ir.Node) -> _Found:
 
     scores = _scores(_input(softmax, 0))
     if scores is None:
-        raise UnknownGraph(f"{name}: its input is no product of queries and keys")
+        raise UnknownGraph(f"{name}: its input is not a product of queries and keys")
     product, scale, biases = scores
 
     query, start, heads = _heads(_input(product, 0), HEADS_TO_ROWS)
@@ -203,7 +203,7 @@ def _linear_before(value: ir.Value) -> tuple[Linear, ir.Value]:
     weight = _array(constant)
 
     if weight is None or weight.ndim != 2:
-        raise UnknownGraph(f"{product.name}: the weight is no constant matrix")
+        raise UnknownGraph(f"{product.name}: the weight is not a constant matrix")
     return Linear(weight, bias, constant.name or ""), _input(product, 0)
 
 

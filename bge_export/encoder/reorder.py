@@ -70,7 +70,7 @@ def embedding_tables(prelude: onnx.ModelProto) -> list[str] | None:
 def _reorder_tables(prelude: onnx.ModelProto, order: Order) -> onnx.ModelProto:
     tables = embedding_tables(prelude)
     if tables is None:
-        raise ValueError("the embeddings are no plain sum of lookups")
+        raise ValueError("the embeddings are not a plain sum of lookups")
 
     copy = onnx.ModelProto()
     copy.CopyFrom(prelude)

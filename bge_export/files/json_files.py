@@ -82,4 +82,4 @@ def _read(path: Path, most_bytes: int) -> object:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}. Fetch the file again.") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} is no valid JSON: {error}. Fetch the file again.") from error
+        raise CheckpointError(f"{path} is not valid JSON: {error}. Fetch the file again.") from error

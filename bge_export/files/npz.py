@@ -31,7 +31,7 @@ def read_arrays(file: BinaryIO, names: Collection[str]) -> dict[str, NDArray[np.
                 raise ValueError(f"it holds {member.filename!r}, which does not belong there")
 
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-                raise ValueError(f"{member.filename} is packed. Save it again with numpy.savez")
+                raise ValueError(f"{member.filename} is compressed. Save it again with numpy.savez")
 
             arrays[name] = _read_array(archive, member)
     return arrays

@@ -60,7 +60,7 @@ def _refuse_entry(name: str, key: str, value: str) -> None:
     strange = strange or any(len(part.encode()) > MOST_BYTES for part in parts)
 
     if key == "location" and strange:
-        raise ValueError(f"the tensor {name!r} lies in {value[:80]!r}, which is no file in the graph's folder")
+        raise ValueError(f"the tensor {name!r} lies in {value[:80]!r}, which is not a file in the graph's folder")
     if key in ("length", "offset") and not (value.isascii() and value.isdigit() and len(value) < 20):
         raise ValueError(f"the tensor {name!r} has the {key} {value[:80]!r}")
 

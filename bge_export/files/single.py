@@ -35,7 +35,7 @@ def refuse_place(path: Path, what: str, ours: re.Pattern[bytes] | None = None) -
     # A symbolic link may lead to a file of any origin, so it is never replaced.
     if path.is_symlink() or not path.is_file() or not ours.search(_head(path)):
         raise OutputError(
-            f"{path} exists and is no {what} that bge-export wrote, so it is not replaced. "
+            f"{path} exists and is not a {what} that bge-export wrote, so it is not replaced. "
             "Remove it, or name another file."
         )
 

@@ -94,7 +94,7 @@ def _graph(path: Path, name: str) -> GraphFacts:
         model = load_graph(path)
         onnx.checker.check_model(model)
     except Exception as error:
-        raise ArtifactError(f"{path} is no valid ONNX file: {error}. Export it again.") from error
+        raise ArtifactError(f"{path} is not a valid ONNX file: {error}. Export it again.") from error
 
     weights: Counter[str] = Counter()
     for tensor in model.graph.initializer:

@@ -134,12 +134,13 @@ class ReferenceVectors:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "facts"
             raise ReportError(
-                f"{path} is no file of reference vectors of schema {SCHEMA}: {field}: {first['msg']}. "
+                f"{path} is not a file of reference vectors of schema {SCHEMA}: {field}: {first['msg']}. "
                 f"Write one with: bge-export reference MODEL -o {path}"
             ) from error
         except Exception as error:  # zipfile and numpy raise a dozen types for damage
             raise ReportError(
-                f"{path} is no file of reference vectors: {error}. Write one with: bge-export reference MODEL -o {path}"
+                f"{path} is not a file of reference vectors: {error}. "
+                f"Write one with: bge-export reference MODEL -o {path}"
             ) from error
 
         return reference

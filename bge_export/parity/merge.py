@@ -41,7 +41,7 @@ def merge(reports: Sequence[ParityReport], names: Sequence[str]) -> ParityReport
         ReportError: `reports` is empty, a report was edited, or they differ in checkpoint, texts or artifacts.
     """
     if not reports:
-        raise ReportError("There is no report to merge. Give the parity.json of each machine.")
+        raise ReportError("No report to merge. Give the parity.json of each machine.")
 
     for report, name in zip(reports, names, strict=True):
         _refuse_edited(report, name)

@@ -276,4 +276,4 @@ def read_report(path: Path) -> ParityReport:
         # A wrong schema explains every other error, so report it first.
         first = next((e for e in error.errors() if e["loc"] == ("schema",)), error.errors()[0])
         field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ReportError(f"{path} is no report of schema {SCHEMA}: {field}: {first['msg']}. {advice}") from error
+        raise ReportError(f"{path} is not a report of schema {SCHEMA}: {field}: {first['msg']}. {advice}") from error

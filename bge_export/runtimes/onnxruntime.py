@@ -145,7 +145,7 @@ def _opened(artifact: Artifact, device: str, threads: int) -> tuple["onnxruntime
 def _refuse_fall_back(artifact: Artifact, provider: str, first: str, nodes: Nodes) -> None:
     """Raise DeviceUnavailable unless `provider` comes first and runs all of the model's work itself."""
     if first != provider:
-        raise DeviceUnavailable(f"{provider} was asked for, and {first} took its place")
+        raise DeviceUnavailable(f"{provider} was requested, but {first} is used instead")
     if provider == CPU:
         return
 

@@ -171,10 +171,11 @@ class OpenVinoRuntime:
         # OpenVINO may choose another device or precision than requested.
         used = session.facts["execution_devices"]
         if any(name.partition(".")[0] != DEVICES[device] for name in used.split()):
-            raise DeviceUnavailable(f"asked for {DEVICES[device]}, but {used} took its place")
+            raise DeviceUnavailable(f"requested {DEVICES[device]}, but {used} is used instead")
         if self.hint and device != "npu" and session.facts["inference_precision"] != self.hint:
             raise DeviceUnavailable(
-                f"asked for {self.hint} on {DEVICES[device]}, but {session.facts['inference_precision']} took its place"
+                f"requested {self.hint} on {DEVICES[device]}, "
+                f"but {session.facts['inference_precision']} is used instead"
             )
 
         return session

@@ -136,7 +136,7 @@ def _json_texts(path: Path, lines: Sequence[str]) -> Iterator[Text]:
 
         for key in ("id", "text", "tag", "language"):
             if not isinstance(fields[key], str):
-                raise TextsError(f'{path}, line {number}: "{key}" is no string. Write a line like {EXAMPLE}')
+                raise TextsError(f'{path}, line {number}: "{key}" is not a string. Write a line like {EXAMPLE}')
 
         if fields["kind"] not in get_args(Kind):
             raise TextsError(
@@ -192,4 +192,4 @@ def _refuse_unusable(path: Path, texts: Sequence[Text]) -> None:
 
         # A JSON escape can produce half of a surrogate pair, which UTF-8 cannot encode.
         if any("\ud800" <= character <= "\udfff" for character in text.id + text.text + text.tag + text.language):
-            raise TextsError(f"{path}: text {text.id!r} holds half of a surrogate pair, which is no text. Correct it.")
+            raise TextsError(f"{path}: text {text.id!r} holds half of a surrogate pair, which is not text. Correct it.")

@@ -53,7 +53,7 @@ class TextTokenizer:
                 tokenizer.no_padding()
                 tokenizer.enable_truncation(max_tokens)
         except Exception as error:
-            raise ArtifactError(f"{path} is no tokenizer: {error}. Export the folder again.") from error
+            raise ArtifactError(f"{path} is not a valid tokenizer: {error}. Export the folder again.") from error
 
         return cls(tokenizer, _pad_id(tokenizer, padding, folder))
 

@@ -65,11 +65,11 @@ def test_a_warning_stands_in_the_table_and_on_standard_error(
     [
         (["bench"], 2, "Missing argument"),
         (["bench", "nowhere.onnx"], 2, "nowhere.onnx does not exist"),
-        (["bench", "nowhere.onnx", "--shape", "1y16"], 2, "'1y16' is no shape"),
+        (["bench", "nowhere.onnx", "--shape", "1y16"], 2, "'1y16' is not a shape"),
         (["bench", "nowhere.onnx", "--runtime", "nothing:cpu"], 2, "no 'nothing' among the runtimes"),
         (["bench", "nowhere.onnx", "--runtime", "onnxruntime"], 2, "Write it as runtime:device"),
         (["bench", "nowhere.onnx", "--threads", "0"], 2, "--threads"),
-        (["bench", "nowhere.onnx", "-o", "no/such/folder.json"], 2, "no such folder"),
+        (["bench", "nowhere.onnx", "-o", "no/such/folder.json"], 2, "the folder does not exist"),
         (["bench", "."], 3, "holds no bge_export.json"),
     ],
 )

@@ -109,7 +109,7 @@ def test_an_openvino_file_is_read(tiny: Path, tmp_path: Path) -> None:
     assert file.size_bytes == path.stat().st_size + path.with_suffix(".bin").stat().st_size
     assert file.vocabulary == 880  # of the configuration one folder up
     path.write_text("<net>")
-    with pytest.raises(ArtifactError, match="no OpenVINO model"):
+    with pytest.raises(ArtifactError, match="not an OpenVINO model"):
         gather([path], None)
 
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"model\.pt cannot be timed by itself"):
         gather([tmp_path / "model.pt"], None)
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x08 not a model")
-    with pytest.raises(ArtifactError, match=r"broken\.onnx is no valid ONNX file"):
+    with pytest.raises(ArtifactError, match=r"broken\.onnx is not a valid ONNX file"):
         gather([tmp_path / "broken.onnx"], None)
     with pytest.raises(ArtifactError, match="'pixel_values'"):
         gather([write_model(tmp_path / "vision.onnx", inputs=("pixel_values",))], None)

@@ -12,7 +12,7 @@ def test_a_shape_is_read_and_written() -> None:
 
 @pytest.mark.parametrize("written", ["1y16", "16", "x16", "1x", "0x16", "1x0", "-1x16", "1x16x2", "1x1.5", ""])
 def test_what_is_no_shape_is_named(written: str) -> None:
-    with pytest.raises(UsageError, match=f"'{written}' is no shape.*1x16"):
+    with pytest.raises(UsageError, match=f"'{written}' is not a shape.*1x16"):
         Shape.parse(written)
 
 

@@ -240,10 +240,10 @@ def test_arguments_that_are_none(folder: Path, tmp_path: Path) -> None:
         check(folder, "bun")
     with pytest.raises(UsageError, match="no dtype 'fp8'"):
         check_targets(folder, ["transformers.js@4"], dtypes=["fp8"])
-    with pytest.raises(ArtifactError, match="is no folder"):
+    with pytest.raises(ArtifactError, match="is not a folder"):
         check(tmp_path / "none", "transformers.js@4")
     (folder / "onnx/model.onnx").write_bytes(b"no model")
-    with pytest.raises(ArtifactError, match="is no ONNX file"):
+    with pytest.raises(ArtifactError, match="is not an ONNX file"):
         check(folder, "transformers.js@4")
 
 

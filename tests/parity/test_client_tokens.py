@@ -166,7 +166,7 @@ def test_an_unknown_kind_in_the_file_of_limits_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "limits.toml"
     limits = '["onnx-fp32"]\nmin_cosine = 0.9\nmax_abs = 0.1\nmax_norm_error = 0.1\nmin_batch_cosine = 0.9\n'
     path.write_text(f'require = []\n{limits}[token-differences]\n"transformersjs:*" = ["everything"]\n', "utf-8")
-    with pytest.raises(PolicyError, match=r"'everything' is no kind of text: over-long, final-sigma"):
+    with pytest.raises(PolicyError, match=r"'everything' is not a known kind of text: over-long, final-sigma"):
         ThresholdPolicy.read(path)
     path.write_text(f'require = []\n{limits}[token-differences]\n"transformersjs:*@2.5" = ["marks"]\n', "utf-8")
     policy = ThresholdPolicy.read(path)

@@ -206,7 +206,7 @@ def test_an_edited_report():
 
 
 def test_nothing_to_merge():
-    with pytest.raises(ReportError, match="no report"):
+    with pytest.raises(ReportError, match="No report"):
         merge([], [])
 
 

@@ -78,7 +78,7 @@ def test_the_nodes_of_each_provider_are_recorded_and_tf32_is_off(cuda, artifact)
 
 def test_a_provider_that_another_took_the_place_of_is_refused(cuda, artifact) -> None:
     cuda(first=CPU)
-    with pytest.raises(DeviceUnavailable, match=f"{CUDA} was asked for, and {CPU} took its place"):
+    with pytest.raises(DeviceUnavailable, match=f"{CUDA} was requested, but {CPU} is used instead"):
         RUNTIME.open(artifact, "cuda", 1)
 
 

@@ -90,9 +90,9 @@ def test_an_unknown_device_says_which_there_are(ir: Exported) -> None:
 @pytest.mark.parametrize(
     ("used", "precision", "said"),
     [
-        ("CPU", "f32", "asked for GPU, but CPU took its place"),
-        ("GPU.0 CPU", "f32", "asked for GPU, but GPU.0 CPU took its place"),
-        ("GPU.0", "f16", "asked for f32 on GPU, but f16 took its place"),
+        ("CPU", "f32", "requested GPU, but CPU is used instead"),
+        ("GPU.0 CPU", "f32", "requested GPU, but GPU.0 CPU is used instead"),
+        ("GPU.0", "f16", "requested f32 on GPU, but f16 is used instead"),
     ],
 )
 def test_what_takes_the_place_of_a_device_or_a_precision_is_refused(

@@ -53,7 +53,7 @@ class Limits(BaseModel):
             raise ValueError(
                 "max_abs and min_stress_cosine are both there. Remove max_abs: no component of a unit vector differs "
                 "by more than sqrt(2 (1 - cosine)), so the two cosines bound it. Or remove min_stress_cosine, if all "
-                "texts shall have one limit."
+                "texts have one limit."
             )
 
         if stress is not None and stress > self.min_cosine:

@@ -48,7 +48,7 @@ class Requirement:
         match = _REQUIREMENT.fullmatch(text)
         if match is None:
             raise PolicyError(
-                f"{text!r} is no requirement. Write runtime:device, such as onnxruntime:cpu, "
+                f"{text!r} is not a valid requirement. Write runtime:device, such as onnxruntime:cpu, "
                 "or target@runtime:device, such as onnx-fp32@onnxruntime:cpu."
             )
 
@@ -149,7 +149,7 @@ def _refuse_unknown_place(path: Path, name: str) -> None:
 def _token_differences(path: Path, table: object) -> dict[str, frozenset[str]]:
     """Return pattern of `runtime:device` -> kinds of text."""
     if not isinstance(table, dict):
-        raise PolicyError(f"{path}: [{DIFFERENCES}] is no table. Give each place a list of kinds of text.")
+        raise PolicyError(f"{path}: [{DIFFERENCES}] is not a table. Give each lane a list of kinds of text.")
 
     for pattern, kinds in table.items():
         unknown = [kinds]
@@ -157,7 +157,7 @@ def _token_differences(path: Path, table: object) -> dict[str, frozenset[str]]:
             unknown = [kind for kind in kinds if not (isinstance(kind, str) and kind in KINDS)]
         if unknown:
             raise PolicyError(
-                f"{path}: [{DIFFERENCES}] {pattern!r}: {unknown[0]!r} is no kind of text: {', '.join(KINDS)}"
+                f"{path}: [{DIFFERENCES}] {pattern!r}: {unknown[0]!r} is not a known kind of text: {', '.join(KINDS)}"
             )
 
     return {pattern: frozenset(kinds) for pattern, kinds in table.items()}
@@ -176,15 +176,15 @@ def _toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise PolicyError(f"{path} cannot be read: {error.strerror}.") from error
     except RecursionError as error:
-        raise PolicyError(f"{path} is no file of limits: its values lie too deep in each other. Correct it.") from error
+        raise PolicyError(f"{path} is not a file of limits: its values are nested too deeply. Correct it.") from error
     except ValueError as error:
-        raise PolicyError(f"{path} is no TOML in UTF-8: {error}. Correct the file.") from error
+        raise PolicyError(f"{path} is not valid TOML in UTF-8: {error}. Correct the file.") from error
 
 
 def _limits(path: Path, name: str, table: object) -> Limits:
     if _TABLE.fullmatch(name) is None or not isinstance(table, dict):
         raise PolicyError(
-            f"{path}: {name!r} is no table of limits. "
+            f"{path}: {name!r} is not a table of limits. "
             'Name tables after a target, ["onnx-fp32"], or a lane, ["onnx-fp16@onnxruntime:cuda"].'
         )
 

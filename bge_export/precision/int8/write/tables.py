@@ -13,7 +13,7 @@ def lookups(value: ir.Value) -> list[tuple[ir.Node, int]]:
     """Return the embedding lookups under a sum, each with the input index of its ids."""
     node = value.producer()
     if node is None:  # `reading` rejects any other graph
-        raise ValueError(f"{value.name}: the embeddings are no sum of lookups")
+        raise ValueError(f"{value.name}: the embeddings are not a sum of lookups")
     if node.op_type == "Gather":
         return [(node, 1)]
 
