@@ -1,7 +1,7 @@
 """The commands that measure parity and judge it: `parity`, `reference`, `gate` and `merge`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,6 @@ from bge_export.cli.options import (
     Thresholds,
 )
 from bge_export.cli.output import announce, names, print_json, show, track
-
-if TYPE_CHECKING:
-    pass
 
 
 def parity(

@@ -2,15 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bge_export.cli.options import CORES, PASSED, REFUSED, Json, Revision, Threads, Thresholds
 from bge_export.cli.output import out, print_json, track
-
-if TYPE_CHECKING:
-    pass
 
 
 def bisect(
