@@ -20,7 +20,7 @@ from bge_export.bundle.handover import hand_over
 from bge_export.errors import OutputError
 
 REFUSED = ".refused"
-"""Suffix of the folder of a refused export, which is never published as `OUT`."""
+"""Suffix of the folder for refused targets; `OUT` holds none of them."""
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def refused_place(out: Path) -> Path:
 
 
 def _refuse_place(out: Path, source: Path) -> None:
-    """Raise OutputError if no export may ever be published at `out`, whatever is there now."""
+    """Raise OutputError if no export may ever be published at `out`, whatever that folder holds."""
     real, here = out.resolve(), Path.cwd()
 
     if real == source or real in source.parents or source in real.parents:

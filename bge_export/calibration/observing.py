@@ -27,7 +27,7 @@ class Batch:
     """Texts of similar length, ready for the first layer.
 
     Attributes:
-        texts: their indices in the corpus, [B] int64.
+        texts: index of each text among the rows given to `batches`, [B] int64.
         state: the normalised embeddings, [B, S, H] float32.
         bias: terms added to the scores, broadcastable to [B, heads, S, S] float32.
         mask: which positions are tokens, [B, S] bool.
@@ -61,7 +61,7 @@ class CalibrationSet:
 
 @dataclass(frozen=True)
 class Importance:
-    """Squared gradients of the embedding with respect to the outputs of one quantization point.
+    """Squared gradients of the embedding with respect to the outputs computed from one quantization point.
 
     Attributes:
         token: summed over the outputs, for every token, [T] float32.
@@ -79,12 +79,13 @@ class Observation:
     """One layer on the calibration texts.
 
     Attributes:
-        inputs: inputs by quantization point, [T, K] float32; T counts all tokens in the order of the batches.
+        inputs: inputs by quantization point, [T, K] float32; T counts the tokens of the chosen
+            texts, in the order of their batches.
         inner: the result of `up` before its activation, [T, I] float32.
         importance: importance by quantization point.
         low, high: minimum and maximum of each input channel over the chosen texts and those for ranges, [K]; the
             entries "query" and "key" are those of queries and keys.
-        query: all queries of every batch of the set, [A, H].
+        query: the queries of all tokens of the whole set, [A, H].
         peaks: the largest score of each query by head, [A, heads].
     """
 

@@ -114,7 +114,7 @@ def prove(
 
 
 def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
-    """Return whether earlier lanes cover every output on every lane where an export measures it.
+    """Return whether earlier lanes cover every output in the CPU runtimes of its format.
 
     One lane is not enough: other lanes may be missing, as after `parity --runtime`, or have looser limits.
     """

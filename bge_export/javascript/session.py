@@ -36,7 +36,7 @@ class ClientsSession:
         self.facts = facts
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings by output, [B, D] float32; the client pools, this method normalises.
+        """Return the embeddings by output, [B, D] float32; pooled in the client, normalised here unless the graph does.
 
         Raises:
             ArtifactError: an output is not float32; clients would pool it as if it were.
@@ -78,7 +78,10 @@ class ClientsSession:
         return [tuple(ids) for ids in self._ask("tokenize", texts=list(texts))["ids"]]
 
     def embed_text(self, text: str) -> NDArray[np.float32]:
-        """Return the embedding of a text by the client's native pipeline, [D] float32."""
+        """Return the embedding of a text by the client's native pipeline, [D] float32.
+
+        Clients without CLS pooling return token states, which our script pools.
+        """
         return _decoded(self._ask("embed", text=text, by_hand=not self._client.cls)["row"])
 
     def usage(self) -> tuple[float, int | None]:

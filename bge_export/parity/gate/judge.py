@@ -4,8 +4,9 @@ Other modules hold the other rules: `rows` judges single texts, `swaps` vectors 
 in batches and over all texts, `kinds` the kind of each text, `pairs` int8 weights, `lanes` lanes that should have been
 measured but were not, and `folder` the folder on disk.
 
-Nothing is averaged: each row is judged separately. Nothing passes because it is absent: missing texts, lanes, rows,
-limits, runtimes and numbers are refused. All rules run, so that one refusal does not hide another.
+No average can hide a bad row: each row must meet the limits. A few rules also look at all rows together (norm shift,
+swapped vectors, pooling). Nothing passes because it is absent: missing texts, rows, limits and numbers are refused, and
+lanes that were asked for. All rules run, so that one refusal does not hide another.
 """
 
 from collections import Counter

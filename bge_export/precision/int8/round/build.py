@@ -20,14 +20,15 @@ from bge_export.precision.int8.round.rounder import Rounder
 from bge_export.precision.int8.round.variant import Form
 
 FIRST_MARGIN = 1.3
-"""Grids of inputs with a residual for first tokens only exceed the observed range by this factor."""
+"""Factor by which a grid exceeds the observed range if only first tokens have a residual; not for `down`, whose grid is
+planned."""
 
 
 class Builder:
     """Builds the variants of one encoder; weights that two variants share are rounded once."""
 
     def __init__(self, encoder: Encoder, plans: list[LayerPlan]) -> None:
-        """Shift, fold and order a float32 encoder, as it was read, according to its plans."""
+        """Prune, shift, fold and order a float32 encoder, as it was read, according to its plans."""
         for place, plan in enumerate(plans):
             encoder = shift_attention(encoder, place, plan.qkv.shift.numpy())
             layer = shift_feedforward(plan.pruning.layer(encoder.layers[place]), plan.up.shift.numpy())
@@ -118,7 +119,7 @@ class Builder:
         parts: Parts = 2 if precise or first else 1
         rows: Rows = "first" if first else "all"
 
-        # Neurons without a residual are not scaled: their grid is the one that they were split for.
+        # Unless all its rows have a residual, `down` keeps the grid that its neurons were split for, unscaled.
         if site == "down" and not precise:
             return Site(None, self.plans[place].down.grid, parts, rows)
 

@@ -1,10 +1,10 @@
 """Chooses the fastest variant whose probes keep a distance from the gate's limits.
 
 A model has texts near a point where it tips over: for bge-small-en it is the full stop alone, for which an attention
-head in layer 9 attends to one token or to another. There, even the smallest rounding error moves the vector by 1e-4 or
-by 50e-4, and which of the two is chance (docs/decisions/0016). Every variant that seems to hold is therefore run again
-with perturbed states, and the fastest rank of the frontier gets several attempts: grids that are wider or narrower by
-two percent.
+head in layer 9 attends to one token or to another. There, even the smallest rounding error moves the vector by 0.0001
+or by 0.005, and which of the two is chance (docs/decisions/0016). Every variant that seems to hold is therefore run
+again with perturbed states, and the fastest rank of the frontier gets several attempts: grids that are wider or
+narrower by two percent.
 
 If everyday probes hold and a stress probe does not, the points that tip it over (`tipping`) get a residual before a
 slower variant is tried.
@@ -39,7 +39,7 @@ the probes miss the targets by less."""
 
 @dataclass(frozen=True)
 class Targets:
-    """Cosines that probes must reach: the gate's limits for int8, with room for texts outside the probes.
+    """Cosines that probes must reach: stricter than the gate's limits for int8, for texts outside the probes.
 
     Attributes:
         smallest, mean: cosine of the everyday probes.
@@ -79,7 +79,7 @@ class Found:
         place: its rank in the frontier; 0 is the fastest.
         steps: all variants tried, in order.
         chosen: index of the chosen one in `steps`.
-        held: whether it meets the targets; if not, no variant does, and it comes nearest.
+        held: whether it meets the targets; if not, none of those tried does, and it comes nearest.
         layers: number of layers of the encoder.
         cost: cost of the variant, divided by that of the fastest.
     """
@@ -102,7 +102,7 @@ class Found:
         return replace(self, steps=(*before, *self.steps), chosen=len(before) + self.chosen)
 
     def record(self, judge: Judge) -> dict[str, object]:
-        """Return the choice and the steps for a manifest, the chosen step last; only steps contain a time."""
+        """Return the choice and the steps with finite embeddings, the chosen one last; only steps hold times."""
         fastest, own = self.steps[0], self.steps[self.chosen]
         choice = {
             "place": self.place,
