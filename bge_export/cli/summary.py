@@ -1,11 +1,12 @@
 """The last lines of an export: proven and refused targets, their size and smallest cosines, and the next step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bge_export.commands import Exported
+    from bge_export.parity.gate.verdict import Verdict
     from bge_export.parity.report import ParityReport
 
 
@@ -22,8 +23,11 @@ def summary(exported: "Exported") -> Iterator[str]:
         if folder is None or (word == "proven" and folder == exported.refused):
             continue
 
-        end = "." if word == "proven" else "; left here to look at."
-        yield f"{folder}: {word}: {', '.join(_described(proof.report, folder))}{end}"
+        described = _described(proof.report, folder)
+        if word == "proven":
+            yield f"{folder}: proven: {', '.join(described.values())}."
+        else:
+            yield f"{folder}: refused: {_refused_first(described, proof.verdict)}; left here to look at."
 
     if exported.accepting is not None:
         again = "" if exported.refused == exported.place else " --overwrite"
@@ -33,16 +37,30 @@ def summary(exported: "Exported") -> Iterator[str]:
         )
 
 
-def _described(report: "ParityReport", folder: Path) -> Iterator[str]:
-    """Yield a folder's targets with their size and the smallest cosines of everyday and of stress texts in any lane."""
+def _refused_first(described: Mapping[str, str], verdict: "Verdict") -> str:
+    """Return the targets that a refusal names, then those that lie beside them; all of them if it names none."""
+    named = {failure.target for failure in verdict.failures}
+    refused = [text for target, text in described.items() if target in named]
+    beside = [text for target, text in described.items() if target not in named]
+    if not refused or not beside:
+        return ", ".join([*refused, *beside])
+
+    return f"{', '.join(refused)}, beside {', '.join(beside)}"
+
+
+def _described(report: "ParityReport", folder: Path) -> dict[str, str]:
+    """Return target -> its size and the smallest cosines of everyday and of stress texts in any lane, of a folder."""
     from bge_export.bundle.manifest import read_manifest
     from bge_export.parity.figures import cosine_figure
     from bge_export.parity.worst import of_kind, smallest
 
+    described = {}
     for model in read_manifest(folder).models:
         target = model.target
         rows = [row for lane in report.lanes if lane.target == target for row in lane.rows]
         size = sum((folder / name).stat().st_size for name in model.files)
         worst = {"everyday": smallest(of_kind(rows, "everyday")), "stress": smallest(of_kind(rows, "stress"))}
         kept = [f"{kind} {cosine_figure(found.cosine)}" for kind, found in worst.items() if found is not None]
-        yield f"{target} ({', '.join([f'{size / 1e6:.1f} MB', *kept])})"
+        described[target] = f"{target} ({', '.join([f'{size / 1e6:.1f} MB', *kept])})"
+
+    return described

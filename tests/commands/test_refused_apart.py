@@ -140,6 +140,13 @@ def test_the_last_lines_say_which_is_which(bge, tiny: Path, tmp_path: Path, stri
     assert "--thresholds" not in refused, "so far off that no limits are offered"
 
 
+def test_what_was_proven_before_is_not_called_refused(bge, tiny: Path, tmp_path: Path, strict: Path) -> None:
+    assert bge("onnx", tiny, "-o", tmp_path / "out").returncode == 0
+    done = bge("onnx", tiny, "-o", tmp_path / "out", "--quantize", "q4", "--thresholds", strict)
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"out\.refused: refused: onnx-q4 \(.*?\), beside onnx-fp32 \(.*?\); left here", done.stdout)
+
+
 def test_machines_are_told_both_folders(bge, tiny: Path, tmp_path: Path, strict: Path) -> None:
     done = bge("onnx", tiny, "-o", tmp_path / "out", "--quantize", "q4", "--thresholds", strict, "--json")
     assert done.returncode == 1, done.stderr
