@@ -59,7 +59,7 @@ def run(transfer: Transfer, call: Callable[[], T], seconds: float | None = None)
     thread.start()
     try:
         return _await(outcome, transfer, seconds)
-    except BaseException:
+    except BaseException:  # an interrupt too: the transfer must not go on behind it
         if not outcome.done():
             transfer.stop()
             thread.join(STOP_SECONDS if seconds is None else 0)
