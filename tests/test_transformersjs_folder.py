@@ -108,7 +108,7 @@ def test_the_documentation_shows_the_same_examples() -> None:
         query_prefix="Represent this sentence for searching relevant passages: ",
     )  # fmt: skip
     shown = examples(spec, "Supabase/bge-small-en", {"fp32", "fp16", "q8"})
-    assert shown in (ROOT / "docs/how-to/javascript.md").read_text("utf-8"), f"docs/how-to/javascript.md must hold:\n{shown}"
+    assert shown in (ROOT / "docs/how-to/javascript.md").read_text("utf-8"), f"the page must hold:\n{shown}"
 
 
 def test_the_report_judges_the_folder_again(folder: Path, tmp_path: Path) -> None:
