@@ -10,8 +10,7 @@ Formats and runtimes meet only through an `Artifact` on disk. To add one, add a 
 it is found by its name. This module imports only the standard library and numpy.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -24,15 +23,6 @@ POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "last")
 
 LAST_HIDDEN_STATE = "last_hidden_state"
 SENTENCE_EMBEDDING = "sentence_embedding"
-
-Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Opens a progress stage of known length: `with track("embedding", 120) as advance: advance(1)`. Stages do not nest."""
-
-
-@contextmanager
-def untracked(_name: str, _total: int) -> Generator[Callable[[int], None]]:
-    """Show no progress."""
-    yield lambda _count: None
 
 
 @dataclass(frozen=True)
@@ -144,8 +134,6 @@ class ExportedModel:
         files: relative to the folder, the model file first.
         inputs, outputs: names of the graph's inputs and outputs.
         facts: findings of the export, recorded in the manifest.
-        finer: re-exports this precision more accurately; called when the gate refuses it. None if there is no finer
-            variant.
     """
 
     precision: str
@@ -153,7 +141,10 @@ class ExportedModel:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     facts: Mapping[str, object] = field(default_factory=dict)
-    finer: "Callable[[Track], ExportedModel] | None" = None
+
+
+Attempts = Iterator[ExportedModel]
+"""One precision: the first `next` writes it, each further one overwrites it with a more accurate variant."""
 
 
 class Exporter(Protocol):
@@ -172,10 +163,8 @@ class Exporter(Protocol):
     def options(self) -> Mapping[str, object]:
         """Return the exporter's options, which are its fields; the manifest records them."""
 
-    def export(
-        self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track = untracked
-    ) -> Sequence[ExportedModel]:
-        """Write one model per precision below `root` and describe each; `track` shows progress."""
+    def export(self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str]) -> Sequence[Attempts]:
+        """Write one model per precision below `root`; the first `next` of each describes it."""
 
 
 class Session(Protocol):

@@ -34,7 +34,7 @@ def tiny_export(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> command
 @pytest.fixture
 def bundle(tiny_export: commands.Exported, tmp_path: Path) -> Path:
     """A copy of the proven export to damage."""
-    return Path(shutil.copytree(tiny_export.place, tmp_path / "bundle"))
+    return Path(shutil.copytree(tiny_export.folder, tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from bge_export.contracts import (
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
-from bge_export.parity.measure.compare import Place, compare
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
 from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Corpus, Text
@@ -259,11 +259,10 @@ def report_of(
 ) -> ParityReport:
     """Measure artifacts of this world in a runtime with a fault; `pairs`: what is known of their weights, by digest."""
     texts = small_corpus() if corpus is None else corpus
-    place = Place(FakeRuntime(fault, opening, formats=formats), "cpu", requested)
-    return compare(
-        [artifact_of()] if artifacts is None else artifacts, [place], texts, reference_of(texts), threads=1,
-        pairs=pairs or {}, load_tokenizer=tokenizer,
-    )  # fmt: skip
+    device = RuntimeDevice(FakeRuntime(fault, opening, formats=formats), "cpu", requested)
+    measurement = Measurement(texts, reference_of(texts), 1, tokenizer)
+    measured = [artifact_of()] if artifacts is None else artifacts
+    return measurement.report(measured, [device], saturation=pairs or {})
 
 
 def requiring(*names: str) -> ThresholdPolicy:

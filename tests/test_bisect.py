@@ -39,7 +39,7 @@ def edited(tiny: Path, folder: Path, tensor: str) -> Path:
 def test_the_edited_layer_is_named(tiny: Path, tmp_path: Path, format_name: str, layer: str, tensor: str) -> None:
     checkpoint = edited(tiny, tmp_path / "edited", tensor)
     done = export_model(find_exporter(format_name), str(checkpoint), tmp_path / "out", check=False)
-    (artifact,) = read_bundle(done.place)[1]
+    (artifact,) = read_bundle(done.folder)[1]
     drift = find_drift(artifact, open_checkpoint(tiny), TEXT, 0.999999)
     assert drift.first is not None
     assert drift.first.layer == layer
@@ -49,7 +49,7 @@ def test_the_edited_layer_is_named(tiny: Path, tmp_path: Path, format_name: str,
 @pytest.mark.parametrize("format_name", readable_formats())
 def test_a_right_artifact_has_no_such_layer(tiny: Path, tmp_path: Path, format_name: str) -> None:
     done = export_model(find_exporter(format_name, sentence_embedding=True), str(tiny), tmp_path / "out", check=False)
-    (artifact,) = read_bundle(done.place)[1]
+    (artifact,) = read_bundle(done.folder)[1]
     assert find_drift(artifact, open_checkpoint(tiny), TEXT, 0.999999).first is None
 
 

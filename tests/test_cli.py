@@ -82,13 +82,13 @@ def test_quantize_writes_fp32_along_and_a_precision_that_is_unknown_is_wrong_use
 
 
 def test_a_missing_requirement_refuses_by_name(bge, tiny_export: Exported, tmp_path: Path) -> None:
-    done = bge("gate", tiny_export.place / "parity.json", "--require", "onnxruntime:cuda")
+    done = bge("gate", tiny_export.folder / "parity.json", "--require", "onnxruntime:cuda")
     assert done.returncode == 1
     assert "onnxruntime:cuda" in done.stdout
 
 
 def test_a_misspelt_requirement_is_wrong_use_and_no_verdict(bge, tiny_export: Exported) -> None:
-    done = bge("gate", tiny_export.place / "parity.json", "--require", "onnx-fp32@onxruntime:cpu")
+    done = bge("gate", tiny_export.folder / "parity.json", "--require", "onnx-fp32@onxruntime:cpu")
     assert done.returncode == 2
     assert "no 'onxruntime' among the runtimes: onnxruntime" in done.stderr
 
@@ -103,7 +103,7 @@ def test_without_a_command_it_says_what_there_is(bge) -> None:
 def test_a_report_of_other_texts_is_refused(bge, tiny_export: Exported, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("hello\nworld\n")
-    done = bge("gate", tiny_export.place / "parity.json", "--texts", texts)
+    done = bge("gate", tiny_export.folder / "parity.json", "--texts", texts)
     assert done.returncode == 1
     assert "other-texts" in done.stdout
 
@@ -111,7 +111,7 @@ def test_a_report_of_other_texts_is_refused(bge, tiny_export: Exported, tmp_path
 def test_own_texts_are_measured_and_judged(bge, tiny: Path, tiny_export: Exported, tmp_path: Path) -> None:
     texts, report = tmp_path / "texts.tsv", tmp_path / "own.json"
     texts.write_text("id\tsentence\n1\thello world\n2\ta second text\n")
-    arguments = ["parity", tiny_export.place, "--reference", tiny, "--texts", texts, "--column", "sentence"]
+    arguments = ["parity", tiny_export.folder, "--reference", tiny, "--texts", texts, "--column", "sentence"]
     done = bge(*arguments, "--report", report, "--json")
     assert done.returncode == 0, done.stderr
     assert bge("gate", report).returncode == 1

@@ -38,14 +38,14 @@ def test_doctor_speaks_json(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_inspect_says_what_a_folder_is(tiny_export: Exported, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["inspect", str(tiny_export.place)]) == 0
+    assert run(["inspect", str(tiny_export.folder)]) == 0
     printed = capfd.readouterr().out
     for part in ("tiny, bert", "64 dimensions, cls pooling, normalised", "ai.onnx 17, IR 8", "LayerNormalization"):
         assert part in printed
 
 
 def test_inspect_speaks_json_and_reads_a_single_file(tiny_export: Exported, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["inspect", str(tiny_export.place / "onnx/model_fp16.onnx"), "--json"]) == 0
+    assert run(["inspect", str(tiny_export.folder / "onnx/model_fp16.onnx"), "--json"]) == 0
     (graph,) = json.loads(capfd.readouterr().out)["graphs"]
     assert graph["opset"] == "ai.onnx 17"
     assert graph["weights"]["float16"] > graph["weights"]["int64"]
@@ -68,7 +68,7 @@ def test_inspect_says_whether_int8_weights_keep_the_pair_rule(
 def test_inspect_says_nothing_of_pairs_where_there_are_no_int8_weights(
     tiny_export: Exported, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["inspect", str(tiny_export.place)]) == 0
+    assert run(["inspect", str(tiny_export.folder)]) == 0
     assert "pair rule" not in capfd.readouterr().out
 
 

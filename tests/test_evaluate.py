@@ -22,7 +22,7 @@ def write(path: Path, lines: tuple[str, ...] = LINES) -> Path:
 
 
 def test_every_output_of_every_artifact_is_scored(tiny_export: Exported, tmp_path: Path) -> None:
-    scores = evaluate_pairs(tiny_export.place, write(tmp_path / "task/test.tsv"))
+    scores = evaluate_pairs(tiny_export.folder, write(tmp_path / "task/test.tsv"))
     assert [(s.target, s.output) for s in scores] == [
         (target, output)
         for target in ("onnx-fp32", "onnx-fp16")
@@ -38,7 +38,7 @@ def test_the_score_is_the_rank_correlation(tiny_export: Exported, tmp_path: Path
         "bge_export.evaluate.similarity._embed",
         lambda *a: {"x": np.asarray([vectors[text] for text in a[4]], dtype=np.float64)},
     )
-    assert {score.spearman for score in evaluate_pairs(tiny_export.place, pairs)} == {100.0}
+    assert {score.spearman for score in evaluate_pairs(tiny_export.folder, pairs)} == {100.0}
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_a_bad_file_of_pairs_is_named(tmp_path: Path, lines: tuple[str, ...], me
 
 def test_a_runtime_that_reads_nothing_is_said(tiny_export: Exported, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no 'nothing' among the runtimes"):
-        evaluate_pairs(tiny_export.place, write(tmp_path / "t.tsv"), runtime="nothing")
+        evaluate_pairs(tiny_export.folder, write(tmp_path / "t.tsv"), runtime="nothing")

@@ -59,7 +59,9 @@ class Source:
 @pytest.fixture(scope="module")
 def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("examples") / "out"
-    return export_transformersjs(str(tiny), out, dtypes=["fp32", "fp16"], repository="somebody/tiny", check=False).place
+    return export_transformersjs(
+        str(tiny), out, dtypes=["fp32", "fp16"], repository="somebody/tiny", check=False
+    ).folder
 
 
 @pytest.fixture(scope="module")

@@ -26,12 +26,12 @@ def only_fp32(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 @pytest.fixture
 def out(only_fp32: Exported, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(only_fp32.place, tmp_path / "out"))
+    return Path(shutil.copytree(only_fp32.folder, tmp_path / "out"))
 
 
 def test_every_file_that_an_export_writes_is_of_a_kind_that_counts_as_its_own(only_fp32: Exported) -> None:
-    listed = read_manifest(only_fp32.place).files
-    assert set(own_files(only_fp32.place)) == set(listed)
+    listed = read_manifest(only_fp32.folder).files
+    assert set(own_files(only_fp32.folder)) == set(listed)
     assert all(decides(PurePosixPath(name)) for name in (*MODEL_FILES.values(), *TOKENIZER_FILES, *COPIED))
 
 
@@ -43,7 +43,7 @@ def test_a_precision_is_added_and_the_other_keeps_its_bytes_and_measurements(out
     before = (out / "onnx/model.onnx").read_bytes()
     lanes = read_report(out / REPORT).lanes
     done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
-    assert done.place == out
+    assert done.folder == out
     assert targets(out) == ["onnx-fp16", "onnx-fp32"]
     assert (out / "onnx/model.onnx").read_bytes() == before
     unnamed = [lane.model_copy(update={"run": ""}) for lane in read_report(out / REPORT).lanes]
@@ -159,14 +159,14 @@ def test_a_refused_extension_leaves_the_folder_as_it_was(out: Path, tiny: Path, 
     (out / "README.md").write_text("a card")
     for _ in range(2):
         done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"], thresholds=limits)
-        assert done.place.name == "out.refused"
+        assert done.folder.name == "out.refused"
         assert (out / MANIFEST).read_bytes() == before
         assert targets(out) == ["onnx-fp32"]
-        (done.place / "notes").write_text("why it was refused")
+        (done.folder / "notes").write_text("why it was refused")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["limits.toml", "out", "out.refused"]
-    for path in (path for place in (out, done.place) for path in place.rglob("*") if path.is_file()):
+    for path in (path for place in (out, done.folder) for path in place.rglob("*") if path.is_file()):
         assert path.stat().st_nlink == 1, f"editing {path} would edit another folder's file"
-    assert not (done.place / "README.md").exists()
+    assert not (done.folder / "README.md").exists()
 
 
 def test_wherever_an_export_is_stopped_nothing_is_lost_or_half_written(
@@ -191,7 +191,7 @@ def test_wherever_an_export_is_stopped_nothing_is_lost_or_half_written(
         for after in (False, True):
             moves.clear()
             shutil.rmtree(out, ignore_errors=True)
-            shutil.copytree(only_fp32.place, out)
+            shutil.copytree(only_fp32.folder, out)
             (out / "README.md").write_text("a card")
             with monkeypatch.context() as patch:
                 stop_at(nth, after, patch)
@@ -208,6 +208,6 @@ def test_wherever_an_export_is_stopped_nothing_is_lost_or_half_written(
 def test_an_output_that_leads_back_is_one_folder_throughout(out: Path, tiny: Path) -> None:
     (out / "README.md").write_text("a card")
     done = export_model(OnnxExporter(), str(tiny), out / "onnx/..", precisions=["fp16"], check=False)
-    assert done.place == out
+    assert done.folder == out
     assert targets(out) == ["onnx-fp16", "onnx-fp32"]
     assert (out / "README.md").exists()

@@ -46,7 +46,7 @@ from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, 
 from bge_export.parity.gate.judge import Failure, Verdict, judge
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import RULES
-from bge_export.parity.measure.compare import Place, compare
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ClientRow, Lane, PairsRecord, ParityReport, RowParity
 from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Corpus, Text
@@ -982,8 +982,8 @@ def pooled_alike(cosine: float, fault: str) -> ParityReport:
         for row in rows if fault == "mean" else ():
             turned(cosine)(row)
 
-    return compare(
-        [INT8], [Place(FakeRuntime(pool), "cpu", True)], KINDS, reference, threads=1, load_tokenizer=load_tokenizer
+    return Measurement(KINDS, reference, 1, load_tokenizer).report(
+        [INT8], [RuntimeDevice(FakeRuntime(pool), "cpu", True)]
     )
 
 

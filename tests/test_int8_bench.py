@@ -181,13 +181,13 @@ def test_each_rounded_form_and_both_peers_are_run():
 
 
 def test_every_text_has_a_kind_and_each_kind_has_texts(tiny_export):
-    kinds = kinds_by_id(read_report(tiny_export.place / REPORT))
+    kinds = kinds_by_id(read_report(tiny_export.folder / REPORT))
     assert set(kinds) == {text.id for text in builtin_corpus().texts}
     assert set(kinds.values()) == set(KINDS)
 
 
 def test_figures_are_the_reports_own_with_both_kinds_apart(tiny_export):
-    report = read_report(tiny_export.place / REPORT)
+    report = read_report(tiny_export.folder / REPORT)
     kinds = kinds_by_id(report)
     cosines = {row.id: row.cosine for row in report.lanes[0].rows}
     found = lane_figures(report, report.lanes[0].target, kinds)[0]
@@ -201,7 +201,7 @@ def test_figures_are_the_reports_own_with_both_kinds_apart(tiny_export):
 
 
 def test_an_undefined_cosine_is_the_worst_figure_and_not_left_out(tiny_export):
-    report = read_report(tiny_export.place / REPORT)
+    report = read_report(tiny_export.folder / REPORT)
     kinds = kinds_by_id(report)
     lane = report.lanes[0]
     name = next(row.id for row in lane.rows[1:] if kinds[row.id] == "everyday")
@@ -225,7 +225,7 @@ def test_refusals_are_counted_by_rule_and_kind_of_text():
 
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_a_peers_file_is_presented_as_ours_and_judged_by_its_vectors(per_channel, tiny, tmp_path):
-    folder = export_model(OnnxExporter(), str(tiny), tmp_path / "out", check=False).place
+    folder = export_model(OnnxExporter(), str(tiny), tmp_path / "out", check=False).folder
     present_as_int8(folder, tiny, per_channel=per_channel)
     _, (artifact,) = read_bundle(folder)
     assert str(artifact.target) == "onnx-int8"

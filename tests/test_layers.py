@@ -18,6 +18,7 @@ ROOMS = (
     "capabilities",
     "memory",
     "plugins",
+    "progress",
     "files",
     "texts",
     "checkpoint",
@@ -176,7 +177,7 @@ def test_a_process_that_measures_memory_loads_no_more_than_it_must() -> None:
 
 
 def test_gating_needs_none_of_the_heavy_libraries(tiny_export, tmp_path: Path) -> None:
-    code = f"from bge_export.cli import run\nassert run(['gate', {str(tiny_export.proof.place)!r}]) == 0"
+    code = f"from bge_export.cli import run\nassert run(['gate', {str(tiny_export.proof.path)!r}]) == 0"
     assert not loaded_after(code) & HEAVY
 
 

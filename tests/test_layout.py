@@ -67,16 +67,16 @@ def test_an_export_whose_auto_tokenizer_is_another_is_refused_by_the_texts(
     monkeypatch.setattr("bge_export.bundle.layout.NORMALIZER_SETTINGS", {})
     done = export_model(OnnxExporter(), str(cased), tmp_path / "out")
     assert done.proof is not None
-    assert done.place.name == "out.refused"
+    assert done.folder.name == "out.refused"
     assert {bad.rule for bad in done.proof.verdict.failures} == {"token-ids"}
     assert "AutoTokenizer" in done.proof.verdict.failures[0].message
     assert done.proof.verdict.failures[0].row is not None
-    assert not judge_report(done.proof.place).verdict.passed
+    assert not judge_report(done.proof.path).verdict.passed
 
 
 def test_a_cased_checkpoint_is_exported_and_proven(cased: Path, tmp_path: Path) -> None:
     done = export_model(OnnxExporter(), str(cased), tmp_path / "out")
-    assert done.place == tmp_path / "out"
+    assert done.folder == tmp_path / "out"
     assert read_report(tmp_path / "out/parity.json").runs[""].other_token_ids == ()
 
 
@@ -99,5 +99,5 @@ def test_only_the_checkpoints_own_settings_ask_to_lowercase_before_the_tokenizer
 
 
 def test_what_is_written_is_read_back_as_the_promise(tiny_export: Exported) -> None:
-    manifest, _ = read_bundle(tiny_export.place)
+    manifest, _ = read_bundle(tiny_export.folder)
     assert manifest.spec.query_prefix

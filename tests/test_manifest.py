@@ -16,7 +16,7 @@ def edit(bundle: Path, **changes: object) -> None:
 
 
 def test_a_folder_gives_its_artifacts(tiny_export: Exported) -> None:
-    manifest, artifacts = read_bundle(tiny_export.place)
+    manifest, artifacts = read_bundle(tiny_export.folder)
     assert [str(item.target) for item in artifacts] == ["onnx-fp32", "onnx-fp16"]
     assert artifacts[0].inputs == ("input_ids", "attention_mask", "token_type_ids")
     assert artifacts[0].outputs == ("last_hidden_state", "sentence_embedding")
@@ -28,7 +28,7 @@ def test_a_folder_gives_its_artifacts(tiny_export: Exported) -> None:
 
 
 def test_the_manifest_names_no_machine(tiny_export: Exported, tiny: Path) -> None:
-    text = (tiny_export.place / MANIFEST).read_text("utf-8")
+    text = (tiny_export.folder / MANIFEST).read_text("utf-8")
     assert str(tiny.parent) not in text
     assert str(Path.home()) not in text
 

@@ -11,7 +11,7 @@ import pytest
 
 from bge_export.bundle.integrity import GENERATED_CARD, MANIFEST
 from bge_export.bundle.manifest import SCHEMA, Manifest, Source, Spec
-from bge_export.bundle.staging import publish, refused_place, staged
+from bge_export.bundle.staging import publish, refused_folder, staged
 from bge_export.errors import OutputError
 
 OLD = "old.onnx"
@@ -119,7 +119,7 @@ def test_an_over_long_path_is_said(tmp_path: Path, source: Path) -> None:
 
 
 def test_a_place_of_a_refused_export_that_is_not_ours_is_kept(tmp_path: Path, source: Path) -> None:
-    place = refused_place(tmp_path / "out")
+    place = refused_folder(tmp_path / "out")
     place.mkdir()
     (place / "notes").touch()
     with pytest.raises(OutputError, match=r"out\.refused"):
@@ -241,7 +241,7 @@ def test_a_folder_that_was_set_aside_is_never_removed_where_something_else_stand
 def test_of_two_exports_into_one_folder_the_second_is_refused(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     with staged(out, source=source) as staging:
-        for place in (out, refused_place(out)):
+        for place in (out, refused_folder(out)):
             with pytest.raises(OutputError, match="Another export writes"):
                 write(place, source)
         write(tmp_path / "other", source)
@@ -387,7 +387,7 @@ def test_notes_in_the_place_of_refused_exports_stay_there(tmp_path: Path, source
     (place / "notes").write_text("why")
     with staged(out, source=source) as staging:
         (staging / "new").touch()
-        publish(staging, refused_place(out))
+        publish(staging, refused_folder(out))
     assert names(place) == ["new", "notes"]
     assert names(out) == ["README.md", MANIFEST, OLD]
 

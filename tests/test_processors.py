@@ -47,7 +47,7 @@ def int8_file(tiny_export: Exported, tmp_path_factory: pytest.TempPathFactory) -
         pytest.skip(reason)
     path = tmp_path_factory.mktemp("int8") / "model.onnx"
     quantize_static(
-        tiny_export.place / "onnx/model.onnx", path, Texts(50), quant_format=QuantFormat.QDQ, per_channel=True,
+        tiny_export.folder / "onnx/model.onnx", path, Texts(50), quant_format=QuantFormat.QDQ, per_channel=True,
         reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         op_types_to_quantize=["MatMul"], extra_options={"MatMulConstBOnly": True},
     )  # fmt: skip
@@ -79,7 +79,7 @@ def test_a_file_that_breaks_it_is_refused(
 
 def test_a_file_without_integers_is_no_file_for_it(tiny_export: Exported, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([str(tiny_export.place / "onnx/model.onnx")])
+        main([str(tiny_export.folder / "onnx/model.onnx")])
     assert ended.value.code == 2
     assert "holds no product of int8 weights" in capfd.readouterr().err
 

@@ -75,5 +75,5 @@ def test_every_precision_is_far_within_its_limits(real_export: Exported) -> None
 )
 def test_artifacts_score_what_was_published(name, task, published, tolerance, real_exports) -> None:
     pairs = outside("BGE_EXPORT_EVAL", f"{task}/test.tsv")
-    for score in evaluate_pairs(real_exports(name).place, pairs, threads=2):
+    for score in evaluate_pairs(real_exports(name).folder, pairs, threads=2):
         assert score.spearman == pytest.approx(published, abs=tolerance), score

@@ -42,8 +42,8 @@ def test_a_file_of_others_is_replaced_by_no_command(
         ["merge", report, report, "-o", mine],
         ["merge", report, report, "-o", tmp_path / "new.json", "--html", mine],
         ["gate", report, "--html", mine],
-        ["parity", tiny_export.place, "--reference", "x", "--report", mine],
-        ["parity", tiny_export.place, "--reference", "x", "--html", mine],
+        ["parity", tiny_export.folder, "--reference", "x", "--report", mine],
+        ["parity", tiny_export.folder, "--reference", "x", "--html", mine],
     ):
         assert run([str(argument) for argument in arguments]) == 2
         assert f"{mine} exists and is not a " in capfd.readouterr().err
@@ -87,7 +87,7 @@ def test_links_devices_and_folders_are_not_replaced(report: Path, tmp_path: Path
 
 def test_a_place_that_cannot_be_is_said_before_the_work(tiny: Path, tiny_export: Exported, report: Path) -> None:
     with pytest.raises(OutputError, match="no does not exist"):
-        check_parity(tiny_export.place, str(tiny), report_path=report.parent / "no/parity.json")
+        check_parity(tiny_export.folder, str(tiny), report_path=report.parent / "no/parity.json")
     with pytest.raises(OutputError, match=r"parity\.json is not a folder"):
         merge_reports([report], report / "merged.json")
 

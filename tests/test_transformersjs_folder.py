@@ -24,7 +24,7 @@ def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("transformersjs") / "out"
     limits = noise_limits(out.parent)
     exported = export_transformersjs(str(tiny), out, repository="somebody/tiny", license_name="mit", thresholds=limits)
-    assert exported.place == out
+    assert exported.folder == out
     assert exported.proof.verdict.passed
     return out
 
@@ -64,7 +64,7 @@ def test_other_weights_are_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_without_weights(tiny: Path, tmp_path: Path) -> None:
-    place = export_transformersjs(str(tiny), tmp_path / "out", dtypes=["fp32"], weights=False, check=False).place
+    place = export_transformersjs(str(tiny), tmp_path / "out", dtypes=["fp32"], weights=False, check=False).folder
     assert not list(place.glob("*.safetensors"))
     assert read_manifest(place).weights == []
     card = (place / "README.md").read_text("utf-8")

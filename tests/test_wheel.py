@@ -58,7 +58,7 @@ def test_checking_and_gating_need_no_torch(wheel: Path, tiny_export, tiny: Path,
     done = call(commands / "python", "-c", "import torch", cwd=tmp_path)
     assert "No module named 'torch'" in done.stderr
     arguments = ["--reference", vectors, "--runtime", "onnxruntime", "--report", "p.json"]
-    done = call(commands / "bge-export", "parity", tiny_export.place, *arguments, cwd=tmp_path)
+    done = call(commands / "bge-export", "parity", tiny_export.folder, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert call(commands / "bge-export", "gate", "p.json", cwd=tmp_path).returncode == 0
     done = call(commands / "bge-export", "onnx", tiny, "-o", "out", cwd=tmp_path)

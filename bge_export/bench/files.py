@@ -11,7 +11,7 @@ from bge_export.contracts import Artifact, EmbeddingSpec, Target
 from bge_export.errors import ArtifactError, CheckpointError, UsageError
 from bge_export.files.digest import file_sha256
 from bge_export.files.json_files import read_object
-from bge_export.parity.measure.compare import Place
+from bge_export.parity.measure.measurement import RuntimeDevice
 
 READERS = {".onnx": ("onnx", read_onnx), ".xml": ("openvino", read_openvino)}
 """Suffix of a bare file -> its format, and the function that reads its inputs, outputs and precision."""
@@ -50,13 +50,13 @@ class BenchFile:
         return self.artifact.target.precision
 
     @property
-    def place(self) -> Path:
+    def path(self) -> Path:
         """Return the resolved path of the model file, by which duplicates are found."""
         return (self.artifact.root / self.artifact.model).resolve()
 
 
 def gather(
-    paths: Sequence[Path], against: Path | None, places: Sequence[Place] = ()
+    paths: Sequence[Path], against: Path | None, devices: Sequence[RuntimeDevice] = ()
 ) -> tuple[tuple[BenchFile, ...], BenchFile]:
     """Return every file at `paths`, each once, and the base: `against`, else the first in fp32, else the first.
 
@@ -65,27 +65,27 @@ def gather(
     Args:
         paths: folders and files.
         against: the base, a folder or a file.
-        places: lanes that a user named; a folder's artifacts that none of them reads are left out.
+        devices: lanes that a user named; a folder's artifacts that none of them reads are left out.
 
     Raises:
         UsageError: a file is of a kind that cannot be timed, or none of the named lanes reads a folder's artifacts.
         ArtifactError: a required file is missing, or a folder is damaged or differs from its manifest.
     """
-    given = [file for path in paths for file in _files_at(path, places)]
-    wanted = None if against is None else _first_fp32(list(_files_at(against, places)))
+    given = [file for path in paths for file in _files_at(path, devices)]
+    wanted = None if against is None else _first_fp32(list(_files_at(against, devices)))
 
-    once = {file.place: file for file in ([] if wanted is None else [wanted]) + given}
+    once = {file.path: file for file in ([] if wanted is None else [wanted]) + given}
     files = _named(list(once.values()))
     return files, files[0] if wanted is not None else _first_fp32(files)
 
 
-def staged(files: Sequence[BenchFile], places: Sequence[Place], folder: Path) -> tuple[BenchFile, ...]:
+def staged(files: Sequence[BenchFile], devices: Sequence[RuntimeDevice], folder: Path) -> tuple[BenchFile, ...]:
     """Return the files; for clients that load only folders, bare files are staged in folders below `folder`.
 
     Raises:
         UsageError: a named client cannot load a bare file.
     """
-    client = next((place.runtime for place in places if isinstance(place.runtime, ClientRuntime)), None)
+    client = next((device.runtime for device in devices if isinstance(device.runtime, ClientRuntime)), None)
     if client is None:
         return tuple(files)
 
@@ -106,10 +106,10 @@ def _first_fp32(files: Sequence[BenchFile]) -> BenchFile:
     return next((file for file in files if file.precision == "fp32"), files[0])
 
 
-def _files_at(path: Path, places: Sequence[Place]) -> Iterator[BenchFile]:
+def _files_at(path: Path, devices: Sequence[RuntimeDevice]) -> Iterator[BenchFile]:
     """Yield the artifacts of a folder, or one bare file."""
     if path.is_dir():
-        yield from _artifacts_of(path, places)
+        yield from _artifacts_of(path, devices)
 
     elif not path.exists():
         raise UsageError(f"{path} does not exist. Give a folder that bge-export wrote, an .onnx or an .xml file.")
@@ -125,10 +125,10 @@ def _files_at(path: Path, places: Sequence[Place]) -> Iterator[BenchFile]:
         yield _bare(path, format_name, read(path))
 
 
-def _artifacts_of(folder: Path, places: Sequence[Place]) -> Iterator[BenchFile]:
+def _artifacts_of(folder: Path, devices: Sequence[RuntimeDevice]) -> Iterator[BenchFile]:
     manifest, artifacts = read_bundle(folder)
     pairs = list(zip(manifest.models, artifacts, strict=True))
-    kept = [pair for pair in pairs if not places or any(place.reads(pair[1]) for place in places)]
+    kept = [pair for pair in pairs if not devices or any(device.reads(pair[1]) for device in devices)]
     if not kept:
         held = ", ".join(str(artifact.target) for artifact in artifacts) or "nothing"
         raise UsageError(f"{folder} holds {held}, and no runtime that was named reads that.")

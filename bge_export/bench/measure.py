@@ -25,28 +25,28 @@ from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, BgeExportError, RuntimeContractError
 from bge_export.inspection.doctor import instructions
 from bge_export.parity.figures import NONE
-from bge_export.parity.measure.compare import Place
 from bge_export.parity.measure.environment import describe_environment
+from bge_export.parity.measure.measurement import RuntimeDevice
+from bge_export.progress import advance
 
 CLEARLY = 1.05
 """A narrower file counts as slower than fp32 if it took longer by this factor in three rounds out of four."""
 
-Load = Callable[[Artifact, Place, int], LoadFacts]
-Advance = Callable[[int], None]
+Load = Callable[[Artifact, RuntimeDevice, int], LoadFacts]
 Times = Mapping[tuple[Entry, Shape], NDArray[np.float64]]
 """Entry and shape -> seconds in each round, [rounds]."""
 
 
-def measure_loads(plan: Plan, advance: Advance, load: Load = load_fresh) -> dict[Entry, LoadFacts]:
-    """Return load time and memory of each entry; `advance` counts entries.
+def measure_loads(plan: Plan, load: Load = load_fresh) -> dict[Entry, LoadFacts]:
+    """Return load time and memory of each entry; progress counts entries.
 
     Raises:
         ArtifactError: a file cannot be loaded.
     """
     loads = {}
     for entry in plan.entries:
-        loads[entry] = load(entry.file.artifact, entry.place, entry.threads)
-        advance(1)
+        loads[entry] = load(entry.file.artifact, entry.device, entry.threads)
+        advance()
     return loads
 
 
@@ -89,19 +89,19 @@ class OpenPlan:
         """Return the facts that each session reports about its runtime."""
         return {entry: {name: str(value) for name, value in one.facts.items()} for entry, one in self._sessions.items()}
 
-    def warm_up(self, advance: Advance) -> None:
-        """Run every entry in every shape before timing; `advance` counts pairs of entry and shape.
+    def warm_up(self) -> None:
+        """Run every entry in every shape before timing; progress counts pairs of entry and shape.
 
         Raises:
             MeasurementError: a file cannot be run, or does not return embeddings.
         """
         for entry, shape in (one for group in self._groups for one in group):
             _refuse_broken(entry, shape, self._sessions[entry], self._batches[shape])
-        warm_up(self._runs, advance)
+        warm_up(self._runs)
 
-    def time(self, seconds: float, advance: Advance, clock: Clock = perf_counter) -> Times:
-        """Time all runs, interleaved; `advance` counts seconds."""
-        measured = interleave(self._runs, seconds=seconds, seed=self._plan.seed, clock=clock, advance=advance)
+    def time(self, seconds: float, clock: Clock = perf_counter) -> Times:
+        """Time all runs, interleaved; progress counts seconds."""
+        measured = interleave(self._runs, seconds=seconds, seed=self._plan.seed, clock=clock)
         return {
             key: times
             for group, rounds in zip(self._groups, measured, strict=True)
@@ -115,12 +115,12 @@ class OpenPlan:
 
 def _open(entries: Sequence[Entry]) -> Iterator[Session]:
     """Yield the open sessions of one process, one by one, so that the caller can close them if a later one fails."""
-    place, threads = entries[0].place, entries[0].threads
-    if isinstance(place.runtime, ClientRuntime):
-        yield from place.runtime.open_together([entry.file.artifact for entry in entries], place.device, threads)
+    device, threads = entries[0].device, entries[0].threads
+    if isinstance(device.runtime, ClientRuntime):
+        yield from device.runtime.open_together([entry.file.artifact for entry in entries], device.device, threads)
     else:
         for entry in entries:
-            yield place.runtime.open(entry.file.artifact, place.device, threads)
+            yield device.runtime.open(entry.file.artifact, device.device, threads)
 
 
 def _run(session: Session, batch: TokenBatch) -> Run:
@@ -131,7 +131,7 @@ def _run(session: Session, batch: TokenBatch) -> Run:
 def environment_of(plan: Plan) -> dict[str, str]:
     """Return the environment of a run that is about to start; its load shows whether others use the machine."""
     load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else NONE
-    libraries = describe_environment(place.runtime.library for place in plan.places)
+    libraries = describe_environment(device.runtime.library for device in plan.devices)
     return {**libraries, "instructions": " ".join(instructions()), "load": load}
 
 
@@ -197,8 +197,8 @@ def _lane(plan: Plan, entry: Entry, facts: dict[str, str], load: LoadFacts, time
 
     return BenchLane(
         file=entry.file.name,
-        runtime=entry.place.runtime.name,
-        device=entry.place.device,
+        runtime=entry.device.runtime.name,
+        device=entry.device.device,
         threads=entry.threads,
         facts=facts,
         load=load,

@@ -12,19 +12,19 @@ from dataclasses import asdict
 from bge_export.bench.report import LoadFacts
 from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError
-from bge_export.parity.measure.compare import Place
+from bge_export.parity.measure.measurement import RuntimeDevice
 
 COMMAND = (sys.executable, "-P", "-m", "bge_export.bench.fresh")
 
 
-def load_fresh(artifact: Artifact, place: Place, threads: int) -> LoadFacts:
+def load_fresh(artifact: Artifact, device: RuntimeDevice, threads: int) -> LoadFacts:
     """Load an artifact in a new process and embed one text of 16 tokens there.
 
     Raises:
         ArtifactError: the process ended without a result.
     """
     fields = {**asdict(artifact), "root": str(artifact.root.resolve())}
-    order = {"artifact": fields, "runtime": place.runtime.name, "device": place.device, "threads": threads}
+    order = {"artifact": fields, "runtime": device.runtime.name, "device": device.device, "threads": threads}
 
     done = subprocess.run(  # noqa: S603 - this interpreter, with no user input on the command line
         COMMAND, input=json.dumps(order), capture_output=True, text=True, check=False
@@ -32,7 +32,7 @@ def load_fresh(artifact: Artifact, place: Place, threads: int) -> LoadFacts:
 
     if done.returncode != 0:
         raise ArtifactError(
-            f"{artifact.model} cannot be loaded in {place.runtime.name}:{place.device}, in a process of its own: "
+            f"{artifact.model} cannot be loaded in {device.runtime.name}:{device.device}, in a process of its own: "
             f"{_reason(done)}"
         )
     return LoadFacts.model_validate_json(done.stdout.splitlines()[-1])

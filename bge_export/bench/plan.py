@@ -7,7 +7,7 @@ from bge_export.bench.files import SOME_IDS, BenchFile
 from bge_export.bench.report import lane_name
 from bge_export.bench.shapes import Shape
 from bge_export.errors import DeviceUnavailable, UsageError
-from bge_export.parity.measure.compare import Place
+from bge_export.parity.measure.measurement import RuntimeDevice
 
 WIDE = ("fp32", "unknown")
 """Precisions that are not chosen for speed."""
@@ -18,17 +18,17 @@ class Entry:
     """One file on one runtime and device, with one number of threads."""
 
     file: BenchFile
-    place: Place
+    device: RuntimeDevice
     threads: int
 
     @property
     def name(self) -> str:
         """Return the entry's readable name."""
-        return lane_name(self.file.name, self.place.runtime.name, self.place.device, self.threads)
+        return lane_name(self.file.name, self.device.runtime.name, self.device.device, self.threads)
 
     def beside(self, other: "Entry") -> bool:
         """Return whether both run on the same runtime and device with the same number of threads."""
-        return (self.place, self.threads) == (other.place, other.threads)
+        return (self.device, self.threads) == (other.device, other.threads)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Plan:
 
     files: tuple[BenchFile, ...]
     base: BenchFile
-    places: tuple[Place, ...]
+    devices: tuple[RuntimeDevice, ...]
     threads: tuple[int, ...]
     shapes: tuple[Shape, ...]
     seed: int
@@ -52,19 +52,19 @@ class Plan:
     def entries(self) -> tuple[Entry, ...]:
         """Return every file on every lane that reads it, with each number of threads."""
         return tuple(
-            Entry(file, place, threads)
+            Entry(file, device, threads)
             for file in self.files
-            for place in self.places
-            if place.reads(file.artifact)
+            for device in self.devices
+            if device.reads(file.artifact)
             for threads in self.threads
         )
 
     @property
     def processes(self) -> tuple[tuple[Entry, ...], ...]:
         """Return the entries grouped by lane and number of threads; a group shares one process."""
-        together: dict[tuple[Place, int], list[Entry]] = {}
+        together: dict[tuple[RuntimeDevice, int], list[Entry]] = {}
         for entry in self.entries:
-            together.setdefault((entry.place, entry.threads), []).append(entry)
+            together.setdefault((entry.device, entry.threads), []).append(entry)
         return tuple(map(tuple, together.values()))
 
     @property
@@ -77,7 +77,9 @@ class Plan:
         return next(
             one
             for one in self.entries
-            if one.file == self.base and one.threads == entry.threads and (not self.within or one.place == entry.place)
+            if one.file == self.base
+            and one.threads == entry.threads
+            and (not self.within or one.device == entry.device)
         )
 
     def fp32_of(self, entry: Entry) -> Entry | None:
@@ -107,26 +109,26 @@ class Plan:
                 if 0 < file.artifact.spec.max_tokens < shape.tokens:
                     raise UsageError(f"shape {shape}: {file.name} takes {file.artifact.spec.max_tokens} tokens at most")
 
-        for place in self.places:
-            if not any(entry.place == place for entry in self.entries):
-                formats = ", ".join(sorted(place.runtime.formats))
-                raise UsageError(f"{place.runtime.name}:{place.device} reads none of these files, only {formats}")
+        for device in self.devices:
+            if not any(entry.device == device for entry in self.entries):
+                formats = ", ".join(sorted(device.runtime.formats))
+                raise UsageError(f"{device.runtime.name}:{device.device} reads none of these files, only {formats}")
 
-            if self.within and not place.reads(self.base.artifact):
+            if self.within and not device.reads(self.base.artifact):
                 raise UsageError(
-                    f"{place.runtime.name}:{place.device} does not read {self.base.name}, so nothing can be compared "
+                    f"{device.runtime.name}:{device.device} does not read {self.base.name}, so nothing can be compared "
                     "with it there. Leave out --within or this runtime, or name another file with --against."
                 )
 
-        _refuse_unavailable(self.places)
-        torch = next((place.runtime.name for place in self.places if place.runtime.library == "torch"), None)
+        _refuse_unavailable(self.devices)
+        torch = next((device.runtime.name for device in self.devices if device.runtime.library == "torch"), None)
         if torch and len(self.threads) > 1:
             raise UsageError(f"{torch}: torch has one number of threads a process. Give one --threads.")
 
 
-def _refuse_unavailable(places: Sequence[Place]) -> None:
-    for place in places:
-        devices = place.runtime.devices()
-        reason = devices.get(place.device, f"it knows no such device; it has {', '.join(devices)}")
+def _refuse_unavailable(devices: Sequence[RuntimeDevice]) -> None:
+    for device in devices:
+        known = device.runtime.devices()
+        reason = known.get(device.device, f"it has no such device, only {', '.join(known)}")
         if reason is not None:
-            raise DeviceUnavailable(f"{place.runtime.name} cannot run on {place.device!r}: {reason}")
+            raise DeviceUnavailable(f"{device.runtime.name} cannot run on {device.device!r}: {reason}")

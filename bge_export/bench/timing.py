@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bge_export.progress import advance
+
 Run = Callable[[], object]
 Clock = Callable[[], float]
 
@@ -44,13 +46,16 @@ MIN_ROUNDS = 5
 WARM_UPS = 2
 
 
-def warm_up(groups: Sequence[Sequence[Run]], advance: Callable[[int], None] = lambda _: None) -> None:
-    """Run everything a few times untimed: the first run of a shape plans, allocates and compiles."""
+def warm_up(groups: Sequence[Sequence[Run]]) -> None:
+    """Run everything a few times untimed: the first run of a shape plans, allocates and compiles.
+
+    Progress counts runs.
+    """
     for runs in groups:
         for run in runs:
             for _ in range(WARM_UPS):
                 run()
-            advance(1)
+            advance()
 
 
 def interleave(
@@ -59,16 +64,14 @@ def interleave(
     seconds: float,
     seed: int,
     clock: Clock = time.perf_counter,
-    advance: Callable[[int], None] = lambda _: None,
 ) -> list[NDArray[np.float64]]:
-    """Time runs round by round; the last round is always finished.
+    """Time runs round by round; the last round is always finished. Progress counts whole seconds.
 
     Args:
         groups: groups of runs that are compared with each other.
         seconds: no round begins later than this, except the first `MIN_ROUNDS`.
         seed: seed of the order.
         clock: a monotonic clock, in seconds.
-        advance: called with the whole seconds that have passed since its last call.
 
     Returns:
         For each group [runs, rounds] float64, in seconds.

@@ -39,9 +39,9 @@ def staged(out: Path, *, source: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             _refuse_place(out, source.resolve())
-            _refuse_place(refused_place(out), source.resolve())
+            _refuse_place(refused_folder(out), source.resolve())
 
-            places = (out, refused_place(out))
+            places = (out, refused_folder(out))
             out.parent.mkdir(parents=True, exist_ok=True)
             for place in places:
                 stack.enter_context(_locked(place))
@@ -63,7 +63,7 @@ def staged(out: Path, *, source: Path) -> Iterator[Path]:
 
 def refused_staging(out: Path) -> Path:
     """Return a new, empty folder for targets to publish as `OUT.refused`; `staged` removes it at the end."""
-    folder = _sibling(refused_place(Path(os.path.abspath(out))), "partial")
+    folder = _sibling(refused_folder(Path(os.path.abspath(out))), "partial")
     folder.mkdir()
     return folder
 
@@ -89,7 +89,7 @@ def publish(staging: Path, place: Path) -> None:
         hand_over(old, place)
 
 
-def refused_place(out: Path) -> Path:
+def refused_folder(out: Path) -> Path:
     """Return the path of a refused export."""
     return out.with_name(out.name + REFUSED)
 
@@ -149,7 +149,7 @@ def _recover(out: Path) -> None:
     Raises:
         OutputError: another folder now exists at the old one's path, or a foreign file cannot be moved.
     """
-    for place in (out, refused_place(out)):
+    for place in (out, refused_folder(out)):
         staging, old = _sibling(place, "partial"), _sibling(place, "old")
 
         if old.exists() and place.exists() and not staging.exists():  # the new folder was already published

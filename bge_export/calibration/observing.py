@@ -14,6 +14,7 @@ from torch import Tensor
 from bge_export.contracts import EmbeddingSpec, TokenBatch
 from bge_export.encoder.encoder import SITES, Encoder, Layer
 from bge_export.encoder.forward import Trace, normalize, run_layer
+from bge_export.progress import advance
 
 BATCH_TOKENS = 1024
 """Padded tokens per batch, which bound the memory of the backward pass."""
@@ -176,16 +177,17 @@ def _first(mask: Tensor) -> Tensor:
 
 
 def importance(
-    encoder: Encoder, spec: EmbeddingSpec, texts: Sequence[Batch], tokens: Tokens, advance: Callable[[int], None]
+    encoder: Encoder, spec: EmbeddingSpec, texts: Sequence[Batch], tokens: Tokens
 ) -> list[dict[str, Importance]]:
     """Return how far errors in the outputs of each layer's quantization points move the embedding.
+
+    Progress counts batches.
 
     Args:
         encoder: the encoder in float32.
         spec: the pooling of the embedding.
         texts: the calibration texts.
         tokens: the tokens of these texts.
-        advance: called with 1 after each batch.
     """
     generator = torch.Generator().manual_seed(1)
     token: dict[tuple[int, str], list[Tensor]] = {}
@@ -209,7 +211,7 @@ def importance(
                 sample.setdefault(key, []).append(squares[mine])
                 total[key] = total.get(key, torch.zeros(())) + squares.sum(0)
 
-        advance(1)
+        advance()
 
     return [
         {

@@ -21,9 +21,10 @@ import typer
 from bge_export.cli import bench, checks, clients, exports
 from bge_export.cli import inspection as looks
 from bge_export.cli.options import NOT_MEASURED, PASSED, USAGE
-from bge_export.cli.output import err
+from bge_export.cli.output import err, progress_bar
 from bge_export.cli.streams import open_streams, output_failure
 from bge_export.errors import BgeExportError
+from bge_export.progress import shown_by
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DEBUG = "BGE_EXPORT_DEBUG"
@@ -100,7 +101,8 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run one command; return its exit status whatever happens."""
     try:
-        status = app(arguments, standalone_mode=False)
+        with shown_by(progress_bar):
+            status = app(arguments, standalone_mode=False)
 
     except UsageProblem as error:
         describe: Callable[[], str] = getattr(error, "format_message", error.__str__)

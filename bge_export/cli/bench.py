@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bge_export.cli.options import PASSED, Json
-from bge_export.cli.output import err, out, print_json, track
+from bge_export.cli.output import err, out, print_json
 
 
 def bench(
@@ -56,7 +56,6 @@ def bench(
         seed=seed,
         within=within,
         report_path=output,
-        track=track,
     )
 
     for warning in report.warnings:

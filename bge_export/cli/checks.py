@@ -19,7 +19,7 @@ from bge_export.cli.options import (
     Threads,
     Thresholds,
 )
-from bge_export.cli.output import announce, names, print_json, show, track
+from bge_export.cli.output import announce, names, print_json, show
 
 
 def parity(
@@ -86,7 +86,6 @@ def parity(
         report_path=report,
         browsers=browsers,
         threads=threads,
-        track=track,
     )
 
     return show(proof, as_json, html, thresholds)
@@ -113,7 +112,6 @@ def reference(
         texts=texts,
         column=column,
         threads=threads,
-        track=track,
     )
 
     facts = {

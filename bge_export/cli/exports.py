@@ -26,7 +26,7 @@ from bge_export.cli.options import (
     Thresholds,
     WeightPrecision,
 )
-from bge_export.cli.output import names, print_json, show, show_int8, track
+from bge_export.cli.output import names, print_json, show, show_int8
 from bge_export.cli.summary import summary
 
 if TYPE_CHECKING:
@@ -197,7 +197,6 @@ def transformersjs(
         check=not no_check,
         thresholds=thresholds,
         threads=threads,
-        track=track,
     )
     return _shown(exported, as_json)
 
@@ -225,7 +224,6 @@ def _export(
         check=not common.no_check,
         thresholds=common.thresholds,
         threads=common.threads,
-        track=track,
     )
     return _shown(exported, as_json)
 
@@ -233,20 +231,24 @@ def _export(
 def _shown(exported: "Exported", as_json: bool) -> int:
     """Print the result of an export; return its exit status."""
     if not as_json:
-        for folder in dict.fromkeys(filter(None, (exported.place, exported.refused))):
+        for folder in dict.fromkeys(filter(None, (exported.folder, exported.refused))):
             show_int8(folder)
 
     if exported.proof is None:
         if as_json:
-            print_json({"place": str(exported.place), "checked": False})
+            print_json({"folder": str(exported.folder), "checked": False})
         else:
-            print(f"{exported.place}: written, not checked (--no-check).")
+            print(f"{exported.folder}: written, not checked (--no-check).")
         return PASSED
 
     if as_json:
         from bge_export.parity.show.render import as_json as to_json
 
-        folders = {"place": exported.place, "refused_place": exported.refused, "accepting_limits": exported.accepting}
+        folders = {
+            "folder": exported.folder,
+            "refused_folder": exported.refused,
+            "accepting_limits": exported.accepting,
+        }
         places = {name: None if folder is None else str(folder) for name, folder in folders.items()}
         print_json({**to_json(exported.proof.report, exported.proof.verdict), **places})
         return exported.proof.verdict.exit_status

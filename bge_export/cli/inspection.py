@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bge_export.cli.options import CORES, PASSED, REFUSED, Json, Revision, Threads, Thresholds
-from bge_export.cli.output import out, print_json, track
+from bge_export.cli.output import out, print_json
 
 
 def bisect(
@@ -47,7 +47,7 @@ def evaluate(
     """Score artifacts on a task: Spearman x 100 of cosines with human scores, as MTEB's STS tasks."""
     from bge_export.commands import evaluate_pairs
 
-    scores = evaluate_pairs(folder, pairs, runtime=runtime, device=device, threads=threads, track=track)
+    scores = evaluate_pairs(folder, pairs, runtime=runtime, device=device, threads=threads)
 
     if as_json:
         print_json([asdict(score) for score in scores])

@@ -38,7 +38,7 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
         out().print(render(proof.report, proof.verdict))
 
     if not proof.written:
-        note = f"{proof.place} is still the report that stood there: this run measured nothing."
+        note = f"{proof.path} is still the report that stood there: this run measured nothing."
         err.print(note, highlight=False, markup=False, soft_wrap=True)
     return proof.verdict.exit_status
 
@@ -113,7 +113,7 @@ def _without_lost_numbers(value: object) -> object:
 
 
 @contextmanager
-def track(name: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show the progress of a stage on standard error: a bar on a terminal, else one line."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

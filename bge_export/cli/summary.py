@@ -16,10 +16,10 @@ def summary(exported: "Exported") -> Iterator[str]:
     if proof is None:
         return
     if proof.verdict.passed:
-        yield f"{exported.place}: proven."
+        yield f"{exported.folder}: proven."
         return
 
-    for folder, word in ((exported.place, "proven"), (exported.refused, "refused")):
+    for folder, word in ((exported.folder, "proven"), (exported.refused, "refused")):
         if folder is None or (word == "proven" and folder == exported.refused):
             continue
 
@@ -30,7 +30,7 @@ def summary(exported: "Exported") -> Iterator[str]:
             yield f"{folder}: refused: {_refused_first(described, proof.verdict)}; left here to look at."
 
     if exported.accepting is not None:
-        again = "" if exported.refused == exported.place else " --overwrite"
+        again = "" if exported.refused == exported.folder else " --overwrite"
         yield (
             "To accept what rounding loses there, knowingly, give this command and the gate these limits: "
             f"--thresholds {exported.accepting}{again and f' (and this command{again})'}"

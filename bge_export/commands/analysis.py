@@ -6,10 +6,10 @@ from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands.measuring import read_policy
 from bge_export.commands.turns import in_turn
-from bge_export.contracts import Track, untracked
 from bge_export.errors import UsageError
 from bge_export.evaluate.similarity import PairScore, read_pairs, score_pairs
 from bge_export.inspection.bisect import Drift, artifact_at, find_drift
+from bge_export.progress import stage
 from bge_export.runtimes import find_runtime
 
 
@@ -57,7 +57,6 @@ def evaluate_pairs(
     runtime: str = "onnxruntime",
     device: str = "cpu",
     threads: int = 1,
-    track: Track = untracked,
 ) -> list[PairScore]:
     """Score every artifact of a folder that `runtime` reads, on a file of scored sentence pairs.
 
@@ -72,7 +71,5 @@ def evaluate_pairs(
     if not artifacts:
         raise UsageError(f"{folder} holds nothing that {runtime} reads ({', '.join(sorted(reader.formats))}).")
 
-    with track(f"scoring on {task.name}", 2 * len(task.scores) * len(artifacts)) as advance:
-        return [
-            score for artifact in artifacts for score in score_pairs(artifact, reader, device, threads, task, advance)
-        ]
+    with stage(f"scoring on {task.name}", 2 * len(task.scores) * len(artifacts)):
+        return [score for artifact in artifacts for score in score_pairs(artifact, reader, device, threads, task)]

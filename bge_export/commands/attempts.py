@@ -1,12 +1,12 @@
-"""Export attempts: the models that an exporter wrote, and the finer variant if the gate refuses one for rounding."""
+"""Export attempts: the models that an exporter wrote, and the next attempt if the gate refuses one for its rounding."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from bge_export.bundle.manifest import Model
-from bge_export.contracts import Checkpoint, ExportedModel, Exporter, Track
+from bge_export.contracts import Attempts, Checkpoint, Exporter
 from bge_export.parity.gate.verdict import Verdict
 
 
@@ -15,67 +15,62 @@ class Made:
     """One model that an exporter wrote.
 
     Attributes:
-        model: the exporter's description of it.
         record: the manifest's record of it.
+        attempts: the attempts that are left, each more accurate than the one before.
     """
 
-    model: ExportedModel
     record: Model
+    attempts: Attempts
+
+    def next(self, reason: str) -> "Made | None":
+        """Overwrite the model with the next attempt, whose record says why this one was refused; None if none is left.
+
+        Args:
+            reason: why this one was refused, in one line.
+        """
+        model = next(self.attempts, None)
+        if model is None:
+            return None
+
+        options = self.record.options
+        refused = [*options.get("refused", ()), reason]
+        record = self.record.model_copy(update={"options": {**options, **model.facts, "refused": refused}})
+        return Made(record, self.attempts)
 
 
-@dataclass(frozen=True)
-class Coarse:
-    """A model that the gate refuses only for its rounding.
-
-    Attributes:
-        made: the model.
-        finer: overwrites it with the next, more accurate variant.
-        reason: the reason of the refusal, in one line.
-    """
-
-    made: Made
-    finer: Callable[[Track], ExportedModel]
-    reason: str
-
-
-def make(exporter: Exporter, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track) -> list[Made]:
-    """Export `checkpoint` in each precision below `root`; return the models with their manifest records."""
+def make(exporter: Exporter, checkpoint: Checkpoint, root: Path, precisions: Sequence[str]) -> list[Made]:
+    """Export `checkpoint` in each precision below `root`; return the first attempt of each with its manifest record."""
     tools = {name: version(name) for name in sorted(("bge-export", *exporter.tools))}
+    made = []
 
-    return [
-        Made(
-            model,
-            Model(
-                target=f"{exporter.format}-{model.precision}",
-                files=list(model.files),
-                inputs=list(model.inputs),
-                outputs=list(model.outputs),
-                tools=tools,
-                options={**exporter.options, **model.facts},
-            ),
+    for attempts in exporter.export(checkpoint, root, precisions):
+        model = next(attempts)
+        record = Model(
+            target=f"{exporter.format}-{model.precision}",
+            files=list(model.files),
+            inputs=list(model.inputs),
+            outputs=list(model.outputs),
+            tools=tools,
+            options={**exporter.options, **model.facts},
         )
-        for model in exporter.export(checkpoint, root, precisions, track)
-    ]
+        made.append(Made(record, attempts))
+
+    return made
 
 
-def only_too_coarse(made: Sequence[Made], verdict: Verdict) -> Coarse | None:
-    """Return a model that is refused only for its rounding and has a more accurate variant; None if there is none."""
+def made_again(made: Sequence[Made], verdict: Verdict) -> list[Made] | None:
+    """Replace one model that is refused only for its rounding by its next attempt.
+
+    Returns:
+        All models, the new attempt in the place of the refused one; None if no refused model has an attempt left.
+    """
     for one in made:
         own = [failure for failure in verdict.failures if failure.target == one.record.target]
-        if own and one.model.finer is not None and all(failure.may_be_rounding for failure in own):
-            return Coarse(one, one.model.finer, own[0].message)
+        if not own or not all(failure.may_be_rounding for failure in own):
+            continue
+
+        finer = one.next(own[0].message)
+        if finer is not None:
+            return [finer if other is one else other for other in made]
+
     return None
-
-
-def make_finer(made: Sequence[Made], coarse: Coarse, track: Track) -> list[Made]:
-    """Overwrite the coarse model with its more accurate variant; return all models with the variant in its place.
-
-    The variant's record lists why the earlier variants were refused.
-    """
-    with track(f"refused, so a more exact variant follows: {coarse.reason}", 1):
-        old = coarse.made.record
-        refused = [*old.options.get("refused", ()), coarse.reason]
-
-    model = coarse.finer(track)
-    finer = Made(model, old.model_copy(update={"options": {**old.options, **model.facts, "refused": refused}}))
-    return [finer if one is coarse.made else one for one in made]

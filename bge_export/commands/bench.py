@@ -9,10 +9,10 @@ from bge_export.bench.measure import OpenPlan, environment_of, measure_loads, re
 from bge_export.bench.plan import Plan
 from bge_export.bench.report import BenchReport, write_bench
 from bge_export.bench.shapes import SHAPES, Shape
-from bge_export.commands.measuring import default_places, named_place
+from bge_export.commands.measuring import default_devices, named_device
 from bge_export.commands.turns import in_turn
-from bge_export.contracts import Track, untracked
 from bge_export.errors import UsageError
+from bge_export.progress import stage
 
 SEED = 0
 SECONDS = 30.0
@@ -30,7 +30,6 @@ def bench_files(
     seed: int = SEED,
     within: bool = False,
     report_path: Path | None = None,
-    track: Track = untracked,
 ) -> BenchReport:
     """Measure time, memory and size of artifacts side by side in one run.
 
@@ -46,7 +45,6 @@ def bench_files(
         seed: seed of token ids and order.
         within: whether each lane is compared with the base on the same runtime and device, instead of the first one.
         report_path: the path of the report to write.
-        track: shows progress.
 
     Raises:
         UsageError: an argument cannot be used.
@@ -58,32 +56,32 @@ def bench_files(
         )
 
     wanted = tuple(Shape.parse(written) for written in dict.fromkeys(shapes)) or SHAPES
-    named = [named_place(name) for name in dict.fromkeys(lanes)]
+    named = [named_device(name) for name in dict.fromkeys(lanes)]
     files, base = gather(paths, against, named)
-    places = named or default_places([file.artifact for file in files], all_devices=False)
+    devices = named or default_devices([file.artifact for file in files], all_devices=False)
 
     # Clients load bare files only from folders, which exist until the last measurement.
     with tempfile.TemporaryDirectory(prefix="bge_export-") as folder:
-        moved = staged(files, places, Path(folder))
+        moved = staged(files, devices, Path(folder))
         base = moved[files.index(base)]
-        plan = Plan(moved, base, tuple(places), tuple(dict.fromkeys(threads)), wanted, seed, within)
-        report = _measured(plan, seconds, track)
+        plan = Plan(moved, base, tuple(devices), tuple(dict.fromkeys(threads)), wanted, seed, within)
+        report = _measured(plan, seconds)
 
     if report_path is not None:
         write_bench(report, report_path)
     return report
 
 
-def _measured(plan: Plan, seconds: float, track: Track) -> BenchReport:
+def _measured(plan: Plan, seconds: float) -> BenchReport:
     plan.refuse_impossible()
     environment = environment_of(plan)
 
-    with track("loading each in a process of its own", len(plan.entries)) as advance:
-        loads = measure_loads(plan, advance)
+    with stage("loading each in a process of its own", len(plan.entries)):
+        loads = measure_loads(plan)
 
     with OpenPlan(plan) as opened:
-        with track("warming up", len(plan.entries) * len(plan.shapes)) as advance:
-            opened.warm_up(advance)
-        with track("timing, seconds", max(1, round(seconds))) as advance:
-            times = opened.time(seconds, advance)
+        with stage("warming up", len(plan.entries) * len(plan.shapes)):
+            opened.warm_up()
+        with stage("timing, seconds", max(1, round(seconds))):
+            times = opened.time(seconds)
         return report_of(plan, environment, loads, opened.facts, times)

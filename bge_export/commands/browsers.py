@@ -8,10 +8,10 @@ from bge_export.errors import ClientError
 from bge_export.javascript.served import ServedBrowser, page_address, serve, visitors
 from bge_export.javascript.server import PageLink
 from bge_export.parity.figures import cosine_figure
-from bge_export.parity.measure.compare import Place
+from bge_export.parity.measure.measurement import RuntimeDevice
 from bge_export.parity.report import Lane, ParityReport
 
-Measure = Callable[[Sequence[Artifact], Sequence[Place]], ParityReport]
+Measure = Callable[[Sequence[Artifact], Sequence[RuntimeDevice]], ParityReport]
 CLOSING_SECONDS = 10.0
 
 
@@ -53,7 +53,7 @@ def with_browsers(
                 if browsers.versions and device.partition("@")[2] not in browsers.versions:
                     continue
 
-                found = measure(artifacts, [Place(runtime, device, requested=device.startswith("web:"))])
+                found = measure(artifacts, [RuntimeDevice(runtime, device, requested=device.startswith("web:"))])
                 shown += found.lanes
                 report = _joined(report, found)
                 _show(PageLink(server, visitor.page), shown)

@@ -10,9 +10,9 @@ from bge_export.checkpoint.opening import as_artifacts, open_checkpoint
 from bge_export.commands.browsers import Browsers, with_browsers
 from bge_export.commands.measuring import (
     Proof,
-    default_places,
-    measure_places,
-    named_place,
+    default_devices,
+    measure_folder,
+    named_device,
     open_reference,
     read_policy,
     read_texts,
@@ -21,12 +21,13 @@ from bge_export.commands.measuring import (
     run_oracle,
 )
 from bge_export.commands.turns import in_turn
-from bge_export.contracts import Artifact, Pooling, Track, untracked
+from bge_export.contracts import Artifact, Pooling
 from bge_export.errors import BgeExportError, UsageError
 from bge_export.files.single import refuse_place
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import Verdict, judge
 from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.merge import merge
 from bge_export.parity.report import OWN_REPORT, ParityReport, read_report, write_report
 from bge_export.parity.show.frontier import read_frontiers
@@ -47,7 +48,6 @@ def check_parity(
     report_path: Path | None = None,
     browsers: Browsers | None = None,
     threads: int = 1,
-    track: Track = untracked,
 ) -> Proof:
     """Measure every artifact of a folder against the reference and judge it.
 
@@ -65,7 +65,6 @@ def check_parity(
             which a report without any measurement does not replace. Required with `texts`.
         browsers: settings for serving a page; each browser that opens it is measured too, and `lanes` has no default.
         threads: threads for the oracle and the runtimes.
-        track: shows progress.
 
     Raises:
         UsageError: an argument cannot be used.
@@ -85,27 +84,26 @@ def check_parity(
     manifest, artifacts = read_bundle(folder)
     frontiers = read_frontiers(manifest)
 
-    places = [named_place(lane) for lane in lanes]
-    if not places and browsers is None:
-        places = default_places(artifacts, all_devices=True)
+    devices = [named_device(lane) for lane in lanes]
+    if not devices and browsers is None:
+        devices = default_devices(artifacts, all_devices=True)
 
-    vectors = reference_vectors(reference, revision, manifest, corpus, threads, track)
-    eager = (
-        _eager(reference, revision, manifest) if any("checkpoint" in place.runtime.formats for place in places) else ()
-    )
+    vectors = reference_vectors(reference, revision, manifest, corpus, threads)
+    runs_eager = any("checkpoint" in one.runtime.formats for one in devices)
+    eager = _eager(reference, revision, manifest) if runs_eager else ()
 
-    measure = partial(measure_places, folder, corpus=corpus, reference=vectors, threads=threads, track=track)
-    report = measure((*artifacts, *eager), places)
+    measure = partial(measure_folder, Measurement(corpus, vectors, threads), folder)
+    report = measure((*artifacts, *eager), devices)
     if browsers is not None:
         report = with_browsers(report, artifacts, browsers, measure)
 
     verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
-    place = report_path or folder / REPORT
-    written = report_path is not None or any(lane.measured for lane in report.lanes) or not place.exists()
+    path = report_path or folder / REPORT
+    written = report_path is not None or any(lane.measured for lane in report.lanes) or not path.exists()
     if written:
-        write_report(report, place)
+        write_report(report, path)
 
-    return Proof(report, verdict, place, frontiers, written)
+    return Proof(report, verdict, path, frontiers, written)
 
 
 @in_turn
@@ -118,7 +116,6 @@ def write_reference(
     texts: Path | None = None,
     column: str | None = None,
     threads: int = 1,
-    track: Track = untracked,
 ) -> ReferenceVectors:
     """Write the oracle's vectors to a new `.npz` file, which replaces the checkpoint as reference on other machines.
 
@@ -131,7 +128,7 @@ def write_reference(
     refuse_place(out, "vectors.npz")
 
     corpus = read_texts(texts, column)
-    vectors = run_oracle(open_checkpoint(model, revision=revision, pooling=pooling), corpus, threads, track)
+    vectors = run_oracle(open_checkpoint(model, revision=revision, pooling=pooling), corpus, threads)
     vectors.write(out)
     return vectors
 
@@ -175,18 +172,18 @@ def judge_report(
 
 def folder_verdict(folder: Path) -> str:
     """Return in one line the gate's verdict on a folder's report, with the package's own limits and texts."""
-    place = folder / REPORT
-    if not place.is_file():
+    path = folder / REPORT
+    if not path.is_file():
         return "none: the folder holds no report"
 
     try:
-        found = judge_report(place).verdict
+        found = judge_report(path).verdict
     except BgeExportError as error:
         return f"none: {error}"
 
     if found.passed:
         return "passed"
-    return f"REFUSED for {len(found.failures)} reason{'s' * (len(found.failures) != 1)}; see: bge-export gate {place}"
+    return f"REFUSED for {len(found.failures)} reason{'s' * (len(found.failures) != 1)}; see: bge-export gate {path}"
 
 
 def _judge_with_folder(

@@ -8,18 +8,18 @@ from typing import Protocol
 
 from bge_export.bundle.integrity import LIMITS, REPORT
 from bge_export.bundle.layout import write_layout
-from bge_export.bundle.staging import publish, refused_place, refused_staging, staged
+from bge_export.bundle.staging import publish, refused_folder, refused_staging, staged
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.checkpoint.torch_devices import limit_threads
-from bge_export.commands.attempts import Made, make, make_finer, only_too_coarse
+from bge_export.commands.attempts import Made, made_again, make
 from bge_export.commands.extension import kept_from
 from bge_export.commands.measuring import Proof, read_policy, run_oracle
 from bge_export.commands.proving import Measured, StagedExport, move_refused, prove, proven_alone
 from bge_export.commands.turns import in_turn
-from bge_export.contracts import Artifact, Checkpoint, Exporter, Pooling, Track, untracked
+from bge_export.contracts import Artifact, Checkpoint, Exporter, Pooling
 from bge_export.errors import UsageError
 from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
-from bge_export.parity.measure.compare import Place
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport, write_report
 from bge_export.texts.corpus import Corpus, builtin_corpus
 
@@ -31,14 +31,14 @@ class Exported:
     """The result of an export.
 
     Attributes:
-        place: the folder of proven targets, or of refused targets if none is proven.
+        folder: the folder of proven targets, or of refused targets if none is proven.
         proof: the report on all targets and the verdict; None if the check was left out.
         refused: the folder of refused targets; None if there are none.
         accepting: a file of limits in that folder, under which targets pass that were refused only for their rounding;
             None if there are no such targets.
     """
 
-    place: Path
+    folder: Path
     proof: Proof | None
     refused: Path | None = None
     accepting: Path | None = None
@@ -47,8 +47,8 @@ class Exported:
 class Addition(Protocol):
     """Additional content of one kind of folder, besides models and layout."""
 
-    def places(self) -> Sequence[Place]:
-        """Return the lanes on which the models are measured in addition to their formats' own runtimes."""
+    def devices(self) -> Sequence[RuntimeDevice]:
+        """Return the devices on which the models are measured in addition to their formats' own runtimes."""
 
     def write_weights(self, checkpoint: Checkpoint, root: Path) -> Sequence[str]:
         """Copy the checkpoint's weights into the folder, if they belong there; return the names of all weight files."""
@@ -74,7 +74,6 @@ def export_model(
     check: bool = True,
     thresholds: Path | None = None,
     threads: int = 1,
-    track: Track = untracked,
 ) -> Exported:
     """Export a checkpoint and prove the result; only proven targets are published at `out`.
 
@@ -96,7 +95,6 @@ def export_model(
         check: whether parity and gate follow. If False, the manifest records that they were left out.
         thresholds: a file of limits to use instead of the package's own.
         threads: threads for the export, the oracle and the runtimes.
-        track: shows progress.
 
     Raises:
         UsageError: checkpoint, options or output folder cannot be used.
@@ -119,10 +117,10 @@ def export_model(
         write_layout(checkpoint, staging)
         limit_threads(threads)
 
-        made = make(exporter, checkpoint, staging, precisions, track)
+        made = make(exporter, checkpoint, staging, precisions)
         weights = addition.write_weights(checkpoint, staging) if addition else kept.weights
-        places = addition.places() if addition else ()
-        export = StagedExport(staging, checkpoint, kept, weights, places, policy)
+        devices = addition.devices() if addition else ()
+        export = StagedExport(staging, checkpoint, kept, weights, devices, policy)
         artifacts = export.record(made, checked=check)
 
         if not check:
@@ -132,14 +130,14 @@ def export_model(
             return Exported(out, None)
 
         corpus = builtin_corpus()
-        reference = run_oracle(checkpoint, corpus, threads, track)
-        measured = prove(export, artifacts, corpus, reference, threads, track)
+        measurement = Measurement(corpus, run_oracle(checkpoint, corpus, threads), threads)
+        measured = prove(export, artifacts, measurement)
 
-        # A model may have several finer variants: each pass replaces one model and measures it again.
-        while coarse := only_too_coarse(made, measured.verdict):
-            made = make_finer(made, coarse, track)
+        # A model may have several attempts: each pass replaces one model and measures it again.
+        while (again := made_again(made, measured.verdict)) is not None:
+            made = again
             artifacts = export.record(made, checked=check)
-            measured = prove(export, artifacts, corpus, reference, threads, track, measured)
+            measured = prove(export, artifacts, measurement, measured)
 
         return _published(export, out, made, measured, corpus, addition)
 
@@ -158,14 +156,14 @@ def _published(
     if proven is None:
         write_report(measured.report, export.root / REPORT)
         limits = _write_accepting(export, measured, export.root)
-        place = refused_place(out)
-        publish(export.root, place)
-        proof = Proof(measured.report, measured.verdict, place / REPORT)
-        return Exported(place, proof, place, place / limits if limits else None)
+        refused = refused_folder(out)
+        publish(export.root, refused)
+        proof = Proof(measured.report, measured.verdict, refused / REPORT)
+        return Exported(refused, proof, refused, refused / limits if limits else None)
 
-    aside, refused, limits = None, None, None
+    aside, limits = None, None
     if proven is not measured:
-        aside, refused = refused_staging(out), refused_place(out)
+        aside = refused_staging(out)
         move_refused(export, aside, measured, proven, made)
         limits = _write_accepting(export, measured, aside)
 
@@ -177,10 +175,13 @@ def _published(
     if addition:
         addition.write_card(export.checkpoint, export.root, proven.artifacts, proven.report)
     publish(export.root, out)
-    if aside is not None and refused is not None:
-        publish(aside, refused)
     proof = Proof(measured.report, measured.verdict, out / REPORT)
-    return Exported(out, proof, refused, refused / limits if refused and limits else None)
+    if aside is None:
+        return Exported(out, proof)
+
+    refused = refused_folder(out)
+    publish(aside, refused)
+    return Exported(out, proof, refused, refused / limits if limits else None)
 
 
 def _write_accepting(export: StagedExport, measured: Measured, folder: Path) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bge_export.bundle.manifest import Manifest
 from bge_export.checkpoint.opening import open_checkpoint
-from bge_export.contracts import Artifact, Checkpoint, Track
+from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.memory import release
 from bge_export.oracle.auto_tokens import other_token_ids
@@ -14,9 +14,10 @@ from bge_export.oracle.eager import embed_texts
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import Verdict
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
-from bge_export.parity.measure.compare import Place, compare, measurement_steps
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
 from bge_export.parity.show.frontier import Frontier
+from bge_export.progress import stage
 from bge_export.runtimes import find_runtime, runtime_names
 from bge_export.saturation import known_facts
 from bge_export.texts.corpus import Corpus, builtin_corpus, load_corpus
@@ -36,14 +37,14 @@ class Proof:
 
     Attributes:
         report, verdict: the report and its verdict.
-        place: the path of the report.
+        path: where the report is, or will be.
         frontiers: the int8 searches that the manifests of its folders record.
         written: whether the report was written; a report without any measurement does not replace another one.
     """
 
     report: ParityReport
     verdict: Verdict
-    place: Path
+    path: Path
     frontiers: tuple[Frontier, ...] = ()
     written: bool = True
 
@@ -58,8 +59,8 @@ def read_texts(path: Path | None, column: str | None) -> Corpus:
     return builtin_corpus() if path is None else load_corpus(path, column)
 
 
-def named_place(name: str) -> Place:
-    """Return the lane that a user named, such as `onnxruntime:cpu`.
+def named_device(name: str) -> RuntimeDevice:
+    """Return the runtime and device that a user named, such as `onnxruntime:cpu`.
 
     Raises:
         UsageError: the name is not `runtime:device`, or the runtime is unknown.
@@ -67,7 +68,7 @@ def named_place(name: str) -> Place:
     runtime, colon, device = name.partition(":")
     if not colon or not device:
         raise UsageError(f"{name!r} is not a lane. Write it as runtime:device, for example onnxruntime:cpu")
-    return Place(find_runtime(runtime), device, requested=True)
+    return RuntimeDevice(find_runtime(runtime), device, requested=True)
 
 
 def refuse_unknown_runtimes(require: Sequence[str]) -> None:
@@ -81,13 +82,13 @@ def refuse_unknown_runtimes(require: Sequence[str]) -> None:
             raise UsageError(f"{text!r}: there is no {name!r} among the runtimes: {', '.join(runtime_names())}")
 
 
-def default_places(artifacts: Sequence[Artifact], *, all_devices: bool) -> list[Place]:
-    """Return the lanes on which artifacts are measured by default.
+def default_devices(artifacts: Sequence[Artifact], *, all_devices: bool) -> list[RuntimeDevice]:
+    """Return the runtimes and devices in which artifacts are measured by default.
 
     Args:
         artifacts: the artifacts to measure; runtimes that read none of them are left out.
         all_devices: True for all devices of all runtimes, including unusable ones, so that the report says why they are
-            unusable. False for each format's own runtime on the CPU: the lanes that prove an export.
+            unusable. False for each format's own runtime on the CPU, which prove an export.
     """
     formats = {artifact.target.format for artifact in artifacts}
     names = [name for name in runtime_names() if name not in ASKED_FOR]
@@ -97,21 +98,21 @@ def default_places(artifacts: Sequence[Artifact], *, all_devices: bool) -> list[
         runtimes = [runtime for runtime in runtimes if runtime.name in OWN_RUNTIMES]
 
     return [
-        Place(runtime, device, requested=False)
+        RuntimeDevice(runtime, device, requested=False)
         for runtime in runtimes
         for device, unavailable in runtime.devices().items()
         if all_devices or (unavailable is None and device == "cpu")
     ]
 
 
-def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int, track: Track) -> ReferenceVectors:
+def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int) -> ReferenceVectors:
     """Return the vectors that the checkpoint itself gives for the texts."""
-    with track(f"reference: {checkpoint.source}", len(corpus.texts)) as advance:
-        return embed_texts(checkpoint, corpus, threads=threads, advance=advance)
+    with stage(f"reference: {checkpoint.source}", len(corpus.texts)):
+        return embed_texts(checkpoint, corpus, threads=threads)
 
 
 def reference_vectors(
-    reference: str, revision: str | None, manifest: Manifest, corpus: Corpus, threads: int, track: Track
+    reference: str, revision: str | None, manifest: Manifest, corpus: Corpus, threads: int
 ) -> ReferenceVectors:
     """Return the vectors of the checkpoint that a folder was exported from, or those of a `.npz` file.
 
@@ -121,7 +122,7 @@ def reference_vectors(
     """
     if not reference.endswith(".npz"):
         checkpoint = open_reference(reference, revision, manifest)
-        return run_oracle(checkpoint, corpus, threads, track)
+        return run_oracle(checkpoint, corpus, threads)
 
     vectors = ReferenceVectors.read(Path(reference))
     _refuse_other_checkpoint(reference, vectors.checkpoint_digest, manifest)
@@ -155,29 +156,14 @@ def _refuse_other_checkpoint(reference: str, digest: str, manifest: Manifest) ->
         )
 
 
-def measure_places(
-    folder: Path,
-    artifacts: Sequence[Artifact],
-    places: Sequence[Place],
-    corpus: Corpus,
-    reference: ReferenceVectors,
-    threads: int,
-    track: Track,
+def measure_folder(
+    measurement: Measurement, folder: Path, artifacts: Sequence[Artifact], devices: Sequence[RuntimeDevice]
 ) -> ParityReport:
-    """Measure every artifact of `folder` on every lane, and its weights and tokenizer; return the report."""
+    """Measure artifacts of `folder` on every device that reads them, and its weights and tokenizer."""
     release()  # memory of earlier stages, so that it does not add to the peak
 
-    others = other_token_ids(folder, corpus, reference.token_ids)
-    pairs = sum(place.reads(item) for item in artifacts for place in places)
+    others = other_token_ids(folder, measurement.corpus, measurement.reference.token_ids)
+    pairs = sum(device.reads(item) for item in artifacts for device in devices)
 
-    with track("measuring", measurement_steps(corpus) * pairs) as advance:
-        return compare(
-            artifacts,
-            places,
-            corpus,
-            reference,
-            threads=threads,
-            other_token_ids=others,
-            pairs=known_facts(artifacts),
-            advance=advance,
-        )
+    with stage("measuring", measurement.steps * pairs):
+        return measurement.report(artifacts, devices, other_token_ids=others, saturation=known_facts(artifacts))

@@ -9,12 +9,11 @@ from bge_export.bundle.layout import write_layout
 from bge_export.bundle.manifest import read_bundle, write_manifest
 from bge_export.commands.attempts import Made
 from bge_export.commands.extension import Kept
-from bge_export.commands.measuring import default_places, measure_places
-from bge_export.contracts import Artifact, Checkpoint, Track
-from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.commands.measuring import default_devices, measure_folder
+from bge_export.contracts import Artifact, Checkpoint
 from bge_export.parity.gate.judge import Verdict, judge
 from bge_export.parity.gate.policy import ThresholdPolicy
-from bge_export.parity.measure.compare import Place
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.merge import merge
 from bge_export.parity.report import Lane, ParityReport, write_report
 from bge_export.texts.corpus import Corpus
@@ -29,7 +28,7 @@ class StagedExport:
         checkpoint: the checkpoint that it is exported from.
         kept: content that it keeps from an earlier export.
         weights: the files of the checkpoint's own weights in it.
-        places: lanes on which its models are measured in addition to their formats' own runtimes.
+        devices: runtimes and devices in which its models are measured besides their formats' own runtimes.
         policy: the limits.
     """
 
@@ -37,7 +36,7 @@ class StagedExport:
     checkpoint: Checkpoint
     kept: Kept
     weights: Sequence[str]
-    places: Sequence[Place]
+    devices: Sequence[RuntimeDevice]
     policy: ThresholdPolicy
 
     def record(self, made: Sequence[Made], *, checked: bool) -> Sequence[Artifact]:
@@ -71,10 +70,7 @@ class Measured:
 def prove(
     staged: StagedExport,
     artifacts: Sequence[Artifact],
-    corpus: Corpus,
-    reference: ReferenceVectors,
-    threads: int,
-    track: Track,
+    measurement: Measurement,
     before: Measured | None = None,
 ) -> Measured:
     """Measure the artifacts of a staged folder that are not measured yet, join the known lanes, and judge the result.
@@ -82,22 +78,19 @@ def prove(
     Args:
         staged: the folder.
         artifacts: all artifacts of the folder.
-        corpus: the texts.
-        reference: the checkpoint's vectors of the texts.
-        threads: threads of the runtimes.
-        track: shows progress.
+        measurement: the texts, and the checkpoint's vectors of them.
         before: this export's measurements before it replaced a model; lanes of unchanged files are taken from it.
     """
     digests = {(str(item.target), item.model): item.digest for item in artifacts}
     done = () if before is None else before.own.lanes
     unchanged = [lane for lane in done if digests.get((lane.target, lane.model)) == lane.artifact_digest]
-    earlier = staged.kept.lanes(artifacts, corpus, staged.checkpoint)
+    earlier = staged.kept.lanes(artifacts, measurement.corpus, staged.checkpoint)
 
     known = {(lane.target, lane.model) for lane in unchanged}
     new = [item for item in artifacts if (str(item.target), item.model) not in known and not _is_proven(item, earlier)]
 
-    places = [*default_places(new, all_devices=False), *staged.places]
-    fresh = measure_places(staged.root, new, places, corpus, reference, threads, track)
+    devices = [*default_devices(new, all_devices=False), *staged.devices]
+    fresh = measure_folder(measurement, staged.root, new, devices)
     targets = {"targets": tuple(sorted({str(item.target) for item in artifacts}))}
     own = fresh.model_copy(update={"lanes": (*unchanged, *fresh.lanes), **targets}).sealed()
 
@@ -110,7 +103,7 @@ def prove(
         old = staged.kept.report.model_copy(update={"lanes": earlier, "requested": (), **targets}).sealed()
         report = merge([old, own], ["the earlier report", "the new"])
 
-    return Measured(artifacts, own, report, staged.judged(report, corpus, artifacts))
+    return Measured(artifacts, own, report, staged.judged(report, measurement.corpus, artifacts))
 
 
 def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
@@ -120,8 +113,8 @@ def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
     """
     measured = {(lane.target, lane.model, lane.output, lane.runtime, lane.device) for lane in earlier}
     return all(
-        (str(artifact.target), artifact.model, output, place.runtime.name, place.device) in measured
-        for place in default_places([artifact], all_devices=False)
+        (str(artifact.target), artifact.model, output, one.runtime.name, one.device) in measured
+        for one in default_devices([artifact], all_devices=False)
         for output in artifact.outputs
     )
 
@@ -149,12 +142,14 @@ def proven_alone(staged: StagedExport, measured: Measured, made: Sequence[Made],
     return proven if proven.verdict.passed else None
 
 
-def move_refused(staged: StagedExport, place: Path, measured: Measured, proven: Measured, made: Sequence[Made]) -> None:
+def move_refused(
+    staged: StagedExport, folder: Path, measured: Measured, proven: Measured, made: Sequence[Made]
+) -> None:
     """Move the refused models of a staged folder into a separate, empty folder, and write its layout and report.
 
     Args:
         staged: the folder; the caller must write its manifest again afterwards.
-        place: the empty folder.
+        folder: the empty folder.
         measured: the measurements of all models.
         proven: the measurements of the models that stay.
         made: all models that this export wrote.
@@ -163,12 +158,12 @@ def move_refused(staged: StagedExport, place: Path, measured: Measured, proven: 
     refused = [one for one in made if one.record.target not in stay]
 
     for name in [name for one in refused for name in one.record.files]:
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (staged.root / name).rename(place / name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (staged.root / name).rename(folder / name)
 
-    write_layout(staged.checkpoint, place)
-    write_manifest(place, staged.checkpoint, [one.record for one in refused], checked=True, weights=())
-    write_report(_without(measured.report, stay), place / REPORT)
+    write_layout(staged.checkpoint, folder)
+    write_manifest(folder, staged.checkpoint, [one.record for one in refused], checked=True, weights=())
+    write_report(_without(measured.report, stay), folder / REPORT)
 
 
 def _without(report: ParityReport, targets: set[str]) -> ParityReport:

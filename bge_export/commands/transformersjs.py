@@ -8,11 +8,11 @@ from pathlib import Path
 from bge_export.checkpoint.weight_files import INDEX
 from bge_export.commands.exports import DEFAULT_MODEL, Exported, export_model
 from bge_export.commands.measuring import read_policy
-from bge_export.contracts import Artifact, Checkpoint, Pooling, Track, untracked
+from bge_export.contracts import Artifact, Checkpoint, Pooling
 from bge_export.errors import UsageError
 from bge_export.exporters import find_exporter
 from bge_export.parity.gate.policy import ThresholdPolicy
-from bge_export.parity.measure.compare import Place
+from bge_export.parity.measure.measurement import RuntimeDevice
 from bge_export.parity.report import ParityReport
 from bge_export.publish.card import CardFacts, write_card
 from bge_export.runtimes import find_runtime
@@ -41,9 +41,9 @@ class ClientFolder:
     license: str | None
     policy: ThresholdPolicy
 
-    def places(self) -> Sequence[Place]:
+    def devices(self) -> Sequence[RuntimeDevice]:
         """Return the clients to measure in; the report names a missing client, but the gate does not refuse it."""
-        return [Place(find_runtime("transformersjs"), device, requested=False) for device in PROVING]
+        return [RuntimeDevice(find_runtime("transformersjs"), device, requested=False) for device in PROVING]
 
     def write_weights(self, checkpoint: Checkpoint, root: Path) -> Sequence[str]:
         """Copy the safetensors files unchanged, for transformers, sentence-transformers and FlagEmbedding."""
@@ -79,7 +79,6 @@ def export_transformersjs(
     check: bool = True,
     thresholds: Path | None = None,
     threads: int = 1,
-    track: Track = untracked,
 ) -> Exported:
     """Write the folder that Transformers.js loads, and prove it.
 
@@ -96,7 +95,6 @@ def export_transformersjs(
         check: whether parity and gate follow.
         thresholds: a file of limits to use instead of the package's own.
         threads: threads for the export, the oracle and the runtimes.
-        track: shows progress.
 
     Raises:
         UsageError: checkpoint, options or output folder cannot be used.
@@ -121,5 +119,4 @@ def export_transformersjs(
         check=check,
         thresholds=thresholds,
         threads=threads,
-        track=track,
     )

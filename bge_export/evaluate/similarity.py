@@ -3,7 +3,7 @@
 A score shows whether a small error matters; it does not replace parity, which detects errors that no score shows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from bge_export.contracts import Artifact, Runtime
 from bge_export.errors import MissingLibrary, TextsError
 from bge_export.files.regular import TEXTS_BYTES, read_regular_text
 from bge_export.parity.measure.embedding import Checked
+from bge_export.progress import advance
 from bge_export.texts.tokens import TextTokenizer
 
 BATCH = 32
@@ -76,9 +77,8 @@ def score_pairs(
     device: str,
     threads: int,
     pairs: Pairs,
-    advance: Callable[[int], None] = lambda _: None,
 ) -> list[PairScore]:
-    """Return the score of each output of the artifact.
+    """Return the score of each output of the artifact; progress counts texts.
 
     Raises:
         MeasurementError: the artifact cannot be run, or returned vectors whose cosine is undefined.
@@ -89,7 +89,7 @@ def score_pairs(
     except ImportError as error:
         raise MissingLibrary("scipy", "evaluate", "correlations") from error
 
-    embedded = _embed(artifact, runtime, device, threads, (*pairs.first, *pairs.second), advance)
+    embedded = _embed(artifact, runtime, device, threads, (*pairs.first, *pairs.second))
     count = len(pairs.first)
 
     scores = []
@@ -109,7 +109,6 @@ def _embed(
     device: str,
     threads: int,
     texts: Sequence[str],
-    advance: Callable[[int], None],
 ) -> dict[str, NDArray[np.float64]]:
     """Return [N, D] float64 embeddings by output, in the order of `texts`; batches hold texts of similar length."""
     tokenizer = TextTokenizer.load(artifact.root, artifact.spec.max_tokens)

@@ -1,6 +1,8 @@
 """Exporters, one module per format, found by the module's name; listing the formats imports no exporter."""
 
-from bge_export.contracts import Exporter
+from itertools import chain
+
+from bge_export.contracts import Attempts, Exporter
 from bge_export.plugins import find, names
 
 
@@ -18,3 +20,8 @@ def find_exporter(name: str, **options: object) -> Exporter:
     """
     exporter: Exporter = find(__name__, name, "EXPORTER")(**options)
     return exporter
+
+
+def started(attempts: Attempts) -> Attempts:
+    """Return the same attempts, the first one written already: later exports may change what it is made of."""
+    return chain([next(attempts)], attempts)

@@ -4,7 +4,7 @@ ONNX Runtime from 1.13, onnxruntime-web 1.14 and WebGPU's float16 LayerNorm all 
 (docs/decisions/0002).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -12,11 +12,13 @@ from typing import ClassVar
 import onnx
 import onnx_ir as ir
 
-from bge_export.contracts import Checkpoint, ExportedModel, Track, untracked
+from bge_export.contracts import Attempts, Checkpoint, ExportedModel
+from bge_export.exporters import started
 from bge_export.graph.trace import trace
 from bge_export.precision import bnb4, dynamic, fp16, q4
 from bge_export.precision.int8.quantize import Int8Options, Quantized, quantize
 from bge_export.precision.names import MODEL_FILES
+from bge_export.progress import stage
 
 Recipe = Callable[[onnx.ModelProto, Checkpoint], onnx.ModelProto]
 """Converts a graph, which it may modify, to another precision; the checkpoint provides the tokenizer to calibrate."""
@@ -58,40 +60,37 @@ class OnnxExporter:
         """Return the exporter's options."""
         return asdict(self) | {"int8": self.int8.record()}
 
-    def export(
-        self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track = untracked
-    ) -> Sequence[ExportedModel]:
-        """Write one file per precision below `root` and return the written models.
+    def export(self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str]) -> Sequence[Attempts]:
+        """Write one file per precision below `root`.
 
         Raises:
             CheckpointError: the weights do not fit the architecture.
             ExportError: the graph cannot be traced.
             MissingLibrary: torch, transformers or onnxruntime is not installed.
         """
-        with track(f"tracing {checkpoint.source}", 1):
+        with stage(f"tracing {checkpoint.source}", 1):
             graphs = {"fp32": trace(checkpoint, root, sentence_embedding=self.sentence_embedding)}
 
-        written: list[ExportedModel] = []
+        written: list[Attempts] = []
         for precision in self.precisions:
             if precision not in precisions:
                 continue
 
             if precision == "int8":
-                quantized = quantize(graphs["fp32"], checkpoint, self.int8, "sequence-major", track)
-                written.append(_save_int8(quantized, root))
+                variants = quantize(graphs["fp32"], checkpoint, self.int8, "sequence-major")
+                written.append(started(_saved_variants(variants, root)))
                 continue
 
-            with track(f"onnx-{precision}", 1):
+            with stage(f"onnx-{precision}", 1):
                 model = _made(precision, graphs, checkpoint)
-            written.append(_save_model(model, root, precision))
+            written.append(iter([_save_model(model, root, precision)]))
 
         return written
 
 
-def _save_int8(quantized: Quantized, root: Path) -> ExportedModel:
-    more = quantized.finer
-    finer = None if more is None else lambda track: _save_int8(more(track), root)
-    return replace(_save_model(quantized.model, root, "int8"), facts=quantized.facts, finer=finer)
+def _saved_variants(variants: Iterator[Quantized], root: Path) -> Attempts:
+    for variant in variants:
+        yield replace(_save_model(variant.model, root, "int8"), facts=variant.facts)
 
 
 def _save_model(model: onnx.ModelProto, root: Path, precision: str) -> ExportedModel:

@@ -6,7 +6,7 @@ Converting from ONNX instead of the torch module gives fewer operators at equal 
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -14,11 +14,13 @@ from typing import ClassVar
 import onnx
 import openvino
 
-from bge_export.contracts import Checkpoint, ExportedModel, Track, untracked
+from bge_export.contracts import Attempts, Checkpoint, ExportedModel
 from bge_export.errors import ExportError, UsageError
+from bge_export.exporters import started
 from bge_export.graph.trace import trace
 from bge_export.precision.int8.quantize import Int8Options, Quantized, quantize
 from bge_export.precision.names import MODEL_FILES
+from bge_export.progress import stage
 
 CONVERSION = re.compile(r"\n\t*<conversion_parameters>.*?</conversion_parameters>", re.DOTALL)
 """OpenVINO's record of the conversion, removed because it includes the path of the source file."""
@@ -61,10 +63,8 @@ class OpenVinoExporter:
         """Return the exporter's options."""
         return asdict(self) | {"int8": self.int8.record()}
 
-    def export(
-        self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track = untracked
-    ) -> Sequence[ExportedModel]:
-        """Write one pair of files per precision and return the written models.
+    def export(self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str]) -> Sequence[Attempts]:
+        """Write one pair of files per precision below `root`.
 
         Raises:
             CheckpointError: the weights do not fit the architecture.
@@ -78,25 +78,24 @@ class OpenVinoExporter:
                 f"texts would be cut short. Use --static-shape {self.static_shape[0]}x{longest}."
             )
 
-        with track(f"tracing {checkpoint.source}", 1):
+        with stage(f"tracing {checkpoint.source}", 1):
             graph = trace(checkpoint, root, sentence_embedding=self.sentence_embedding)
 
-        written: list[ExportedModel] = []
+        written: list[Attempts] = []
         if "int8" in precisions:  # first, because the conversion clears the graph
-            quantized = quantize(graph, checkpoint, self.int8, "batch-major", track)
-            written.append(self._save_int8(quantized, checkpoint, root))
+            variants = quantize(graph, checkpoint, self.int8, "batch-major")
+            written.append(started(self._saved_variants(variants, checkpoint, root)))
 
         if floats := [precision for precision in precisions if precision != "int8"]:
             model = self._converted(graph, checkpoint, root)
-            written += [_save(model, graph, root, precision) for precision in floats]
+            written += [iter([_save(model, graph, root, precision)]) for precision in floats]
 
         return written
 
-    def _save_int8(self, quantized: Quantized, checkpoint: Checkpoint, root: Path) -> ExportedModel:
-        more = quantized.finer
-        finer = None if more is None else lambda track: self._save_int8(more(track), checkpoint, root)
-        saved = _save(self._converted(quantized.model, checkpoint, root), quantized.model, root, "int8")
-        return replace(saved, facts=quantized.facts, finer=finer)
+    def _saved_variants(self, variants: Iterator[Quantized], checkpoint: Checkpoint, root: Path) -> Attempts:
+        for variant in variants:
+            model = self._converted(variant.model, checkpoint, root)
+            yield replace(_save(model, variant.model, root, "int8"), facts=variant.facts)
 
     def _converted(self, graph: onnx.ModelProto, checkpoint: Checkpoint, root: Path) -> openvino.Model:
         with tempfile.TemporaryDirectory(dir=root) as folder:

@@ -18,10 +18,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bge_export.contracts import SENTENCE_EMBEDDING, Checkpoint, ExportedModel, Track, untracked
+from bge_export.contracts import SENTENCE_EMBEDDING, Attempts, Checkpoint, ExportedModel
 from bge_export.errors import ExportError
 from bge_export.files.json_files import read_object_if_there
 from bge_export.graph import tracing
+from bge_export.progress import stage
 
 PLAIN_FILE = "torchscript/model.pt"
 ELAND_FILE = "torchscript/traced_pytorch_model.pt"
@@ -63,10 +64,8 @@ class TorchScriptExporter:
         """Return the exporter's options."""
         return asdict(self)
 
-    def export(
-        self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str], track: Track = untracked
-    ) -> Sequence[ExportedModel]:
-        """Write one file and return the written model.
+    def export(self, checkpoint: Checkpoint, root: Path, precisions: Sequence[str]) -> Sequence[Attempts]:
+        """Write one file.
 
         Raises:
             CheckpointError: the weights do not fit the architecture.
@@ -85,7 +84,7 @@ class TorchScriptExporter:
             outputs = tracing.output_names(sentence_embedding=self.sentence_embedding)
 
         try:
-            with track(f"tracing {checkpoint.source}", 1):
+            with stage(f"tracing {checkpoint.source}", 1):
                 archive = _traced(module, tracing.trace_inputs(encoder.model, inputs), inputs, outputs)
         except Exception as error:
             first = str(error).strip().partition("\n")[0]
@@ -97,7 +96,7 @@ class TorchScriptExporter:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_reproducibly(archive, path)
-        return [ExportedModel(precision, (name,), inputs, outputs) for precision in precisions]
+        return [iter([ExportedModel(precision, (name,), inputs, outputs)]) for precision in precisions]
 
 
 class _Eland(nn.Module):

@@ -6,7 +6,7 @@ pooling is implemented again here (runtimes use `heads.dense`, graphs their own 
 """
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.panics import panics_as_errors
 from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.progress import advance
 from bge_export.texts.corpus import Corpus
 
 if TYPE_CHECKING:
@@ -27,16 +28,13 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
-def embed_texts(
-    checkpoint: Checkpoint, corpus: Corpus, *, threads: int, advance: Callable[[int], None] = lambda _: None
-) -> ReferenceVectors:
-    """Return the reference vectors of a corpus.
+def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> ReferenceVectors:
+    """Return the reference vectors of a corpus; progress counts texts.
 
     Args:
         checkpoint: the model; its weights are loaded here.
         corpus: N texts.
         threads: the number of torch's threads.
-        advance: called with 1 after each text.
 
     Raises:
         CheckpointError: weights or tokenizer cannot be loaded.
@@ -73,7 +71,7 @@ def embed_texts(
                 rows[pooling].append(unit.numpy())
 
             token_ids.append(tuple(tokens["input_ids"][0].tolist()))
-            advance(1)
+            advance()
 
     return ReferenceVectors(
         source=checkpoint.source,

@@ -17,7 +17,7 @@ from records import FINISHED, Record, is_finished, record_place, write_record
 
 from bge_export.bundle.integrity import REPORT
 from bge_export.bundle.manifest import read_manifest
-from bge_export.bundle.staging import refused_place
+from bge_export.bundle.staging import refused_folder
 from bge_export.parity.report import read_report
 
 COMMAND = (sys.executable, "-m", "bge_export")
@@ -74,7 +74,7 @@ def run_one(checkpoint: Path, results: Path, name: str, *, threads: int | None, 
     record = _record(checkpoint.name, name, ran, folder)
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(refused_place(folder), ignore_errors=True)
+        shutil.rmtree(refused_folder(folder), ignore_errors=True)
     return record
 
 
@@ -112,11 +112,13 @@ def _record(checkpoint: str, name: str, ran: Ran, folder: Path) -> Record:
 
 def _place_of(target: str, folder: Path) -> Path:
     """Return the folder that holds a target: the one that was asked for, or the refused one beside it."""
-    for place in (folder, refused_place(folder)):
+    for place in (folder, refused_folder(folder)):
         if place.is_dir() and target in {model.target for model in read_manifest(place).models}:
             return place
 
-    raise SystemExit(f"error: neither {folder} nor {refused_place(folder)} holds {target}, though a verdict was given.")
+    raise SystemExit(
+        f"error: neither {folder} nor {refused_folder(folder)} holds {target}, though a verdict was given."
+    )
 
 
 def _file_bytes(folder: Path, target: str) -> int:

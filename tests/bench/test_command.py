@@ -15,7 +15,7 @@ QUICK = ("--seconds", 0, "--shape", "1x4", "--shape", "2x8")
 
 def test_a_folder_is_measured_in_each_runtime(bge, tiny_export: Exported, tmp_path: Path) -> None:
     places = ("--runtime", "onnxruntime:cpu", "--runtime", "openvino:cpu")
-    done = bge("bench", tiny_export.place, *QUICK, *places, "-o", tmp_path / "b.json")
+    done = bge("bench", tiny_export.folder, *QUICK, *places, "-o", tmp_path / "b.json")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     for file in ("onnx-fp32", "onnx-fp16"):
@@ -31,8 +31,8 @@ def test_a_folder_is_measured_in_each_runtime(bge, tiny_export: Exported, tmp_pa
 
 
 def test_json_alone_is_on_standard_output(bge, tiny_export: Exported) -> None:
-    file = tiny_export.place / "onnx/model_fp16.onnx"
-    done = bge("bench", file, "--against", tiny_export.place, *QUICK, "--runtime", "onnxruntime:cpu", "--json")
+    file = tiny_export.folder / "onnx/model_fp16.onnx"
+    done = bge("bench", file, "--against", tiny_export.folder, *QUICK, "--runtime", "onnxruntime:cpu", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["base"] == "onnx-fp32"
@@ -46,7 +46,7 @@ def test_a_warning_stands_in_the_table_and_on_standard_error(
 ) -> None:
     from bge_export.cli import run
 
-    report = bench_files([tiny_export.place], lanes=["onnxruntime:cpu"], shapes=["1x4", "2x8"], seconds=0)
+    report = bench_files([tiny_export.folder], lanes=["onnxruntime:cpu"], shapes=["1x4", "2x8"], seconds=0)
     slow = report.lanes[1].model_copy(update={"slower_than_fp32": ("2x8",)})
     quick = report.lanes[0].model_copy(update={"slower_than_fp32": ()})
     monkeypatch.setattr(
@@ -81,7 +81,7 @@ def test_what_cannot_be_measured_is_said(bge, tmp_path: Path, arguments, status:
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(bge, tiny_export: Exported) -> None:
-    done = bge("bench", tiny_export.place, "--runtime", "onnxruntime:rocm", *QUICK)
+    done = bge("bench", tiny_export.folder, "--runtime", "onnxruntime:rocm", *QUICK)
     assert done.returncode == 3
     assert "MIGraphXExecutionProvider" in done.stderr
     assert "loading" not in done.stderr
@@ -92,9 +92,9 @@ def test_a_client_is_measured_with_a_file_of_anyones_beside_the_folders(
     bge, tiny_export: Exported, tmp_path: Path, device: str
 ) -> None:
     needs_client(device)
-    theirs = Path(shutil.copy(tiny_export.place / "onnx/model_fp16.onnx", tmp_path / "theirs.onnx"))
+    theirs = Path(shutil.copy(tiny_export.folder / "onnx/model_fp16.onnx", tmp_path / "theirs.onnx"))
     lanes = ("--runtime", f"transformersjs:{device}")
-    done = bge("bench", tiny_export.place, "--against", theirs, *lanes, *QUICK, "-o", tmp_path / "b.json")
+    done = bge("bench", tiny_export.folder, "--against", theirs, *lanes, *QUICK, "-o", tmp_path / "b.json")
     assert done.returncode == 0, done.stderr
     report = read_bench(tmp_path / "b.json")
     readable = ["onnx-fp32"] if device == "web@2.5" else ["onnx-fp32", "onnx-fp16"]
@@ -109,7 +109,7 @@ def test_a_client_is_measured_with_a_file_of_anyones_beside_the_folders(
 
 
 def test_a_file_that_a_client_cannot_load_by_itself_is_refused(bge, tiny_export: Exported, tmp_path: Path) -> None:
-    alone = shutil.copy(tiny_export.place / "onnx/model.onnx", tmp_path / "alone.onnx")
+    alone = shutil.copy(tiny_export.folder / "onnx/model.onnx", tmp_path / "alone.onnx")
     done = bge("bench", alone, "--runtime", "transformersjs:node@4", *QUICK)
     assert done.returncode == 2
     assert "alone.onnx has no config.json" in " ".join(done.stderr.split())

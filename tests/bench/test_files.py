@@ -10,10 +10,10 @@ from bge_export.bench.bare import read_onnx
 from bge_export.bench.files import SOME_IDS, gather
 from bge_export.commands import Exported
 from bge_export.errors import ArtifactError, UsageError
-from bge_export.parity.measure.compare import Place
+from bge_export.parity.measure.measurement import RuntimeDevice
 from bge_export.runtimes import find_runtime
 
-PLACES = {name: Place(find_runtime(name), "cpu", requested=True) for name in ("onnxruntime", "torchscript")}
+PLACES = {name: RuntimeDevice(find_runtime(name), "cpu", requested=True) for name in ("onnxruntime", "torchscript")}
 
 
 def write_model(path: Path, *kinds: tuple[int, int], inputs: tuple[str, ...] = ("input_ids",)) -> Path:
@@ -28,16 +28,16 @@ def write_model(path: Path, *kinds: tuple[int, int], inputs: tuple[str, ...] = (
 
 
 def test_a_folder_gives_its_artifacts_and_the_first_in_fp32_is_the_base(tiny_export: Exported) -> None:
-    files, base = gather([tiny_export.place], None)
+    files, base = gather([tiny_export.folder], None)
     assert [file.name for file in files] == ["onnx-fp32", "onnx-fp16"]
     assert base == files[0]
-    model = tiny_export.place / "onnx/model.onnx"
+    model = tiny_export.folder / "onnx/model.onnx"
     assert base.size_bytes == model.stat().st_size  # not the tokenizer, which all of a folder share
     assert base.vocabulary == 880
 
 
 def test_a_bare_file_needs_no_folder_and_promises_nothing(tiny_export: Exported, tmp_path: Path) -> None:
-    path = Path(shutil.copy(tiny_export.place / "onnx/model_fp16.onnx", tmp_path / "downloaded.onnx"))
+    path = Path(shutil.copy(tiny_export.folder / "onnx/model_fp16.onnx", tmp_path / "downloaded.onnx"))
     (file,), base = gather([path], None)
     assert base == file
     assert (file.name, file.precision, file.artifact.target.format) == ("downloaded.onnx", "fp16", "onnx")
@@ -48,22 +48,22 @@ def test_a_bare_file_needs_no_folder_and_promises_nothing(tiny_export: Exported,
 
 
 def test_against_is_the_base_wherever_it_stands_and_measured_once(tiny_export: Exported) -> None:
-    files, base = gather([tiny_export.place], tiny_export.place / "onnx/model_fp16.onnx")
+    files, base = gather([tiny_export.folder], tiny_export.folder / "onnx/model_fp16.onnx")
     assert base.name == "onnx-fp16"
     assert sorted(file.name for file in files) == ["onnx-fp16", "onnx-fp32"]
 
 
 def test_of_a_folder_as_base_only_its_fp32_is_measured(tiny_export: Exported, tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.onnx", (TensorProto.INT8, 10))
-    files, base = gather([path], tiny_export.place)
+    files, base = gather([path], tiny_export.folder)
     assert [file.name for file in files] == ["onnx-fp32", "m.onnx"]
     assert base.name == "onnx-fp32"
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders(tiny_export: Exported, tmp_path: Path) -> None:
     paths = [write_model(tmp_path / part / "onnx/model.onnx", (TensorProto.FLOAT, 1)) for part in ("a", "b")]
-    copy = Path(shutil.copytree(tiny_export.place, tmp_path / "copy"))
-    files, _ = gather([*paths, tiny_export.place, copy], None)
+    copy = Path(shutil.copytree(tiny_export.folder, tmp_path / "copy"))
+    files, _ = gather([*paths, tiny_export.folder, copy], None)
     assert [file.name for file in files] == [
         "a/onnx/model.onnx", "b/onnx/model.onnx", "tiny/onnx-fp32", "tiny/onnx-fp16", "copy/onnx-fp32",
         "copy/onnx-fp16",
@@ -114,10 +114,10 @@ def test_an_openvino_file_is_read(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_of_a_folder_only_what_the_named_runtimes_read_is_measured(tiny_export: Exported) -> None:
-    files, _ = gather([tiny_export.place], None, [PLACES["onnxruntime"]])
+    files, _ = gather([tiny_export.folder], None, [PLACES["onnxruntime"]])
     assert [file.name for file in files] == ["onnx-fp32", "onnx-fp16"]
     with pytest.raises(UsageError, match="tiny holds onnx-fp32, onnx-fp16, and no runtime that was named reads that"):
-        gather([tiny_export.place], None, [PLACES["torchscript"]])
+        gather([tiny_export.folder], None, [PLACES["torchscript"]])
 
 
 def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from bge_export.bench.report import BenchReport, LoadFacts, read_bench, write_be
 from bge_export.bench.shapes import Shape
 from bge_export.contracts import Artifact, Target, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable, ReportError, RuntimeContractError, UsageError
-from bge_export.parity.measure.compare import Place
+from bge_export.parity.measure.measurement import RuntimeDevice
 
 SHORT, LONG = Shape(1, 4), Shape(2, 8)
 COSTS = {"fp32": 1.0, "int8": 0.5, "fp16": 1.5}
@@ -104,17 +104,17 @@ def plan_of(
     *runtimes: SlowRuntime, files: Sequence[BenchFile] = FILES, base: int = 0, threads: tuple[int, ...] = (1,),
     shapes: tuple[Shape, ...] = (SHORT, LONG),
 ) -> Plan:  # fmt: skip
-    places = tuple(Place(runtime, "cpu", requested=True) for runtime in runtimes or (SlowRuntime(),))
-    return Plan(tuple(files), files[base], places, threads, shapes, seed=0)
+    devices = tuple(RuntimeDevice(runtime, "cpu", requested=True) for runtime in runtimes or (SlowRuntime(),))
+    return Plan(tuple(files), files[base], devices, threads, shapes, seed=0)
 
 
-def fake_load(artifact: Artifact, _place: Place, _threads: int) -> LoadFacts:
+def fake_load(artifact: Artifact, _place: RuntimeDevice, _threads: int) -> LoadFacts:
     return LoadFacts(load_seconds=0.25, before_mib=50.0, peak_mib=50.0 + COSTS[artifact.target.precision])
 
 
 def report_from(plan: Plan) -> BenchReport:
     plan.refuse_impossible()
-    runtimes = {id(place.runtime): place.runtime for place in plan.places}.values()
+    runtimes = {id(one.runtime): one.runtime for one in plan.devices}.values()
     loads = measure_loads(plan, lambda _: None, fake_load)
     with OpenPlan(plan) as opened:
         opened.warm_up(lambda _: None)
@@ -239,8 +239,12 @@ def test_a_crash_is_named_with_file_runtime_and_shape(monkeypatch: pytest.Monkey
         ),
         (plan_of(files=[file_of("fp32", max_tokens=7)]), UsageError, "shape 2x8: onnx-fp32 takes 7 tokens"),
         (plan_of(SlowRuntime(library="torch"), threads=(1, 2)), UsageError, "Give one --threads"),
-        (replace(plan_of(), places=(Place(SlowRuntime(), "gpu", True),)), DeviceUnavailable, "there is none"),
-        (replace(plan_of(), places=(Place(SlowRuntime(), "tpu", True),)), DeviceUnavailable, "knows no such device"),
+        (replace(plan_of(), devices=(RuntimeDevice(SlowRuntime(), "gpu", True),)), DeviceUnavailable, "there is none"),
+        (
+            replace(plan_of(), devices=(RuntimeDevice(SlowRuntime(), "tpu", True),)),
+            DeviceUnavailable,
+            "no such device",
+        ),
     ],
 )
 def test_a_plan_of_which_a_part_cannot_be_measured_is_refused(plan: Plan, error, message: str) -> None:

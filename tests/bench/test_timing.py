@@ -1,12 +1,14 @@
 """Timing against a clock that moves only when something runs."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import pytest
 
 from bge_export.bench import timing
 from bge_export.bench.timing import MIN_ROUNDS, WARM_UPS, interleave, warm_up
+from bge_export.progress import shown_by, stage
 
 
 @dataclass
@@ -93,13 +95,15 @@ def test_the_seed_makes_the_order() -> None:
 
 def test_everything_is_warmed_up_before(world: World) -> None:
     told: list[int] = []
-    warm_up([[world.run("a", 1.0)], [world.run("b", 1.0)]], told.append)
+    with shown_by(lambda name, total: nullcontext(told.append)), stage("warming up", 2):
+        warm_up([[world.run("a", 1.0)], [world.run("b", 1.0)]])
     assert world.ran == ["a"] * WARM_UPS + ["b"] * WARM_UPS
     assert told == [1, 1]
 
 
 def test_progress_counts_whole_seconds(world: World) -> None:
     told: list[int] = []
-    interleave([[world.run("a", 0.6)]], seconds=12, seed=0, clock=world.clock, advance=told.append)
+    with shown_by(lambda name, total: nullcontext(told.append)), stage("timing", 12):
+        interleave([[world.run("a", 0.6)]], seconds=12, seed=0, clock=world.clock)
     assert sum(told) == int(world.now)
     assert set(told) == {1, 2}

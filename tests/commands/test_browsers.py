@@ -102,7 +102,7 @@ def test_chromium_opens_the_page_and_its_rows_are_in_the_report(
         browsers = Browsers(open_page, wait_for=("chrome",), versions=("2.17", "4"))
         try:
             proof = check_parity(
-                tiny_export.place, str(tiny), texts=texts, report_path=tmp_path / "report.json", browsers=browsers
+                tiny_export.folder, str(tiny), texts=texts, report_path=tmp_path / "report.json", browsers=browsers
             )
         finally:
             for process in started:
@@ -143,7 +143,7 @@ def test_a_browser_that_lies_is_refused(tiny_export: commands.Exported, tiny: Pa
         Thread(target=page, daemon=True).start()
 
     proof = check_parity(
-        tiny_export.place, str(tiny), texts=texts, report_path=tmp_path / "report.json",
+        tiny_export.folder, str(tiny), texts=texts, report_path=tmp_path / "report.json",
         browsers=Browsers(lie, versions=("4",)),
     )  # fmt: skip
     assert not proof.verdict.passed

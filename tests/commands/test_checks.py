@@ -123,7 +123,7 @@ def test_a_folder_says_what_the_gate_says_of_it(bundle: Path) -> None:
 def test_merged_reports_are_held_to_the_folders_that_they_lie_in(
     tiny_export: Exported, bundle: Path, tmp_path: Path
 ) -> None:
-    elsewhere = Path(shutil.copyfile(tiny_export.place / REPORT, tmp_path / "elsewhere.json"))
+    elsewhere = Path(shutil.copyfile(tiny_export.folder / REPORT, tmp_path / "elsewhere.json"))
     paths = [bundle / REPORT, elsewhere]
     assert merge_reports(paths, tmp_path / "all.json").verdict.passed
     model = bundle / "onnx/model.onnx"

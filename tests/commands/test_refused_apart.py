@@ -12,7 +12,8 @@ from bge_export.contracts import Artifact
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.parity.gate import acceptance
 from bge_export.parity.gate.policy import ThresholdPolicy
-from bge_export.parity.measure import compare
+from bge_export.parity.measure.measurement import Measurement
+from bge_export.parity.report import Lane
 
 TABLE = "max_norm_error = 0.1\nmin_batch_cosine = 0.5\n"
 
@@ -36,7 +37,7 @@ def targets(folder: Path) -> list[str]:
 def test_proven_targets_stand_and_refused_ones_lie_beside_them(tiny: Path, tmp_path: Path, strict: Path) -> None:
     out = tmp_path / "out"
     done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp32", "q4"], thresholds=strict)
-    assert (done.place, done.refused) == (out, tmp_path / "out.refused")
+    assert (done.folder, done.refused) == (out, tmp_path / "out.refused")
     assert done.proof is not None
     assert done.proof.verdict.exit_status == 1
     assert {failure.target for failure in done.proof.verdict.failures} == {"onnx-q4"}
@@ -60,7 +61,7 @@ def test_a_refused_target_leaves_the_folder_that_it_should_have_joined(
     export_model(OnnxExporter(), str(tiny), out, precisions=["fp32"], thresholds=strict)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     done = export_model(OnnxExporter(), str(tiny), out, precisions=["q4"], thresholds=strict)
-    assert done.place == done.refused == tmp_path / "out.refused"
+    assert done.folder == done.refused == tmp_path / "out.refused"
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
@@ -71,7 +72,7 @@ def test_a_refused_target_does_not_replace_the_proven_one_of_its_name(tiny: Path
     export_model(OnnxExporter(), str(tiny), out, precisions=["fp32", "q4"], thresholds=easy)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp32", "q4"], thresholds=strict, overwrite=True)
-    assert done.place == tmp_path / "out.refused"
+    assert done.folder == tmp_path / "out.refused"
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
@@ -79,24 +80,24 @@ def test_a_target_that_was_measured_nowhere_takes_no_other_with_it(
     tiny: Path, tmp_path: Path, strict: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That it was measured nowhere names no lane."""
-    whole = compare.measure
+    whole = Measurement.lanes
 
-    def breaking(artifact: Artifact, *arguments: object, **options: object) -> object:
-        lanes = whole(artifact, *arguments, **options)  # type: ignore[arg-type]
+    def breaking(measurement: Measurement, artifact: Artifact, *arguments: object) -> list[Lane]:
+        lanes = whole(measurement, artifact, *arguments)  # type: ignore[arg-type]
         if str(artifact.target) != "onnx-q4":
             return lanes
         return [lane.model_copy(update={"rows": (), "failed": "failed: crashed"}) for lane in lanes]
 
-    monkeypatch.setattr(compare, "measure", breaking)
+    monkeypatch.setattr(Measurement, "lanes", breaking)
     done = export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["fp32", "q4"], thresholds=strict)
-    assert (targets(done.place), done.refused) == (["onnx-fp32"], tmp_path / "out.refused")
+    assert (targets(done.folder), done.refused) == (["onnx-fp32"], tmp_path / "out.refused")
 
 
 def test_a_folder_is_extended_by_what_is_proven(tiny: Path, tmp_path: Path, strict: Path) -> None:
     out = tmp_path / "out"
     export_model(OnnxExporter(), str(tiny), out, precisions=["fp32"], thresholds=strict)
     done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16", "q4"], thresholds=strict)
-    assert targets(done.place) == ["onnx-fp16", "onnx-fp32"]
+    assert targets(done.folder) == ["onnx-fp16", "onnx-fp32"]
     assert done.refused is not None
     assert targets(done.refused) == ["onnx-q4"]
     assert judge_report(out / "parity.json", thresholds=strict).verdict.passed
@@ -115,7 +116,7 @@ def test_the_limits_that_accept_what_was_refused_do(
     again = export_model(
         OnnxExporter(), str(tiny), tmp_path / "accepted", precisions=["fp32", "q4"], thresholds=done.accepting
     )
-    assert (again.place, again.refused) == (tmp_path / "accepted", None)
+    assert (again.folder, again.refused) == (tmp_path / "accepted", None)
 
 
 def test_a_refusal_that_is_not_rounding_offers_no_limits(tiny: Path, tmp_path: Path, strict: Path) -> None:
@@ -152,8 +153,8 @@ def test_machines_are_told_both_folders(bge, tiny: Path, tmp_path: Path, strict:
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert found["passed"] is False
-    assert found["place"] == str(tmp_path / "out")
-    assert found["refused_place"] == str(tmp_path / "out.refused")
+    assert found["folder"] == str(tmp_path / "out")
+    assert found["refused_folder"] == str(tmp_path / "out.refused")
 
 
 def test_dtypes_may_be_given_twice(bge, tiny: Path, tmp_path: Path) -> None:

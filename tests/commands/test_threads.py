@@ -13,10 +13,11 @@ from bge_export import commands
 from bge_export.commands import export_model, write_reference
 from bge_export.commands.turns import TURN
 from bge_export.exporters import find_exporter
+from bge_export.progress import shown_by
 
 
 def noting(name: str, events: list[str]) -> Callable:
-    """Return a `track` that notes whose stage begins, goes on and ends."""
+    """Return a display that notes whose stage begins, goes on and ends."""
 
     @contextmanager
     def track(stage: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -35,11 +36,11 @@ def test_calls_from_several_threads_take_turns(other: str, tiny: Path, tmp_path:
 
     def call(name: str, kind: str) -> None:
         start.wait(60)
-        track = noting(name, events)
-        if kind == "export":
-            export_model(find_exporter("onnx"), str(tiny), tmp_path / name, check=False, track=track)
-        else:
-            write_reference(str(tiny), tmp_path / f"{name}.npz", texts=tmp_path / "texts.txt", track=track)
+        with shown_by(noting(name, events)):
+            if kind == "export":
+                export_model(find_exporter("onnx"), str(tiny), tmp_path / name, check=False)
+            else:
+                write_reference(str(tiny), tmp_path / f"{name}.npz", texts=tmp_path / "texts.txt")
 
     with ThreadPoolExecutor(2) as pool:
         done = [pool.submit(call, "first", "export"), pool.submit(call, "second", other)]
@@ -55,11 +56,11 @@ def test_a_call_that_failed_lets_another_thread_in(tiny: Path, tmp_path: Path) -
     def stop(stage: str, total: int) -> Callable:
         raise ZeroDivisionError
 
-    def write(**options: object) -> object:
-        return write_reference(str(tiny), tmp_path / "vectors.npz", texts=tmp_path / "texts.txt", **options)
+    def write() -> object:
+        return write_reference(str(tiny), tmp_path / "vectors.npz", texts=tmp_path / "texts.txt")
 
-    with pytest.raises(ZeroDivisionError):
-        write(track=stop)
+    with pytest.raises(ZeroDivisionError), shown_by(stop):
+        write()
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(write).result(timeout=120).ids
 

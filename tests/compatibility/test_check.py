@@ -24,7 +24,7 @@ SMALL = Measured(peak_bytes=100 * MIB, cold_seconds=1.0, cold_cpu_seconds=1.0, w
 @pytest.fixture(scope="module")
 def written(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("check") / "out"
-    return export_transformersjs(str(tiny), out, dtypes=["fp32", "fp16"], check=False).place
+    return export_transformersjs(str(tiny), out, dtypes=["fp32", "fp16"], check=False).folder
 
 
 @pytest.fixture

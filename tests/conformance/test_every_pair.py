@@ -14,7 +14,7 @@ from bge_export.contracts import Target
 from bge_export.exporters import find_exporter, format_names
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
-from bge_export.parity.measure.compare import Place, compare
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.runtimes import find_runtime, runtime_names
 from bge_export.saturation import known_facts
 from bge_export.texts.corpus import builtin_corpus
@@ -85,8 +85,8 @@ def test_a_pair_is_proven(everything: Path, reference: Path, thresholds: Path, t
     if runtime in DEVICES:
         needs_client(device)
     names = {runtime, PINNED.get(runtime, runtime)}
-    places = [Place(find_runtime(name), device, True) for name in sorted(names)]
-    report = compare(artifacts, places, corpus, vectors, threads=1, pairs=known_facts(artifacts))
+    places = [RuntimeDevice(find_runtime(name), device, True) for name in sorted(names)]
+    report = Measurement(corpus, vectors, 1).report(artifacts, places, saturation=known_facts(artifacts))
     verdict = judge(report, read_policy(thresholds), corpus, artifacts=artifacts)
     assert [bad.message for bad in verdict.failures] == []
     assert {lane.output for lane in report.lanes} == {"last_hidden_state", "sentence_embedding"}
@@ -99,7 +99,7 @@ def test_the_list_of_unsupported_pairs_is_what_the_runtimes_say() -> None:
 
 def test_the_list_of_missing_operators_is_what_the_runtimes_say(everything: Path) -> None:
     artifacts = read_bundle(everything)[1]
-    places = {name: Place(find_runtime(name), DEVICES.get(name, "cpu"), True) for name in runtime_names()}
+    places = {name: RuntimeDevice(find_runtime(name), DEVICES.get(name, "cpu"), True) for name in runtime_names()}
     found = {
         (str(item.target), name)
         for item in artifacts
@@ -118,7 +118,7 @@ def test_every_cell_can_fail(everything: Path, reference: Path, target: Target) 
         real = find_runtime(name)
         if target.format in real.formats:
             wrong = Wrong(real, corpus, vectors)
-            report = compare(artifacts, [Place(wrong, "cpu", True)], corpus, vectors, threads=1)
+            report = Measurement(corpus, vectors, 1).report(artifacts, [RuntimeDevice(wrong, "cpu", True)])
             verdict = judge(report, read_policy(None), corpus, artifacts=artifacts)
             lanes = {bad.lane for bad in verdict.failures if bad.row == corpus.texts[7].id}
             assert lanes == {lane.name for lane in report.lanes}, name

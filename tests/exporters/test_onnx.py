@@ -24,7 +24,7 @@ POOLINGS = ("cls", "mean", "last")
 
 @pytest.fixture(scope="module")
 def graph(tiny_export: Exported) -> onnx.ModelProto:
-    return onnx.load(tiny_export.place / "onnx/model.onnx")
+    return onnx.load(tiny_export.folder / "onnx/model.onnx")
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -44,7 +44,7 @@ def test_every_architecture_and_pooling_is_proven_in_both_precisions(kind: str, 
         for target in ("onnx-fp32", "onnx-fp16")
         for output in ("last_hidden_state", "sentence_embedding")
     }
-    inputs = read_bundle(done.place)[1][0].inputs
+    inputs = read_bundle(done.folder)[1][0].inputs
     assert ("token_type_ids" in inputs) == (kind == "bert")
 
 
@@ -63,9 +63,9 @@ def test_every_architecture_is_proven_with_rounded_weights(kind: str, tmp_path: 
     assert {lane.target for lane in done.proof.report.lanes if lane.measured} == {
         f"onnx-{precision}" for precision in ("fp32", *ROUNDED)
     }
-    full = onnx.load(done.place / "onnx/model.onnx").graph
+    full = onnx.load(done.folder / "onnx/model.onnx").graph
     for precision in ROUNDED:
-        graph = onnx.load(done.place / MODEL_FILES[f"onnx-{precision}"])
+        graph = onnx.load(done.folder / MODEL_FILES[f"onnx-{precision}"])
         onnx.checker.check_model(graph)
         assert graph.ir_version == 8
         assert {entry.domain: entry.version for entry in graph.opset_import}[""] == 17
@@ -92,10 +92,10 @@ def test_fp32_goes_along_only_where_the_folder_has_none(tiny: Path, tmp_path: Pa
 
 def test_rounded_files_have_the_same_bytes_whatever_is_written_beside_them(tiny: Path, tmp_path: Path) -> None:
     alone = [export_model(OnnxExporter(), str(tiny), tmp_path / p, precisions=[p], check=False) for p in ROUNDED]
-    together = export_model(OnnxExporter(), str(tiny), tmp_path / "all", precisions=ROUNDED, check=False).place
+    together = export_model(OnnxExporter(), str(tiny), tmp_path / "all", precisions=ROUNDED, check=False).folder
     for one in alone:
-        for item in read_bundle(one.place)[1]:
-            assert (one.place / item.model).read_bytes() == (together / item.model).read_bytes(), item.model
+        for item in read_bundle(one.folder)[1]:
+            assert (one.folder / item.model).read_bytes() == (together / item.model).read_bytes(), item.model
 
 
 def test_two_exports_of_the_same_input_give_the_same_bytes(tiny: Path, tiny_export: Exported, tmp_path: Path) -> None:
@@ -104,11 +104,11 @@ def test_two_exports_of_the_same_input_give_the_same_bytes(tiny: Path, tiny_expo
         str(tiny),
         tmp_path / "again",
         precisions=["fp32", "fp16"],
-    ).place
+    ).folder
     names = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
-    assert names == sorted(p.relative_to(tiny_export.place) for p in tiny_export.place.rglob("*") if p.is_file())
+    assert names == sorted(p.relative_to(tiny_export.folder) for p in tiny_export.folder.rglob("*") if p.is_file())
     for name in names:
-        assert (again / name).read_bytes() == (tiny_export.place / name).read_bytes(), name
+        assert (again / name).read_bytes() == (tiny_export.folder / name).read_bytes(), name
 
 
 def test_the_graph_is_what_consumers_expect(graph: onnx.ModelProto) -> None:
@@ -144,7 +144,7 @@ def test_nothing_of_the_tracing_is_left(graph: onnx.ModelProto) -> None:
 
 
 def test_float16_keeps_float32_ends_and_halves_the_weights(tiny_export: Exported, graph: onnx.ModelProto) -> None:
-    half = onnx.load(tiny_export.place / "onnx/model_fp16.onnx")
+    half = onnx.load(tiny_export.folder / "onnx/model_fp16.onnx")
     for full_end, half_end in zip(
         [*graph.graph.input, *graph.graph.output], [*half.graph.input, *half.graph.output], strict=True
     ):
@@ -158,7 +158,7 @@ def test_float16_keeps_float32_ends_and_halves_the_weights(tiny_export: Exported
 @pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 512), (7, 3), (3, 100)])
 def test_every_batch_size_and_length_runs(tiny_export: Exported, batch: int, length: int) -> None:
     for name in ("model", "model_fp16"):
-        session = onnxruntime.InferenceSession(tiny_export.place / f"onnx/{name}.onnx")
+        session = onnxruntime.InferenceSession(tiny_export.folder / f"onnx/{name}.onnx")
         ids = np.full((batch, length), 5, dtype=np.int64)
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         states, embedding = session.run(None, feed)
@@ -169,10 +169,10 @@ def test_every_batch_size_and_length_runs(tiny_export: Exported, batch: int, len
 
 def test_without_the_head_there_is_one_output(tiny: Path, tmp_path: Path) -> None:
     done = export_model(OnnxExporter(), str(tiny), tmp_path / "out", check=False)
-    graph = onnx.load(done.place / "onnx/model.onnx").graph
+    graph = onnx.load(done.folder / "onnx/model.onnx").graph
     assert [output.name for output in graph.output] == ["last_hidden_state"]
-    assert not (done.place / REPORT).exists()
-    assert '"checked": false' in (done.place / MANIFEST).read_text("utf-8")
+    assert not (done.folder / REPORT).exists()
+    assert '"checked": false' in (done.folder / MANIFEST).read_text("utf-8")
 
 
 def test_large_weights_go_into_the_file_that_javascript_clients_look_for(
@@ -182,26 +182,26 @@ def test_large_weights_go_into_the_file_that_javascript_clients_look_for(
     done = export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["fp32", "fp16"])
     assert done.proof is not None
     assert done.proof.verdict.passed
-    names = {path.name for path in (done.place / "onnx").iterdir()}
+    names = {path.name for path in (done.folder / "onnx").iterdir()}
     assert names == {"model.onnx", "model.onnx_data", "model_fp16.onnx", "model_fp16.onnx_data"}
-    files = read_bundle(done.place)[1][0].files
+    files = read_bundle(done.folder)[1][0].files
     assert "onnx/model.onnx_data" in files
-    assert (done.place / "onnx/model.onnx").stat().st_size < 100_000
+    assert (done.folder / "onnx/model.onnx").stat().st_size < 100_000
 
 
 def test_the_folder_loads_in_transformers_as_a_tokenizer_and_config(tiny_export: Exported, tiny: Path) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_export.place)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_export.folder)
     assert tokenizer("hello world")["input_ids"] == AutoTokenizer.from_pretrained(tiny)("hello world")["input_ids"]
-    assert AutoConfig.from_pretrained(tiny_export.place).model_type == "bert"
+    assert AutoConfig.from_pretrained(tiny_export.folder).model_type == "bert"
 
 
 def test_a_checkpoint_opened_from_the_folder_promises_the_same(tiny_export: Exported, tiny: Path) -> None:
     from bge_export.checkpoint.pooling_files import read_sentence_files
 
     promised = open_checkpoint(tiny).spec
-    written = read_sentence_files(tiny_export.place)
+    written = read_sentence_files(tiny_export.folder)
     assert (written.pooling, written.normalize, written.query_prefix) == (
         promised.pooling,
         promised.normalize,

@@ -29,7 +29,7 @@ def test_every_architecture_is_proven_in_both_precisions(kind: str, pooling: str
 
 def test_files_names_types_and_shapes_are_what_consumers_expect(tiny: Path, tmp_path: Path) -> None:
     exporter = OpenVinoExporter(sentence_embedding=True)
-    out = export_model(exporter, str(tiny), tmp_path / "out", precisions=["fp32", "fp16"], check=False).place
+    out = export_model(exporter, str(tiny), tmp_path / "out", precisions=["fp32", "fp16"], check=False).folder
     names = sorted(path.name for path in (out / "openvino").iterdir())
     assert names == [f"openvino_model{part}" for part in (".bin", ".xml", "_fp16.bin", "_fp16.xml")]
     model = openvino.Core().read_model(out / "openvino/openvino_model.xml")
@@ -43,7 +43,7 @@ def test_files_names_types_and_shapes_are_what_consumers_expect(tiny: Path, tmp_
 
 def test_two_exports_give_the_same_bytes_and_name_no_machine(tiny: Path, tmp_path: Path) -> None:
     folders = [
-        export_model(OpenVinoExporter(), str(tiny), tmp_path / name, precisions=["fp32", "fp16"], check=False).place
+        export_model(OpenVinoExporter(), str(tiny), tmp_path / name, precisions=["fp32", "fp16"], check=False).folder
         for name in ("a", "b")
     ]
     for name in sorted(path.relative_to(folders[0]) for path in folders[0].rglob("*") if path.is_file()):
@@ -75,7 +75,7 @@ def mpnet_buckets(path: Path) -> np.ndarray:
 def test_float16_weights_move_no_bucket_of_mpnet(tmp_path: Path) -> None:
     checkpoint = build("mpnet", tmp_path / "mpnet", "mean")
     precisions = ["fp32", "fp16"]
-    out = export_model(OpenVinoExporter(), str(checkpoint), tmp_path / "out", precisions=precisions, check=False).place
+    out = export_model(OpenVinoExporter(), str(checkpoint), tmp_path / "out", precisions=precisions, check=False).folder
     full, half = (mpnet_buckets(out / f"openvino/openvino_model{part}.xml") for part in ("", "_fp16"))
     assert full.shape == (512, 512)
     assert len(np.unique(full)) > 8
@@ -85,7 +85,7 @@ def test_float16_weights_move_no_bucket_of_mpnet(tmp_path: Path) -> None:
 def test_the_order_of_precisions_does_not_change_the_files(tiny: Path, tmp_path: Path) -> None:
     orders = (["fp32", "fp16"], ["fp16", "fp32"], ["fp16"])
     folders = [
-        export_model(OpenVinoExporter(), str(tiny), tmp_path / "-".join(order), precisions=order, check=False).place
+        export_model(OpenVinoExporter(), str(tiny), tmp_path / "-".join(order), precisions=order, check=False).folder
         for order in orders
     ]
     for folder in folders[1:]:
@@ -104,6 +104,6 @@ def test_a_static_shape_is_baked_in_and_proven(tiny: Path, tmp_path: Path) -> No
     done = export_model(OpenVinoExporter(static_shape=(1, 512)), str(tiny), tmp_path / "out")
     assert done.proof is not None
     assert done.proof.verdict.passed
-    (artifact,) = read_bundle(done.place)[1]
-    model = openvino.Core().read_model(done.place / artifact.model)
+    (artifact,) = read_bundle(done.folder)[1]
+    model = openvino.Core().read_model(done.folder / artifact.model)
     assert [port.get_partial_shape().to_shape() for port in model.inputs] == [[1, 512]] * 3

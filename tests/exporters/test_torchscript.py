@@ -67,7 +67,7 @@ def test_every_architecture_and_pooling_is_proven(kind: str, pooling: str, tmp_p
     assert {(lane.target, lane.runtime, lane.output) for lane in done.proof.report.lanes} == {
         ("torchscript-fp32", "torchscript", output) for output in ("last_hidden_state", "sentence_embedding")
     }
-    artifact = read_bundle(done.place)[1][0]
+    artifact = read_bundle(done.folder)[1][0]
     assert artifact.model == PLAIN_FILE
     assert ("token_type_ids" in artifact.inputs) == (kind == "bert")
 
@@ -81,7 +81,7 @@ def test_elands_form_is_proven_with_the_inputs_that_elasticsearch_gives(
     done = export_model(TorchScriptExporter(layout="eland"), str(checkpoint), tmp_path / "out")
     assert done.proof is not None
     assert [bad.message for bad in done.proof.verdict.failures] == []
-    artifact = read_bundle(done.place)[1][0]
+    artifact = read_bundle(done.folder)[1][0]
     assert artifact.model == ELAND_FILE
     assert artifact.inputs == (ELAND_INPUTS if kind in FOUR_INPUTS else ELAND_INPUTS[:2])
     assert artifact.outputs == ("sentence_embedding",)
@@ -108,8 +108,8 @@ def test_the_tokenizer_decides_how_many_inputs_elasticsearch_gives(
 def test_elands_file_takes_four_positions_and_gives_the_oracles_embedding(eland: Exported, tiny: Path) -> None:
     corpus = builtin_corpus()
     reference = embed_texts(open_checkpoint(tiny), corpus, threads=1)
-    tokenizer = TextTokenizer.load(eland.place, reference.spec.max_tokens)
-    module = load(eland.place / ELAND_FILE)
+    tokenizer = TextTokenizer.load(eland.folder, reference.spec.max_tokens)
+    module = load(eland.folder / ELAND_FILE)
     for position in (0, 7, len(corpus.texts) - 1):
         feed = tokenizer.pad(tokenizer.encode([corpus.texts[position].text])).feed(ELAND_INPUTS)
         given = module(*(torch.from_numpy(array) for array in feed.values()))
@@ -121,7 +121,7 @@ def test_elands_file_needs_no_operator_that_elasticsearch_refuses(eland: Exporte
     # pytorch_inference refuses operators that are not on its list, which is made from Elastic's reference models. All
     # of these are used by one of them (elastic/ml-cpp, bin/pytorch_inference/unittest/testfiles/
     # reference_model_ops.json); look a new one up there before adding it here.
-    assert {node.kind() for node in load(eland.place / ELAND_FILE).graph.nodes()} <= {
+    assert {node.kind() for node in load(eland.folder / ELAND_FILE).graph.nodes()} <= {
         "aten::Int", "aten::add", "aten::clamp_min", "aten::contiguous", "aten::div", "aten::embedding", "aten::expand",
         "aten::expand_as", "aten::gelu", "aten::layer_norm", "aten::linalg_vector_norm", "aten::linear",
         "aten::matmul", "aten::mul", "aten::reshape", "aten::rsub", "aten::select", "aten::size", "aten::slice",
@@ -132,14 +132,14 @@ def test_elands_file_needs_no_operator_that_elasticsearch_refuses(eland: Exporte
 
 def test_without_the_head_the_one_output_is_a_tensor(tiny: Path, tmp_path: Path) -> None:
     done = export_model(TorchScriptExporter(), str(tiny), tmp_path / "out", check=False)
-    assert read_bundle(done.place)[1][0].outputs == ("last_hidden_state",)
-    states = load(done.place / PLAIN_FILE)(*tokens(2, 5).values())
+    assert read_bundle(done.folder)[1][0].outputs == ("last_hidden_state",)
+    states = load(done.folder / PLAIN_FILE)(*tokens(2, 5).values())
     assert isinstance(states, torch.Tensor)
     assert states.shape == (2, 5, 64)
 
 
 def test_inputs_are_given_by_name_or_by_position(plain: Exported) -> None:
-    module, feed = load(plain.place / PLAIN_FILE), tokens(3, 11)
+    module, feed = load(plain.folder / PLAIN_FILE), tokens(3, 11)
     by_position = module(*feed.values())
     by_name = module(**dict(reversed(feed.items())))
     assert isinstance(by_position, tuple)
@@ -148,7 +148,7 @@ def test_inputs_are_given_by_name_or_by_position(plain: Exported) -> None:
 
 
 def test_the_file_says_what_its_inputs_and_outputs_are(plain: Exported, eland: Exported) -> None:
-    for place, file in ((plain.place, PLAIN_FILE), (eland.place, ELAND_FILE)):
+    for place, file in ((plain.folder, PLAIN_FILE), (eland.folder, ELAND_FILE)):
         extra = {NAMES: ""}
         load(place / file, _extra_files=extra)
         artifact = read_bundle(place)[1][0]
@@ -196,12 +196,12 @@ for options in ({"sentence_embedding": True}, {"layout": "eland"}):
         [sys.executable, "-W", "error", "-c", script, str(tiny.resolve())],
         cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": "7"}, check=True, timeout=300,
     )  # fmt: skip
-    for place, file in ((plain.place, PLAIN_FILE), (eland.place, ELAND_FILE)):
+    for place, file in ((plain.folder, PLAIN_FILE), (eland.folder, ELAND_FILE)):
         assert (tmp_path / "again" / file).read_bytes() == (place / file).read_bytes(), file
 
 
 def test_the_file_holds_no_path_of_this_machine(plain: Exported, eland: Exported) -> None:
-    for path in (plain.place / PLAIN_FILE, eland.place / ELAND_FILE):
+    for path in (plain.folder / PLAIN_FILE, eland.folder / ELAND_FILE):
         content = path.read_bytes()
         for trace in (b"site-packages", b"transformers", os.fsencode(Path.cwd()), os.fsencode(Path.home()) + b"/"):
             assert trace not in content, trace
@@ -211,7 +211,7 @@ def test_the_file_holds_no_path_of_this_machine(plain: Exported, eland: Exported
 
 
 def test_tensors_lie_where_torch_can_map_them(plain: Exported) -> None:
-    path = plain.place / PLAIN_FILE
+    path = plain.folder / PLAIN_FILE
     with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
         entries = [entry for entry in archive.infolist() if "/constants/" in entry.filename]
         assert entries
@@ -260,12 +260,12 @@ def embedding_in(place: Path, *arguments: str, libraries: str) -> np.ndarray:
 
 
 def test_the_file_runs_where_transformers_cannot_be_imported(plain: Exported) -> None:
-    wanted = load(plain.place / PLAIN_FILE)(*tokens(2, 9).values())[1].numpy()
-    np.testing.assert_allclose(embedding_in(plain.place, libraries=""), wanted, atol=1e-6)
+    wanted = load(plain.folder / PLAIN_FILE)(*tokens(2, 9).values())[1].numpy()
+    np.testing.assert_allclose(embedding_in(plain.folder, libraries=""), wanted, atol=1e-6)
 
 
 def test_the_file_runs_in_an_environment_that_has_torch_only(plain: Exported, tmp_path: Path) -> None:
-    wanted = load(plain.place / PLAIN_FILE)(*tokens(2, 9).values())[1].numpy()
+    wanted = load(plain.folder / PLAIN_FILE)(*tokens(2, 9).values())[1].numpy()
     libraries = tmp_path / "torch-only"
     libraries.mkdir()
     for name in with_dependencies("torch"):
@@ -274,7 +274,7 @@ def test_the_file_runs_in_an_environment_that_has_torch_only(plain: Exported, tm
             link = libraries / part
             if not link.exists():
                 link.symlink_to(Path(str(own.locate_file(part))))
-    given = embedding_in(plain.place, "-I", "-S", libraries=str(libraries))
+    given = embedding_in(plain.folder, "-I", "-S", libraries=str(libraries))
     np.testing.assert_allclose(given, wanted, atol=1e-6)
 
 

@@ -8,7 +8,6 @@ from architectures import KINDS, build
 from int8_samples import Sample, make_sample
 
 from bge_export.calibration.observing import CalibrationSet
-from bge_export.contracts import untracked
 from bge_export.precision.int8.plan.layers import LayerPlan, Settings, plan_layers
 from bge_export.precision.int8.round.build import Builder
 
@@ -20,7 +19,7 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def plans(sample: Sample) -> list[LayerPlan]:
-    return plan_layers(sample.encoder, sample.checkpoint.spec, CalibrationSet(sample.batches), Settings(), untracked)
+    return plan_layers(sample.encoder, sample.checkpoint.spec, CalibrationSet(sample.batches), Settings())
 
 
 @pytest.fixture(scope="module")

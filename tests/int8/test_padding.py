@@ -21,7 +21,7 @@ from bge_export.runtimes.transformersjs import RUNTIME
 @pytest.fixture(scope="module")
 def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("padding") / "out"
-    return export_transformersjs(str(tiny), out, dtypes=["fp32", "int8"], weights=False, check=False).place
+    return export_transformersjs(str(tiny), out, dtypes=["fp32", "int8"], weights=False, check=False).folder
 
 
 def batch(length: int, padding: int = 0, rows: int = 1) -> TokenBatch:
@@ -92,7 +92,7 @@ def test_without_a_softmax_nothing_is_padded_and_a_text_has_one_vector_too(folde
 
 
 def test_a_graph_that_keeps_its_softmax_is_padded(unusual: Path, tmp_path: Path) -> None:
-    out = export_transformersjs(str(unusual), tmp_path / "out", dtypes=["int8"], weights=False, check=False).place
+    out = export_transformersjs(str(unusual), tmp_path / "out", dtypes=["int8"], weights=False, check=False).folder
     assert {"Softmax", "Pad"} <= kinds(out)
 
 

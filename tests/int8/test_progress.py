@@ -12,6 +12,7 @@ from bge_export.errors import ExportError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.exporters.openvino import OpenVinoExporter
 from bge_export.precision.int8.quantize import Int8Options
+from bge_export.progress import shown_by
 
 
 class Stages:
@@ -43,9 +44,8 @@ LONG = {"int8: calibrating, batches", "int8: planning, layers", "int8: rounding,
 @pytest.mark.parametrize("exporter", [OnnxExporter(), OpenVinoExporter()], ids=["onnx", "openvino"])
 def test_int8_shows_each_batch_and_layer(exporter: OnnxExporter | OpenVinoExporter, tiny: Path, tmp_path: Path) -> None:
     stages = Stages()
-    commands.export_model(
-        exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False, track=stages.track
-    )  # fmt: skip
+    with shown_by(stages.track):
+        commands.export_model(exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False)
     assert set(stages.lengths) >= LONG
     assert {name: stages.reached[name] for name in LONG} == {name: stages.lengths[name] for name in LONG}
     assert stages.lengths["int8: planning, layers"] == 3
@@ -55,10 +55,8 @@ def test_int8_shows_each_batch_and_layer(exporter: OnnxExporter | OpenVinoExport
 def test_a_search_counts_the_variants_it_may_try(tiny: Path, tmp_path: Path) -> None:
     stages = Stages()
     exporter = OnnxExporter(int8=Int8Options(min_cosine=1.0))
-    with pytest.raises(ExportError):
-        commands.export_model(
-            exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False, track=stages.track
-        )  # fmt: skip
+    with pytest.raises(ExportError), shown_by(stages.track):
+        commands.export_model(exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False)
     name = "int8: variants tried, at most"
     assert 1 < stages.reached[name] <= stages.lengths[name]
 
@@ -75,8 +73,8 @@ def threads_kept() -> Iterator[None]:
 def test_an_export_keeps_to_its_threads(threads: int, tiny: Path, tmp_path: Path) -> None:
     torch.set_num_threads(3)
     stages = Stages()
-    commands.export_model(
-        OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"], check=False, threads=threads,
-        track=stages.track,
-    )  # fmt: skip
+    with shown_by(stages.track):
+        commands.export_model(
+            OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"], check=False, threads=threads
+        )
     assert stages.threads == {threads}

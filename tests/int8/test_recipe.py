@@ -18,7 +18,7 @@ from int8_samples import TEXTS, Sample, cosines, make_sample, run_graph
 
 from bge_export.calibration.hessian import hessian
 from bge_export.calibration.observing import CalibrationSet
-from bge_export.contracts import TokenBatch, untracked
+from bge_export.contracts import TokenBatch
 from bge_export.encoder.encoder import SITES, Layer, Linear
 from bge_export.encoder.folds import (
     fold_attention,
@@ -460,7 +460,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, onnxruntime.
     """A small BERT, its int8 graph opened, and the vector of each text alone."""
     sample = make_sample("bert", tmp_path_factory.mktemp("bert"))
     texts = CalibrationSet(sample.batches)
-    layers = plan_layers(sample.encoder, sample.checkpoint.spec, texts, Settings(), untracked)
+    layers = plan_layers(sample.encoder, sample.checkpoint.spec, texts, Settings())
     model = arrange(Builder(sample.encoder, layers).build(Form()), "sequence-major")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     alone = np.stack([first_tokens(session, sample.pad([row]))[0] for row in sample.rows])

@@ -22,7 +22,7 @@ from bge_export.errors import PolicyError
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.client_tokens import kinds_of
-from bge_export.parity.measure.compare import Place, compare
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
 from bge_export.parity.show.render import as_json
 from bge_export.texts.corpus import Corpus, Text
@@ -51,8 +51,8 @@ class ClientRuntime(FakeRuntime):
 
 
 def report_of(**own: Callable) -> ParityReport:
-    place = Place(ClientRuntime(name="client", own=own), "node@4", True)
-    return compare([artifact_of()], [place], CORPUS, reference_of(CORPUS), threads=1, load_tokenizer=load_tokenizer)
+    place = RuntimeDevice(ClientRuntime(name="client", own=own), "node@4", True)
+    return Measurement(CORPUS, reference_of(CORPUS), 1, load_tokenizer).report([artifact_of()], [place])
 
 
 def accepting(*kinds: str) -> ThresholdPolicy:
@@ -129,8 +129,8 @@ def test_what_the_artifact_loses_itself_is_not_blamed_on_the_client() -> None:
 
 
 def test_a_place_of_the_policy_whose_own_tokens_were_not_looked_at_is_refused() -> None:
-    place = Place(FakeRuntime(name="client"), "node@4", True)
-    report = compare([artifact_of()], [place], CORPUS, reference_of(CORPUS), threads=1, load_tokenizer=load_tokenizer)
+    place = RuntimeDevice(FakeRuntime(name="client"), "node@4", True)
+    report = Measurement(CORPUS, reference_of(CORPUS), 1, load_tokenizer).report([artifact_of()], [place])
     assert judge(report, POLICY, CORPUS).passed
     assert ("client-missing", "plain") in rules(report, accepting())
 

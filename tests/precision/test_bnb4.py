@@ -24,7 +24,7 @@ def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.proof is not None
     assert done.proof.verdict.failures == ()
-    return done.place
+    return done.folder
 
 
 def test_every_product_with_a_constant_is_in_four_bits(folder: Path) -> None:

@@ -17,7 +17,7 @@ CUDA = "CUDAExecutionProvider"
 
 @pytest.fixture
 def artifact(tiny_export: Exported):
-    return read_bundle(tiny_export.place)[1][0]
+    return read_bundle(tiny_export.folder)[1][0]
 
 
 class FakeSession:

@@ -15,7 +15,7 @@ from bge_export.exporters.openvino import OpenVinoExporter
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import Verdict
-from bge_export.parity.measure.compare import Place, compare
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.runtimes import find_runtime
 from bge_export.texts.corpus import Corpus, builtin_corpus
 
@@ -35,7 +35,7 @@ def batch(rows: int, length: int) -> TokenBatch:
 
 
 def test_precision_is_pinned_and_recorded(ir: Exported) -> None:
-    artifact = read_bundle(ir.place)[1][0]
+    artifact = read_bundle(ir.folder)[1][0]
     session = RUNTIME.open(artifact, "cpu", 1)
     assert session.facts["inference_precision"] == "f32"
     assert session.facts["execution_devices"] == "CPU"
@@ -51,8 +51,8 @@ def test_the_default_hint_is_a_row_of_its_own_and_refused_by_the_limits_of_fp32_
 
     corpus = Corpus("some", builtin_corpus().texts[:24])
     reference = embed_texts(open_checkpoint(tiny), corpus, threads=1)
-    artifacts = [item for item in read_bundle(ir.place)[1] if item.target.precision == "fp32"]
-    report = compare(artifacts, [Place(DEFAULT, "cpu", True)], corpus, reference, threads=1)
+    artifacts = [item for item in read_bundle(ir.folder)[1] if item.target.precision == "fp32"]
+    report = Measurement(corpus, reference, 1).report(artifacts, [RuntimeDevice(DEFAULT, "cpu", True)])
     limits = tmp_path / "limits.toml"
     limits.write_text(
         'require = []\n["openvino-fp32"]\nmin_cosine = 0.999999\nmax_abs = 1e-5\nmax_norm_error = 1e-5\n'
@@ -63,7 +63,9 @@ def test_the_default_hint_is_a_row_of_its_own_and_refused_by_the_limits_of_fp32_
     assert in_effect in ({"bf16"}, {"f32"}, {"f16"})
     # However exact, it is no proof alone: only `cosine` and `batch-cosine` tell whether bfloat16 was seen.
     assert (rules_of(verdict) == {"not-measured"}) == (in_effect == {"f32"})
-    both = compare(artifacts, [Place(DEFAULT, "cpu", True), Place(RUNTIME, "cpu", True)], corpus, reference, threads=1)
+    both = Measurement(corpus, reference, 1).report(
+        artifacts, [RuntimeDevice(DEFAULT, "cpu", True), RuntimeDevice(RUNTIME, "cpu", True)]
+    )
     assert judge(both, read_policy(None), corpus, artifacts=artifacts).passed
 
 
@@ -74,7 +76,7 @@ def rules_of(verdict: Verdict) -> set[str]:
 @pytest.mark.parametrize("device", ["gpu", "npu"])
 def test_a_device_that_is_not_here_says_so(ir: Exported, device: str) -> None:
     reason = RUNTIME.devices()[device]
-    artifact = read_bundle(ir.place)[1][0]
+    artifact = read_bundle(ir.folder)[1][0]
     if reason is None:
         assert device.upper() in RUNTIME.open(artifact, device, 1).facts["execution_devices"]
     else:
@@ -84,7 +86,7 @@ def test_a_device_that_is_not_here_says_so(ir: Exported, device: str) -> None:
 
 def test_an_unknown_device_says_which_there_are(ir: Exported) -> None:
     with pytest.raises(DeviceUnavailable, match="cpu, gpu, npu"):
-        RUNTIME.open(read_bundle(ir.place)[1][0], "abacus", 1)
+        RUNTIME.open(read_bundle(ir.folder)[1][0], "abacus", 1)
 
 
 @pytest.mark.parametrize(
@@ -104,18 +106,18 @@ def test_what_takes_the_place_of_a_device_or_a_precision_is_refused(
     monkeypatch.setattr(module, "OpenVinoSession", lambda *_: given)
     monkeypatch.setattr(type(RUNTIME), "devices", lambda _: {"gpu": None})
     with pytest.raises(DeviceUnavailable, match=f"{said}$"):
-        RUNTIME.open(read_bundle(ir.place)[1][0], "gpu", 1)
+        RUNTIME.open(read_bundle(ir.folder)[1][0], "gpu", 1)
 
 
 def test_a_model_of_any_shape_is_not_for_an_npu(ir: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(RUNTIME), "devices", lambda _: {"npu": None})
     with pytest.raises(DeviceUnavailable, match="--static-shape 1x512"):
-        RUNTIME.open(read_bundle(ir.place)[1][0], "npu", 1)
+        RUNTIME.open(read_bundle(ir.folder)[1][0], "npu", 1)
 
 
 @pytest.mark.parametrize("field", ["inputs", "outputs"])
 def test_a_graph_with_other_ends_than_the_manifest_says_is_named(ir: Exported, field: str) -> None:
-    artifact = read_bundle(ir.place)[1][0]
+    artifact = read_bundle(ir.folder)[1][0]
     with pytest.raises(
         ArtifactError, match=rf"openvino_model\.xml does not have the ends {getattr(artifact, field)[0]}"
     ):
@@ -124,7 +126,7 @@ def test_a_graph_with_other_ends_than_the_manifest_says_is_named(ir: Exported, f
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_onnx_artifacts_are_read_too(tiny_export: Exported, precision: str) -> None:
-    (artifact,) = (item for item in read_bundle(tiny_export.place)[1] if item.target.precision == precision)
+    (artifact,) = (item for item in read_bundle(tiny_export.folder)[1] if item.target.precision == precision)
     tokens = batch(3, 40)
     there, here = (find_runtime(name).open(artifact, "cpu", 1).embed(tokens) for name in ("onnxruntime", "openvino"))
     assert here.keys() == there.keys() == {"last_hidden_state", "sentence_embedding"}
@@ -133,7 +135,7 @@ def test_onnx_artifacts_are_read_too(tiny_export: Exported, precision: str) -> N
 
 
 def test_what_was_returned_stays_when_the_session_runs_again_and_closes(ir: Exported) -> None:
-    session = RUNTIME.open(read_bundle(ir.place)[1][0], "cpu", 1)
+    session = RUNTIME.open(read_bundle(ir.folder)[1][0], "cpu", 1)
     given = session.embed(batch(2, 8))
     kept = {name: value.copy() for name, value in given.items()}
     session.embed(batch(2, 9))
@@ -144,7 +146,7 @@ def test_what_was_returned_stays_when_the_session_runs_again_and_closes(ir: Expo
 
 @pytest.mark.parametrize("suffix", [".xml", ".bin"])
 def test_a_damaged_file_is_named(tiny: Path, tmp_path: Path, suffix: str) -> None:
-    out = export_model(OpenVinoExporter(), str(tiny), tmp_path / "out", check=False).place
+    out = export_model(OpenVinoExporter(), str(tiny), tmp_path / "out", check=False).folder
     artifact = read_bundle(out)[1][0]
     path = (out / artifact.model).with_suffix(suffix)
     path.write_bytes(path.read_bytes()[:500])
@@ -154,8 +156,8 @@ def test_a_damaged_file_is_named(tiny: Path, tmp_path: Path, suffix: str) -> Non
 
 def test_a_static_shape_gives_what_any_shape_gives(tiny: Path, ir: Exported, tmp_path: Path) -> None:
     done = export_model(OpenVinoExporter(static_shape=(2, 512)), str(tiny), tmp_path / "out", check=False)
-    fixed = RUNTIME.open(read_bundle(done.place)[1][0], "cpu", 1)
-    free = RUNTIME.open(read_bundle(ir.place)[1][0], "cpu", 1)
+    fixed = RUNTIME.open(read_bundle(done.folder)[1][0], "cpu", 1)
+    free = RUNTIME.open(read_bundle(ir.folder)[1][0], "cpu", 1)
     for rows, length in ((1, 3), (2, 512), (5, 60)):
         tokens = batch(rows, length)
         given = fixed.embed(tokens)["last_hidden_state"]
@@ -165,14 +167,14 @@ def test_a_static_shape_gives_what_any_shape_gives(tiny: Path, ir: Exported, tmp
 
 def test_a_text_longer_than_the_static_shape_is_not_cut(tiny: Path, tmp_path: Path) -> None:
     done = export_model(OpenVinoExporter(static_shape=(1, 512)), str(tiny), tmp_path / "out", check=False)
-    session = RUNTIME.open(read_bundle(done.place)[1][0], "cpu", 1)
+    session = RUNTIME.open(read_bundle(done.folder)[1][0], "cpu", 1)
     with pytest.raises(ArtifactError, match="takes 512 tokens, and a text has more"):
         session.embed(batch(1, 513))
 
 
 def test_a_refused_row_names_the_default_hint(ir: Exported) -> None:
-    assert judge_report(ir.place / "parity.json").verdict.passed
-    refused = judge_report(ir.place / "parity.json", require=["openvino_default_hint:cpu"]).verdict
+    assert judge_report(ir.folder / "parity.json").verdict.passed
+    refused = judge_report(ir.folder / "parity.json", require=["openvino_default_hint:cpu"]).verdict
     assert [bad.rule for bad in refused.failures] == ["required-missing"] * len(refused.failures)
     assert not refused.passed
 

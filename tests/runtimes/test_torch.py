@@ -13,7 +13,7 @@ from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
 from bge_export.oracle.eager import embed_texts
 from bge_export.oracle.vectors import ReferenceVectors
-from bge_export.parity.measure.compare import Place, compare
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.runtimes import find_runtime, runtime_names
 from bge_export.texts.corpus import builtin_corpus
 
@@ -32,8 +32,8 @@ def reference(tiny: Path) -> ReferenceVectors:
 
 
 def measure(artifacts, reference: ReferenceVectors, device: str = "cpu"):
-    places = [Place(runtime, device, requested=True)]
-    return compare(artifacts, places, builtin_corpus(), reference, threads=1).lanes
+    places = [RuntimeDevice(runtime, device, requested=True)]
+    return Measurement(builtin_corpus(), reference, 1).report(artifacts, places).lanes
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import ThresholdPolicy
-from bge_export.parity.measure.compare import Place, compare
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
 from bge_export.runtimes.transformersjs import DEVICES, RUNTIME
 from bge_export.texts.corpus import Corpus, builtin_corpus
@@ -47,7 +47,7 @@ def vectors(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> ReferenceVe
 
 @pytest.fixture(scope="module")
 def artifacts(tiny_export: commands.Exported) -> tuple[Artifact, ...]:
-    return read_bundle(tiny_export.place)[1]
+    return read_bundle(tiny_export.folder)[1]
 
 
 def opened(artifact: Artifact, device: str = "node@4"):
@@ -67,7 +67,7 @@ def measured(artifacts, device: str, vectors: ReferenceVectors, every: int = 1) 
         vectors={name: rows[list(picked)] for name, rows in vectors.vectors.items()}, versions=vectors.versions,
         kind=vectors.kind,
     )  # fmt: skip
-    return compare(artifacts, [Place(RUNTIME, device, True)], corpus, some, threads=1), corpus
+    return Measurement(corpus, some, 1).report(artifacts, [RuntimeDevice(RUNTIME, device, True)]), corpus
 
 
 @pytest.mark.parametrize("device", [*NATIVE, *WEB])
@@ -198,7 +198,7 @@ def quantized(tiny_export: commands.Exported, tmp_path_factory: pytest.TempPathF
     """A dynamically quantized file under the name of `dtype: 'q8'`, as the Hub has them."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    root = Path(shutil.copytree(tiny_export.place, tmp_path_factory.mktemp("int8") / "out"))
+    root = Path(shutil.copytree(tiny_export.folder, tmp_path_factory.mktemp("int8") / "out"))
     name = "onnx/model_quantized.onnx"
     quantize_dynamic(root / "onnx/model.onnx", root / name, per_channel=True, weight_type=QuantType.QInt8)
     fp32 = next(item for item in read_bundle(root, verify=False)[1] if item.target.precision == "fp32")

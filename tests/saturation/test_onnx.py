@@ -78,7 +78,7 @@ def test_bounds_that_keep_nothing_small(way: str, tmp_path: Path) -> None:
 
 
 def test_float_files_hold_none(tiny_export, tmp_path: Path) -> None:
-    assert facts_of(tiny_export.place / "onnx/model.onnx", "onnx") == PairFacts(0, 0, 0, None, 0)
+    assert facts_of(tiny_export.folder / "onnx/model.onnx", "onnx") == PairFacts(0, 0, 0, None, 0)
 
 
 def test_a_file_that_is_damaged(tmp_path: Path) -> None:

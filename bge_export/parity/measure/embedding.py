@@ -15,6 +15,7 @@ from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import RuntimeContractError
 from bge_export.parity.measure.batches import SHAPES, Batch
 from bge_export.parity.measure.metrics import cosines, norms
+from bge_export.progress import advance
 
 Pad = Callable[[Sequence[Sequence[int]], int | None], TokenBatch]
 
@@ -41,7 +42,7 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
-class OwnWay:
+class NativeResult:
     """Native pipeline of a client on N texts: the token ids of its tokenizer, and its embeddings [N, D] float32."""
 
     token_ids: tuple[tuple[int, ...], ...]
@@ -77,7 +78,7 @@ class Checked:
 
         return dict(given)
 
-    def own_way(self, texts: Sequence[str]) -> OwnWay | None:
+    def native_result(self, texts: Sequence[str]) -> NativeResult | None:
         """Return the result of the client's native pipeline; None if the runtime has no tokenizer.
 
         Raises:
@@ -96,7 +97,7 @@ class Checked:
             if row.shape != needed or row.dtype != np.float32:
                 raise self._broken(f"the pipeline's {row.dtype} of shape {row.shape}", f"float32 of shape {needed}")
 
-        return OwnWay(tuple(ids), np.stack(rows))
+        return NativeResult(tuple(ids), np.stack(rows))
 
     def _broken(self, got: str, needed: str) -> RuntimeContractError:
         return RuntimeContractError(
@@ -110,16 +111,14 @@ def embed_texts(
     token_ids: Sequence[Sequence[int]],
     batches: Sequence[Batch],
     pad: Pad,
-    advance: Callable[[int], None],
 ) -> dict[str, Embeddings]:
-    """Embed N texts alone ([1, S]) and in batches; return output -> embeddings.
+    """Embed N texts alone ([1, S]) and in batches; return output -> embeddings. Progress counts `steps(N)`.
 
     Args:
         checked: the session.
         token_ids: N rows of token ids.
         batches: the batches from `plan_batches`.
         pad: rows of token ids and a length -> padded batch.
-        advance: called with shares of `steps(N)`.
 
     Raises:
         RuntimeContractError: see `Checked.embed`.
@@ -131,7 +130,7 @@ def embed_texts(
     for text, ids in enumerate(token_ids):
         for name, rows in checked.embed(pad([ids], None)).items():
             alone[name][text] = rows[0]
-        advance(1)
+        advance()
 
     batched: dict[str, list[dict[str, list[InBatch]]]] = {
         name: [defaultdict(list) for _ in range(count)] for name in outputs

@@ -7,7 +7,7 @@ import numpy as np
 
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.figures import excerpt
-from bge_export.parity.measure.embedding import Embeddings, InBatch, OwnWay
+from bge_export.parity.measure.embedding import Embeddings, InBatch, NativeResult
 from bge_export.parity.measure.metrics import cosines, finite_rows, max_differences, nearest_rows, norms
 from bge_export.parity.report import ClientRow, RowParity
 from bge_export.texts.corpus import Corpus, Kind
@@ -19,7 +19,7 @@ def row_facts(
     token_ids: Sequence[Sequence[int]],
     embeddings: Embeddings,
     reference: ReferenceVectors,
-    own: OwnWay | None = None,
+    own: NativeResult | None = None,
 ) -> tuple[RowParity, ...]:
     """Return the facts of N texts in one lane.
 
@@ -58,7 +58,7 @@ def row_facts(
     )
 
 
-def _client_rows(own: OwnWay, reference: ReferenceVectors) -> list[ClientRow]:
+def _client_rows(own: NativeResult, reference: ReferenceVectors) -> list[ClientRow]:
     """Return the facts of N texts that a client tokenized and embedded in its native pipeline."""
     finite, length = finite_rows(own.rows), norms(own.rows)
     cosine = cosines(own.rows, reference.vectors[reference.spec.pooling])

@@ -1,15 +1,14 @@
 """Quantizes a float32 graph to a static 8-bit graph: reads, calibrates, plans, builds and arranges it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import onnx
 
 from bge_export.calibration.observing import CalibrationSet, batches
 from bge_export.calibration.texts import JUDGE_EVERY, calibration_rows, divided, drawn_rows, held_back
-from bge_export.contracts import Checkpoint, Track, untracked
+from bge_export.contracts import Checkpoint
 from bge_export.encoder.encoder import Encoder
 from bge_export.encoder.reading import UnknownGraph, read_encoder
 from bge_export.errors import ExportError, UsageError
@@ -17,13 +16,14 @@ from bge_export.files.digest import file_sha256
 from bge_export.memory import Parked, release
 from bge_export.precision.int8.plan.layers import Settings, plan_layers
 from bge_export.precision.int8.round.build import Builder
-from bge_export.precision.int8.search.judge import Judge, Step
+from bge_export.precision.int8.search.judge import Judge
 from bge_export.precision.int8.search.probes import Row, is_ordinary, make_probes
 from bge_export.precision.int8.search.search import Found, Targets, most_variants, search
 from bge_export.precision.int8.search.variants import fast_form, most_forms
 from bge_export.precision.int8.write.arrange import Arrangement, arrange
 from bge_export.precision.int8.write.padding import pad_inputs
 from bge_export.precision.int8.write.plain import quantize_plain
+from bge_export.progress import stage
 from bge_export.texts.tokens import TextTokenizer
 
 LEAST_LINES = 32
@@ -58,12 +58,29 @@ class Quantized:
     Attributes:
         model: the graph.
         facts: findings for the manifest: why the arrangement is plain, or how the variant was chosen.
-        finer: builds the most accurate variant from the same calibration and plans; None if this is the best one.
     """
 
     model: onnx.ModelProto
     facts: Mapping[str, object]
-    finer: "Callable[[Track], Quantized] | None" = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One graph to quantize layer by layer.
+
+    Attributes:
+        model: the tidy float32 graph.
+        encoder: the graph as it was read.
+        checkpoint: its longest input, and the pooling of the embedding.
+        options: the user's options.
+        arrangement: axis order that suits the runtime.
+    """
+
+    model: onnx.ModelProto
+    encoder: Encoder
+    checkpoint: Checkpoint
+    options: Int8Options
+    arrangement: Arrangement
 
 
 @dataclass(frozen=True)
@@ -80,22 +97,24 @@ class _Planned:
     judge: Judge
     options: Int8Options
 
+    @property
+    def last(self) -> int:
+        """Return the rank of the most accurate variant."""
+        return most_forms(self.builder) - 1
+
 
 def quantize(
-    model: onnx.ModelProto,
-    checkpoint: Checkpoint,
-    options: Int8Options,
-    arrangement: Arrangement,
-    track: Track = untracked,
-) -> Quantized:
-    """Return the graph quantized to 8 bits.
+    model: onnx.ModelProto, checkpoint: Checkpoint, options: Int8Options, arrangement: Arrangement
+) -> Iterator[Quantized]:
+    """Return the graph quantized to 8 bits: the fastest variant that seems accurate enough, then the most accurate one.
+
+    Progress counts batches, layers and variants, in a stage each.
 
     Args:
         model: tidy float32 graph of the checkpoint.
         checkpoint: provides the tokenizer and the pooling of the embedding.
         options: the user's options.
         arrangement: axis order that suits the runtime.
-        track: reports progress in stages, counted in batches, layers and variants.
 
     Raises:
         TextsError: the calibration file cannot be used.
@@ -119,27 +138,19 @@ def quantize(
         plain = quantize_plain(model, rows, tokenizer)
         if arrangement == "sequence-major":
             plain = pad_inputs(plain, checkpoint.spec.max_tokens)
-        return Quantized(plain, {"plain_arrangement": str(reason)})
+        return iter([Quantized(plain, {"plain_arrangement": str(reason)})])
+
     if options.cls_only and encoder.tail is not None:
         raise UsageError("--cls-only and --sentence-embedding exclude each other. Leave out one of them.")
 
-    planned = _planned(model, encoder, tokenizer, rows, checkpoint, options, arrangement, track)
-    if options.min_cosine is None:
-        return _chosen(planned, Targets(), 0, (), track)
-    return _chosen(planned, Targets(smallest=options.min_cosine, mean=options.min_cosine), 0, (), track)
+    planned = _planned(_Task(model, encoder, checkpoint, options, arrangement), tokenizer, rows)
+    least = options.min_cosine
+    return _variants(planned, Targets() if least is None else Targets(smallest=least, mean=least))
 
 
-def _planned(
-    model: onnx.ModelProto,
-    encoder: Encoder,
-    tokenizer: TextTokenizer,
-    rows: Sequence[Row],
-    checkpoint: Checkpoint,
-    options: Int8Options,
-    arrangement: Arrangement,
-    track: Track,
-) -> _Planned:
+def _planned(task: _Task, tokenizer: TextTokenizer, rows: Sequence[Row]) -> _Planned:
     """Calibrate an encoder, plan its layers, and make the probes that its variants are tried on."""
+    encoder, options, spec = task.encoder, task.options, task.checkpoint.spec
     hold_back = options.min_cosine is not None and len(rows) > JUDGE_EVERY
     rows, kept = held_back(rows) if hold_back else (rows, [])
 
@@ -147,65 +158,71 @@ def _planned(
     lines = kept or rest
     if sum(map(is_ordinary, lines)) < LEAST_LINES:  # the user's file is short, or has only long passages
         lines = [*lines, *calibration_rows(tokenizer, None)]
-    longest = checkpoint.spec.max_tokens
-    probes = make_probes(tokenizer, lines, longest)
+    probes = make_probes(tokenizer, lines, spec.max_tokens)
 
-    drawn = drawn_rows(tokenizer, main[0], longest)
+    drawn = drawn_rows(tokenizer, main[0], spec.max_tokens)
     groups = (batches(encoder, each, tokenizer.pad) for each in (main, rest, drawn))
-    plans = plan_layers(encoder, checkpoint.spec, CalibrationSet(*groups), Settings(), track)
+    plans = plan_layers(encoder, spec, CalibrationSet(*groups), Settings())
 
-    with track("int8: ordering channels", 1):
+    with stage("int8: ordering channels", 1):
         builder = Builder(encoder, plans)
-    judge = Judge.of(model, probes, tokenizer.pad, checkpoint.spec, arrangement)
+    judge = Judge.of(task.model, probes, tokenizer.pad, spec, task.arrangement)
     release()
+
     return _Planned(builder, judge, options)
 
 
-def _chosen(planned: _Planned, targets: Targets, start: int, before: tuple[Step, ...], track: Track) -> Quantized:
-    """Return the fastest variant that meets the targets, or else the one that comes nearest.
-
-    Args:
-        planned: data that all variants share.
-        targets: cosines that the probes must reach.
-        start: first rank of the frontier to try.
-        before: steps of an earlier search whose choice the gate refused.
-        track: reports progress.
+def _variants(planned: _Planned, targets: Targets) -> Iterator[Quantized]:
+    """Yield the fastest variant that meets the targets, or else the nearest; then the most accurate one.
 
     Raises:
         ExportError: a cosine was requested, and no variant reaches it.
     """
+    least = planned.options.min_cosine
+    found = _found(planned, targets, 0)
+    if least is not None and not found.figures.smallest >= least:
+        raise ExportError(_out_of_reach(least, found, planned.judge))
+
+    # If no variant holds, the most accurate one was tried too, and is farther off.
+    more = found.held and found.place < planned.last
+    fastest = _arranged(planned, found)
+
+    # Park on disk: the full measurement that follows needs the memory, and seldom asks for another variant.
+    parked = Parked(planned) if more else None
+    del planned
+    release()
+    yield fastest
+
+    if parked is None:
+        return
+    with stage("int8: this variant was refused; the most accurate one follows", 1):
+        planned = parked.load()
+    yield _arranged(planned, _found(planned, targets, planned.last).after(found.steps))
+
+
+def _found(planned: _Planned, targets: Targets, start: int) -> Found:
+    """Return the fastest variant that meets the targets, or else the nearest, searched from a rank of the frontier."""
+    builder, judge, cls_only = planned.builder, planned.judge, planned.options.cls_only
+
+    with stage("int8: rounding, layers", len(builder.plans)):
+        builder.build(fast_form(builder, judge.arrangement, cls_only=cls_only))
+
+    with stage("int8: variants tried, at most", most_variants(builder, start)):
+        return search(builder, judge, targets, cls_only=cls_only, start=start)
+
+
+def _arranged(planned: _Planned, found: Found) -> Quantized:
+    """Return a variant as a graph in the axis order of its runtime, and how it was chosen."""
     builder, judge, options = planned.builder, planned.judge, planned.options
 
-    with track("int8: rounding, layers", len(builder.plans)) as advance:
-        builder.build(fast_form(builder, judge.arrangement, cls_only=options.cls_only), advance)
-    with track("int8: variants tried, at most", most_variants(builder, start)) as advance:
-        found = search(builder, judge, targets, cls_only=options.cls_only, start=start, advance=advance)
-    found = found.after(before)
-    if not before and options.min_cosine is not None and not found.figures.smallest >= options.min_cosine:
-        raise ExportError(_out_of_reach(options.min_cosine, found, judge))
-
     took = found.figures.milliseconds / found.steps[0].figures.milliseconds
-    with track(f"int8: arranging {judge.arrangement}, {took:.2f} times the time of the first variant tried", 1):
+    with stage(f"int8: arranging {judge.arrangement}, {took:.2f} times the time of the first variant tried", 1):
         model = arrange(builder.build(found.form), judge.arrangement, cls_only=options.cls_only)
-    release()
-
-    last = most_forms(builder) - 1
-    # If no variant holds, the most accurate one was tried too, and is farther off.
-    finer = None
-    if found.held and found.place < last:
-        # Park on disk: the full measurement that follows needs the memory, and seldom asks for another variant.
-        parked = Parked(planned)
-        finer = partial(_next, parked, targets, last, found.steps)
 
     facts = found.record(judge)
     if options.min_cosine is None:  # steps contain times, and the same input must give the same manifest
         del facts["frontier"]
-    return Quantized(model, facts, finer)
-
-
-def _next(parked: Parked[_Planned], targets: Targets, start: int, before: tuple[Step, ...], track: Track) -> Quantized:
-    """Return the variant that follows a refused one; see `_chosen`."""
-    return _chosen(parked.load(), targets, start, before, track)
+    return Quantized(model, facts)
 
 
 def _out_of_reach(least: float, found: Found, judge: Judge) -> str:

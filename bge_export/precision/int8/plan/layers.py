@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bge_export.calibration.hessian import CHUNK, hessian, token_weights
 from bge_export.calibration.observing import CalibrationSet, Observation, Tokens, importance, observe, observed_tokens
-from bge_export.contracts import EmbeddingSpec, Track
+from bge_export.contracts import EmbeddingSpec
 from bge_export.encoder.encoder import SITES, Encoder, Layer, Linear
 from bge_export.encoder.forward import activate, as_tensor
 from bge_export.memory import release
@@ -16,6 +16,7 @@ from bge_export.precision.int8.plan.pruning import Pruning, plan_pruning
 from bge_export.precision.int8.plan.scores import ScorePlan, plan_scores
 from bge_export.precision.int8.plan.sites import EXPONENTS, LIMITS, OUTPUT_EXPONENTS, Input, InputPlan, plan_input
 from bge_export.precision.int8.plan.splitting import GELU_LEAST, SplitPlan, plan_split, split
+from bge_export.progress import advance, stage
 
 
 @dataclass(frozen=True)
@@ -90,27 +91,24 @@ class LayerPlan:
         return self.activation_error(site) * self.first[site]
 
 
-def plan_layers(
-    encoder: Encoder, spec: EmbeddingSpec, texts: CalibrationSet, settings: Settings, track: Track
-) -> list[LayerPlan]:
-    """Return the plan of each layer.
+def plan_layers(encoder: Encoder, spec: EmbeddingSpec, texts: CalibrationSet, settings: Settings) -> list[LayerPlan]:
+    """Return the plan of each layer; two stages show progress: batches of the chosen texts, then layers.
 
     Args:
         encoder: the float32 encoder, as it was read.
         spec: how the embedding is pooled.
         texts: the calibration set.
         settings: the constants.
-        track: reports two stages: batches of the chosen texts, then layers.
     """
     tokens = observed_tokens(texts.chosen)
-    with track("int8: calibrating, batches", len(texts.chosen)) as advance:
-        weights = importance(encoder, spec, texts.chosen, tokens, advance)
+    with stage("int8: calibrating, batches", len(texts.chosen)):
+        weights = importance(encoder, spec, texts.chosen, tokens)
     release()
 
     states = [batch.state for batch in texts.batches]
     by_key = all(batch.bias.ndim == 4 and batch.bias.shape[1:3] == (1, 1) for batch in texts.chosen)
     plans = []
-    with track("int8: planning, layers", len(encoder.layers)) as advance:
+    with stage("int8: planning, layers", len(encoder.layers)):
         for place, layer in enumerate(encoder.layers):
             seen = observe(layer, texts, states, weights.pop(0))
 
@@ -122,7 +120,7 @@ def plan_layers(
             # One layer's tensors are large; free them before the next layer.
             del seen, pruning
             release()
-            advance(1)
+            advance()
     return plans
 
 

@@ -1,6 +1,5 @@
 """Builds quantized encoders from plans: folds and shifts once, then assembles the layers of any requested variant."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from bge_export.precision.int8.round.quantized import (
 )
 from bge_export.precision.int8.round.rounder import Rounder
 from bge_export.precision.int8.round.variant import Form
+from bge_export.progress import advance
 
 FIRST_MARGIN = 1.3
 """Factor by which a grid exceeds the observed range if only first tokens have a residual; not for `down`, whose grid is
@@ -71,12 +71,12 @@ class Builder:
 
         return layer
 
-    def build(self, form: Form, advance: Callable[[int], None] = lambda _: None) -> QuantizedEncoder:
-        """Return the encoder quantized as a variant; `advance` is called with 1 after each layer."""
+    def build(self, form: Form) -> QuantizedEncoder:
+        """Return the encoder quantized as a variant; progress counts layers."""
         layers = []
         for place in range(len(self.plans)):
             layers.append(self._layer(place, form))
-            advance(1)
+            advance()
 
         own = self.encoder
         return QuantizedEncoder(own.prelude, own.embedding_norm, tuple(layers), own.tail, own.hidden_order)

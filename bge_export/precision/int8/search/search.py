@@ -10,7 +10,7 @@ If everyday probes hold and a stress probe does not, the points that tip it over
 slower variant is tried.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from bge_export.precision.int8.round.variant import Form, Place
 from bge_export.precision.int8.search.judge import Figures, Judge, Step
 from bge_export.precision.int8.search.tipping import tipping_points
 from bge_export.precision.int8.search.variants import cost, forms, most_forms, predicted_error
+from bge_export.progress import advance
 
 WIDENINGS = (1.0, 1.02, 0.98)
 """Candidates at the fastest rank, in the order of trial; other ranks use only the first."""
@@ -136,7 +137,6 @@ def search(
     *,
     cls_only: bool,
     start: int = 0,
-    advance: Callable[[int], None] = lambda _: None,
 ) -> Found:
     """Return the fastest variant that meets the targets, or else the one that comes nearest.
 
@@ -146,9 +146,8 @@ def search(
         targets: cosines that the probes must reach.
         cls_only: whether the graph returns only the first token's state.
         start: first rank of the frontier to try; the last rank if there are fewer.
-        advance: called with 1 after each variant.
     """
-    attempt = _Attempts(builder, judge, targets, cls_only=cls_only, advance=advance)
+    attempt = _Attempts(builder, judge, targets, cls_only=cls_only)
     repairs = 0
 
     places = forms(builder, judge.arrangement, cls_only=cls_only)
@@ -173,11 +172,9 @@ def search(
 class _Attempts:
     """The variants tried so far."""
 
-    def __init__(
-        self, builder: Builder, judge: Judge, targets: Targets, *, cls_only: bool, advance: Callable[[int], None]
-    ) -> None:
+    def __init__(self, builder: Builder, judge: Judge, targets: Targets, *, cls_only: bool) -> None:
         self._builder, self._judge, self._targets = builder, judge, targets
-        self._cls_only, self._advance = cls_only, advance
+        self._cls_only = cls_only
         self._cosines: list[NDArray[np.float64]] = []
         self.tried: list[tuple[Form, int]] = []
         self.steps: list[Step] = []
@@ -194,7 +191,7 @@ class _Attempts:
         self.tried.append((form, place))
         self.steps.append(Step(len(form.precise), len(form.finer), form.widening, predicted, tried.figures))
         self._cosines.append(tried.cosines)
-        self._advance(1)
+        advance()
 
         return self._targets.shortfall(tried.figures) <= 1
 

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -19,18 +20,17 @@ from fakes import (
 
 from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
-from bge_export.parity.measure.compare import Place, compare, measure, measurement_steps
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
+from bge_export.progress import shown_by, stage
 from bge_export.texts.corpus import Corpus, Text
 
 CORPUS = small_corpus()
 ROW = np.ones((1, SPEC.dim), dtype=np.float32)
 
 
-def measured(runtime, artifact=None, corpus=CORPUS, **options):
-    return measure(
-        artifact or artifact_of(), runtime, "cpu", 1, corpus, reference_of(corpus), requested=True,
-        load_tokenizer=load_tokenizer, **options,
-    )  # fmt: skip
+def measured(runtime, artifact=None, corpus=CORPUS):
+    measurement = Measurement(corpus, reference_of(corpus), 1, load_tokenizer)
+    return measurement.lanes(artifact or artifact_of(), RuntimeDevice(runtime, "cpu", True))
 
 
 def test_a_right_runtime_gives_right_facts():
@@ -115,9 +115,8 @@ def test_a_tokenizer_that_cannot_be_read():
     def broken(_folder, _max_tokens):
         raise ArtifactError("tokenizer.json is missing")
 
-    (lane,) = measure(
-        artifact_of(), FakeRuntime(), "cpu", 1, CORPUS, reference_of(CORPUS), requested=True, load_tokenizer=broken
-    )
+    measurement = Measurement(CORPUS, reference_of(CORPUS), 1, broken)
+    (lane,) = measurement.lanes(artifact_of(), RuntimeDevice(FakeRuntime(), "cpu", True))
     assert "tokenizer.json is missing" in (lane.failed or "")
 
 
@@ -150,8 +149,9 @@ def test_an_interrupt_is_no_fact():
 @pytest.mark.parametrize("count", [1, 5, 20, 37])
 def test_progress_ends_where_it_said(count):
     corpus, steps = small_corpus(count), []
-    measured(FakeRuntime(), corpus=corpus, advance=steps.append)
-    assert sum(steps) == measurement_steps(corpus)
+    with shown_by(lambda name, total: nullcontext(steps.append)), stage("measuring", 1):
+        measured(FakeRuntime(), corpus=corpus)
+    assert sum(steps) == Measurement(corpus, reference_of(corpus), 1).steps
     assert min(steps) >= 0
 
 
@@ -202,10 +202,14 @@ def test_a_lost_row_in_one_of_several_batches_leaves_no_number(spoilt):
 
 def test_a_report_of_all():
     reads_nothing = FakeRuntime(name="other", formats=frozenset({"openvino"}))
-    places = [Place(FakeRuntime(), "cpu", True), Place(FakeRuntime(), "gpu", False), Place(reads_nothing, "cpu", True)]
+    devices = [
+        RuntimeDevice(FakeRuntime(), "cpu", True),
+        RuntimeDevice(FakeRuntime(), "gpu", False),
+        RuntimeDevice(reads_nothing, "cpu", True),
+    ]
     artifacts = [artifact_of(), artifact_of("fp16", pooled=True)]
     reference = reference_of(CORPUS)
-    report = compare(artifacts, places, CORPUS, reference, threads=2, load_tokenizer=load_tokenizer)
+    report = Measurement(CORPUS, reference, 2, load_tokenizer).report(artifacts, devices)
     assert [(lane.target, lane.output, lane.device, lane.requested) for lane in report.lanes] == [
         ("onnx-fp32", LAST_HIDDEN_STATE, "cpu", True),
         ("onnx-fp32", LAST_HIDDEN_STATE, "gpu", False),
@@ -235,10 +239,10 @@ def test_a_report_names_no_user_no_host_and_no_folder():
 def test_the_reference_must_be_about_the_same_texts():
     other = Corpus("other.txt", (*CORPUS.texts[:-1], Text("t19", "other", "")))
     with pytest.raises(ReportError, match=r"of other texts than other\.txt"):
-        compare([artifact_of()], [], other, reference_of(CORPUS), threads=1)
+        Measurement(other, reference_of(CORPUS), 1).report([artifact_of()], [])
     renamed = replace(reference_of(CORPUS), ids=tuple(f"u{n}" for n in range(20)))
     with pytest.raises(ReportError, match="other texts"):
-        compare([artifact_of()], [], CORPUS, renamed, threads=1)
+        Measurement(CORPUS, renamed, 1).report([artifact_of()], [])
 
 
 @pytest.mark.parametrize(
@@ -252,7 +256,7 @@ def test_the_reference_must_be_about_the_same_texts():
 )
 def test_the_reference_must_fit_together(changes):
     with pytest.raises(ReportError, match="do not fit together"):
-        compare([artifact_of()], [], CORPUS, replace(reference_of(CORPUS), **changes), threads=1)
+        Measurement(CORPUS, replace(reference_of(CORPUS), **changes), 1).report([artifact_of()], [])
 
 
 def test_the_reference_must_have_as_many_dimensions():

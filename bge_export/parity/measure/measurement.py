@@ -1,0 +1,264 @@
+"""Measures every artifact, in every runtime and on every device, against one reference directly: drift cannot add up.
+
+An artifact that crashes its runtime is a fact (`failed`), and so is a missing device (`unavailable`): the gate judges
+both. Only a runtime that violates the runtime contract ends the measurement.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.capabilities import SelectiveRuntime
+from bge_export.contracts import Artifact, Runtime, TokenBatch
+from bge_export.errors import DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
+from bge_export.memory import release
+from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.parity.measure.batches import plan_batches
+from bge_export.parity.measure.embedding import Checked, Embeddings, NativeResult, embed_texts, steps
+from bge_export.parity.measure.environment import describe_environment
+from bge_export.parity.measure.metrics import seen_pooling
+from bge_export.parity.measure.rows import row_facts
+from bge_export.parity.report import (
+    SCHEMA,
+    CheckpointRecord,
+    Lane,
+    PairsRecord,
+    ParityReport,
+    ReferenceRecord,
+    RunRecord,
+    SpecRecord,
+    TextsRecord,
+)
+from bge_export.saturation import PairFacts
+from bge_export.texts.corpus import Corpus
+from bge_export.texts.languages import kinds_for
+from bge_export.texts.tokens import TextTokenizer
+
+
+class Tokenizer(Protocol):
+    """The interface of `tokens.TextTokenizer`."""
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the ids of each text, unpadded."""
+
+    def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
+        """Return [B, S] arrays, padded to the longest row or beyond it to `length`."""
+
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        """Return the share of unknown tokens among all tokens of the texts, from 0 to 1."""
+
+
+LoadTokenizer = Callable[[Path, int], Tokenizer]
+
+
+@dataclass(frozen=True)
+class RuntimeDevice:
+    """A runtime and one of its devices, to measure on; `requested` if the user named it."""
+
+    runtime: Runtime
+    device: str
+    requested: bool
+
+    def reads(self, artifact: Artifact) -> bool:
+        """Return whether the runtime can load the artifact on the device."""
+        if artifact.target.format not in self.runtime.formats:
+            return False
+
+        return not isinstance(self.runtime, SelectiveRuntime) or self.runtime.reads(artifact, self.device)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Measures artifacts on N texts against the oracle's vectors of the same texts.
+
+    Attributes:
+        corpus: the texts.
+        reference: the vectors.
+        threads: the number of threads that each runtime may use.
+        load_tokenizer: folder and longest input -> tokenizer.
+
+    Raises:
+        ReportError: the reference belongs to other texts, or its fields do not fit together.
+    """
+
+    corpus: Corpus
+    reference: ReferenceVectors
+    threads: int
+    load_tokenizer: LoadTokenizer = TextTokenizer.load
+
+    def __post_init__(self) -> None:
+        """Reject vectors of other texts: nothing may be measured against them."""
+        _refuse_other_reference(self.corpus, self.reference)
+
+    @property
+    def steps(self) -> int:
+        """Return the progress of one artifact in one runtime on one device; less is counted if it fails."""
+        return steps(len(self.corpus.texts))
+
+    def report(
+        self,
+        artifacts: Sequence[Artifact],
+        devices: Sequence[RuntimeDevice],
+        *,
+        other_token_ids: Sequence[str] | None = None,
+        saturation: Mapping[str, PairFacts] = MappingProxyType({}),
+    ) -> ParityReport:
+        """Measure every artifact in every runtime and device that can load it; return the sealed report.
+
+        Args:
+            artifacts: the artifacts to measure.
+            devices: the runtimes and devices to measure on.
+            other_token_ids: the result of `auto_tokens` for the folder, stored in the report.
+            saturation: artifact digest -> result of `saturation`, stored in the report.
+
+        Raises:
+            ReportError: an artifact has other dimensions than the reference.
+            RuntimeContractError: a runtime did not return exactly one embedding per text.
+        """
+        corpus, reference = self.corpus, self.reference
+
+        lanes = [
+            lane
+            for artifact in artifacts
+            for device in devices
+            if device.reads(artifact)
+            for lane in self.lanes(artifact, device, saturation.get(artifact.digest))
+        ]
+
+        run = RunRecord(
+            environment=describe_environment(device.runtime.library for device in devices),
+            reference=ReferenceRecord(
+                kind=reference.kind,
+                versions=dict(reference.versions),
+                texts_digest=reference.texts_digest,
+                vectors_digest=_digest(reference.vectors[reference.spec.pooling]),
+            ),
+            other_token_ids=None if other_token_ids is None else tuple(other_token_ids),
+        )
+
+        return ParityReport(
+            schema=SCHEMA,
+            checkpoint=CheckpointRecord(
+                source=reference.source, revision=reference.revision, digest=reference.checkpoint_digest
+            ),
+            spec=SpecRecord.of(reference.spec),
+            texts=TextsRecord(name=corpus.name, digest=corpus.digest, count=len(corpus.texts)),
+            runs={"": run},
+            requested=tuple(f"{one.runtime.name}:{one.device}" for one in devices if one.requested),
+            targets=tuple(sorted({str(artifact.target) for artifact in artifacts})),
+            lanes=tuple(lanes),
+            digest="",
+        ).sealed()
+
+    def lanes(self, artifact: Artifact, device: RuntimeDevice, saturation: PairFacts | None = None) -> list[Lane]:
+        """Return one lane for each output of the artifact's graph.
+
+        Args:
+            artifact: the artifact to measure, with its tokenizer files.
+            device: the runtime that opens it, and the device to run it on.
+            saturation: counts of saturating pairs in the artifact's int8 weights, stored in the report.
+
+        Raises:
+            ReportError: the artifact has other dimensions than the reference.
+            RuntimeContractError: the runtime did not return exactly one embedding per text.
+        """
+        corpus, reference = self.corpus, self.reference
+        if artifact.spec.dim != reference.spec.dim:
+            raise ReportError(
+                f"{artifact.model} has {artifact.spec.dim} dimensions, the reference vectors of {reference.source} "
+                f"{reference.spec.dim}: they are of another checkpoint. Make them from the one that was exported."
+            )
+
+        lane = self._lane_of(artifact, device, saturation)
+        try:
+            tokenizer = self.load_tokenizer(artifact.root, artifact.spec.max_tokens)
+            kinds = kinds_for(tokenizer, corpus)
+            session = device.runtime.open(artifact, device.device, self.threads)
+        except (DeviceUnavailable, MissingLibrary) as error:
+            return [lane(output=output, unavailable=str(error)) for output in artifact.outputs]
+        except Exception as error:  # noqa: BLE001 - libraries raise any type; a broken file must be refused
+            return [lane(output=output, failed=_reason("cannot be opened", error)) for output in artifact.outputs]
+
+        try:
+            token_ids, embeddings, own, facts = self._run(Checked(session, artifact, device.runtime.name), tokenizer)
+        except RuntimeContractError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a crashed runtime must be a refusal, not a traceback
+            return [lane(output=output, failed=_reason("crashed", error)) for output in artifact.outputs]
+
+        return [
+            lane(
+                output=output,
+                facts=facts,
+                rows=row_facts(corpus, kinds, token_ids, embeddings[output], reference, own),
+                pooling_seen=seen_pooling(embeddings[output].alone, reference.vectors, reference.spec.pooling),
+            )
+            for output in artifact.outputs
+        ]
+
+    def _run(
+        self, checked: Checked, tokenizer: Tokenizer
+    ) -> tuple[list[tuple[int, ...]], dict[str, Embeddings], NativeResult | None, dict[str, str]]:
+        """Return token ids, embeddings by output, the native pipeline's result and the facts; close the session."""
+        try:
+            texts = [text.text for text in self.corpus.texts]
+            token_ids = tokenizer.encode(texts)
+            tags = [text.tag for text in self.corpus.texts]
+            batches = plan_batches([len(row) for row in token_ids], tags, checked.artifact.spec.max_tokens)
+
+            embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad)
+            facts = {str(name): str(value) for name, value in checked.session.facts.items()}
+            return token_ids, embeddings, checked.native_result(texts), facts
+        finally:
+            checked.session.close()
+            release()
+
+    def _lane_of(self, artifact: Artifact, device: RuntimeDevice, saturation: PairFacts | None) -> Callable[..., Lane]:
+        """Return a function that records one output of an artifact in a runtime: its rows, or why it has none."""
+        return partial(
+            Lane,
+            run="",
+            target=str(artifact.target),
+            runtime=device.runtime.name,
+            device=device.device,
+            threads=self.threads,
+            model=artifact.model,
+            artifact_digest=artifact.digest,
+            spec=SpecRecord.of(artifact.spec),
+            pairs=None if saturation is None else PairsRecord.of(saturation),
+            requested=device.requested,
+            facts={},
+            unavailable=None,
+            failed=None,
+            pooling_seen=None,
+            rows=(),
+        )
+
+
+def _reason(what: str, error: Exception) -> str:
+    return f"failed: {what}: {type(error).__name__}: {error}"
+
+
+def _digest(rows: NDArray[np.float32]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows, dtype="<f4").tobytes()).hexdigest()
+
+
+def _refuse_other_reference(corpus: Corpus, reference: ReferenceVectors) -> None:
+    """Raise ReportError unless the reference vectors belong to these texts, row by row."""
+    vectors, advice = f"The reference vectors of {reference.source}", "Make them again, with these texts."
+    ids = tuple(text.id for text in corpus.texts)
+
+    if reference.texts_digest != corpus.digest or reference.ids != ids:
+        raise ReportError(f"{vectors} are of other texts than {corpus.name}. {advice}")
+
+    try:
+        reference.check()
+    except ValueError as error:
+        raise ReportError(f"{vectors} do not fit together: {error}. {advice}") from error
