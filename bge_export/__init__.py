@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bge_export.build.recipe import Recipe, read_recipe
     from bge_export.checkpoint.opening import open_checkpoint
     from bge_export.commands import (
         Exported,
@@ -15,15 +16,13 @@ if TYPE_CHECKING:
         bisect_artifact,
         check_parity,
         evaluate_pairs,
-        export_model,
-        export_transformersjs,
+        export,
         judge_report,
         merge_reports,
         write_reference,
     )
     from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target, TokenBatch
     from bge_export.errors import BgeExportError
-    from bge_export.exporters import find_exporter
     from bge_export.inspection.doctor import examine_machine
     from bge_export.inspection.folder import inspect_path
     from bge_export.oracle.vectors import ReferenceVectors
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from bge_export.parity.report import ParityReport
 
 _OWNERS = {
+    "bge_export.build.recipe": ("Recipe", "read_recipe"),
     "bge_export.checkpoint.opening": ("open_checkpoint",),
     "bge_export.commands": (
         "Exported",
@@ -39,8 +39,7 @@ _OWNERS = {
         "bisect_artifact",
         "check_parity",
         "evaluate_pairs",
-        "export_model",
-        "export_transformersjs",
+        "export",
         "judge_report",
         "merge_reports",
         "write_reference",
@@ -48,7 +47,6 @@ _OWNERS = {
     "bge_export.contracts": ("Artifact", "Checkpoint", "EmbeddingSpec", "Target", "TokenBatch"),
     "bge_export.inspection.doctor": ("examine_machine",),
     "bge_export.errors": ("BgeExportError",),
-    "bge_export.exporters": ("find_exporter",),
     "bge_export.inspection.folder": ("inspect_path",),
     "bge_export.parity.gate.judge": ("Verdict",),
     "bge_export.parity.report": ("ParityReport",),
@@ -64,6 +62,7 @@ __all__ = [
     "Exported",
     "ParityReport",
     "Proof",
+    "Recipe",
     "ReferenceVectors",
     "Target",
     "TokenBatch",
@@ -73,13 +72,12 @@ __all__ = [
     "check_parity",
     "evaluate_pairs",
     "examine_machine",
-    "export_model",
-    "export_transformersjs",
-    "find_exporter",
+    "export",
     "inspect_path",
     "judge_report",
     "merge_reports",
     "open_checkpoint",
+    "read_recipe",
     "write_reference",
 ]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from exporting import export_model
 from hub_machine import hub, machine  # noqa: F401 - fixtures
 
 from bge_export import commands
@@ -28,7 +29,7 @@ def tiny() -> Path:
 def tiny_export(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> commands.Exported:
     """The embedded checkpoint in both precisions with both outputs, proven. Read it, never write into it."""
     out = tmp_path_factory.mktemp("export") / "tiny"
-    return commands.export_model(OnnxExporter(sentence_embedding=True), str(tiny), out, precisions=["fp32", "fp16"])
+    return export_model(OnnxExporter(sentence_embedding=True), str(tiny), out, precisions=["fp32", "fp16"])
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def real_exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], co
     def export(name: str) -> commands.Exported:
         out = tmp_path_factory.mktemp("real") / name
         checkpoint = str(outside("BGE_EXPORT_MODELS", name))
-        return commands.export_model(OnnxExporter(), checkpoint, out, precisions=["fp32", "fp16"], threads=2)
+        return export_model(OnnxExporter(), checkpoint, out, precisions=["fp32", "fp16"], threads=2)
 
     return export
 

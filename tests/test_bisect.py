@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from exporting import export_model
 from safetensors.numpy import load_file, save_file
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.cli import run
-from bge_export.commands import export_model
 from bge_export.errors import ArtifactError
 from bge_export.exporters import find_exporter
 from bge_export.inspection.bisect import artifact_at, find_drift
@@ -48,7 +48,9 @@ def test_the_edited_layer_is_named(tiny: Path, tmp_path: Path, format_name: str,
 
 @pytest.mark.parametrize("format_name", readable_formats())
 def test_a_right_artifact_has_no_such_layer(tiny: Path, tmp_path: Path, format_name: str) -> None:
-    done = export_model(find_exporter(format_name, sentence_embedding=True), str(tiny), tmp_path / "out", check=False)
+    done = export_model(
+        find_exporter(format_name, {"sentence_embedding": True}), str(tiny), tmp_path / "out", check=False
+    )
     (artifact,) = read_bundle(done.folder)[1]
     assert find_drift(artifact, open_checkpoint(tiny), TEXT, 0.999999).first is None
 

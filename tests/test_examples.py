@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import needs_client
+from exporting import export_transformersjs
 
 from bge_export import commands
-from bge_export.commands import export_transformersjs
 from bge_export.javascript.browser import ChromiumLink
 from bge_export.javascript.clients import CLIENTS, Client
 from bge_export.javascript.packages import find_deno, find_node, packages_folder

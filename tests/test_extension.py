@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
+from exporting import export_model
 
 from bge_export.bundle.foreign import own_files
 from bge_export.bundle.integrity import MANIFEST, REPORT, decides
 from bge_export.bundle.layout import COPIED
 from bge_export.bundle.manifest import read_bundle, read_manifest
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
-from bge_export.commands import Exported, export_model, judge_report
+from bge_export.commands import Exported, judge_report
 from bge_export.errors import OutputError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.parity.report import read_report, write_report

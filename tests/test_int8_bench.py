@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exporting import export_model
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
@@ -15,7 +16,7 @@ from bge_export.bundle.integrity import REPORT
 from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.model import load_model
 from bge_export.checkpoint.opening import open_checkpoint
-from bge_export.commands import check_parity, export_model
+from bge_export.commands import check_parity
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.parity.report import read_report
 from bge_export.texts.corpus import builtin_corpus

@@ -38,6 +38,7 @@ ROOMS = (
     "inspection",
     "bench",
     "evaluate",
+    "build",
     "publish",
     "commands",
     "cli",

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from exporting import export_model
 from tiny_checkpoint import change_json
 
 from bge_export.bundle.layout import write_layout
 from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.opening import open_checkpoint
-from bge_export.commands import Exported, export_model, judge_report
+from bge_export.commands import Exported, judge_report
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.oracle.auto_tokens import other_token_ids
 from bge_export.oracle.eager import embed_texts

@@ -11,9 +11,10 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import IN_CI
+from exporting import export_model
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from bge_export.commands import Exported, export_model
+from bge_export.commands import Exported
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.saturation import facts_of
 

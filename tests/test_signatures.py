@@ -11,7 +11,7 @@ PACKAGE = Path(bge_export.__file__).parent
 MOST = 6
 
 LONG = {"failure", "plan_split"}
-"""Functions with more parameters. `failure` takes the fields of its record by name; `plan_split` the sizes of a split."""
+"""Functions with more parameters. `failure` takes the fields of its record by name, `plan_split` two settings."""
 
 
 def long_functions() -> Iterator[str]:
@@ -24,7 +24,9 @@ def long_functions() -> Iterator[str]:
             continue
 
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if not isinstance(node, ast.FunctionDef) or (path.parent.name == "commands" and node.name in commands.__all__):
+            if not isinstance(node, ast.FunctionDef) or (
+                path.parent.name == "commands" and node.name in commands.__all__
+            ):
                 continue
 
             given = node.args

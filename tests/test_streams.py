@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from exporting import export_model
 from test_cli import REFUSING
 
-from bge_export import commands
 from bge_export.exporters.onnx import OnnxExporter
 
 BGE = [sys.executable, "-m", "bge_export"]
@@ -22,7 +22,7 @@ def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("streams")
     shutil.copytree(tiny, place / "модель")
     (place / "limits.toml").write_text(REFUSING)
-    commands.export_model(OnnxExporter(), str(place / "модель"), place / "вектор")
+    export_model(OnnxExporter(), str(place / "модель"), place / "вектор")
     return place
 
 

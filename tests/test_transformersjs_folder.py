@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exporting import export_model, export_transformersjs
 from noise_limits import noise_limits
 
-from bge_export import commands
 from bge_export.bundle.manifest import read_bundle, read_manifest
-from bge_export.commands import export_transformersjs, judge_report
+from bge_export.commands import judge_report
 from bge_export.errors import ArtifactError, OutputError, UsageError
 from bge_export.exporters import find_exporter
 from bge_export.files.digest import file_sha256
@@ -76,7 +76,7 @@ def test_extending_the_folder_keeps_weights_and_card(folder: Path, tiny: Path, t
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     with pytest.raises(OutputError, match="has onnx-fp32 already"):
         export_transformersjs(str(tiny), copy, dtypes=["fp32"], check=False)
-    commands.export_model(find_exporter("torchscript"), str(tiny), copy, check=False)
+    export_model(find_exporter("torchscript"), str(tiny), copy, check=False)
     assert read_manifest(copy).weights == ["model.safetensors"]
     assert (copy / "README.md").read_bytes() == (folder / "README.md").read_bytes()
 

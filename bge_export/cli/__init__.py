@@ -47,6 +47,7 @@ def _version(wanted: bool) -> None:
 
 
 for command in (
+    exports.export,
     exports.onnx,
     exports.torchscript,
     exports.openvino,

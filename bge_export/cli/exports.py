@@ -1,162 +1,152 @@
-"""The export commands: `onnx`, `torchscript`, `openvino` and `transformersjs`."""
+"""The export commands: `export`, and its short names `onnx`, `torchscript`, `openvino` and `transformersjs`.
+
+Each parses its options into a recipe and calls `commands.export`.
+"""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bge_export.cli.export_options import ExportOptions, Int8Choices, with_options
 from bge_export.cli.options import (
-    CORES,
     PASSED,
-    Calibration,
-    ClsOnly,
-    CommonOptions,
-    ExportThreads,
-    Json,
-    MinCosine,
     ModelArgument,
-    NoCheck,
     OpenVinoQuantization,
-    Output,
-    Overwrite,
-    PoolingOption,
     Quantize,
-    Revision,
     SentenceEmbedding,
-    Thresholds,
     WeightPrecision,
 )
 from bge_export.cli.output import names, print_json, show, show_int8
 from bge_export.cli.summary import summary
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from bge_export.build.recipe import Recipe
     from bge_export.commands import Exported
-    from bge_export.contracts import Exporter
-    from bge_export.precision.int8.quantize import Int8Options
+
+DEFAULT_DTYPES = ("fp32", "fp16", "int8")
+"""Default precisions of the folder for Transformers.js; clients load the `int8` file as `dtype: 'q8'`."""
 
 
+@with_options
+def export(
+    options: ExportOptions,
+    int8: Int8Choices,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A Hub id, or a local checkpoint folder.", show_default=False)
+    ] = None,
+    to: Annotated[
+        list[str] | None, typer.Option(metavar="FORMAT:PRECISION", help="What to write: onnx:int8. Repeatable.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A TOML file that says all of it, in place of MODEL and the other options.")
+    ] = None,
+    write_recipe: Annotated[
+        Path | None, typer.Option(help="Write this command as a recipe to a new TOML file, and export nothing.")
+    ] = None,
+    sentence_embedding: SentenceEmbedding = False,
+) -> int:
+    """Export a checkpoint to any formats and precisions in one folder, and prove what was written.
+
+    What passes the gate stands in OUTPUT; what is refused is left in OUTPUT.refused, with its report, and the exit
+    status is 1.
+    """
+    from bge_export.build import recipe as recipes
+
+    if recipe is not None:
+        if model is not None or to or sentence_embedding or write_recipe or int8.given or options.given:
+            raise typer.BadParameter("--recipe says it all: give only --threads and --json beside it")
+        return _export(recipes.read_recipe(recipe), options)
+
+    if model is None or not to:
+        raise typer.BadParameter("Give MODEL and --to, as in 'bge-export export MODEL --to onnx:int8', or --recipe")
+
+    formats = dict.fromkeys(target.partition(":")[0] for target in to)
+    table = {
+        "targets": to,
+        "options": {name: {"sentence_embedding": True} for name in formats if sentence_embedding},
+    }
+    made = _recipe(model, table, options, int8)
+    if write_recipe is None:
+        return _export(made, options)
+
+    recipes.write_recipe(made, write_recipe)
+    print(f"{write_recipe}: written. Export it with: bge-export export --recipe {write_recipe}")
+    return PASSED
+
+
+@with_options
 def onnx(
+    options: ExportOptions,
+    int8: Int8Choices,
     model: ModelArgument = "BAAI/bge-small-en",
-    output: Output = None,
     precision: Annotated[
         list[WeightPrecision] | None,
         typer.Option(help="Weights that are not rounded (else see --quantize). Repeatable. [default: fp32]"),
     ] = None,
     quantize: Quantize = None,
-    calibration: Calibration = None,
-    cls_only: ClsOnly = False,
-    min_cosine: MinCosine = None,
     sentence_embedding: SentenceEmbedding = False,
-    revision: Revision = None,
-    pooling: PoolingOption = None,
-    overwrite: Overwrite = False,
-    no_check: NoCheck = False,
-    thresholds: Thresholds = None,
-    threads: ExportThreads = CORES,
-    as_json: Json = False,
 ) -> int:
     """Export a checkpoint to ONNX, and prove what was written.
 
     What passes the gate stands in OUTPUT; what is refused is left in OUTPUT.refused, with its report, and the exit
     status is 1.
     """
-    from bge_export.exporters import find_exporter
-
-    int8 = _int8(quantize, calibration, cls_only, min_cosine)
-    exporter = find_exporter("onnx", sentence_embedding=sentence_embedding, **int8)
-    common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
-
-    if not quantize:
-        return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
-    return _export(exporter, model, [*(precision or ()), *quantize], common, as_json, along=[WeightPrecision.fp32])
+    table = _targets("onnx", precision, quantize)
+    table["options"] = {"onnx": {"sentence_embedding": sentence_embedding}}
+    return _export(_recipe(model, table, options, int8), options)
 
 
+@with_options
 def torchscript(
+    options: ExportOptions,
     model: ModelArgument = "BAAI/bge-small-en",
-    output: Output = None,
     layout: Annotated[
         Literal["plain", "eland"],
         typer.Option(help="plain: inputs and outputs as for ONNX. eland: the form Elasticsearch's importer expects."),
     ] = "plain",
     sentence_embedding: SentenceEmbedding = False,
-    revision: Revision = None,
-    pooling: PoolingOption = None,
-    overwrite: Overwrite = False,
-    no_check: NoCheck = False,
-    thresholds: Thresholds = None,
-    threads: ExportThreads = CORES,
-    as_json: Json = False,
 ) -> int:
     """Export a checkpoint to TorchScript (fp32), and prove what was written."""
-    from bge_export.exporters import find_exporter
-
-    exporter = find_exporter("torchscript", layout=layout, sentence_embedding=sentence_embedding)
-    common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
-    return _export(exporter, model, [WeightPrecision.fp32], common, as_json)
+    own = {"layout": layout, "sentence_embedding": sentence_embedding}
+    table = {"targets": ["torchscript:fp32"], "options": {"torchscript": own}}
+    return _export(_recipe(model, table, options), options)
 
 
+@with_options
 def openvino(
+    options: ExportOptions,
+    int8: Int8Choices,
     model: ModelArgument = "BAAI/bge-small-en",
-    output: Output = None,
     precision: Annotated[
         list[WeightPrecision] | None, typer.Option(help="Precision of the weights. Repeatable. [default: fp32]")
     ] = None,
     quantize: Annotated[
         list[OpenVinoQuantization] | None, typer.Option(help="Also write 8-bit weights and activations.")
     ] = None,
-    calibration: Calibration = None,
-    cls_only: ClsOnly = False,
-    min_cosine: MinCosine = None,
     static_shape: Annotated[
         str | None, typer.Option(metavar="BxS", help="Bake in batch size and length, as NPUs need: 1x512.")
     ] = None,
     sentence_embedding: SentenceEmbedding = False,
-    revision: Revision = None,
-    pooling: PoolingOption = None,
-    overwrite: Overwrite = False,
-    no_check: NoCheck = False,
-    thresholds: Thresholds = None,
-    threads: ExportThreads = CORES,
-    as_json: Json = False,
 ) -> int:
     """Export a checkpoint to OpenVINO, and prove what was written."""
-    from bge_export.exporters import find_exporter
-
-    shape = None
+    own: dict[str, object] = {"sentence_embedding": sentence_embedding}
     if static_shape is not None:
         rows, x, length = static_shape.partition("x")
         if not (x and rows.isdigit() and length.isdigit() and int(rows) and int(length)):
             raise typer.BadParameter(f"--static-shape is {static_shape!r}, not a batch size and a length such as 1x512")
-        shape = (int(rows), int(length))
+        own["static_shape"] = (int(rows), int(length))
 
-    int8 = _int8(quantize, calibration, cls_only, min_cosine)
-    exporter = find_exporter("openvino", sentence_embedding=sentence_embedding, static_shape=shape, **int8)
-    common = CommonOptions(output, revision, pooling, overwrite, no_check, thresholds, threads)
-
-    if not quantize:
-        return _export(exporter, model, precision or [WeightPrecision.fp32], common, as_json)
-    return _export(exporter, model, [*(precision or ()), *quantize], common, as_json, along=[WeightPrecision.fp32])
+    table = _targets("openvino", precision, quantize)
+    table["options"] = {"openvino": own}
+    return _export(_recipe(model, table, options, int8), options)
 
 
-def _int8(
-    quantize: Sequence[str] | None, calibration: "Path | None", cls_only: bool, min_cosine: float | None
-) -> "dict[str, Int8Options]":
-    """Return the exporter's int8 options; empty without int8, so that its libraries need not be installed."""
-    if "int8" not in (quantize or ()):
-        if calibration or cls_only or min_cosine is not None:
-            raise typer.BadParameter("--calibration, --cls-only and --min-cosine are about --quantize int8: add it")
-        return {}
-
-    from bge_export.precision.int8.quantize import Int8Options
-
-    return {"int8": Int8Options(calibration, cls_only, min_cosine)}
-
-
+@with_options
 def transformersjs(
+    options: ExportOptions,
     model: ModelArgument = "BAAI/bge-small-en",
-    output: Output = None,
     dtypes: Annotated[
         list[str] | None,
         typer.Option(
@@ -169,63 +159,49 @@ def transformersjs(
     license_name: Annotated[
         str | None, typer.Option("--license", help="The checkpoint's licence, for the card.")
     ] = None,
-    revision: Revision = None,
-    pooling: PoolingOption = None,
-    overwrite: Overwrite = False,
-    no_check: NoCheck = False,
-    thresholds: Thresholds = None,
-    threads: ExportThreads = CORES,
-    as_json: Json = False,
 ) -> int:
     """Write the folder that Transformers.js loads, with weights and a model card, and prove it.
 
     Besides ONNX Runtime it is proven in Transformers.js 3 and 4 in Node, where 'bge-export setup-js' installed them.
     """
-    from bge_export.commands import export_transformersjs
-
     chosen = dict.fromkeys(name for one in dtypes or () for name in names(one))
-    exported = export_transformersjs(
-        model,
-        output,
-        dtypes=list(chosen),
-        weights=not no_weights,
-        repository=hub_id,
-        license_name=license_name,
-        revision=revision,
-        pooling=pooling,
-        overwrite=overwrite,
-        check=not no_check,
-        thresholds=thresholds,
-        threads=threads,
-    )
-    return _shown(exported, as_json)
+    table = {
+        "targets": [f"onnx:{dtype}" for dtype in chosen or DEFAULT_DTYPES],
+        "transformersjs": {"weights": not no_weights, "repository": hub_id, "license": license_name},
+    }
+    return _export(_recipe(model, table, options), options)
 
 
-def _export(
-    exporter: "Exporter",
-    model: str,
-    precisions: Sequence[str],
-    common: CommonOptions,
-    as_json: bool,
-    along: Sequence[str] = (),
-) -> int:
-    """Run one export command; return its exit status."""
-    from bge_export.commands import export_model
+def _targets(name: str, precision: Sequence[str] | None, quantize: Sequence[str] | None) -> dict[str, Any]:
+    """Return the targets of one format; with rounded weights, fp32 stands beside them."""
+    plain = precision or ([] if quantize else [WeightPrecision.fp32])
+    targets = [f"{name}:{one}" for one in (*plain, *(quantize or ()))]
+    return {"targets": list(dict.fromkeys(targets)), "beside": [f"{name}:fp32"] if quantize else []}
 
-    exported = export_model(
-        exporter,
-        model,
-        common.output,
-        revision=common.revision,
-        pooling=common.pooling,
-        precisions=precisions,
-        along=along,
-        overwrite=common.overwrite,
-        check=not common.no_check,
-        thresholds=common.thresholds,
-        threads=common.threads,
-    )
-    return _shown(exported, as_json)
+
+def _recipe(model: str, table: dict[str, Any], options: ExportOptions, int8: Int8Choices | None = None) -> "Recipe":
+    """Return the recipe of a command: its own table, completed by the options of every export."""
+    from pydantic import ValidationError
+
+    from bge_export.build.recipe import Recipe, reason_of
+
+    wanted = {**table, **options.table(model)}
+    if int8 is not None and int8.given:
+        if not any(target.endswith(":int8") for target in table["targets"]):
+            raise typer.BadParameter("--calibration, --cls-only and --min-cosine are about int8: add that target")
+        wanted["int8"] = int8.table()
+
+    try:
+        return Recipe.model_validate(wanted)
+    except ValidationError as error:
+        raise typer.BadParameter(reason_of(error)) from error
+
+
+def _export(recipe: "Recipe", options: ExportOptions) -> int:
+    """Run one export, and print its result; return its exit status."""
+    from bge_export.commands import export as export_recipe
+
+    return _shown(export_recipe(recipe, threads=options.threads), options.as_json)
 
 
 def _shown(exported: "Exported", as_json: bool) -> int:

@@ -1,7 +1,6 @@
 """Command-line options that several commands share, and the exit statuses."""
 
 import os
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,19 +35,6 @@ class OpenVinoQuantization(StrEnum):
     int8 = "int8"
 
 
-@dataclass(frozen=True)
-class CommonOptions:
-    """Options of every export command."""
-
-    output: Path | None
-    revision: str | None
-    pooling: Literal["cls", "mean", "last"] | None
-    overwrite: bool
-    no_check: bool
-    thresholds: Path | None
-    threads: int
-
-
 def _page(path: Path | None) -> Path | None:
     """Reject an unusable path of the HTML page before anything is measured."""
     from bge_export.parity.show.html import refuse_page
@@ -72,17 +58,6 @@ SentenceEmbedding = Annotated[
 Quantize = Annotated[
     list[Quantization] | None,
     typer.Option(help="Also write rounded weights, and fp32 beside them where the folder has none. Repeatable."),
-]
-Calibration = Annotated[
-    Path | None,
-    typer.Option(help="Texts to calibrate int8 with: .txt, .jsonl, .tsv, .csv. [default: the package's own]"),
-]
-ClsOnly = Annotated[
-    bool, typer.Option("--cls-only", help="int8 returns the first token's state alone, [B, 1, D]: 6 % less work.")
-]
-MinCosine = Annotated[
-    float | None,
-    typer.Option(min=0.5, max=1.0, help="int8: search the cheapest form that holds this cosine on texts held back."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what bge-export wrote there before.")]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Leave parity and gate out; the manifest says so.")]

@@ -1,7 +1,6 @@
 """The commands of the command line as Python functions: each composes stages and prints nothing.
 
-export_transformersjs  checkpoint -> as export_model, with weights and card: the folder that Transformers.js loads
-export_model     checkpoint -> layout + models + manifest, staged -> parity -> gate -> OUT, or OUT.refused
+export           recipe -> checkpoint -> layout + models + manifest, staged -> parity -> gate -> OUT, or OUT.refused
 check_parity     folder x reference x texts x lanes -> report -> verdict
 write_reference  checkpoint x texts -> vectors
 judge_report     report -> verdict
@@ -15,20 +14,17 @@ bench_files      files x runtimes x shapes -> time, memory, size
 from bge_export.commands.analysis import bisect_artifact, evaluate_pairs
 from bge_export.commands.bench import bench_files
 from bge_export.commands.checks import check_parity, folder_verdict, judge_report, merge_reports, write_reference
-from bge_export.commands.exports import DEFAULT_MODEL, Exported, export_model
+from bge_export.commands.exports import Exported, export
 from bge_export.commands.measuring import Proof, read_policy
-from bge_export.commands.transformersjs import export_transformersjs
 
 __all__ = [
-    "DEFAULT_MODEL",
     "Exported",
     "Proof",
     "bench_files",
     "bisect_artifact",
     "check_parity",
     "evaluate_pairs",
-    "export_model",
-    "export_transformersjs",
+    "export",
     "folder_verdict",
     "judge_report",
     "merge_reports",

@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from bge_export.build.recipe import Recipe
 from bge_export.bundle.integrity import LIMITS, REPORT
 from bge_export.bundle.layout import write_layout
 from bge_export.bundle.staging import publish, refused_folder, refused_staging, staged
@@ -15,15 +15,15 @@ from bge_export.commands.attempts import Made, made_again, make
 from bge_export.commands.extension import kept_from
 from bge_export.commands.measuring import Proof, read_policy, run_oracle
 from bge_export.commands.proving import Measured, StagedExport, move_refused, prove, proven_alone
+from bge_export.commands.transformersjs import ClientFolder
 from bge_export.commands.turns import in_turn
-from bge_export.contracts import Artifact, Checkpoint, Exporter, Pooling
+from bge_export.contracts import Exporter, Target
 from bge_export.errors import UsageError
+from bge_export.exporters import find_exporter
 from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
-from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
-from bge_export.parity.report import ParityReport, write_report
-from bge_export.texts.corpus import Corpus, builtin_corpus
-
-DEFAULT_MODEL = "BAAI/bge-small-en"
+from bge_export.parity.measure.measurement import Measurement
+from bge_export.parity.report import write_report
+from bge_export.texts.corpus import builtin_corpus
 
 
 @dataclass(frozen=True)
@@ -44,88 +44,51 @@ class Exported:
     accepting: Path | None = None
 
 
-class Addition(Protocol):
-    """Additional content of one kind of folder, besides models and layout."""
-
-    def devices(self) -> Sequence[RuntimeDevice]:
-        """Return the devices on which the models are measured in addition to their formats' own runtimes."""
-
-    def write_weights(self, checkpoint: Checkpoint, root: Path) -> Sequence[str]:
-        """Copy the checkpoint's weights into the folder, if they belong there; return the names of all weight files."""
-
-    def write_card(
-        self, checkpoint: Checkpoint, root: Path, artifacts: Sequence[Artifact], report: ParityReport | None
-    ) -> None:
-        """Write the card of a folder that passed; the report is None if nothing was measured."""
-
-
 @in_turn
-def export_model(
-    exporter: Exporter,
-    model: str = DEFAULT_MODEL,
-    out: Path | None = None,
-    *,
-    revision: str | None = None,
-    pooling: Pooling | None = None,
-    precisions: Sequence[str] = ("fp32",),
-    along: Sequence[str] = (),
-    addition: Addition | None = None,
-    overwrite: bool = False,
-    check: bool = True,
-    thresholds: Path | None = None,
-    threads: int = 1,
-) -> Exported:
-    """Export a checkpoint and prove the result; only proven targets are published at `out`.
+def export(recipe: Recipe, *, threads: int = 1) -> Exported:
+    """Export a checkpoint and prove the result; only proven targets are published in the recipe's folder.
 
     A model that is refused only for its rounding is exported again in its next more accurate variant, if the exporter
-    has one; the manifest records it. Refused targets are left in `OUT.refused`; proven targets are published anyway.
+    has one; the manifest records it. Refused targets are left in `FOLDER.refused`; proven targets are published anyway.
 
     Args:
-        exporter: a format with its options, such as `find_exporter("onnx")`.
-        model: a Hub id or a local folder.
-        out: the folder to write; by default the model's name, in the current folder. A folder that bge-export wrote
-            from the same checkpoint is extended.
-        revision: the Hub revision.
-        pooling: the pooling, if the checkpoint declares none.
-        precisions: the exporter's precisions to write.
-        along: precisions to write too, unless the folder at `out` already holds them.
-        addition: additional content besides models and layout.
-        overwrite: whether earlier output of bge-export may be replaced: the same targets, or the whole folder if it was
-            made from another checkpoint.
-        check: whether parity and gate follow. If False, the manifest records that they were left out.
-        thresholds: a file of limits to use instead of the package's own.
+        recipe: the checkpoint, the targets, the folder, and how they are proven.
         threads: threads for the export, the oracle and the runtimes.
 
     Raises:
         UsageError: checkpoint, options or output folder cannot be used.
         MeasurementError: the Hub, the exporter or a runtime failed.
     """
-    if unknown := [precision for precision in (*along, *precisions) if precision not in exporter.precisions]:
-        raise UsageError(f"{exporter.format} has no precision {unknown[0]!r}: {', '.join(exporter.precisions)}")
+    exporters = _exporters(recipe)
+    policy = read_policy(recipe.proof.thresholds)
+    folder = None if recipe.transformersjs is None else ClientFolder(recipe.transformersjs, policy)
 
-    policy = read_policy(thresholds)
-    checkpoint = open_checkpoint(model, revision=revision, pooling=pooling)
-    out = Path(os.path.normpath(out or checkpoint.source.rpartition("/")[2]))
-    targets = [f"{exporter.format}-{precision}" for precision in precisions]
+    source = recipe.source
+    checkpoint = open_checkpoint(source.model, revision=source.revision, pooling=source.pooling)
+    out = Path(os.path.normpath(recipe.output.folder or checkpoint.source.rpartition("/")[2]))
 
     with staged(out, source=checkpoint.root) as staging:
-        kept = kept_from(out, checkpoint, targets, overwrite=overwrite)
-        held = {*targets, *(model.target for model in kept.models)}
-        precisions = [*(extra for extra in along if f"{exporter.format}-{extra}" not in held), *precisions]
+        kept = kept_from(out, checkpoint, [str(one) for one in recipe.targets], overwrite=recipe.output.overwrite)
+        held = {*map(str, recipe.targets), *(model.target for model in kept.models)}
+        targets = [*(one for one in recipe.beside if str(one) not in held), *recipe.targets]
 
         kept.carry_models(staging)
         write_layout(checkpoint, staging)
         limit_threads(threads)
 
-        made = make(exporter, checkpoint, staging, precisions)
-        weights = addition.write_weights(checkpoint, staging) if addition else kept.weights
-        devices = addition.devices() if addition else ()
+        made = [
+            one
+            for name, exporter in exporters.items()
+            for one in make(exporter, checkpoint, staging, [each.precision for each in targets if each.format == name])
+        ]
+        weights = folder.write_weights(checkpoint, staging) if folder else kept.weights
+        devices = folder.devices() if folder else ()
         export = StagedExport(staging, checkpoint, kept, weights, devices, policy)
-        artifacts = export.record(made, checked=check)
+        artifacts = export.record(made, checked=recipe.proof.check)
 
-        if not check:
-            if addition:
-                addition.write_card(checkpoint, staging, artifacts, None)
+        if not recipe.proof.check:
+            if folder:
+                folder.write_card(checkpoint, staging, artifacts, None)
             publish(staging, out)
             return Exported(out, None)
 
@@ -136,22 +99,41 @@ def export_model(
         # A model may have several attempts: each pass replaces one model and measures it again.
         while (again := made_again(made, measured.verdict)) is not None:
             made = again
-            artifacts = export.record(made, checked=check)
+            artifacts = export.record(made, checked=True)
             measured = prove(export, artifacts, measurement, measured)
 
-        return _published(export, out, made, measured, corpus, addition)
+        return _published(export, out, made, measured, folder)
+
+
+def _exporters(recipe: Recipe) -> dict[str, Exporter]:
+    """Return format -> exporter, for each format of the recipe's targets.
+
+    Raises:
+        UsageError: a format, a precision or an option does not exist.
+        MissingLibrary: an exporter's library is not installed.
+    """
+    every = (*recipe.beside, *recipe.targets)
+    exporters = {}
+
+    for name in dict.fromkeys(target.format for target in every):
+        options = dict(recipe.options.get(name, {}))
+        if recipe.int8 is not None and Target(name, "int8") in every:
+            options["int8"] = recipe.int8
+        exporters[name] = find_exporter(name, options)
+
+    for target in every:
+        known = exporters[target.format].precisions
+        if target.precision not in known:
+            raise UsageError(f"{target.format} has no precision {target.precision!r}: {', '.join(known)}")
+
+    return exporters
 
 
 def _published(
-    export: StagedExport,
-    out: Path,
-    made: Sequence[Made],
-    measured: Measured,
-    corpus: Corpus,
-    addition: Addition | None,
+    export: StagedExport, out: Path, made: Sequence[Made], measured: Measured, folder: ClientFolder | None
 ) -> Exported:
     """Publish the proven targets as `out`, and the refused targets beside it as `OUT.refused`."""
-    proven = measured if measured.verdict.passed else proven_alone(export, measured, made, corpus)
+    proven = measured if measured.verdict.passed else proven_alone(export, measured, made)
 
     if proven is None:
         write_report(measured.report, export.root / REPORT)
@@ -172,8 +154,8 @@ def _published(
         export.record([one for one in made if one.record.target in stay], checked=True)
 
     write_report(proven.report, export.root / REPORT)
-    if addition:
-        addition.write_card(export.checkpoint, export.root, proven.artifacts, proven.report)
+    if folder:
+        folder.write_card(export.checkpoint, export.root, proven.artifacts, proven.report)
     publish(export.root, out)
     proof = Proof(measured.report, measured.verdict, out / REPORT)
     if aside is None:

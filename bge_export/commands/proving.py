@@ -16,7 +16,7 @@ from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.merge import merge
 from bge_export.parity.report import Lane, ParityReport, write_report
-from bge_export.texts.corpus import Corpus
+from bge_export.texts.corpus import builtin_corpus
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class StagedExport:
         write_manifest(self.root, self.checkpoint, models, checked=checked, weights=self.weights)
         return read_bundle(self.root)[1]
 
-    def judged(self, report: ParityReport, corpus: Corpus, artifacts: Sequence[Artifact]) -> Verdict:
-        """Judge a report on some of the folder's artifacts."""
-        return judge(report, self.policy, corpus, artifacts=artifacts, checkpoint=self.checkpoint.digest)
+    def judged(self, report: ParityReport, artifacts: Sequence[Artifact]) -> Verdict:
+        """Judge a report on some of the folder's artifacts: it must be about the package's own texts."""
+        return judge(report, self.policy, builtin_corpus(), artifacts=artifacts, checkpoint=self.checkpoint.digest)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def prove(
         old = staged.kept.report.model_copy(update={"lanes": earlier, "requested": (), **targets}).sealed()
         report = merge([old, own], ["the earlier report", "the new"])
 
-    return Measured(artifacts, own, report, staged.judged(report, measurement.corpus, artifacts))
+    return Measured(artifacts, own, report, staged.judged(report, artifacts))
 
 
 def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
@@ -119,7 +119,7 @@ def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:
     )
 
 
-def proven_alone(staged: StagedExport, measured: Measured, made: Sequence[Made], corpus: Corpus) -> Measured | None:
+def proven_alone(staged: StagedExport, measured: Measured, made: Sequence[Made]) -> Measured | None:
     """Return the folder without its refused targets, if the rest passes and includes a new target.
 
     Each new target is judged together with the kept targets only, because not every refusal names its target. Return
@@ -132,7 +132,7 @@ def proven_alone(staged: StagedExport, measured: Measured, made: Sequence[Made],
         """Return the folder's measurements and verdict without some targets."""
         stay = [item for item in measured.artifacts if str(item.target) not in targets]
         report = _without(measured.report, targets)
-        return replace(measured, artifacts=stay, report=report, verdict=staged.judged(report, corpus, stay))
+        return replace(measured, artifacts=stay, report=report, verdict=staged.judged(report, stay))
 
     refused = {target for target in new if not judged_without(new - {target}).verdict.passed}
     if refused == new or refused & staged.kept.replaced:

@@ -16,7 +16,8 @@ from bge_export.contracts import Attempts, Checkpoint, ExportedModel
 from bge_export.exporters import started
 from bge_export.graph.trace import trace
 from bge_export.precision import bnb4, dynamic, fp16, q4
-from bge_export.precision.int8.quantize import Int8Options, Quantized, quantize
+from bge_export.precision.int8.quantize import Quantized, quantize
+from bge_export.precision.int8_options import Int8Options
 from bge_export.precision.names import MODEL_FILES
 from bge_export.progress import stage
 

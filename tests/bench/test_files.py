@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from exporting import export_model
 from onnx import TensorProto, helper, numpy_helper
 
 from bge_export.bench.bare import read_onnx
@@ -97,7 +98,6 @@ def test_external_data_counts_and_must_be_there(tmp_path: Path) -> None:
 
 
 def test_an_openvino_file_is_read(tiny: Path, tmp_path: Path) -> None:
-    from bge_export.commands import export_model
     from bge_export.exporters import find_exporter
 
     out = tmp_path / "out"

@@ -5,20 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from exporting import export_model
 from tiny_checkpoint import change_json
 
 from bge_export.bundle.integrity import MANIFEST, REPORT
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.cli import run
-from bge_export.commands import (
-    Exported,
-    check_parity,
-    export_model,
-    folder_verdict,
-    judge_report,
-    merge_reports,
-    write_reference,
-)
+from bge_export.commands import Exported, check_parity, folder_verdict, judge_report, merge_reports, write_reference
 from bge_export.errors import ArtifactError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.parity.report import PairsRecord, read_report, write_report

@@ -5,17 +5,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from exporting import export_model
 
 from bge_export.bundle.manifest import Model, read_manifest
 from bge_export.cli.output import show_int8
-from bge_export.commands import Exported, export_model, judge_report
+from bge_export.commands import Exported, judge_report
 from bge_export.commands.attempts import Made, made_again
 from bge_export.contracts import ExportedModel
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.parity.gate.verdict import Failure, Verdict, failure
 from bge_export.precision.int8 import quantize
-from bge_export.precision.int8.quantize import Int8Options
 from bge_export.precision.int8.search.search import Targets
+from bge_export.precision.int8_options import Int8Options
 from bge_export.progress import Advance, shown_by
 
 EASY = Targets(smallest=0.5, mean=0.5, smallest_stress=0.5)

@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from exporting import export_model
 
 from bge_export.bundle.manifest import read_manifest
-from bge_export.commands import export_model, judge_report
+from bge_export.commands import judge_report
 from bge_export.contracts import Artifact
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.parity.gate import acceptance

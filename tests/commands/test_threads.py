@@ -8,9 +8,10 @@ from pathlib import Path
 from threading import Barrier, Event
 
 import pytest
+from exporting import export_model
 
 from bge_export import commands
-from bge_export.commands import export_model, write_reference
+from bge_export.commands import write_reference
 from bge_export.commands.turns import TURN
 from bge_export.exporters import find_exporter
 from bge_export.progress import shown_by
@@ -66,7 +67,7 @@ def test_a_call_that_failed_lets_another_thread_in(tiny: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["export_model", "check_parity", "write_reference", "bisect_artifact", "evaluate_pairs", "bench_files"]
+    "name", ["export", "check_parity", "write_reference", "bisect_artifact", "evaluate_pairs", "bench_files"]
 )
 def test_whatever_runs_a_model_takes_its_turn(name: str) -> None:
     """A failing argument is enough to see it: nothing is looked at before the turn has come."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import onnx
 import pytest
 from conftest import needs_client
+from exporting import export_transformersjs
 from onnx import TensorProto, helper
 from tiny_checkpoint import change_json
 
-from bge_export.commands import export_transformersjs
 from bge_export.compatibility.check import check_targets
 from bge_export.compatibility.findings import FolderCheck, Measured
 from bge_export.compatibility.targets import TARGETS

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from conftest import needs_client
+from exporting import export_model
 from noise_limits import noise_limits
 
 from bge_export.bundle.manifest import read_bundle
-from bge_export.commands import check_parity, export_model, judge_report, read_policy
+from bge_export.commands import check_parity, judge_report, read_policy
 from bge_export.commands.measuring import ASKED_FOR
 from bge_export.contracts import Target
 from bge_export.exporters import find_exporter, format_names
@@ -57,7 +58,7 @@ def everything(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder with every format in every precision, unchecked."""
     out = tmp_path_factory.mktemp("everything") / "out"
     for name in format_names():
-        exporter = find_exporter(name, sentence_embedding=True)
+        exporter = find_exporter(name, {"sentence_embedding": True})
         export_model(exporter, str(tiny), out, precisions=exporter.precisions, check=False)
     return out
 

@@ -6,12 +6,13 @@ import onnx
 import onnxruntime
 import pytest
 from architectures import build
+from exporting import export_model
 from noise_limits import noise_limits
 
 from bge_export.bundle.integrity import MANIFEST, REPORT
 from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.opening import open_checkpoint
-from bge_export.commands import Exported, export_model
+from bge_export.commands import Exported
 from bge_export.errors import OutputError
 from bge_export.exporters import onnx as exporter
 from bge_export.exporters.onnx import OnnxExporter

@@ -4,10 +4,10 @@ import numpy as np
 import openvino
 import pytest
 from architectures import build
+from exporting import export_model
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.cli import run
-from bge_export.commands import export_model
 from bge_export.exporters.openvino import OpenVinoExporter
 
 

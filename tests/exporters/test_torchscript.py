@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from architectures import KINDS, build
+from exporting import export_model
 from packaging.requirements import Requirement
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.model import load_model
 from bge_export.checkpoint.opening import open_checkpoint
-from bge_export.commands import Exported, export_model
+from bge_export.commands import Exported
 from bge_export.errors import ExportError
 from bge_export.exporters.torchscript import ELAND_FILE, ELAND_INPUTS, NAMES, PLAIN_FILE, TorchScriptExporter
 from bge_export.exporters.torchscript import eland_inputs as inputs_of

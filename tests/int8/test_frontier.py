@@ -4,18 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+from exporting import export_model
 
-from bge_export import commands
 from bge_export.errors import ExportError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.exporters.openvino import OpenVinoExporter
-from bge_export.precision.int8.quantize import Int8Options
+from bge_export.precision.int8_options import Int8Options
 from bge_export.precision.names import MODEL_FILES
 from bge_export.saturation import facts_of
 
 
 def export(tiny: Path, out: Path, options: Int8Options) -> dict[str, object]:
-    commands.export_model(OnnxExporter(int8=options), str(tiny), out, precisions=["int8"], check=False)
+    export_model(OnnxExporter(int8=options), str(tiny), out, precisions=["int8"], check=False)
     (model,) = json.loads((out / "bge_export.json").read_text("utf-8"))["models"]
     found: dict[str, object] = model["options"]
     return found
@@ -32,7 +32,7 @@ def test_the_first_variant_that_holds_the_cosine_is_taken(tiny: Path, tmp_path: 
 
 def test_in_openvino_too_no_product_of_the_exact_end_can_overflow(tiny: Path, tmp_path: Path) -> None:
     exporter = OpenVinoExporter(int8=Int8Options(min_cosine=0.9995))
-    commands.export_model(exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False)
+    export_model(exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False)
     (model,) = json.loads((tmp_path / "out/bge_export.json").read_text("utf-8"))["models"]
     assert model["options"]["frontier"][-1]["precise"] > 0
     facts = facts_of(tmp_path / "out" / MODEL_FILES["openvino-int8"], "openvino")
@@ -48,7 +48,7 @@ def test_a_cosine_that_no_variant_holds_is_refused_with_the_best(tiny: Path, tmp
 def test_the_first_token_alone_needs_cls_pooling(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "mean").mkdir()
     with pytest.raises(UsageError, match="exclude each other"):
-        commands.export_model(
+        export_model(
             OnnxExporter(sentence_embedding=True, int8=Int8Options(cls_only=True)), str(tiny), tmp_path / "out",
             precisions=["int8"], check=False,
         )  # fmt: skip

@@ -10,9 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import needs_client
+from exporting import export_transformersjs
 
 from bge_export.bundle.manifest import read_bundle
-from bge_export.commands import export_transformersjs
 from bge_export.contracts import Artifact, TokenBatch
 from bge_export.precision.int8.write.padding import pad_inputs
 from bge_export.runtimes.transformersjs import RUNTIME

@@ -7,17 +7,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from exporting import export_model
 from noise_limits import noise_limits
 
-from bge_export import commands
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.encoder.reading import UnknownGraph, read_encoder
 from bge_export.errors import UsageError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.graph.products import constant_products
 from bge_export.graph.trace import trace
-from bge_export.precision.int8.quantize import Int8Options
 from bge_export.precision.int8.write.plain import quantize_plain
+from bge_export.precision.int8_options import Int8Options
 from bge_export.saturation import facts_of
 from bge_export.texts.tokens import TextTokenizer
 
@@ -66,7 +66,7 @@ def test_the_export_is_proven_and_says_why_it_is_plain(bge, unusual: Path, tmp_p
 
 
 def test_the_fast_arrangement_says_nothing_of_the_plain_one(tiny: Path, tmp_path: Path) -> None:
-    commands.export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"], check=False)
+    export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"], check=False)
     (model,) = json.loads((tmp_path / "out" / "bge_export.json").read_text("utf-8"))["models"]
     assert "plain_arrangement" not in model["options"]
 
@@ -79,7 +79,5 @@ def test_what_only_the_fast_arrangement_has_is_refused(
     unusual: Path, tmp_path: Path, options: Int8Options, name: str
 ) -> None:
     with pytest.raises(UsageError, match=rf"{name} needs an encoder .* activation .*Leave out {name}"):
-        commands.export_model(
-            OnnxExporter(int8=options), str(unusual), tmp_path / "out", precisions=["int8"], check=False
-        )
+        export_model(OnnxExporter(int8=options), str(unusual), tmp_path / "out", precisions=["int8"], check=False)
     assert not (tmp_path / "out").exists()

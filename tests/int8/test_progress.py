@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from exporting import export_model
 
-from bge_export import commands
 from bge_export.errors import ExportError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.exporters.openvino import OpenVinoExporter
-from bge_export.precision.int8.quantize import Int8Options
+from bge_export.precision.int8_options import Int8Options
 from bge_export.progress import shown_by
 
 
@@ -45,7 +45,7 @@ LONG = {"int8: calibrating, batches", "int8: planning, layers", "int8: rounding,
 def test_int8_shows_each_batch_and_layer(exporter: OnnxExporter | OpenVinoExporter, tiny: Path, tmp_path: Path) -> None:
     stages = Stages()
     with shown_by(stages.track):
-        commands.export_model(exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False)
+        export_model(exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False)
     assert set(stages.lengths) >= LONG
     assert {name: stages.reached[name] for name in LONG} == {name: stages.lengths[name] for name in LONG}
     assert stages.lengths["int8: planning, layers"] == 3
@@ -56,7 +56,7 @@ def test_a_search_counts_the_variants_it_may_try(tiny: Path, tmp_path: Path) -> 
     stages = Stages()
     exporter = OnnxExporter(int8=Int8Options(min_cosine=1.0))
     with pytest.raises(ExportError), shown_by(stages.track):
-        commands.export_model(exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False)
+        export_model(exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False)
     name = "int8: variants tried, at most"
     assert 1 < stages.reached[name] <= stages.lengths[name]
 
@@ -74,7 +74,5 @@ def test_an_export_keeps_to_its_threads(threads: int, tiny: Path, tmp_path: Path
     torch.set_num_threads(3)
     stages = Stages()
     with shown_by(stages.track):
-        commands.export_model(
-            OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"], check=False, threads=threads
-        )
+        export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"], check=False, threads=threads)
     assert stages.threads == {threads}

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from exporting import export_model
 
-from bge_export.commands import export_model
 from bge_export.contracts import Exporter
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.exporters.openvino import OpenVinoExporter

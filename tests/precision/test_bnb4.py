@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 from conftest import needs_client
+from exporting import export_transformersjs
 from noise_limits import noise_limits
 
 from bge_export.bundle.manifest import read_bundle
-from bge_export.commands import export_transformersjs
 from bge_export.compatibility.check import check_targets
 from bge_export.contracts import TokenBatch
 from bge_export.precision import bnb4

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from exporting import export_model
 
 from bge_export.bundle.manifest import read_bundle
-from bge_export.commands import Exported, export_model, judge_report, read_policy
+from bge_export.commands import Exported, judge_report, read_policy
 from bge_export.contracts import TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable
 from bge_export.exporters.openvino import OpenVinoExporter

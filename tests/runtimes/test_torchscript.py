@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exporting import export_model
 
 from bge_export.bundle.manifest import read_bundle
-from bge_export.commands import export_model
 from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
 from bge_export.exporters.torchscript import TorchScriptExporter

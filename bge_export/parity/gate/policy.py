@@ -1,17 +1,16 @@
 """Read the acceptance limits from one reviewed file. No limit has a default, so relaxing one is a visible diff."""
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from bge_export.errors import PolicyError
-from bge_export.files.regular import LIMITS_BYTES, read_regular_text
+from bge_export.files.regular import LIMITS_BYTES
+from bge_export.files.toml_files import read_toml
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.measure.client_tokens import KINDS
 from bge_export.runtimes import find_runtime, runtime_names
@@ -20,8 +19,6 @@ _TARGET = r"[^@:\s]+-[^@:\s]+"
 _PLACE = r"[^@:\s]+:[^@\s]+(?:@[^@\s]+)?"
 _REQUIREMENT = re.compile(rf"(?:(?P<target>{_TARGET})@)?(?P<place>{_PLACE})")
 DIFFERENCES = "token-differences"
-MOST_DOTS = 100
-"""Largest number of dots in a line of the file. A name with thousands of parts would nest as many tables."""
 _TABLE = re.compile(rf"{_TARGET}(?:@{_PLACE})?")
 
 
@@ -96,7 +93,7 @@ class ThresholdPolicy:
         Raises:
             PolicyError: the file is missing, not TOML, incomplete, or has a value that is not a valid limit.
         """
-        fields = _toml(path)
+        fields = read_toml(path, LIMITS_BYTES, PolicyError, "a file of limits")
 
         if not isinstance(fields.get("require"), list):
             raise PolicyError(f"{path}: the list 'require' is missing. Add at least: require = []")
@@ -161,24 +158,6 @@ def _token_differences(path: Path, table: object) -> dict[str, frozenset[str]]:
             )
 
     return {pattern: frozenset(kinds) for pattern, kinds in table.items()}
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        text = read_regular_text(path, LIMITS_BYTES)
-        lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
-        if any(line.count(".") > MOST_DOTS for line in lines):
-            raise ValueError(f"a line has more than {MOST_DOTS} dots")
-        return tomllib.loads(text)
-
-    except FileNotFoundError as error:
-        raise PolicyError(f"{path} does not exist. Give the path of a file of limits.") from error
-    except OSError as error:
-        raise PolicyError(f"{path} cannot be read: {error.strerror}.") from error
-    except RecursionError as error:
-        raise PolicyError(f"{path} is not a file of limits: its values are nested too deeply. Correct it.") from error
-    except ValueError as error:
-        raise PolicyError(f"{path} is not valid TOML in UTF-8: {error}. Correct the file.") from error
 
 
 def _limits(path: Path, name: str, table: object) -> Limits:

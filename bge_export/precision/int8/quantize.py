@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 
@@ -12,7 +11,6 @@ from bge_export.contracts import Checkpoint
 from bge_export.encoder.encoder import Encoder
 from bge_export.encoder.reading import UnknownGraph, read_encoder
 from bge_export.errors import ExportError, UsageError
-from bge_export.files.digest import file_sha256
 from bge_export.memory import Parked, release
 from bge_export.precision.int8.plan.layers import Settings, plan_layers
 from bge_export.precision.int8.round.build import Builder
@@ -23,32 +21,12 @@ from bge_export.precision.int8.search.variants import fast_form, most_forms
 from bge_export.precision.int8.write.arrange import Arrangement, arrange
 from bge_export.precision.int8.write.padding import pad_inputs
 from bge_export.precision.int8.write.plain import quantize_plain
+from bge_export.precision.int8_options import Int8Options
 from bge_export.progress import stage
 from bge_export.texts.tokens import TextTokenizer
 
 LEAST_LINES = 32
 """If the user's file has fewer ordinary lines than this, lines of the package become probes too."""
-
-
-@dataclass(frozen=True)
-class Int8Options:
-    """User options for 8-bit quantization, and the accuracy that the result must reach.
-
-    Attributes:
-        calibration: file of calibration texts that replaces the package's own.
-        cls_only: whether the graph returns only the first token's state, [B, 1, D].
-        min_cosine: smallest cosine that held-back texts must reach; None applies the gate's limits.
-    """
-
-    calibration: Path | None = None
-    cls_only: bool = False
-    min_cosine: float | None = None
-
-    def record(self) -> dict[str, object]:
-        """Return the options for a manifest; a file is recorded by name and digest, never by its path."""
-        file = self.calibration
-        texts = "built-in" if file is None else {"name": file.name, "sha256": file_sha256(file)}
-        return {"calibration": texts, "cls_only": self.cls_only, "min_cosine": self.min_cosine}
 
 
 @dataclass(frozen=True)

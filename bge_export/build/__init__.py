@@ -1,0 +1,1 @@
+"""Builds a folder from a recipe."""
