@@ -16,6 +16,7 @@ import numpy as np
 from bge_export.capabilities import ClientRuntime, TimedSession
 from bge_export.contracts import Artifact, EmbeddingSpec, Target, TokenBatch
 from bge_export.errors import BgeExportError
+from bge_export.files.proc import peak_bytes
 from bge_export.runtimes import find_runtime
 
 TOKENS = 16
@@ -52,7 +53,7 @@ def _load(artifact: Artifact, runtime_name: str, device: str, threads: int) -> d
     if not client:
         import_module(runtime.library)
         runtime.devices()  # some libraries load parts of themselves only for this query
-    before = None if client else peak_mib()
+    before = None if client else _in_mib(peak_bytes())
 
     start = time.perf_counter()
     session = runtime.open(artifact, device, threads)
@@ -61,33 +62,13 @@ def _load(artifact: Artifact, runtime_name: str, device: str, threads: int) -> d
     ones = np.ones((1, TOKENS), dtype=np.int64)
     with closing(session):
         session.embed(TokenBatch(ones, ones, ones * 0))
-        peak = _in_mib(session.peak_bytes()) if isinstance(session, TimedSession) else peak_mib()
+        peak = _in_mib(session.peak_bytes() if isinstance(session, TimedSession) else peak_bytes())
 
     return {"load_seconds": load_seconds, "before_mib": before, "peak_mib": peak}
 
 
 def _in_mib(size: int | None) -> float | None:
     return None if size is None else size / MIB
-
-
-def peak_mib() -> float | None:
-    """Return this process's peak resident memory in MiB; None if the system does not report it.
-
-    On Linux it is read from `/proc/self/status`, because `getrusage` there includes the peak of the parent process.
-    """
-    try:
-        status = Path("/proc/self/status").read_text("utf-8")
-    except OSError:
-        return _peak_by_usage()
-    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM:")), None)
-
-
-def _peak_by_usage() -> float | None:
-    try:
-        resource = import_module("resource")
-    except ImportError:
-        return None
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / MIB  # bytes on macOS
 
 
 if __name__ == "__main__":

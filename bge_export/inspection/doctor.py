@@ -4,9 +4,9 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from bge_export.errors import MissingLibrary
+from bge_export.files.proc import processor_features, processor_name
 from bge_export.runtimes import find_runtime, runtime_names
 
 LIBRARIES: tuple[tuple[str, str], ...] = (
@@ -61,7 +61,7 @@ def examine_machine() -> MachineFacts:
     return MachineFacts(
         python=platform.python_version(),
         system=platform.platform(),
-        processor=_cpu_field("model name") or platform.machine(),
+        processor=processor_name(),
         instructions=instructions(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         libraries=tuple(_library(name, extra) for name, extra in LIBRARIES),
@@ -102,14 +102,5 @@ WATCHED = (
 
 def instructions() -> tuple[str, ...]:
     """Return the watched CPU features that the processor has; empty if the system does not report them."""
-    flags = set((_cpu_field("flags") or _cpu_field("Features")).split())
-    return tuple(name for name in WATCHED if name in flags)
-
-
-def _cpu_field(name: str) -> str:
-    """Return a field of /proc/cpuinfo; empty if the system does not have it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.split("\t")[0].strip() == name), "")
+    features = processor_features()
+    return tuple(name for name in WATCHED if name in features)

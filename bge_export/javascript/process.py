@@ -36,15 +36,6 @@ class Link(Protocol):
         """Stop the client."""
 
 
-def peak_bytes(pid: int) -> int | None:
-    """Return a process's peak resident memory in bytes; None if the system does not report it (not Linux)."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
-
-
 class ProcessLink:
     """A client that is driven over the standard streams of a child process."""
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, TokenBatch
 from bge_export.errors import ArtifactError, ClientError
+from bge_export.files.proc import peak_bytes
 from bge_export.heads.dense import normalize
 from bge_export.javascript.clients import Client
-from bge_export.javascript.process import Link, ProcessLink, peak_bytes
+from bge_export.javascript.process import Link, ProcessLink
 
 
 class ClientsSession:

@@ -4,7 +4,8 @@ import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from bge_export.files.proc import processor_name
 
 PACKAGES = ("bge-export", "numpy", "tokenizers")
 
@@ -15,7 +16,7 @@ def describe_environment(libraries: Iterable[str]) -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cpu": _cpu(),
+        "cpu": processor_name(),
         "cores": str(os.cpu_count()),
         **{name: _version(name) for name in sorted({*PACKAGES, *libraries})},
     }
@@ -26,14 +27,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _cpu() -> str:
-    """Return the processor's name from /proc/cpuinfo, since `platform.processor` does not know it on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return platform.processor()
-
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model\t"))]
-    return names[0] if names else platform.processor()
