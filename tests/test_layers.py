@@ -13,6 +13,8 @@ import bge_export
 
 PACKAGE = Path(bge_export.__file__).parent
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "openvino", "optimum", "scipy", "onnx_ir"}
+FOR_FILES = {"numpy", "tokenizers", "safetensors", "huggingface_hub", "jinja2", "filelock"}
+"""Not as heavy, but of no use before a command reads a file."""
 
 ROOMS = (
     "errors",
@@ -171,8 +173,19 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not loaded_after("import bge_export") & (HEAVY | {"numpy", "pydantic"})
 
 
-def test_help_loads_nothing_heavy() -> None:
-    assert not loaded_after("from bge_export.cli import run\nrun(['--help'])\nrun(['onnx', '--help'])") & HEAVY
+def test_help_loads_rich_and_nothing_heavy() -> None:
+    unneeded = HEAVY | FOR_FILES | {"pydantic", "email"}
+    assert loaded_after("from bge_export.cli import run\nassert run(['--help']) == 0") & unneeded == set()
+
+
+def test_help_of_a_command_loads_nothing_heavy() -> None:
+    """Typer itself reads a command's arguments with pydantic."""
+    code = (
+        "import typer\nfrom bge_export.cli import app, run\n"
+        "names = sorted(typer.main.get_command(app).commands)\nassert len(names) > 10\n"
+        "for name in names:\n    assert run([name, '--help']) == 0"
+    )
+    assert loaded_after(code) & (HEAVY | FOR_FILES) == set()
 
 
 def test_a_process_that_measures_memory_loads_no_more_than_it_must() -> None:

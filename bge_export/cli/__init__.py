@@ -13,7 +13,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from importlib import metadata
 from typing import Annotated, NoReturn
 
 import typer
@@ -42,6 +41,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         print(f"bge-export {metadata.version('bge-export')}")
         raise typer.Exit
 

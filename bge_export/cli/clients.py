@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from bge_export.bundle.integrity import MANIFEST
 from bge_export.cli.options import PASSED, Json
 from bge_export.cli.output import out, print_json
 
@@ -41,6 +40,7 @@ def check(
     The folder need not be one that bge-export wrote. Of one that is, the gate's verdict is printed too: whether its
     embeddings are right is another question, which does not change the exit status here.
     """
+    from bge_export.bundle.integrity import MANIFEST
     from bge_export.commands import folder_verdict
     from bge_export.compatibility.check import check_targets
     from bge_export.compatibility.render import render_check
