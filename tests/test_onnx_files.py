@@ -1,19 +1,25 @@
 """Graphs that mean harm: circles, shared constants without end, rows gathered a million times, data elsewhere."""
 
+import ast
+import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from fakes import FakeTokenizer, artifact_of
 from fuzz.readers import small_graph
 from onnx import helper, numpy_helper
 
+import bge_export
 from bge_export.bench.bare import read_onnx
 from bge_export.compatibility.graphs import read_graph
 from bge_export.errors import ArtifactError
 from bge_export.inspection.folder import inspect_path
+from bge_export.inspection.states.onnx import read_states
 from bge_export.saturation import facts_of
 
 READ: tuple[Callable[[Path], object], ...] = (
@@ -128,3 +134,34 @@ def test_a_type_that_onnx_does_not_know_is_refused(tmp_path: Path, type_: int, r
     for change in (tensor, end):
         with pytest.raises(ArtifactError, match="type"):
             read(saved(tmp_path / "model.onnx", change))
+
+
+def test_no_other_module_opens_an_onnx_file_but_one_of_its_own() -> None:
+    """Three read back the file that a library has just written for them into a temporary folder."""
+    package = Path(bge_export.__file__).parent
+    found = {
+        path.name
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(("onnx.load", "onnx.ModelProto.FromString"))
+    }
+    assert found == {"onnx_reader.py", "trace.py", "dynamic.py", "plain.py"}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["onnx/model_fp32.onnx", "onnx/data"])
+def test_states_are_read_from_regular_files_alone(tmp_path: Path, name: str) -> None:
+    def move(graph: onnx.GraphProto) -> None:
+        tensor = graph.initializer[0]
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", "data"
+
+    (tmp_path / "onnx").mkdir()
+    saved(tmp_path / "onnx/model_fp32.onnx", move)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+
+    batch = FakeTokenizer(8).pad([(2, 3)])
+    with pytest.raises(OSError, match="not a regular file"):
+        read_states(replace(artifact_of(), root=tmp_path), batch)

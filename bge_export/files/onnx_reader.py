@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnx
 
-from bge_export.files.regular import GRAPH_BYTES, read_regular
+from bge_export.files.regular import GRAPH_BYTES, read_regular, refuse_irregular
 
 MOST_BYTES = 255
 """The longest file or folder name that every common file system allows, in bytes."""
@@ -39,6 +39,21 @@ def load_graph(path: Path) -> onnx.ModelProto:
         if value.type.tensor_type.elem_type not in known:
             raise ValueError(f"{value.name!r} has the unknown type {value.type.tensor_type.elem_type}")
 
+    return model
+
+
+def load_with_data(path: Path) -> onnx.ModelProto:
+    """Return an ONNX file with its external data in it.
+
+    Raises:
+        OSError, Exception, ValueError: see `load_graph`; or a file of external data is missing or not a regular file.
+    """
+    model = load_graph(path)
+    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
+    for name in sorted({entry.value for entry in entries if entry.key == "location"}):
+        refuse_irregular(path.parent / name)
+
+    onnx.load_external_data_for_model(model, str(path.parent))
     return model
 
 

@@ -5,12 +5,13 @@ import onnx
 import onnxruntime
 
 from bge_export.contracts import Artifact, TokenBatch
+from bge_export.files.onnx_reader import load_with_data
 from bge_export.inspection.states import States
 
 
 def read_states(artifact: Artifact, batch: TokenBatch) -> States:
     """Return the output of every `LayerNormalization`, in order, each [S, D] float32."""
-    model = onnx.load(artifact.root / artifact.model)
+    model = load_with_data(artifact.root / artifact.model)
     norms = [node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"]
     present = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in norms if name not in present)
