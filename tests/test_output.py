@@ -129,7 +129,6 @@ def test_a_place_of_a_refused_export_that_is_not_ours_is_kept(tmp_path: Path, so
 @pytest.mark.parametrize("name", ["out", "new [1]*"])
 def test_what_a_killed_export_left_is_removed(tmp_path: Path, source: Path, name: str) -> None:
     (tmp_path / f".{name}.bge-export.partial/half").mkdir(parents=True)
-    (tmp_path / f".{name}.bge-export.lock").touch()
     write(tmp_path / name, source)
     assert names(tmp_path) == sorted([name, "source"])
 

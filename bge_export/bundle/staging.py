@@ -1,9 +1,9 @@
 """All-or-nothing output folders: an export is staged in a sibling folder, then renamed to its final path.
 
-While an export runs, it holds `.OUT.bge-export.lock` and writes into `.OUT.bge-export.partial`. When it publishes, the
-previous OUT is renamed to `.OUT.bge-export.old`, until its foreign files are all moved into the new folder. If only
-some targets are refused, they are staged under the same names with OUT.refused in place of OUT. A killed export leaves
-these files; the next export to the same path puts the old folder back, or continues the move.
+While an export runs, it writes into `.OUT.bge-export.partial`, under a lock in the user's cache folder. When it
+publishes, the previous OUT is renamed to `.OUT.bge-export.old`, until its foreign files are all moved into the new
+folder. If only some targets are refused, they are staged under the same names with OUT.refused in place of OUT. A
+killed export leaves these folders; the next export to the same path puts the old folder back, or continues the move.
 """
 
 import contextlib
@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from bge_export.bundle.foreign import others_in, refuse_loss
 from bge_export.bundle.handover import hand_over
+from bge_export.bundle.locks import locked
 from bge_export.errors import OutputError
 
 REFUSED = ".refused"
@@ -44,7 +43,7 @@ def staged(out: Path, *, source: Path) -> Iterator[Path]:
             places = (out, refused_folder(out))
             out.parent.mkdir(parents=True, exist_ok=True)
             for place in places:
-                stack.enter_context(_locked(place))
+                stack.enter_context(locked(place))
 
             _recover(out)
             for place in places:
@@ -115,32 +114,6 @@ def _refuse_place(out: Path, source: Path) -> None:
     above = next(parent for parent in out.parents if os.path.lexists(parent))
     if not above.is_dir():
         raise OutputError(f"{above} is not a folder, so {out} cannot be in it. Choose another place with --output.")
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    path = _sibling(place, "lock")
-    lock = FileLock(path)
-
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        if not path.exists():  # the lock file could not even be created
-            raise OutputError(
-                f"{path.parent} takes no new file, so nothing can be written there. "
-                "Choose another folder with --output."
-            ) from error
-        raise OutputError(
-            f"Another export writes {place} at this moment. Wait until it is done, or choose another folder "
-            "with --output."
-        ) from error
-
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # Windows removes the file itself
-            path.unlink()  # while still locked: a waiting `FileLock` never locks an unlinked file
-        lock.release()
 
 
 def _recover(out: Path) -> None:

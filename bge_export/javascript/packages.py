@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from bge_export.errors import DeviceUnavailable, MeasurementError
+from bge_export.files.cache import cache_folder
 
 JS = Path(__file__).resolve().parent / "js"
 """The JavaScript files of this package."""
@@ -23,7 +24,7 @@ INSTALL_SECONDS = 1200
 def clients_folder() -> Path:
     """Return the installation folder of this lock file's clients; another lock file gets another folder."""
     lock = hashlib.sha256(b"".join((JS / name).read_bytes() for name in LOCK)).hexdigest()
-    return Path.home() / ".cache" / "bge_export" / f"clients-{lock[:12]}"
+    return cache_folder() / f"clients-{lock[:12]}"
 
 
 def packages_folder() -> Path:
