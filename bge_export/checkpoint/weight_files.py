@@ -109,7 +109,8 @@ def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         refuse_irregular(path)
         with panics_as_errors(), safe_open(path, framework="numpy") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            names = list(tensors.keys())  # the file itself cannot be iterated
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}. Fetch the file again.") from error
     except (SafetensorError, LibraryPanicError, ValueError) as error:

@@ -1,14 +1,13 @@
 """Reads OpenVINO models given by the user, only if the XML and the weights are regular files."""
 
 from pathlib import Path
-from typing import Any
 
 import openvino
 
 from bge_export.files.regular import GRAPH_BYTES, refuse_irregular
 
 
-def load_model(path: Path) -> Any:  # noqa: ANN401 - openvino has no types
+def load_model(path: Path) -> openvino.Model:
     """Return a model; OpenVINO itself rejects one whose weights extend beyond their file.
 
     Raises:

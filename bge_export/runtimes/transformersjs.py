@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bge_export.contracts import Artifact, Session
+from bge_export.contracts import Artifact
 from bge_export.errors import DeviceUnavailable
 from bge_export.javascript.clients import CLIENTS
 from bge_export.javascript.opening import open_client
@@ -50,7 +50,7 @@ class TransformersJs:
         client = CLIENTS.get(device.partition("@")[2])
         return client is None or client.options(artifact.model) is not None
 
-    def open(self, artifact: Artifact, device: str, threads: int) -> Session:
+    def open(self, artifact: Artifact, device: str, threads: int) -> ClientsSession:
         """Load the artifact in one client.
 
         Raises:
