@@ -151,6 +151,11 @@ def test_no_imports_go_in_circles() -> None:
     assert with_circle == set()
 
 
+def test_helpers_of_tests_lie_in_a_folder_of_their_own() -> None:
+    beside = [path.name for path in Path(__file__).parent.glob("*.py")]
+    assert [name for name in beside if not name.startswith("test_")] == ["conftest.py"]
+
+
 def test_only_the_command_line_prints_or_exits() -> None:
     for file in PACKAGE.rglob("*.py"):
         if file.parent.name == "cli":

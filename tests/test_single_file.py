@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from fakes import report_of
 
 from bge_export.cli import run
 from bge_export.commands import Exported, check_parity, merge_reports, write_reference
@@ -11,7 +12,6 @@ from bge_export.errors import OutputError
 from bge_export.files.single import refuse_place, written_whole
 from bge_export.parity.report import read_report, write_report
 from bge_export.parity.show.html import refuse_page
-from tests.fakes import report_of
 
 OTHERS = {
     "notes.txt": b"mine",

@@ -32,8 +32,9 @@ class Child:
         home.mkdir()
         work.mkdir()
         kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+        paths = (ROOT, ROOT / "tests", ROOT / "tests/support")
         environment = kept | {
-            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))), "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONHASHSEED": "0", "HOME": str(home), "TMPDIR": str(home), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
         }  # fmt: skip
