@@ -96,7 +96,7 @@ def test_constants_that_share_their_parts_are_computed_once(tmp_path: Path) -> N
     assert time.monotonic() - start < 5
 
 
-def test_rows_that_are_gathered_a_million_times_are_refused(tmp_path: Path) -> None:
+def test_rows_that_are_gathered_a_million_times_are_not_followed(tmp_path: Path) -> None:
     def gather(graph: onnx.GraphProto) -> None:
         graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1 << 20), np.int8), "wide"))
         graph.initializer.append(numpy_helper.from_array(np.zeros(1 << 16, np.int64), "often"))
@@ -104,8 +104,7 @@ def test_rows_that_are_gathered_a_million_times_are_refused(tmp_path: Path) -> N
         graph.node.append(helper.make_node("Gather", ["wide", "often"], ["many"]))
 
     path = saved(tmp_path / "model.onnx", gather)
-    with pytest.raises(ArtifactError, match="gathers more than"):
-        facts_of(path, "onnx")
+    assert "its result would have" in str(facts_of(path, "onnx").first)
 
 
 @every_reader

@@ -7,9 +7,11 @@ file limits the inputs to quantized values up to 127, the weights may use all 8 
 as integers, the right operand is treated as the weight; such a product counts as one weight with one pair.
 
 One module per format, found by its name, yields the weights of an artifact that are multiplied with 8-bit activations.
-This module itself needs only numpy.
+Whatever carries an int8 weight to a product is followed; a weight that cannot be followed counts as one pair that
+saturates, and its name says why. This module itself needs only numpy.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,10 @@ Weights: TypeAlias = Iterator[tuple[str, NDArray[np.int8], int]]
 and qmax, the largest quantized value that the activations can have."""
 
 
+MOST_LETTERS = 300
+"""Longest name of a weight with the reason why it cannot be followed."""
+
+
 @dataclass(frozen=True)
 class PairFacts:
     """Saturation statistics of the int8 weights of one file.
@@ -41,7 +47,7 @@ class PairFacts:
         weights: number of weights multiplied with 8-bit activations; a weight used by two products counts twice.
         pairs: number of pairs of neighbouring inputs in these weights.
         broken: number of pairs that can saturate.
-        first: name of the first weight with a saturating pair.
+        first: name of the first weight with a saturating pair, and the reason if it cannot be followed.
         first_broken: number of saturating pairs in that weight.
     """
 
@@ -50,6 +56,11 @@ class PairFacts:
     broken: int
     first: str | None
     first_broken: int
+
+
+def unfollowed(name: str, reason: str) -> tuple[str, NDArray[np.int8], int]:
+    """Return what stands for a weight that cannot be followed: one pair that saturates."""
+    return f"{name} (it cannot be followed: {reason})"[:MOST_LETTERS], np.full((2, 1), 127, np.int8), GREATEST_CODE
 
 
 def broken_pairs(integers: NDArray[np.int8], greatest: int = GREATEST_CODE) -> int:
@@ -66,6 +77,12 @@ def broken_pairs(integers: NDArray[np.int8], greatest: int = GREATEST_CODE) -> i
     return int(
         ((np.sign(one) == np.sign(other)) & (np.abs(one) + np.abs(other) > GREATEST_SUM // max(greatest, 1))).sum()
     )
+
+
+def kernel_columns(integers: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Return the weight of a convolution, [N, K, ...], as columns of inputs; runtimes put channels first or last."""
+    orders = [integers, np.moveaxis(integers, 1, -1)][: 1 if math.prod(integers.shape[2:]) == 1 else 2]
+    return np.concatenate([order.reshape(len(integers), -1).T for order in orders], axis=1)
 
 
 def pair_facts(weights: Iterable[tuple[str, NDArray[np.int8], int]]) -> PairFacts:
@@ -99,8 +116,8 @@ def facts_of(path: Path, format_name: str) -> PairFacts:
 def known_facts(artifacts: Iterable[Artifact]) -> dict[str, PairFacts]:
     """Return digest -> statistics of each artifact whose weights can be read here.
 
-    An artifact is skipped if its format has no integers, if its library is missing, or if the file is damaged (its
-    runtime reports that better). The gate refuses skipped artifacts that need the statistics.
+    An artifact is skipped if its format has no integers or its library is missing; the gate refuses it if it needs the
+    statistics. A file that cannot be read counts as saturating: a runtime may still read it.
     """
     found: dict[str, PairFacts] = {}
 
@@ -108,7 +125,9 @@ def known_facts(artifacts: Iterable[Artifact]) -> dict[str, PairFacts]:
         if artifact.target.format in names(__name__):
             try:
                 found[artifact.digest] = facts_of(artifact.root / artifact.model, artifact.target.format)
-            except (ArtifactError, MissingLibrary):
+            except MissingLibrary:
                 continue
+            except ArtifactError as error:
+                found[artifact.digest] = pair_facts([unfollowed(artifact.model, str(error))])
 
     return found

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,3 +204,191 @@ def test_padded_numbers_and_codes_of_another_kind_are_not_taken_for_small(tmp_pa
     padded = ops.pad(codes, [0, 0], [1, 0], "constant", ops.constant(np.array(-56, np.int8)))
     product = ops.matmul(unrounded(ops.convert(padded, "u8")), weight(), False, False)
     assert facts_of(saved(tmp_path, product, x), "openvino").broken == PAIRS
+
+
+# ------------------------------------------------------------------------------- ways from a weight to a product
+
+
+def codes_of_x(x: Node) -> Node:
+    return unrounded(ops.convert(onto(x, -0.56, 4.54, 0, 255), "u8"))
+
+
+def integers(name: str, *shape: int) -> Node:
+    return ops.constant(np.full(shape, 127, np.int8), name=name)
+
+
+def joined() -> Node:
+    return ops.convert(ops.concat([integers("w", 2, N), integers("v", K - 2, N)], 0), "f32")
+
+
+def joined_as_floats() -> Node:
+    parts = [ops.convert(part, "f32") for part in (integers("w", 2, N), integers("v", K - 2, N))]
+    return ops.multiply(ops.concat(parts, 0), np.float32(0.01))
+
+
+def split_off() -> Node:
+    return ops.variadic_split(ops.convert(integers("w", K, 2 * N), "f32"), 1, [N, N]).output(0)
+
+
+def spread() -> Node:
+    return ops.convert(ops.broadcast(integers("w", K, 1), [K, N]), "f32")
+
+
+def factor_first() -> Node:
+    return ops.multiply(ops.constant(np.full(N, 0.01, np.float32)), ops.convert(integers("w", K, N), "f32"))
+
+
+@pytest.mark.parametrize("made", [joined, joined_as_floats, split_off, spread, factor_first])
+def test_a_weight_is_counted_whatever_stands_in_between(made: Callable[[], Node], tmp_path: Path) -> None:
+    x = ops.parameter([2, K], np.float32)
+    facts = facts_of(saved(tmp_path, ops.matmul(codes_of_x(x), made(), False, False), x), "openvino")
+    assert facts == PairFacts(1, PAIRS, PAIRS, "w", PAIRS)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda a: ops.relu(a),
+        lambda a: ops.clamp(a, -1, 1),
+        lambda a: ops.multiply(np.float32(2), a),
+        lambda a: ops.add(a, np.float32(2)),
+        lambda a: ops.squeeze(ops.max_pool(ops.unsqueeze(a, 0), [1], [1], [0], [0], [1]).output(0), 0),
+        lambda a: ops.concat([ops.constant(np.zeros((1, K), np.float32)), a], 0),
+    ],
+    ids=["Relu", "Clamp", "Multiply", "Add", "MaxPool", "Concat"],
+)
+def test_activations_are_followed_through_other_operators(between: Callable[[Node], Node], tmp_path: Path) -> None:
+    x = ops.parameter([2, K], np.float32)
+    product = ops.matmul(between(codes_of_x(x)), weight(), False, False)
+    facts = facts_of(saved(tmp_path, product, x), "openvino")
+    assert (facts.weights, facts.broken) == (1, PAIRS)
+
+
+def picked_at_run_time(x: Node) -> Node:
+    rows = ops.convert(ops.reduce_max(x, 0, False), "i64")
+    return ops.convert(ops.gather(integers("w", 9, N), rows, 0), "f32")
+
+
+def of_two(_: Node) -> Node:
+    return ops.add(ops.convert(integers("w", K, N), "f32"), ops.convert(integers("v", K, N), "f32"))
+
+
+def pooled(_: Node) -> Node:
+    made = ops.unsqueeze(ops.convert(integers("w", K, N), "f32"), [0, 1])
+    return ops.squeeze(ops.avg_pool(made, [1, 1], [0, 0], [0, 0], [1, 1], False), [0, 1])
+
+
+def rounded_by_openvino(_: Node) -> Node:
+    return onto(ops.constant(np.full((K, N), 1.27, np.float32), name="w"), -1.28, 1.27)
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (picked_at_run_time, "depends on"),
+        (of_two, "computes with two"),
+        (pooled, "AvgPool"),
+        (rounded_by_openvino, "FakeQuantize"),
+    ],
+)
+def test_a_weight_that_cannot_be_followed_counts_as_saturating(
+    made: Callable[[Node], Node], reason: str, tmp_path: Path
+) -> None:
+    x = ops.parameter([2, K], np.float32)
+    facts = facts_of(saved(tmp_path, ops.matmul(codes_of_x(x), made(x), False, False), x), "openvino")
+    assert facts.broken == facts.weights
+    assert reason in str(facts.first)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_convolution_in_each_order_of_its_inputs(grouped: bool, tmp_path: Path) -> None:
+    """Two channels and 3 * 3 places: neighbours are places if channels come first, else channels."""
+    kernel = np.zeros((3, 2, 3, 3), np.int8)
+    kernel[:, :, 0, 0] = 127
+    x = ops.parameter([1, 6 if grouped else 2, 4, 4], np.float32)
+    made = ops.convert(ops.constant(kernel[:, None] if grouped else kernel, name="f"), "f32")
+    multiply = ops.group_convolution if grouped else ops.convolution
+    product = multiply(codes_of_x(x), made, [1, 1], [0, 0], [0, 0], [1, 1])
+    facts = facts_of(saved(tmp_path, product, x), "openvino")
+    assert facts == PairFacts(1, 2 * 9 * 3, 3, "f", 3)
+
+
+def test_a_recurrent_cell_and_a_body_of_a_loop(tmp_path: Path) -> None:
+    x, h, c = (ops.parameter([2, 3], np.float32) for _ in range(3))
+    matrix = ops.multiply(ops.convert(integers("w", 12, 3), "f32"), np.float32(0.01))
+    cell = ops.lstm_cell(codes_of_x(x), h, c, matrix, ops.constant(np.ones((12, 3), np.float32)),
+                         ops.constant(np.zeros(12, np.float32)), 3)  # fmt: skip
+    facts = facts_of(saved(tmp_path, cell.output(0), x, h, c), "openvino")
+    assert "LSTMCell" in str(facts.first)
+
+    a, b = ops.parameter([2, K], np.float32), ops.parameter([2, K], np.float32)
+    then, other = (openvino.Model([ops.result(ops.matmul(codes_of_x(p), weight(), False, False))], [p]) for p in (a, b))
+    y = ops.parameter([2, K], np.float32)
+    branch = ops.if_op(ops.constant(True))
+    branch.set_then_body(then)
+    branch.set_else_body(other)
+    branch.set_input(y.output(0), a, b)
+    result = branch.set_output(then.get_results()[0], other.get_results()[0])
+    facts = facts_of(saved(tmp_path, result, y), "openvino")
+    assert "body of If" in str(facts.first)
+
+
+CIRCLES = {
+    "of one": {1: 1},
+    "of two": {1: 2, 2: 1},
+    "of many": {1: 900, **{number: number - 1 for number in range(2, 901)}},
+}
+
+
+@pytest.mark.parametrize("circle", CIRCLES)
+def test_a_model_with_a_circle_is_refused(circle: str, tmp_path: Path) -> None:
+    """Layer n adds the input and the result of another layer; `CIRCLES` says of which."""
+    port = '<port id="{}" precision="FP32"><dim>2</dim><dim>5</dim></port>'
+    layers = [
+        '<layer id="0" name="x" type="Parameter" version="opset1"><data shape="2,5" element_type="f32"/>'
+        f"<output>{port.format(0)}</output></layer>"
+    ]
+    edges = []
+    sources = CIRCLES[circle]
+    for number, source in sources.items():
+        layers.append(
+            f'<layer id="{number}" name="a{number}" type="Add" version="opset1"><data auto_broadcast="numpy"/>'
+            f"<input>{port.format(0)}{port.format(1)}</input><output>{port.format(2)}</output></layer>"
+        )
+        edges.append(f'<edge from-layer="0" from-port="0" to-layer="{number}" to-port="0"/>')
+        edges.append(f'<edge from-layer="{source}" from-port="2" to-layer="{number}" to-port="1"/>')
+    end = len(sources) + 1
+    layers.append(f'<layer id="{end}" name="y" type="Result" version="opset1"><input>{port.format(0)}</input></layer>')
+    edges.append(f'<edge from-layer="1" from-port="2" to-layer="{end}" to-port="0"/>')
+    text = f'<net name="g" version="11"><layers>{"".join(layers)}</layers><edges>{"".join(edges)}</edges></net>'
+    (tmp_path / "model.xml").write_text(text)
+    start = time.monotonic()
+    with pytest.raises(ArtifactError, match="weights cannot be read"):
+        facts_of(tmp_path / "model.xml", "openvino")
+    assert time.monotonic() - start < 5
+
+
+def test_constants_that_share_their_parts_are_computed_once(tmp_path: Path) -> None:
+    x = ops.parameter([2, K], np.float32)
+    made = integers("w", K, N)
+    for _ in range(40):  # each asks twice for the one before it
+        made = ops.select(ops.constant(np.array(True)), made, made)
+    product = ops.matmul(codes_of_x(x), ops.convert(made, "f32"), False, False)
+    start = time.monotonic()
+    assert facts_of(saved(tmp_path, product, x), "openvino") == PairFacts(1, PAIRS, PAIRS, "w", PAIRS)
+    assert time.monotonic() - start < 5
+
+
+def test_a_huge_shape_and_a_chain_without_end_are_a_reason(tmp_path: Path) -> None:
+    x = ops.parameter([2, K], np.float32)
+    wide = ops.convert(ops.broadcast(integers("w", K, 1), [K, 1 << 40]), "f32")
+    facts = facts_of(saved(tmp_path, ops.matmul(codes_of_x(x), wide, False, False), x), "openvino")
+    assert "bytes" in str(facts.first)
+
+    long = ops.convert(integers("w", K, N), "f32")
+    for _ in range(5_000):
+        long = ops.multiply(long, np.float32(1))
+    start = time.monotonic()
+    facts = facts_of(saved(tmp_path, ops.matmul(codes_of_x(x), long, False, False), x), "openvino")
+    assert "operators behind" in str(facts.first)
+    assert time.monotonic() - start < 10

@@ -1,5 +1,6 @@
 """What keeps the rule, against the instruction itself: a product of two neighbours in a saturating 16-bit integer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from fakes import artifact_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bge_export.contracts import Target
 from bge_export.errors import UsageError
 from bge_export.saturation import PairFacts, broken_pairs, facts_of, known_facts, pair_facts
 
@@ -55,8 +57,10 @@ def test_facts_name_the_first_weight_that_breaks_it():
     assert pair_facts([]) == PairFacts(0, 0, 0, None, 0)
 
 
-def test_formats_without_integers_and_files_that_cannot_be_read_are_left_out():
-    """The fake's file does not exist: its runtime says so, and the gate refuses a missing count where it needs one."""
-    assert known_facts([artifact_of()]) == {}
+def test_formats_without_integers_are_left_out_and_files_that_cannot_be_read_are_not():
+    """The fake's file does not exist; where a library is missing, the gate refuses a count that it needs."""
+    (facts,) = known_facts([artifact_of()]).values()
+    assert (facts.broken, facts.pairs) == (1, 1)
+    assert known_facts([replace(artifact_of(), target=Target("torchscript", "fp32"))]) == {}
     with pytest.raises(UsageError, match="torchscript"):
         facts_of(Path("model.pt"), "torchscript")
