@@ -702,6 +702,63 @@ def test_counts_of_pairs_that_no_file_gives(changes):
     refusal(judge(int8_report(replace(BROKEN, **changes)), INT8_POLICY, CORPUS), "inconsistent")
 
 
+# Operators that no set of texts can prove.
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("RandomNormal", "random numbers"),
+        ("RandomUniformLike", "random numbers"),
+        ("Multinomial", "random numbers"),
+        ("Bernoulli", "random numbers"),
+        ("Dropout (training)", "random numbers"),
+        ("aten::rand_like", "random numbers"),
+        ("aten::bernoulli_", "random numbers"),
+        ("aten::dropout (training)", "random numbers"),
+        ("If", "decides by the input"),
+        ("Loop", "decides by the input"),
+        ("Scan", "decides by the input"),
+        ("TensorIterator", "decides by the input"),
+        ("prim::If", "decides by the input"),
+        ("prim::Loop", "decides by the input"),
+        ("com.microsoft::QAttention", "no operator of the format or of the exporter"),
+        ("com.example::MatMul", "no operator of the format or of the exporter"),
+        ("extension::Mine", "no operator of the format or of the exporter"),
+        ("function::own.Mine", "no operator of the format or of the exporter"),
+        ("unreadable::it is not XML", "no operator of the format or of the exporter"),
+    ],
+)
+def test_an_operator_that_no_text_can_prove_is_refused_by_name(name, why):
+    verdict = judge(report_of(operators=("Add", name)), POLICY, CORPUS)
+    assert rules(verdict) == {"operators"}
+    for part in (name, why, artifact_of().model):
+        assert part in refusal(verdict, "operators").message
+
+
+def test_operators_of_the_exporters_pass():
+    names = ("Add", "Dropout", "aten::dropout", "prim::NumToTensor", "com.microsoft::MatMulNBits")
+    assert judge(report_of(operators=names), POLICY, CORPUS).passed
+
+
+def test_operators_that_nobody_looked_at():
+    report = report_of()
+    unknown = report.lanes[0].model_copy(update={"operators": None})
+    verdict = judge(report.model_copy(update={"lanes": (unknown,)}).sealed(), POLICY, CORPUS)
+    assert rules(verdict) == {"operators"}
+    empty = unknown.model_copy(update={"operators": ()})
+    assert rules(judge(report.model_copy(update={"lanes": (empty,)}).sealed(), POLICY, CORPUS)) == {"operators"}
+
+
+def test_one_lane_knows_the_operators_for_all_lanes_of_the_same_bytes_and_two_lists_are_inconsistent():
+    report = report_of()
+    unknown = report.lanes[0].model_copy(update={"operators": None, "threads": 2})
+    assert judge(report.model_copy(update={"lanes": (*report.lanes, unknown)}).sealed(), POLICY, CORPUS).passed
+    other = unknown.model_copy(update={"operators": ("Gemm",)})
+    verdict = judge(report.model_copy(update={"lanes": (*report.lanes, other)}).sealed(), POLICY, CORPUS)
+    assert rules(verdict) == {"inconsistent"}
+
+
 # Two kinds of text: where weights are rounded, each has a limit of its own.
 
 POLICY_OF_ALL = ThresholdPolicy((), {"onnx-int8": LIMITS, "onnx-fp32": LIMITS})
@@ -983,7 +1040,7 @@ def pooled_alike(cosine: float, fault: str) -> ParityReport:
             turned(cosine)(row)
 
     return Measurement(KINDS, reference, 1, load_tokenizer).report(
-        [INT8], [RuntimeDevice(FakeRuntime(pool), "cpu", True)]
+        [INT8], [RuntimeDevice(FakeRuntime(pool), "cpu", True)], operators={INT8.digest: ("MatMul",)}
     )
 
 
@@ -1107,6 +1164,7 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "batch-norm": lambda: judge(report_of(only_in_batches(unnormalised)), POLICY, CORPUS),
     "swapped-rows": lambda: judge(report_of(swapped(text_of(0), text_of(1))), POLICY, CORPUS),
     "wrong-pooling": lambda: judge(report_of(mean_pooled), POLICY, CORPUS),
+    "operators": lambda: judge(report_of(operators=("If",)), POLICY, CORPUS),
     "pair-rule": lambda: judge(int8_report(BROKEN), INT8_POLICY, CORPUS),
     "client-tokens": lambda: judge(with_client(tokens_equal=False), POLICY, CORPUS),
     "client-cosine": lambda: judge(with_client(cosine=0.5), POLICY, CORPUS),
@@ -1145,6 +1203,7 @@ def test_no_fact_of_a_report_is_unjudged():
     assert set(ClientRow.model_fields) == {"tokens"} | {"tokens_equal", "finite", "cosine", "norm"}
     assert set(RowParity.model_fields) == described | judged
     described = {"facts", "threads", "model", "pooling_seen", "output", "runtime", "device"}
-    judged = {"run", "target", "artifact_digest", "spec", "requested", "unavailable", "failed", "rows", "pairs"}
+    judged = {"run", "target", "artifact_digest", "spec", "requested", "unavailable", "failed", "rows"}
+    judged |= {"pairs", "operators"}
     assert set(Lane.model_fields) == described | judged
     assert set(PairsRecord.model_fields) == {"weights", "pairs", "broken", "first", "first_broken"}

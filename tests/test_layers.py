@@ -30,6 +30,7 @@ ROOMS = (
     "oracle",
     "graph",
     "saturation",
+    "operators",
     "encoder",
     "calibration",
     "precision",

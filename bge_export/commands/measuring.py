@@ -9,6 +9,7 @@ from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.memory import release
+from bge_export.operators import known_operators
 from bge_export.oracle.auto_tokens import other_token_ids
 from bge_export.oracle.eager import embed_texts
 from bge_export.oracle.vectors import ReferenceVectors
@@ -166,4 +167,10 @@ def measure_folder(
     pairs = sum(device.reads(item) for item in artifacts for device in devices)
 
     with stage("measuring", measurement.steps * pairs):
-        return measurement.report(artifacts, devices, other_token_ids=others, saturation=known_facts(artifacts))
+        return measurement.report(
+            artifacts,
+            devices,
+            other_token_ids=others,
+            saturation=known_facts(artifacts),
+            operators=known_operators(artifacts),
+        )

@@ -127,6 +127,7 @@ class Lane(Record):
         artifact_digest: the digest of every file that affects the embeddings.
         spec: the embedding spec that the artifact declares.
         pairs: counts of saturating pairs in the artifact's int8 weights; None if they were not inspected.
+        operators: the kinds of operators in the artifact's file; None if they were not listed.
         facts: properties that the runtime reports about itself.
         requested: whether the user asked for this runtime and device; otherwise it was found on the machine.
         unavailable: why this machine cannot run the lane; None if it can. An unavailable lane has no rows.
@@ -144,6 +145,7 @@ class Lane(Record):
     artifact_digest: str
     spec: SpecRecord
     pairs: PairsRecord | None
+    operators: tuple[str, ...] | None
     facts: dict[str, str]
     requested: bool
     unavailable: str | None

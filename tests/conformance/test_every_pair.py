@@ -13,6 +13,7 @@ from bge_export.commands import check_parity, judge_report, read_policy
 from bge_export.commands.measuring import ASKED_FOR
 from bge_export.contracts import Target
 from bge_export.exporters import find_exporter, format_names
+from bge_export.operators import known_operators
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
@@ -87,7 +88,9 @@ def test_a_pair_is_proven(everything: Path, reference: Path, thresholds: Path, t
         needs_client(device)
     names = {runtime, PINNED.get(runtime, runtime)}
     places = [RuntimeDevice(find_runtime(name), device, True) for name in sorted(names)]
-    report = Measurement(corpus, vectors, 1).report(artifacts, places, saturation=known_facts(artifacts))
+    report = Measurement(corpus, vectors, 1).report(
+        artifacts, places, saturation=known_facts(artifacts), operators=known_operators(artifacts)
+    )
     verdict = judge(report, read_policy(thresholds), corpus, artifacts=artifacts)
     assert [bad.message for bad in verdict.failures] == []
     assert {lane.output for lane in report.lanes} == {"last_hidden_state", "sentence_embedding"}

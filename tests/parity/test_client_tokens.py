@@ -52,7 +52,13 @@ class ClientRuntime(FakeRuntime):
 
 def report_of(**own: Callable) -> ParityReport:
     place = RuntimeDevice(ClientRuntime(name="client", own=own), "node@4", True)
-    return Measurement(CORPUS, reference_of(CORPUS), 1, load_tokenizer).report([artifact_of()], [place])
+    return measured(place)
+
+
+def measured(place: RuntimeDevice) -> ParityReport:
+    listed = {artifact_of().digest: ("MatMul",)}
+    measurement = Measurement(CORPUS, reference_of(CORPUS), 1, load_tokenizer)
+    return measurement.report([artifact_of()], [place], operators=listed)
 
 
 def accepting(*kinds: str) -> ThresholdPolicy:
@@ -130,7 +136,7 @@ def test_what_the_artifact_loses_itself_is_not_blamed_on_the_client() -> None:
 
 def test_a_place_of_the_policy_whose_own_tokens_were_not_looked_at_is_refused() -> None:
     place = RuntimeDevice(FakeRuntime(name="client"), "node@4", True)
-    report = Measurement(CORPUS, reference_of(CORPUS), 1, load_tokenizer).report([artifact_of()], [place])
+    report = measured(place)
     assert judge(report, POLICY, CORPUS).passed
     assert ("client-missing", "plain") in rules(report, accepting())
 

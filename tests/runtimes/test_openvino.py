@@ -13,6 +13,7 @@ from bge_export.commands import Exported, judge_report, read_policy
 from bge_export.contracts import TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable
 from bge_export.exporters.openvino import OpenVinoExporter
+from bge_export.operators import known_operators
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import Verdict
@@ -53,7 +54,10 @@ def test_the_default_hint_is_a_row_of_its_own_and_refused_by_the_limits_of_fp32_
     corpus = Corpus("some", builtin_corpus().texts[:24])
     reference = embed_texts(open_checkpoint(tiny), corpus, threads=1)
     artifacts = [item for item in read_bundle(ir.folder)[1] if item.target.precision == "fp32"]
-    report = Measurement(corpus, reference, 1).report(artifacts, [RuntimeDevice(DEFAULT, "cpu", True)])
+    listed = known_operators(artifacts)
+    report = Measurement(corpus, reference, 1).report(
+        artifacts, [RuntimeDevice(DEFAULT, "cpu", True)], operators=listed
+    )
     limits = tmp_path / "limits.toml"
     limits.write_text(
         'require = []\n["openvino-fp32"]\nmin_cosine = 0.999999\nmax_abs = 1e-5\nmax_norm_error = 1e-5\n'
@@ -65,7 +69,7 @@ def test_the_default_hint_is_a_row_of_its_own_and_refused_by_the_limits_of_fp32_
     # However exact, it is no proof alone: only `cosine` and `batch-cosine` tell whether bfloat16 was seen.
     assert (rules_of(verdict) == {"not-measured"}) == (in_effect == {"f32"})
     both = Measurement(corpus, reference, 1).report(
-        artifacts, [RuntimeDevice(DEFAULT, "cpu", True), RuntimeDevice(RUNTIME, "cpu", True)]
+        artifacts, [RuntimeDevice(DEFAULT, "cpu", True), RuntimeDevice(RUNTIME, "cpu", True)], operators=listed
     )
     assert judge(both, read_policy(None), corpus, artifacts=artifacts).passed
 

@@ -18,6 +18,7 @@ from bge_export.contracts import Artifact, Target
 from bge_export.errors import ArtifactError, ClientError, DeviceUnavailable
 from bge_export.javascript import opening, packages
 from bge_export.javascript.clients import CLIENTS
+from bge_export.operators import known_operators
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.limits import Limits
@@ -67,7 +68,8 @@ def measured(artifacts, device: str, vectors: ReferenceVectors, every: int = 1) 
         vectors={name: rows[list(picked)] for name, rows in vectors.vectors.items()}, versions=vectors.versions,
         kind=vectors.kind,
     )  # fmt: skip
-    return Measurement(corpus, some, 1).report(artifacts, [RuntimeDevice(RUNTIME, device, True)]), corpus
+    devices = [RuntimeDevice(RUNTIME, device, True)]
+    return Measurement(corpus, some, 1).report(artifacts, devices, operators=known_operators(artifacts)), corpus
 
 
 @pytest.mark.parametrize("device", [*NATIVE, *WEB])

@@ -256,13 +256,18 @@ def report_of(
     tokenizer: Callable[[Path, int], FakeTokenizer] = load_tokenizer,
     formats: frozenset[str] = frozenset({"onnx"}),
     pairs: Mapping[str, PairFacts] | None = None,
+    operators: tuple[str, ...] = ("MatMul",),
 ) -> ParityReport:
-    """Measure artifacts of this world in a runtime with a fault; `pairs`: what is known of their weights, by digest."""
+    """Measure artifacts of this world, with these operators, in a runtime with a fault.
+
+    `pairs`: what is known of their weights, by digest.
+    """
     texts = small_corpus() if corpus is None else corpus
     device = RuntimeDevice(FakeRuntime(fault, opening, formats=formats), "cpu", requested)
     measurement = Measurement(texts, reference_of(texts), 1, tokenizer)
     measured = [artifact_of()] if artifacts is None else artifacts
-    return measurement.report(measured, [device], saturation=pairs or {})
+    listed = {artifact.digest: operators for artifact in measured}
+    return measurement.report(measured, [device], saturation=pairs or {}, operators=listed)
 
 
 def requiring(*names: str) -> ThresholdPolicy:

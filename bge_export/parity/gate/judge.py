@@ -1,8 +1,8 @@
 """Judge a report: run every rule, and collect the refusals of the report as a whole and of its lanes.
 
 Other modules hold the other rules: `rows` judges single texts, `swaps` vectors given to the wrong texts, `norms` norms
-in batches and over all texts, `kinds` the kind of each text, `pairs` int8 weights, `lanes` lanes that should have been
-measured but were not, and `folder` the folder on disk.
+in batches and over all texts, `kinds` the kind of each text, `pairs` int8 weights, `operators` what a file runs,
+`lanes` lanes that should have been measured but were not, and `folder` the folder on disk.
 
 No average can hide a bad row: each row must meet the limits. A few rules also look at all rows together (norm shift,
 swapped vectors, pooling). Nothing passes because it is absent: missing texts, rows, limits and numbers are refused, and
@@ -21,6 +21,7 @@ from bge_export.parity.gate.kinds import kind_failures
 from bge_export.parity.gate.lanes import request_failures, requirement_failures, unmeasured
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.norms import judge_shift
+from bge_export.parity.gate.operators import operator_failures
 from bge_export.parity.gate.pairs import pair_failures
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
 from bge_export.parity.gate.rows import SAME, judge_client, judge_row
@@ -63,6 +64,7 @@ def judge(
         *(bad for one in required for bad in requirement_failures(report, one)),
         *(bad for name in report.requested for bad in request_failures(report, name)),
         *pair_failures(report, policy),
+        *operator_failures(report),
         *(kind_failures(report, corpus) if report.texts.digest == corpus.digest else ()),
         *(bad for lane in report.lanes for bad in _lane_failures(lane, report, policy, corpus)),
         *(folder_failures(report, artifacts, checkpoint) if artifacts is not None else ()),

@@ -109,6 +109,7 @@ class Measurement:
         *,
         other_token_ids: Sequence[str] | None = None,
         saturation: Mapping[str, PairFacts] = MappingProxyType({}),
+        operators: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> ParityReport:
         """Measure every artifact in every runtime and device that can load it; return the sealed report.
 
@@ -117,6 +118,7 @@ class Measurement:
             devices: the runtimes and devices to measure on.
             other_token_ids: the result of `auto_tokens` for the folder, stored in the report.
             saturation: artifact digest -> result of `saturation`, stored in the report.
+            operators: artifact digest -> result of `operators`, stored in the report.
 
         Raises:
             ReportError: an artifact has other dimensions than the reference.
@@ -125,7 +127,7 @@ class Measurement:
         corpus, reference = self.corpus, self.reference
 
         lanes = [
-            lane
+            lane.model_copy(update={"operators": operators.get(artifact.digest)})
             for artifact in artifacts
             for device in devices
             if device.reads(artifact)
@@ -233,6 +235,7 @@ class Measurement:
             artifact_digest=artifact.digest,
             spec=SpecRecord.of(artifact.spec),
             pairs=None if saturation is None else PairsRecord.of(saturation),
+            operators=None,
             requested=device.requested,
             facts={},
             unavailable=None,

@@ -1,0 +1,66 @@
+"""Refusals about operators that no set of texts can prove: random numbers, control flow, code from elsewhere."""
+
+from collections.abc import Iterator
+
+from bge_export.parity.gate.verdict import Failure, failure
+from bge_export.parity.report import ParityReport
+
+READ_FORMATS = ("onnx", "openvino", "torchscript")
+"""Formats of targets whose operators are listed when they are measured."""
+
+OWN_OPERATORS = frozenset({"com.microsoft::MatMulNBits", "com.microsoft::MatMulBnb4"})
+"""Operators outside ONNX's own that the exporters write."""
+
+OWN_DOMAINS = ("aten", "prim")
+"""Domains of TorchScript that are torch itself."""
+
+RANDOM = frozenset({
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+    "aten::bernoulli", "aten::bernoulli_", "aten::binomial", "aten::cauchy", "aten::cauchy_", "aten::exponential",
+    "aten::exponential_", "aten::geometric", "aten::geometric_", "aten::log_normal", "aten::log_normal_",
+    "aten::multinomial", "aten::normal", "aten::normal_", "aten::poisson", "aten::rand", "aten::rand_like",
+    "aten::randint", "aten::randint_like", "aten::randn", "aten::randn_like", "aten::random", "aten::random_",
+    "aten::randperm", "aten::rrelu_with_noise", "aten::rrelu_with_noise_", "aten::uniform", "aten::uniform_",
+})  # fmt: skip
+"""Operators that draw random numbers, whatever their arguments are."""
+
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap", "TensorIterator", "prim::If", "prim::Loop"})
+"""Operators that decide by their input what they compute; no exporter writes one."""
+
+TRAINING = " (training)"
+
+
+def operator_failures(report: ParityReport) -> Iterator[Failure]:
+    """Yield the refusals of files with such operators, and of files whose operators nobody looked at.
+
+    The list belongs to the file, not to the runtime: one lane with the same bytes may supply it for all.
+    """
+    files = dict.fromkeys((lane.target, lane.model, lane.artifact_digest) for lane in report.lanes)
+
+    for target, model, digest in files:
+        lanes = [x for x in report.lanes if (x.target, x.model, x.artifact_digest) == (target, model, digest)]
+        found = list(dict.fromkeys(lane.operators for lane in lanes if lane.operators is not None))
+
+        if target.partition("-")[0] in READ_FORMATS and not any(found):
+            yield failure("operators", f"the operators of {model} were not looked at", "a list of them")
+        if len(found) > 1:
+            yield failure("inconsistent", f"{len(found)} lists of the operators of {model}", "one for the same bytes")
+
+        for name in dict.fromkeys(name for names in found for name in names):
+            reason = _reason(name)
+            if reason is not None:
+                yield failure("operators", f"{target} {model} has {name}, which {reason}", "none")
+
+
+def _reason(name: str) -> str | None:
+    """Return what is wrong with an operator, None if nothing is."""
+    domain, _, _ = name.rpartition("::")
+
+    if name in RANDOM or name.endswith(TRAINING):
+        return "draws random numbers"
+    if name in CONTROL_FLOW:
+        return "decides by the input what is computed"
+    if domain and domain not in OWN_DOMAINS and name not in OWN_OPERATORS:
+        return "is no operator of the format or of the exporter"
+
+    return None
