@@ -28,7 +28,7 @@ from bge_export.commands import bench_files
 from bge_export.contracts import EmbeddingSpec
 from bge_export.heads.dense import pool
 from bge_export.parity.figures import cosine_figure
-from bge_export.precision.names import MODEL_FILES
+from bge_export.precision import model_file
 from bge_export.texts.corpus import builtin_corpus, load_corpus
 from bge_export.texts.tokens import TextTokenizer
 
@@ -43,7 +43,7 @@ def quantized_by_nncf(folder: Path, tokenizer: TextTokenizer) -> Path:
         import nncf
         import openvino
 
-        model = openvino.Core().read_model(folder / MODEL_FILES["openvino-fp32"])
+        model = openvino.Core().read_model(folder / model_file("openvino", "fp32"))
         names = [port.get_any_name() for port in model.inputs]
         rows = calibration_rows(tokenizer, None)
         random.Random(0).shuffle(rows)  # noqa: S311 - it takes the first 300
@@ -92,13 +92,13 @@ def main() -> int:
     spec = EmbeddingSpec(**manifest.spec.model_dump())
     tokenizer = TextTokenizer.load(chosen.folder, spec.max_tokens)
     texts = (load_corpus(chosen.texts) if chosen.texts else builtin_corpus()).texts
-    ours = chosen.folder / MODEL_FILES["openvino-int8"]
+    ours = chosen.folder / model_file("openvino", "int8")
     theirs = quantized_by_nncf(chosen.folder, tokenizer)
 
     rows = tokenizer.encode([text.text for text in texts])
     alone = [[row] for row in rows]
     together = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-    wide = embed(chosen.folder / MODEL_FILES["openvino-fp32"], alone, tokenizer, spec, chosen.threads)
+    wide = embed(chosen.folder / model_file("openvino", "fp32"), alone, tokenizer, spec, chosen.threads)
     smallest = []
     for name, file in (("ours", ours), ("NNCF", theirs)):
         own = embed(file, alone, tokenizer, spec, chosen.threads)

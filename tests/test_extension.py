@@ -16,7 +16,7 @@ from bge_export.commands import Exported, judge_report
 from bge_export.errors import OutputError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.parity.report import read_report, write_report
-from bge_export.precision.names import MODEL_FILES
+from bge_export.precision import precisions
 from bge_export.texts.corpus import builtin_corpus
 
 
@@ -33,7 +33,8 @@ def out(only_fp32: Exported, tmp_path: Path) -> Path:
 def test_every_file_that_an_export_writes_is_of_a_kind_that_counts_as_its_own(only_fp32: Exported) -> None:
     listed = read_manifest(only_fp32.folder).files
     assert set(own_files(only_fp32.folder)) == set(listed)
-    assert all(decides(PurePosixPath(name)) for name in (*MODEL_FILES.values(), *TOKENIZER_FILES, *COPIED))
+    models = [name for precision in precisions() for name in precision.files.values()]
+    assert all(decides(PurePosixPath(name)) for name in (*models, *TOKENIZER_FILES, *COPIED))
 
 
 def targets(out: Path) -> list[str]:

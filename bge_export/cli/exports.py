@@ -11,6 +11,7 @@ import typer
 
 from bge_export.cli.export_options import ExportOptions, Int8Choices, with_options
 from bge_export.cli.options import (
+    DTYPES,
     PASSED,
     ModelArgument,
     OpenVinoQuantization,
@@ -149,10 +150,7 @@ def transformersjs(
     model: ModelArgument = "BAAI/bge-small-en",
     dtypes: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="A,B,…",
-            help="Of fp32, fp16, int8, q4, q4f16, bnb4, uint8, int8-dynamic. Repeatable. [default: fp32,fp16,int8]",
-        ),
+        typer.Option(metavar="A,B,…", help=DTYPES),
     ] = None,
     no_weights: Annotated[bool, typer.Option("--no-weights", help="Leave the PyTorch weights out.")] = False,
     hub_id: Annotated[str | None, typer.Option(help="The repository that the card's examples name.")] = None,
@@ -174,7 +172,7 @@ def transformersjs(
 
 def _targets(name: str, precision: Sequence[str] | None, quantize: Sequence[str] | None) -> dict[str, Any]:
     """Return the targets of one format; with rounded weights, fp32 stands beside them."""
-    plain = precision or ([] if quantize else [WeightPrecision.fp32])
+    plain = precision or ([] if quantize else ["fp32"])
     targets = [f"{name}:{one}" for one in (*plain, *(quantize or ()))]
     return {"targets": list(dict.fromkeys(targets)), "beside": [f"{name}:fp32"] if quantize else []}
 

@@ -3,36 +3,33 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
+
+from bge_export.precision import precision_names, precisions
 
 PASSED, REFUSED, USAGE, NOT_MEASURED = 0, 1, 2, 3
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class WeightPrecision(StrEnum):
-    """Weight precisions of the exporters."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
+def _choices(format_name: str, *, rounded: bool) -> list[tuple[str, str]]:
+    """Return the members of an option's enum: the precisions of a format with rounded weights, or the others."""
+    return [(one.name, one.name) for one in precisions(format_name) if one.rounded == rounded]
 
 
-class Quantization(StrEnum):
-    """Quantized weights that the ONNX exporter can write."""
+if TYPE_CHECKING:
+    # A type checker reads no values that are found when the program runs.
+    WeightPrecision: TypeAlias = str
+    Quantization: TypeAlias = str
+    OpenVinoQuantization: TypeAlias = str
+else:
+    WeightPrecision = StrEnum("WeightPrecision", _choices("onnx", rounded=False))
+    Quantization = StrEnum("Quantization", _choices("onnx", rounded=True))
+    OpenVinoQuantization = StrEnum("OpenVinoQuantization", _choices("openvino", rounded=True))
 
-    int8 = "int8"
-    uint8 = "uint8"
-    int8_dynamic = "int8-dynamic"
-    q4 = "q4"
-    q4f16 = "q4f16"
-    bnb4 = "bnb4"
-
-
-class OpenVinoQuantization(StrEnum):
-    """Quantized weights that the OpenVINO exporter can write."""
-
-    int8 = "int8"
+DTYPES = f"Of {', '.join(precision_names('onnx'))}. Repeatable. [default: fp32,fp16,int8]"
+"""Help of `transformersjs --dtypes`."""
 
 
 def _page(path: Path | None) -> Path | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from bge_export.javascript.clients import CLIENTS, Client
+from bge_export.javascript.clients import CLIENTS, FILES, Client
 
 FUSED = frozenset({"Attention", "BiasGelu", "EmbedLayerNormalization", "QAttention", "SkipLayerNormalization"})
 FOUR_BIT = frozenset({"GatherBlockQuantized", "MatMulBnb4", "MatMulNBits"})
@@ -54,7 +54,7 @@ class TargetFacts:
     cpu_seconds: float | None = None
 
 
-EVERY = frozenset({"fp32", "fp16", "q8", "int8", "uint8", "q4", "q4f16", "bnb4"})
+EVERY = frozenset(FILES.values())
 
 TARGETS: Mapping[str, TargetFacts] = MappingProxyType(
     {

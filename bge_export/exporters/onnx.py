@@ -4,7 +4,7 @@ ONNX Runtime from 1.13, onnxruntime-web 1.14 and WebGPU's float16 LayerNorm all 
 (docs/decisions/0002).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,25 +15,10 @@ import onnx_ir as ir
 from bge_export.contracts import Attempts, Checkpoint, ExportedModel
 from bge_export.exporters import started
 from bge_export.graph.trace import trace
-from bge_export.precision import bnb4, dynamic, fp16, q4
+from bge_export.precision import find_conversion, find_precision, model_file, precision_names, precisions
 from bge_export.precision.int8.quantize import Quantized, quantize
 from bge_export.precision.int8_options import Int8Options
-from bge_export.precision.names import MODEL_FILES
 from bge_export.progress import stage
-
-Recipe = Callable[[onnx.ModelProto, Checkpoint], onnx.ModelProto]
-"""Converts a graph, which it may modify, to another precision; the checkpoint provides the tokenizer to calibrate."""
-
-RECIPES: Mapping[str, tuple[str, Recipe]] = {
-    "fp16": ("fp32", lambda model, _: fp16.convert(model)),
-    "uint8": ("fp32", lambda model, _: dynamic.uint8(model)),
-    "int8-dynamic": ("fp32", lambda model, _: dynamic.int8(model)),
-    "q4": ("fp32", q4.convert),
-    "q4f16": ("q4", q4.half),
-    "bnb4": ("fp32", lambda model, _: bnb4.convert(model)),
-}
-"""Precision -> the precision it is converted from, and the conversion. To add one, add a line here, its file name in
-`precision/names.py` and its limits in `thresholds.toml`; `cli/options.py` lists the values of `--quantize`."""
 
 IR_VERSION = 8
 INLINE_LIMIT_BYTES = 2_000_000_000
@@ -53,7 +38,7 @@ class OnnxExporter:
     sentence_embedding: bool = False
     int8: Int8Options = field(default_factory=Int8Options)
     format: ClassVar[str] = "onnx"
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8", *RECIPES)
+    precisions: ClassVar[tuple[str, ...]] = precision_names("onnx")
     tools: ClassVar[tuple[str, ...]] = ("torch", "transformers", "optimum", "onnx", "onnx-ir", "onnxruntime")
 
     @property
@@ -95,7 +80,7 @@ def _saved_variants(variants: Iterator[Quantized], root: Path) -> Attempts:
 
 
 def _save_model(model: onnx.ModelProto, root: Path, precision: str) -> ExportedModel:
-    files = save(model, root, MODEL_FILES[f"onnx-{precision}"])
+    files = save(model, root, model_file("onnx", precision))
     inputs, outputs = (tuple(v.name for v in ends) for ends in (model.graph.input, model.graph.output))
     return ExportedModel(precision, files, inputs, outputs)
 
@@ -105,13 +90,15 @@ def _made(precision: str, graphs: dict[str, onnx.ModelProto], checkpoint: Checkp
     if precision in graphs:
         return graphs[precision]
 
-    # A copy, because the recipe may modify its graph.
-    source, recipe = RECIPES[precision]
+    source = find_precision(precision).of
+    assert source is not None  # noqa: S101 - for the type checker: only fp32 has none, and its graph is there
+
+    # A copy, because the conversion may modify its graph.
     copy = onnx.ModelProto()
     copy.CopyFrom(_made(source, graphs, checkpoint))
-    model = recipe(copy, checkpoint)
+    model = find_conversion(precision)(copy, checkpoint)
 
-    if any(source == precision for source, _ in RECIPES.values()):
+    if any(other.of == precision for other in precisions("onnx")):
         graphs[precision] = model
 
     return model

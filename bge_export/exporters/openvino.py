@@ -18,9 +18,9 @@ from bge_export.contracts import Attempts, Checkpoint, ExportedModel
 from bge_export.errors import ExportError, UsageError
 from bge_export.exporters import started
 from bge_export.graph.trace import trace
+from bge_export.precision import model_file, precision_names
 from bge_export.precision.int8.quantize import Quantized, quantize
 from bge_export.precision.int8_options import Int8Options
-from bge_export.precision.names import MODEL_FILES
 from bge_export.progress import stage
 
 CONVERSION = re.compile(r"\n\t*<conversion_parameters>.*?</conversion_parameters>", re.DOTALL)
@@ -48,7 +48,7 @@ class OpenVinoExporter:
     static_shape: tuple[int, int] | None = None
     int8: Int8Options = field(default_factory=Int8Options)
     format: ClassVar[str] = "openvino"
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "int8")
+    precisions: ClassVar[tuple[str, ...]] = precision_names("openvino")
     tools: ClassVar[tuple[str, ...]] = (
         "torch",
         "transformers",
@@ -124,7 +124,7 @@ def _number_unnamed(model: openvino.Model) -> None:
 
 def _save(model: openvino.Model, graph: onnx.ModelProto, root: Path, precision: str) -> ExportedModel:
     inputs, outputs = (tuple(v.name for v in ends) for ends in (graph.graph.input, graph.graph.output))
-    name = MODEL_FILES[f"openvino-{precision}"]
+    name = model_file("openvino", precision)
     path = root / name
     path.parent.mkdir(exist_ok=True)
 

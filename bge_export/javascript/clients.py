@@ -6,19 +6,9 @@ Sources: `src/utils/dtypes.js` and `src/models.js` of each version, and the obse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SUFFIXES: Mapping[str, str] = {
-    "fp32": "",
-    "fp16": "_fp16",
-    "q8": "_quantized",
-    "int8": "_int8",
-    "uint8": "_uint8",
-    "q4": "_q4",
-    "q4f16": "_q4f16",
-    "bnb4": "_bnb4",
-}
-"""Precision (`dtype`) in versions 3 and 4 -> suffix of the model file's name."""
+from bge_export.precision import precisions
 
-FILES: Mapping[str, str] = {f"onnx/model{suffix}.onnx": dtype for dtype, suffix in SUFFIXES.items()}
+FILES: Mapping[str, str] = {one.files["onnx"]: one.client_dtype for one in precisions("onnx") if one.client_dtype}
 """Model file -> its `dtype` in versions 3 and 4."""
 
 

@@ -1,1 +1,97 @@
-"""Conversions of ONNX graphs to other precisions, one module per precision: graph in, graph out."""
+"""The precisions of models, one module each, found by its name: `PRECISION` describes it, `convert` makes its graph.
+
+The modules import nothing heavy, because the command line lists every precision in its help: what converts graphs lies
+in `graphs/` and in `int8/`, and is imported when a graph is converted.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
+
+from bge_export.contracts import Checkpoint
+from bge_export.plugins import find, names
+
+if TYPE_CHECKING:
+    import onnx
+
+Convert: TypeAlias = "Callable[[onnx.ModelProto, Checkpoint], onnx.ModelProto]"
+"""Converts a graph, which it may modify; the checkpoint provides the tokenizer and the pooling to calibrate with."""
+
+HELPERS = frozenset({"graphs", "int8_options"})
+"""Modules of the room that are not precisions."""
+
+FEWEST_FLOAT_BITS = 16
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a model stores its weights, and every name that this has outside of bge-export.
+
+    Attributes:
+        name: the name in targets and on the command line, such as the `q4` of `onnx-q4`; its module has underscores in
+            place of hyphens.
+        bits: the bits of a weight.
+        of: the precision whose graph is converted to it; None for the graph as traced.
+        files: format -> the model file, below the folder. Consumers of that format look for this name.
+        client_dtype: its `dtype` in Transformers.js from version 3 on; None if clients have no name for it.
+        lacked_by: runtimes that lack an operator of its ONNX graph.
+        help: what it is, in a few words.
+    """
+
+    name: str
+    bits: int
+    of: str | None
+    help: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    client_dtype: str | None = None
+    lacked_by: tuple[str, ...] = ()
+
+    @property
+    def rounded(self) -> bool:
+        """Return whether weights are rounded to integers, so that an embedding may lose accuracy by design."""
+        return self.bits < FEWEST_FLOAT_BITS
+
+
+@cache
+def precisions(format_name: str | None = None) -> tuple[Precision, ...]:
+    """Return all precisions, or those with a file in a format; wide weights first, then by name."""
+    modules = [name for name in names(__name__) if name not in HELPERS]
+    found: list[Precision] = [find(__name__, name, "PRECISION") for name in modules]
+
+    ordered = sorted(found, key=lambda one: (-one.bits, one.name))
+    return tuple(one for one in ordered if format_name is None or format_name in one.files)
+
+
+def precision_names(format_name: str | None = None) -> tuple[str, ...]:
+    """Return the names of `precisions`."""
+    return tuple(one.name for one in precisions(format_name))
+
+
+def find_precision(name: str) -> Precision:
+    """Return a precision.
+
+    Raises:
+        UsageError: there is no such precision.
+    """
+    found: Precision = find(__name__, _module(name), "PRECISION")
+    return found
+
+
+def find_conversion(name: str) -> Convert:
+    """Return the function that converts a graph of `Precision.of` to this precision.
+
+    Raises:
+        UsageError: there is no such precision.
+    """
+    convert: Convert = find(__name__, _module(name), "convert")
+    return convert
+
+
+def model_file(format_name: str, precision: str) -> str:
+    """Return the name of the model file of a target, below the folder."""
+    return find_precision(precision).files[format_name]
+
+
+def _module(name: str) -> str:
+    return name.replace("-", "_")

@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, Target, TokenBatch
+from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
 from bge_export.heads.dense import pool
+from bge_export.precision import precisions
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
-
-NO_OPERATOR = Target("onnx", "bnb4")
-"""The target that OpenVINO cannot read, because it does not implement MatMulBnb4."""
 
 
 class OpenVinoSession:
@@ -141,7 +139,8 @@ class OpenVinoRuntime:
 
     def reads(self, artifact: Artifact, _device: str) -> bool:
         """Return whether OpenVINO implements the artifact's operators."""
-        return artifact.target != NO_OPERATOR
+        lacking = [precision.name for precision in precisions() if self.library in precision.lacked_by]
+        return artifact.target.precision not in lacking
 
     def open(self, artifact: Artifact, device: str, threads: int) -> Session:
         """Load the artifact on `device`.

@@ -7,7 +7,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from bge_export.bundle.manifest import read_manifest, write_manifest
 from bge_export.checkpoint.opening import open_checkpoint
-from bge_export.precision.names import MODEL_FILES
+from bge_export.precision import model_file
 
 
 def present_as_int8(folder: Path, checkpoint: Path, *, per_channel: bool) -> None:
@@ -20,7 +20,7 @@ def present_as_int8(folder: Path, checkpoint: Path, *, per_channel: bool) -> Non
         checkpoint: what it was exported from.
         per_channel: whether each output channel of a weight has a scale of its own.
     """
-    wide, rounded = folder / MODEL_FILES["onnx-fp32"], folder / MODEL_FILES["onnx-int8"]
+    wide, rounded = folder / model_file("onnx", "fp32"), folder / model_file("onnx", "int8")
 
     # Otherwise it warns that shapes should be inferred first, which they have been.
     model = onnx.load(wide)
@@ -29,5 +29,5 @@ def present_as_int8(folder: Path, checkpoint: Path, *, per_channel: bool) -> Non
     wide.unlink()
 
     (record,) = read_manifest(folder).models
-    presented = record.model_copy(update={"target": "onnx-int8", "files": [MODEL_FILES["onnx-int8"]], "options": {}})
+    presented = record.model_copy(update={"target": "onnx-int8", "files": [model_file("onnx", "int8")], "options": {}})
     write_manifest(folder, open_checkpoint(checkpoint), [presented], checked=False)

@@ -16,7 +16,7 @@ from bge_export.commands import Exported
 from bge_export.errors import OutputError
 from bge_export.exporters import onnx as exporter
 from bge_export.exporters.onnx import OnnxExporter
-from bge_export.precision.names import MODEL_FILES
+from bge_export.precision import model_file
 
 KINDS = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
 ROUNDED = ("uint8", "int8-dynamic", "q4", "q4f16", "bnb4")
@@ -66,7 +66,7 @@ def test_every_architecture_is_proven_with_rounded_weights(kind: str, tmp_path: 
     }
     full = onnx.load(done.folder / "onnx/model.onnx").graph
     for precision in ROUNDED:
-        graph = onnx.load(done.folder / MODEL_FILES[f"onnx-{precision}"])
+        graph = onnx.load(done.folder / model_file("onnx", precision))
         onnx.checker.check_model(graph)
         assert graph.ir_version == 8
         assert {entry.domain: entry.version for entry in graph.opset_import}[""] == 17

@@ -9,8 +9,8 @@ from exporting import export_model
 from bge_export.errors import ExportError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.exporters.openvino import OpenVinoExporter
+from bge_export.precision import model_file
 from bge_export.precision.int8_options import Int8Options
-from bge_export.precision.names import MODEL_FILES
 from bge_export.saturation import facts_of
 
 
@@ -35,7 +35,7 @@ def test_in_openvino_too_no_product_of_the_exact_end_can_overflow(tiny: Path, tm
     export_model(exporter, str(tiny), tmp_path / "out", precisions=["int8"], check=False)
     (model,) = json.loads((tmp_path / "out/bge_export.json").read_text("utf-8"))["models"]
     assert model["options"]["frontier"][-1]["precise"] > 0
-    facts = facts_of(tmp_path / "out" / MODEL_FILES["openvino-int8"], "openvino")
+    facts = facts_of(tmp_path / "out" / model_file("openvino", "int8"), "openvino")
     assert (facts.weights > 12, facts.broken) == (True, 0)
 
 

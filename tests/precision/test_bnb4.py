@@ -12,7 +12,7 @@ from noise_limits import noise_limits
 from bge_export.bundle.manifest import read_bundle
 from bge_export.compatibility.check import check_targets
 from bge_export.contracts import TokenBatch
-from bge_export.precision import bnb4
+from bge_export.precision.graphs import bnb4
 from bge_export.runtimes import find_runtime
 
 

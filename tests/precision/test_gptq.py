@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bge_export.precision.gptq import LEVELS, round_weight
+from bge_export.precision.graphs.gptq import LEVELS, round_weight
 
 RANDOM = np.random.default_rng(0)
 MIXED = RANDOM.standard_normal((500, 16)).astype(np.float32) @ RANDOM.standard_normal((16, 64)).astype(np.float32)

@@ -6,8 +6,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bge_export.precision import q4
-from bge_export.precision.q4_table import MIDDLE, pack_table, round_table
+from bge_export.precision.graphs import q4
+from bge_export.precision.graphs.q4_table import MIDDLE, pack_table, round_table
 
 RANDOM = np.random.default_rng(1)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bge_export.parity.figures import escaped, excerpt
+from bge_export.precision import precisions
 from bge_export.texts.corpus import Kind
 
 _AGAIN = "Measure again with: bge-export parity FOLDER --reference MODEL"
@@ -20,7 +21,8 @@ _ROUNDED = (
     "--calibration takes texts like yours. To accept it knowingly, give limits of your own (--thresholds): an export "
     "leaves such a file beside what it refused."
 )
-_FLOATS = ("fp32", "fp16", "bf16")
+_FLOATS = frozenset({"bf16", *(one.name for one in precisions() if not one.rounded)})
+"""Precisions whose losses are no rounding to integers; the checkpoint itself has one more than the exporters."""
 
 RULES: Mapping[str, str] = {
     "edited-report": f"A report is never edited. {_AGAIN}",
@@ -97,7 +99,7 @@ class Failure:
     @property
     def may_be_rounding(self) -> bool:
         """Return whether rounded weights alone may explain the failure, so that it need not be a fault."""
-        return self.rule in ("cosine", "max-abs") and not self.target.endswith(_FLOATS)
+        return self.rule in ("cosine", "max-abs") and self.target.partition("-")[2] not in _FLOATS
 
     @property
     def advice(self) -> str:

@@ -1,0 +1,14 @@
+"""The precision fp32: the graph as it is traced."""
+
+from bge_export.precision import Precision
+
+PRECISION = Precision(
+    "fp32",
+    bits=32,
+    of=None,
+    help="float32, as the checkpoint computes",
+    files={"onnx": "onnx/model.onnx", "openvino": "openvino/openvino_model.xml"},
+    client_dtype="fp32",
+)
+"""The file names are the ones that Transformers.js, text-embeddings-inference, sentence-transformers and optimum-intel
+load by default."""

@@ -1,0 +1,1 @@
+"""Converts ONNX graphs to other precisions: graph in, graph out."""

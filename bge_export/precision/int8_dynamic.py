@@ -1,0 +1,25 @@
+"""The precision int8-dynamic: dynamic quantization with signed weights, as most published files are made."""
+
+from typing import TYPE_CHECKING
+
+from bge_export.contracts import Checkpoint
+from bge_export.precision import Precision
+
+if TYPE_CHECKING:
+    import onnx
+
+PRECISION = Precision(
+    "int8-dynamic",
+    bits=8,
+    of="fp32",
+    help="8 bits, signed, ranges from each batch: for comparison",
+    files={"onnx": "onnx/model_int8.onnx"},
+    client_dtype="int8",
+)
+
+
+def convert(model: "onnx.ModelProto", _checkpoint: Checkpoint) -> "onnx.ModelProto":
+    """Return the float32 graph with int8 weights of 7-bit range."""
+    from bge_export.precision.graphs import dynamic
+
+    return dynamic.int8(model)

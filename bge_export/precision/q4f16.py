@@ -1,0 +1,25 @@
+"""The precision q4f16: the 4-bit weights of q4, with float16 arithmetic."""
+
+from typing import TYPE_CHECKING
+
+from bge_export.contracts import Checkpoint
+from bge_export.precision import Precision
+
+if TYPE_CHECKING:
+    import onnx
+
+PRECISION = Precision(
+    "q4f16",
+    bits=4,
+    of="q4",
+    help="q4 with float16 arithmetic and scales",
+    files={"onnx": "onnx/model_q4f16.onnx"},
+    client_dtype="q4f16",
+)
+
+
+def convert(model: "onnx.ModelProto", checkpoint: Checkpoint) -> "onnx.ModelProto":
+    """Return the 4-bit graph in float16."""
+    from bge_export.precision.graphs import q4
+
+    return q4.half(model, checkpoint)

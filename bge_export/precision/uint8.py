@@ -1,0 +1,25 @@
+"""The precision uint8: dynamic quantization with unsigned weights."""
+
+from typing import TYPE_CHECKING
+
+from bge_export.contracts import Checkpoint
+from bge_export.precision import Precision
+
+if TYPE_CHECKING:
+    import onnx
+
+PRECISION = Precision(
+    "uint8",
+    bits=8,
+    of="fp32",
+    help="8 bits, unsigned, ranges from each batch: for comparison",
+    files={"onnx": "onnx/model_uint8.onnx"},
+    client_dtype="uint8",
+)
+
+
+def convert(model: "onnx.ModelProto", _checkpoint: Checkpoint) -> "onnx.ModelProto":
+    """Return the float32 graph with uint8 weights."""
+    from bge_export.precision.graphs import dynamic
+
+    return dynamic.uint8(model)
