@@ -1,4 +1,4 @@
-"""Finds the modules of a package by file name, so that a new format or runtime needs only one new file."""
+"""Finds the modules of a package by file name, so that nothing lists formats, runtimes and precisions."""
 
 import importlib
 import pkgutil

@@ -45,6 +45,18 @@ def runs_where() -> str:
     return "\n".join(lines)
 
 
+def precisions() -> str:
+    """Return the table of precisions, from the constant of each."""
+    from bge_export.precision import precisions as known
+
+    lines = ["| precision | bits | what it is | files | `dtype` of clients |", "|---|---|---|---|---|"]
+    for one in known():
+        files = ", ".join(f"`{name}`" for name in one.files.values())
+        dtype = f"`{one.client_dtype}`" if one.client_dtype else "none"
+        lines.append(f"| {one.name} | {one.bits} | {one.help} | {files} | {dtype} |")
+    return "\n".join(lines)
+
+
 def code_map() -> str:
     """Return one line a module: the first sentence of its docstring."""
     import ast
@@ -65,7 +77,7 @@ def commands() -> str:
     return html.unescape(done.stdout).strip()
 
 
-TABLES = {"runs_where": runs_where, "code_map": code_map, "commands": commands}
+TABLES = {"runs_where": runs_where, "precisions": precisions, "code_map": code_map, "commands": commands}
 
 
 def output(command: str, folder: Path, last: int | None) -> str:

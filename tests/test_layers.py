@@ -31,6 +31,7 @@ ROOMS = (
     "graph",
     "saturation",
     "operators",
+    "formats",
     "encoder",
     "calibration",
     "precision",

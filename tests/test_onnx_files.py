@@ -15,9 +15,9 @@ from fuzz.readers import small_graph
 from onnx import helper, numpy_helper
 
 import bge_export
-from bge_export.bench.bare import read_onnx
 from bge_export.compatibility.graphs import read_graph
 from bge_export.errors import ArtifactError
+from bge_export.formats.onnx import read as read_onnx
 from bge_export.inspection.folder import inspect_path
 from bge_export.inspection.states.onnx import read_states
 from bge_export.saturation import facts_of

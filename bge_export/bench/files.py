@@ -4,17 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bge_export.bench.bare import BareFile, read_onnx, read_openvino
 from bge_export.bundle.manifest import read_bundle
 from bge_export.capabilities import ClientRuntime
 from bge_export.contracts import Artifact, EmbeddingSpec, Target
 from bge_export.errors import ArtifactError, CheckpointError, UsageError
 from bge_export.files.digest import file_sha256
 from bge_export.files.json_files import read_object
+from bge_export.formats import ModelFile, find_format, format_of, suffixes_where
 from bge_export.parity.measure.measurement import RuntimeDevice
-
-READERS = {".onnx": ("onnx", read_onnx), ".xml": ("openvino", read_openvino)}
-"""Suffix of a bare file -> its format, and the function that reads its inputs, outputs and precision."""
 
 SOME_IDS = 500
 """Vocabulary size to assume if no configuration beside a file declares one: every vocabulary is larger."""
@@ -112,17 +109,19 @@ def _files_at(path: Path, devices: Sequence[RuntimeDevice]) -> Iterator[BenchFil
         yield from _artifacts_of(path, devices)
 
     elif not path.exists():
-        raise UsageError(f"{path} does not exist. Give a folder that bge-export wrote, an .onnx or an .xml file.")
-
-    elif path.suffix not in READERS:
-        raise UsageError(
-            f"{path} cannot be timed by itself: only {' and '.join(READERS)} files can. "
-            "Give other formats as the folder that bge-export wrote."
-        )
+        known = " or ".join(suffixes_where(lambda one: one.read is not None))
+        raise UsageError(f"{path} does not exist. Give a folder that bge-export wrote, or a {known} file.")
 
     else:
-        format_name, read = READERS[path.suffix]
-        yield _bare(path, format_name, read(path))
+        name = format_of(path)
+        read = find_format(name).read if name is not None else None
+        if name is None or read is None:
+            known = " and ".join(suffixes_where(lambda one: one.read is not None))
+            raise UsageError(
+                f"{path} cannot be timed by itself: only {known} files can. "
+                "Give other formats as the folder that bge-export wrote."
+            )
+        yield _bare(path, name, read(path))
 
 
 def _artifacts_of(folder: Path, devices: Sequence[RuntimeDevice]) -> Iterator[BenchFile]:
@@ -139,7 +138,7 @@ def _artifacts_of(folder: Path, devices: Sequence[RuntimeDevice]) -> Iterator[Be
         yield BenchFile(str(artifact.target), artifact, digest, size, _vocabulary(folder))
 
 
-def _bare(path: Path, format_name: str, facts: BareFile) -> BenchFile:
+def _bare(path: Path, format_name: str, facts: ModelFile) -> BenchFile:
     for name in facts.files:
         if not (path.parent / name).is_file():
             raise ArtifactError(f"{path.parent / name} is missing, which {path.name} needs. Fetch it too.")

@@ -8,6 +8,7 @@ from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.contracts import EmbeddingSpec
 from bge_export.errors import ArtifactError, CheckpointError
 from bge_export.files.digest import file_sha256
+from bge_export.formats import belongs_to_a_model
 
 MANIFEST = "bge_export.json"
 REPORT = "parity.json"
@@ -20,10 +21,8 @@ GENERATED_CARD = "<!-- card written by bge-export; remove this line to keep a ca
 
 MODEL_SUFFIXES = frozenset(
     {
-        ".onnx",
         ".ort",
         ".data",
-        ".xml",
         ".bin",
         ".blob",
         ".pt",
@@ -55,10 +54,8 @@ MODEL_SUFFIXES = frozenset(
         ".nemo",
     }
 )
-"""Suffixes of model files. One that the manifest does not list would be published unproven."""
-
-DATA_SUFFIX = ".onnx_data"
-"""Prefix of the suffix of ONNX external data; a number may follow."""
+"""Suffixes of model files of other formats than ours, which say theirs in `formats/`. A model file that the manifest
+does not list would be published unproven."""
 
 DECIDING_NAMES = frozenset(
     {
@@ -124,7 +121,7 @@ def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
 
 def decides(path: PurePosixPath) -> bool:
     """Return whether a file (name in lower case) is a model file, or one that affects how a model is loaded."""
-    return path.suffix in MODEL_SUFFIXES or path.suffix.startswith(DATA_SUFFIX) or path.name in DECIDING_NAMES
+    return path.suffix in MODEL_SUFFIXES or path.name in DECIDING_NAMES or belongs_to_a_model(path)
 
 
 def refuse_other_promise(root: Path, spec: EmbeddingSpec) -> None:

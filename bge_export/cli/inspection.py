@@ -59,7 +59,7 @@ def evaluate(
 def inspect(
     path: Annotated[
         Path,
-        typer.Argument(metavar="PATH", exists=True, help="A folder that bge-export wrote, or an .onnx or .xml file."),
+        typer.Argument(metavar="PATH", exists=True, help="A folder that bge-export wrote, or one model file."),
     ],
     as_json: Json = False,
 ) -> int:

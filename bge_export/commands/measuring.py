@@ -8,6 +8,7 @@ from bge_export.bundle.manifest import Manifest
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import MeasurementError, UsageError
+from bge_export.formats import find_format
 from bge_export.memory import release
 from bge_export.operators import known_operators
 from bge_export.oracle.auto_tokens import other_token_ids
@@ -23,9 +24,6 @@ from bge_export.runtimes import find_runtime, runtime_names
 from bge_export.saturation import known_facts
 from bge_export.texts.corpus import Corpus, builtin_corpus, load_corpus
 from bge_export.texts.fixtures import fixtures_folder
-
-OWN_RUNTIMES = ("onnxruntime", "openvino", "torchscript")
-"""Runtimes that an export is proven in, if installed; `parity` measures the others."""
 
 ASKED_FOR = frozenset({"transformersjs"})
 """Runtimes that are measured only if `--runtime` names them: each of the eighteen combinations of version and host
@@ -91,12 +89,13 @@ def default_devices(artifacts: Sequence[Artifact], *, all_devices: bool) -> list
         all_devices: True for all devices of all runtimes, including unusable ones, so that the report says why they are
             unusable. False for each format's own runtime on the CPU, which prove an export.
     """
-    formats = {artifact.target.format for artifact in artifacts}
+    written = {artifact.target.format for artifact in artifacts}
     names = [name for name in runtime_names() if name not in ASKED_FOR]
-    runtimes = [runtime for runtime in map(find_runtime, names) if runtime.formats & formats]
+    runtimes = [runtime for runtime in map(find_runtime, names) if runtime.formats & written]
 
     if not all_devices:
-        runtimes = [runtime for runtime in runtimes if runtime.name in OWN_RUNTIMES]
+        own = {name for format_name in written for name in find_format(format_name).runtimes}
+        runtimes = [runtime for runtime in runtimes if runtime.name in own]
 
     return [
         RuntimeDevice(runtime, device, requested=False)

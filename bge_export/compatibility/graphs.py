@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from bge_export.compatibility.findings import Finding
 from bge_export.compatibility.targets import CONTRIB, TargetFacts
 from bge_export.contracts import LAST_HIDDEN_STATE
-from bge_export.errors import ArtifactError, MissingLibrary
+from bge_export.formats.onnx import graph_of
 
 if TYPE_CHECKING:
     import onnx
@@ -23,15 +23,7 @@ def read_graph(path: Path) -> "onnx.ModelProto":
         ArtifactError: it is not a valid ONNX file.
         MissingLibrary: onnx is not installed.
     """
-    try:
-        from bge_export.files.onnx_reader import load_graph
-    except ImportError as error:
-        raise MissingLibrary("onnx", "inspect", "looking into ONNX files") from error
-
-    try:
-        return load_graph(path)
-    except Exception as error:
-        raise ArtifactError(f"{path} is not an ONNX file: {error}. Export it again.") from error
+    return graph_of(path, "looking into ONNX files", "Export it again.")
 
 
 def check_graph(model: "onnx.ModelProto", name: str, facts: TargetFacts, config: dict[str, object]) -> list[Finding]:

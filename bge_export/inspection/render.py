@@ -8,9 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from bge_export.bundle.manifest import Manifest
+from bge_export.formats import GraphFacts
 from bge_export.inspection.bisect import Drift
 from bge_export.inspection.doctor import MachineFacts
-from bge_export.inspection.folder import FolderFacts, GraphFacts
+from bge_export.inspection.folder import FolderFacts
 from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.saturation import PairFacts
 

@@ -102,6 +102,11 @@ def pair_facts(weights: Iterable[tuple[str, NDArray[np.int8], int]]) -> PairFact
     return PairFacts(count, pairs, broken, first, first_broken)
 
 
+def checked_formats() -> tuple[str, ...]:
+    """Return the formats whose int8 weights can be read."""
+    return names(__name__)
+
+
 def facts_of(path: Path, format_name: str) -> PairFacts:
     """Return the saturation statistics of a file.
 
@@ -122,7 +127,7 @@ def known_facts(artifacts: Iterable[Artifact]) -> dict[str, PairFacts]:
     found: dict[str, PairFacts] = {}
 
     for artifact in artifacts:
-        if artifact.target.format in names(__name__):
+        if artifact.target.format in checked_formats():
             try:
                 found[artifact.digest] = facts_of(artifact.root / artifact.model, artifact.target.format)
             except MissingLibrary:

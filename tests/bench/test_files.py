@@ -7,10 +7,10 @@ import pytest
 from exporting import export_model
 from onnx import TensorProto, helper, numpy_helper
 
-from bge_export.bench.bare import read_onnx
 from bge_export.bench.files import SOME_IDS, gather
 from bge_export.commands import Exported
 from bge_export.errors import ArtifactError, UsageError
+from bge_export.formats.onnx import read as read_onnx
 from bge_export.parity.measure.measurement import RuntimeDevice
 from bge_export.runtimes import find_runtime
 

@@ -243,7 +243,7 @@ def test_arguments_that_are_none(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is not a folder"):
         check(tmp_path / "none", "transformers.js@4")
     (folder / "onnx/model.onnx").write_bytes(b"no model")
-    with pytest.raises(ArtifactError, match="is not an ONNX file"):
+    with pytest.raises(ArtifactError, match="is not a valid ONNX file"):
         check(folder, "transformers.js@4")
 
 

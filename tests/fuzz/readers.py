@@ -242,10 +242,10 @@ def _write_onnx(root: Path) -> None:
 
 
 def _read_onnx(root: Path) -> None:
-    from bge_export.bench.bare import read_onnx
     from bge_export.compatibility.graphs import check_graph, read_graph
     from bge_export.compatibility.targets import TARGETS
     from bge_export.errors import ArtifactError
+    from bge_export.formats.onnx import read as read_onnx
     from bge_export.inspection.folder import inspect_path
     from bge_export.saturation import facts_of
 
@@ -272,8 +272,8 @@ def _write_openvino(root: Path) -> None:
 
 
 def _read_openvino(root: Path) -> None:
-    from bge_export.bench.bare import read_openvino
     from bge_export.errors import ArtifactError
+    from bge_export.formats.openvino import read as read_openvino
     from bge_export.saturation import facts_of
 
     try:
