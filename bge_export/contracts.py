@@ -6,9 +6,10 @@ Shape letters, used in every docstring: B texts in a batch, N texts in a corpus,
          │                                                          ├──▶ compare ──▶ report ──▶ gate
          └───────▶ reference (the oracle) ──────────────────────────┘
 
-Formats and runtimes meet only through an `Artifact` on disk. A format is three files of its name: `exporters/` writes it,
-`formats/` reads it, `runtimes/` runs it; a precision is one file of `precision/`. All are found by their names, and each
-target needs a table of limits (docs/how-to/add-a-format.md). This module imports only the standard library and numpy.
+Formats and runtimes meet only through an `Artifact` on disk. A format is three files of its name: `exporters/` writes
+it, `formats/` reads it, `runtimes/` runs it; a precision is one file of `precision/`. All are found by their names, and
+each target needs a table of limits (docs/how-to/add-a-format.md). This module imports only the standard library and
+numpy.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -12,7 +12,7 @@ from bge_export.cli.output import err, out, print_json
 def bench(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH…", help="Folders that bge-export wrote, and .onnx or .xml files of anyone."),
+        typer.Argument(metavar="PATH…", help="Folders that bge-export wrote, and model files of anyone."),
     ],
     against: Annotated[
         Path | None, typer.Option(help="File to compare with.", show_default="the first in fp32")

@@ -18,7 +18,7 @@ from bge_export.contracts import Attempts, Checkpoint, ExportedModel
 from bge_export.errors import ExportError, UsageError
 from bge_export.exporters import started
 from bge_export.graph.trace import trace
-from bge_export.precision import model_file, precision_names
+from bge_export.precision import model_file
 from bge_export.precision.int8.quantize import Quantized, quantize
 from bge_export.precision.int8_options import Int8Options
 from bge_export.progress import stage
@@ -48,7 +48,7 @@ class OpenVinoExporter:
     static_shape: tuple[int, int] | None = None
     int8: Int8Options = field(default_factory=Int8Options)
     format: ClassVar[str] = "openvino"
-    precisions: ClassVar[tuple[str, ...]] = precision_names("openvino")
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "int8")
     tools: ClassVar[tuple[str, ...]] = (
         "torch",
         "transformers",
