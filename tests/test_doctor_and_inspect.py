@@ -82,3 +82,10 @@ def test_inspect_refuses_what_is_damaged(bundle: Path, tmp_path: Path) -> None:
     (bundle / "onnx/model.onnx").write_bytes(b"")
     with pytest.raises(ArtifactError, match="not the file that was exported"):
         inspect_path(bundle)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.bin", "model"])
+def test_inspect_refuses_a_single_file_that_no_format_shows(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ArtifactError, match=r"cannot be looked at by itself: only \.onnx or \.xml files can"):
+        inspect_path(tmp_path / name)
