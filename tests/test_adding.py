@@ -5,7 +5,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,12 +38,28 @@ def copy(tmp_path: Path) -> Path:
     return root
 
 
-def python(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True, timeout=600)
+SESSION = """
+import sys
+from bge_export.cli import run
+
+statuses = []
+for words in {commands!r}:
+    statuses.append(run(words))
+    for stream in (sys.stdout, sys.stderr):
+        print({mark!r}, file=stream, flush=True)
+print(*statuses)
+"""
+MARK = "---- next command ----"
 
 
-def bge(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(root, "-m", "bge_export", *arguments)
+def bge(root: Path, *lines: list[str]) -> list[tuple[int, str, str]]:
+    """Run commands of the copy, one after another in one process; return the exit status and the outputs of each."""
+    code = SESSION.format(commands=list(lines), mark=MARK)
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    *printed, statuses = done.stdout.split(f"{MARK}\n")
+    errors = done.stderr.split(f"{MARK}\n")
+    return list(zip(map(int, statuses.split()), printed, errors, strict=False))
 
 
 def add(root: Path, text: str) -> tuple[list[Path], list[str]]:
@@ -61,21 +76,22 @@ def add(root: Path, text: str) -> tuple[list[Path], list[str]]:
     return new, changed
 
 
-def run_all(root: Path, text: str) -> Iterator[str]:
-    """Run the commands of a part of the page; yield what each prints."""
-    assert len(commands(text)) >= 2
-    for words in commands(text):
-        done = bge(root, *words)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-        yield done.stdout
+def shown_by(root: Path, text: str) -> list[str]:
+    """Return what each command of a part of the page prints; all of them must succeed."""
+    done = bge(root, *commands(text))
+    assert len(done) >= 2
+    for words, (status, out, err) in zip(commands(text), done, strict=True):
+        assert status == 0, (words, out, err)
+    return [out for _, out, _ in done]
 
 
 def test_a_format_is_three_new_files_and_a_table_of_limits(copy: Path) -> None:
     text = section("A format")
     limits = (copy / LIMITS).read_text("utf-8")
-    before = bge(copy, "zipped", f"{FOLDER}/tiny", "-o", "out")
-    assert before.returncode == 2
-    assert "zipped" in before.stderr
+    export = ["export", f"{FOLDER}/tiny", "--to", "zipped:fp32", "-o", "again"]
+    ((status, _, error),) = bge(copy, export)
+    assert status == 2
+    assert "zipped" in error
 
     new, changed = add(copy, text)
     assert ([path.parent.name for path in new], {path.name for path in new}, changed) == (
@@ -84,46 +100,41 @@ def test_a_format_is_three_new_files_and_a_table_of_limits(copy: Path) -> None:
         [LIMITS],
     )
 
-    exported, measured, judged, shown, timed = run_all(copy, text)
-    assert "zipped-fp32" in exported
-    assert "zipped:cpu" in measured
+    exported, judged, shown, timed = shown_by(copy, text)
+    assert "zipped-fp32@zipped:cpu" in exported
     assert "passed" in judged.lower()
     assert "zipped-fp32" in shown
     assert "model.onnx.gz" in timed
 
-    (example,) = re.findall(r"`(export_model\(.*\))`", text)
-    script = (
-        "from pathlib import Path\nfrom bge_export import export_model, find_exporter\n"
-        f"{example.replace('out', 'api')[:-1]}, check=False)"
-    )
-    done = python(copy, "-c", script)
+    (example,) = re.findall(r"```python\n(from bge_export import Recipe.*?)```", text, re.DOTALL)
+    script = example.replace('{"folder": "out"}', '{"folder": "api"}, "proof": {"check": False}')
+    assert script != example
+    done = subprocess.run([sys.executable, "-c", script], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     model = "zipped/model.onnx.gz"
     assert (copy / "api" / model).read_bytes() == (copy / "out" / model).read_bytes()
 
     # A file that the manifest does not list would be published unproven, in the new format as in any.
-    shutil.copyfile(copy / "out/zipped/model.onnx.gz", copy / "out/zipped/other.gz")
-    refused = bge(copy, "gate", "out/parity.json")
-    assert refused.returncode == 3
-    assert "other.gz" in refused.stderr
+    shutil.copyfile(copy / "out" / model, copy / "out/zipped/other.gz")
+    gate = ["gate", "out/parity.json"]
+    ((status, _, error),) = bge(copy, gate)
+    assert status == 3
+    assert "other.gz" in error
     (copy / "out/zipped/other.gz").unlink()
 
-    # Without limits of its own nothing passes.
+    # Without limits of its own nothing passes; without its files there is no such format.
     (copy / LIMITS).write_text(limits, "utf-8")
-    assert bge(copy, "gate", "out/parity.json").returncode == 1
-
     for path in new:
         path.unlink()
-    assert bge(copy, "zipped", f"{FOLDER}/tiny", "-o", "again").returncode == 2
-    left = bge(copy, "gate", "out/parity.json")
-    assert left.returncode == 1
-    assert "unknown-target" in left.stdout
+    (status, out, _), (again, _, _) = bge(copy, gate, export)
+    assert (status, again) == (1, 2)
+    assert "unknown-target" in out
 
 
 def test_a_precision_is_one_new_file_and_a_table_of_limits(copy: Path) -> None:
     text = section("A precision")
-    refused = bge(copy, "onnx", f"{FOLDER}/tiny", "-o", "out", "--precision", "bf16w")
-    assert refused.returncode == 2
+    export = ["onnx", f"{FOLDER}/tiny", "-o", "again", "--precision", "bf16w"]
+    assert bge(copy, export)[0][0] == 2
 
     new, changed = add(copy, text)
     assert ([path.relative_to(copy).parent.as_posix() for path in new], changed) == (
@@ -131,12 +142,11 @@ def test_a_precision_is_one_new_file_and_a_table_of_limits(copy: Path) -> None:
         [LIMITS],
     )
 
-    exported, judged = run_all(copy, text)
-    assert "onnx-bf16w" in exported
+    exported, judged = shown_by(copy, text)
+    assert "onnx-bf16w@onnxruntime:cpu" in exported
     assert "passed" in judged.lower()
     assert (copy / "out/onnx/model_bf16w.onnx").is_file()
-    assert "bf16w" in bge(copy, "onnx", "--help").stdout
-    assert "bf16w" in bge(copy, "transformersjs", "--help").stdout
+    assert all("bf16w" in out for _, out, _ in bge(copy, ["onnx", "--help"], ["transformersjs", "--help"]))
 
     new[0].unlink()
-    assert bge(copy, "onnx", f"{FOLDER}/tiny", "-o", "again", "--precision", "bf16w").returncode == 2
+    assert bge(copy, export)[0][0] == 2

@@ -7,8 +7,8 @@ import pytest
 from fakes import artifact_of
 from test_layers import HEAVY, loaded_after
 
+from bge_export.cli.exports import DEFAULT_DTYPES
 from bge_export.commands.measuring import default_devices, read_policy
-from bge_export.commands.transformersjs import DEFAULT_DTYPES
 from bge_export.contracts import Target
 from bge_export.exporters import find_exporter, format_names
 from bge_export.formats import find_format, format_of, formats
