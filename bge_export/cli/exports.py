@@ -150,7 +150,7 @@ def transformersjs(
     model: ModelArgument = "BAAI/bge-small-en",
     dtypes: Annotated[
         list[str] | None,
-        typer.Option(metavar="A,B,…", help=DTYPES),
+        typer.Option(metavar="A,B,…", help=f"{DTYPES} [default: {','.join(DEFAULT_DTYPES)}]"),
     ] = None,
     no_weights: Annotated[bool, typer.Option("--no-weights", help="Leave the PyTorch weights out.")] = False,
     hub_id: Annotated[str | None, typer.Option(help="The repository that the card's examples name.")] = None,

@@ -28,8 +28,8 @@ else:
     Quantization = StrEnum("Quantization", _choices("onnx", rounded=True))
     OpenVinoQuantization = StrEnum("OpenVinoQuantization", _choices("openvino", rounded=True))
 
-DTYPES = f"Of {', '.join(precision_names('onnx'))}. Repeatable. [default: fp32,fp16,int8]"
-"""Help of `transformersjs --dtypes`."""
+DTYPES = f"Of {', '.join(precision_names('onnx'))}. Repeatable."
+"""Help of an option that takes precisions of ONNX files."""
 
 
 def _page(path: Path | None) -> Path | None:
