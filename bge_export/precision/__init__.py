@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from bge_export.contracts import Checkpoint
 from bge_export.plugins import find, names
 
 if TYPE_CHECKING:
     import onnx
+
+    from bge_export.contracts import Checkpoint
 
 Convert: TypeAlias = "Callable[[onnx.ModelProto, Checkpoint], onnx.ModelProto]"
 """Converts a graph, which it may modify; the checkpoint provides the tokenizer and the pooling to calibrate with."""

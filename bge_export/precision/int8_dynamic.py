@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from bge_export.contracts import Checkpoint
 from bge_export.precision import Precision
 
 if TYPE_CHECKING:
     import onnx
+
+    from bge_export.contracts import Checkpoint
 
 PRECISION = Precision(
     "int8-dynamic",
@@ -18,7 +19,7 @@ PRECISION = Precision(
 )
 
 
-def convert(model: "onnx.ModelProto", _checkpoint: Checkpoint) -> "onnx.ModelProto":
+def convert(model: "onnx.ModelProto", _checkpoint: "Checkpoint") -> "onnx.ModelProto":
     """Return the float32 graph with int8 weights of 7-bit range."""
     from bge_export.precision.graphs import dynamic
 

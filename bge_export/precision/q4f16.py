@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from bge_export.contracts import Checkpoint
 from bge_export.precision import Precision
 
 if TYPE_CHECKING:
     import onnx
+
+    from bge_export.contracts import Checkpoint
 
 PRECISION = Precision(
     "q4f16",
@@ -18,7 +19,7 @@ PRECISION = Precision(
 )
 
 
-def convert(model: "onnx.ModelProto", checkpoint: Checkpoint) -> "onnx.ModelProto":
+def convert(model: "onnx.ModelProto", checkpoint: "Checkpoint") -> "onnx.ModelProto":
     """Return the 4-bit graph in float16."""
     from bge_export.precision.graphs import q4
 
