@@ -60,7 +60,7 @@ MARK = "---- next command ----"
 def bge(root: Path, *lines: list[str] | str) -> list[tuple[int, str, str]]:
     """Run commands or Python code in the copy, in one process; return the exit status and the outputs of each."""
     code = SESSION.format(commands=list(lines), mark=MARK)
-    environment = {**os.environ, "COLUMNS": "200"}
+    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(root)}  # for the processes of `bench`, too
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *printed, statuses = done.stdout.split(f"{MARK}\n")
