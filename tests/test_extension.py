@@ -65,13 +65,14 @@ def test_a_target_that_is_there_needs_overwrite_which_keeps_the_others(out: Path
 def test_what_others_added_stays_even_in_a_damaged_folder(out: Path, tiny: Path, damaged: bool) -> None:
     (out / "README.md").write_text("a card")
     (out / "onnx/notes").mkdir()
-    (out / "cache").symlink_to("nowhere")
+    (out / "images").mkdir()
+    (out / "images/frontier.png").write_bytes(b"drawn")
     if damaged:
         (out / "tokenizer.json").write_text("{}")
     export_model(OnnxExporter(), str(tiny), out, overwrite=True, check=False)
     assert (out / "README.md").read_text() == "a card"
     assert (out / "onnx/notes").is_dir()
-    assert (out / "cache").readlink() == Path("nowhere")
+    assert (out / "images/frontier.png").read_bytes() == b"drawn"
     assert "README.md" not in (out / MANIFEST).read_text()
     read_bundle(out)
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from bge_export.bundle.documents import KINDS, PRIVATE, strangers
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS, read_sentence_files
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.contracts import EmbeddingSpec
@@ -54,8 +55,8 @@ MODEL_SUFFIXES = frozenset(
         ".nemo",
     }
 )
-"""Suffixes of model files of other formats than ours, which say theirs in `formats/`. A model file that the manifest
-does not list would be published unproven."""
+"""Suffixes of model files of other formats than ours, which say theirs in `formats/`. Those that a manifest lists are
+bge-export's own, not the user's."""
 
 DECIDING_NAMES = frozenset(
     {
@@ -70,8 +71,7 @@ DECIDING_NAMES = frozenset(
         *TOKENIZER_FILES,
     }
 )
-"""Small files that loaders of model folders look for. One that the manifest does not list would change the embeddings:
-a second vocabulary, an adapter, settings that sentence-transformers prefers to the ones that the export wrote."""
+"""Small files that loaders of model folders look for, and that an export may write."""
 
 
 def refuse_names(root: Path, digests: Mapping[str, str], models: Collection[str]) -> None:
@@ -86,13 +86,15 @@ def refuse_names(root: Path, digests: Mapping[str, str], models: Collection[str]
         parts = PurePosixPath(name).parts
         if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
             raise ArtifactError(f"{root / MANIFEST} names {name!r}, which is outside the folder. Do not use it.")
+        if any(PurePosixPath(name).is_relative_to(place) for place in PRIVATE):
+            raise ArtifactError(f"{root / MANIFEST} names {name!r}, which Git or the Hub's library may change.")
 
     if unknown := sorted(set(models) - set(digests)):
         raise ArtifactError(f"{root / MANIFEST} gives no digest of {unknown[0]!r}. Export the folder again.")
 
 
 def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
-    """Raise ArtifactError if a listed file is missing or changed, or if an unlisted file would affect embeddings.
+    """Raise ArtifactError if a listed file is missing or changed, or if the folder holds anything unknown.
 
     Args:
         root: the folder.
@@ -112,11 +114,27 @@ def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
                 "Export the folder again."
             )
 
-    for name in files_below(root):
-        if name not in digests and decides(PurePosixPath(name.lower())):
-            raise ArtifactError(
-                f"{root / name} is not in {MANIFEST}, so nothing is known of it. Remove it, or export the folder again."
-            )
+    refuse_strangers(root, digests)
+
+
+def refuse_strangers(root: Path, listed: Collection[str]) -> None:
+    """Raise ArtifactError if anything lies in a folder that is neither listed nor a document.
+
+    Args:
+        root: the folder.
+        listed: the files that bge-export wrote, without the manifest.
+    """
+    try:
+        found = next(strangers(root, {MANIFEST, *listed}), None)
+    except OSError as error:
+        raise ArtifactError(f"{error.filename} cannot be listed: {error.strerror}. Make it readable.") from error
+
+    if found is not None:
+        name, reason = found
+        raise ArtifactError(
+            f"{root / name} {reason}. Remove it, or export the folder again. Besides what an export writes, a folder "
+            f"holds only {KINDS}."
+        )
 
 
 def decides(path: PurePosixPath) -> bool:

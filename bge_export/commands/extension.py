@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bge_export.bundle.integrity import MANIFEST, REPORT
+from bge_export.bundle.foreign import own_files
+from bge_export.bundle.integrity import MANIFEST, REPORT, refuse_strangers
 from bge_export.bundle.manifest import Model, Spec, read_bundle
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import ArtifactError, OutputError, ReportError
@@ -68,11 +69,12 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
 
     Raises:
         OutputError: the folder already has one of the targets or comes from another checkpoint, and `overwrite` is
-            False.
+            False; or it holds a file of the user's for which the gate would refuse the new folder.
     """
     if not (out / MANIFEST).is_file():
         return Kept(out)
 
+    _refuse_strangers(out)
     try:
         manifest, _ = read_bundle(out)
     except ArtifactError as error:
@@ -90,6 +92,14 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
         return Kept(out)
     models = tuple(model for model in manifest.models if model.target not in targets)
     return Kept(out, models, tuple(manifest.weights), _report(out / REPORT), frozenset(present))
+
+
+def _refuse_strangers(out: Path) -> None:
+    """Raise OutputError for a file that would stay in the new folder, and for which the gate would refuse it."""
+    try:
+        refuse_strangers(out, own_files(out))
+    except ArtifactError as error:
+        raise OutputError(f"{error} Or choose another folder with --output.") from error
 
 
 def _kinds_hold(lane: Lane, corpus: Corpus) -> bool:

@@ -1,0 +1,57 @@
+"""A bundle of a few kilobytes whose only model is written by hand, for tests of files that nothing runs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+from tiny_checkpoint import write_checkpoint
+
+from bge_export.bundle.integrity import MANIFEST
+from bge_export.bundle.layout import write_layout
+from bge_export.bundle.manifest import Model, write_manifest
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.contracts import Checkpoint
+from bge_export.files.digest import file_sha256
+
+MODEL = "onnx/model.onnx"
+
+
+def write_bundle(place: Path, target: str = "onnx-fp32", *files: str, weights: Sequence[str] = ()) -> Path:
+    """Write the layout of a small checkpoint with one target and its manifest; the files must be in `place` already."""
+    place.mkdir(parents=True, exist_ok=True)
+    checkpoint = checkpoint_of(place)
+    write_layout(checkpoint, place)
+    if not files:
+        write_onnx(place / MODEL)
+
+    model = Model(target=target, files=list(files or (MODEL,)), inputs=[], outputs=[], tools={}, options={})
+    write_manifest(place, checkpoint, [model], checked=True, weights=weights)
+    return place
+
+
+def checkpoint_of(place: Path) -> Checkpoint:
+    """Return the checkpoint that a bundle was made from, which lies beside it."""
+    folder = place.with_name(f"{place.name}-checkpoint")
+    return open_checkpoint(folder if folder.exists() else write_checkpoint(folder))
+
+
+def write_onnx(path: Path, *nodes: onnx.NodeProto, weights: Sequence[onnx.TensorProto] = ()) -> None:
+    """Write a graph; by default it multiplies by one float32 matrix."""
+    if not nodes:
+        nodes = (helper.make_node("MatMul", ["x", "w"], ["y"]),)
+        weights = (helper.make_tensor("w", TensorProto.FLOAT, [4, 4], [0.5] * 16),)
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    graph = helper.make_graph(list(nodes), "graph", ends[:1], ends[1:], list(weights))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(helper.make_model(graph, ir_version=8).SerializeToString())
+
+
+def seal(bundle: Path, **changes: object) -> None:
+    """Write changed fields and new digests of all files that exist into the manifest, as an attacker would."""
+    path = bundle / MANIFEST
+    fields = json.loads(path.read_text("utf-8")) | changes
+    fields["files"] = {name: file_sha256(bundle / name) for name in fields["files"] if (bundle / name).is_file()}
+    path.write_text(json.dumps(fields), "utf-8")

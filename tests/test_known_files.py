@@ -1,0 +1,122 @@
+"""A bundle holds what an export wrote, and documents; whatever else lies in it is refused by name."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from bundles import MODEL, checkpoint_of, seal, write_bundle
+
+from bge_export.bundle.integrity import MANIFEST
+from bge_export.bundle.manifest import read_bundle
+from bge_export.commands.extension import kept_from
+from bge_export.errors import ArtifactError, OutputError
+
+UNKNOWN = (
+    "model.hdf5",
+    "model.torchscript",
+    "vectors.npz",
+    "onnx/model.zip",
+    "model.tar.gz",
+    "handler.so",
+    "modeling_bert.py",
+    "notes",
+    "docs/notes.txt",
+    "Makefile",
+    ".hidden",
+    ".DS_Store",
+    "onnx/parity.json",
+    "LICENSE.onnx",
+    "README.md.bin",
+    "model.png.onnx",
+    ".cache/models/model.bin",
+    "onnx/.git/config",
+)
+DOCUMENTS = (
+    "README.md",
+    "onnx/README.md",
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENCE-APACHE",
+    "NOTICE.md",
+    ".gitattributes",
+    ".gitignore",
+    "images/frontier.png",
+    "images/Photo.JPG",
+    "logo.svg",
+    "parity.json",
+    "parity-gpu.json",
+    "parity.html",
+    "bge_export.limits.toml",
+    ".git/config",
+    ".git/objects/ab/cd",
+    ".cache/huggingface/download/model.onnx.metadata",
+)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle")
+
+
+def put(bundle: Path, name: str) -> None:
+    (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+    (bundle / name).write_bytes(b"?")
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_a_file_of_no_known_kind_is_refused_by_name(bundle: Path, name: str) -> None:
+    put(bundle, name)
+    with pytest.raises(ArtifactError, match=f"{re.escape(name)} is not in {MANIFEST}.*Remove it"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_documents_and_reports_may_lie_beside_the_models(bundle: Path, name: str) -> None:
+    put(bundle, name)
+    assert len(read_bundle(bundle)[1]) == 1
+
+
+@pytest.mark.parametrize("where", ["nowhere", "images", "..", "../other.png", "README.md"])
+@pytest.mark.parametrize("name", ["picture.png", "onnx/link.onnx", "folder"])
+def test_a_link_is_refused_wherever_it_leads(bundle: Path, name: str, where: str) -> None:
+    (bundle / "images").mkdir()
+    (bundle.parent / "other.png").touch()
+    put(bundle, "README.md")
+    (bundle / name).symlink_to(bundle / where)
+    with pytest.raises(ArtifactError, match=f"{re.escape(name)} is a link"):
+        read_bundle(bundle)
+
+
+def test_a_listed_file_that_became_a_link_is_refused(bundle: Path) -> None:
+    outside = bundle.parent / "model.onnx"
+    (bundle / MODEL).rename(outside)
+    (bundle / MODEL).symlink_to(outside)
+    with pytest.raises(ArtifactError, match=r"model\.onnx is a link"):
+        read_bundle(bundle)
+
+
+def test_a_pipe_is_refused_without_being_opened(bundle: Path) -> None:
+    os.mkfifo(bundle / "picture.png")
+    with pytest.raises(ArtifactError, match=r"picture\.png is a pipe, socket or device"):
+        read_bundle(bundle)
+
+
+def test_a_manifest_lists_nothing_of_what_others_keep_in_the_folder(bundle: Path) -> None:
+    put(bundle, ".git/model.onnx")
+    seal(bundle, files={".git/model.onnx": ""})
+    with pytest.raises(ArtifactError, match=r"names '\.git/model\.onnx'"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["notes.txt", "onnx/model.zip"])
+def test_an_export_says_before_it_starts_what_the_gate_would_refuse(bundle: Path, name: str, overwrite: bool) -> None:
+    put(bundle, name)
+    with pytest.raises(OutputError, match=f"{re.escape(name)} is not in .*Remove it.*--output"):
+        kept_from(bundle, checkpoint_of(bundle), ["onnx-fp16"], overwrite=overwrite)
+
+
+def test_an_export_keeps_documents(bundle: Path) -> None:
+    put(bundle, "README.md")
+    assert kept_from(bundle, checkpoint_of(bundle), ["onnx-fp16"], overwrite=False).models
