@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx
-from onnx import TensorProto, helper
+from model_files import graph_of, write_onnx
 from tiny_checkpoint import write_checkpoint
 
 from bge_export.bundle.integrity import MANIFEST
@@ -24,7 +23,7 @@ def write_bundle(place: Path, target: str = "onnx-fp32", *files: str, weights: S
     checkpoint = checkpoint_of(place)
     write_layout(checkpoint, place)
     if not files:
-        write_onnx(place / MODEL)
+        write_onnx(place / MODEL, *graph_of("fp32"))
 
     model = Model(target=target, files=list(files or (MODEL,)), inputs=[], outputs=[], tools={}, options={})
     write_manifest(place, checkpoint, [model], checked=True, weights=weights)
@@ -35,18 +34,6 @@ def checkpoint_of(place: Path) -> Checkpoint:
     """Return the checkpoint that a bundle was made from, which lies beside it."""
     folder = place.with_name(f"{place.name}-checkpoint")
     return open_checkpoint(folder if folder.exists() else write_checkpoint(folder))
-
-
-def write_onnx(path: Path, *nodes: onnx.NodeProto, weights: Sequence[onnx.TensorProto] = ()) -> None:
-    """Write a graph; by default it multiplies by one float32 matrix."""
-    if not nodes:
-        nodes = (helper.make_node("MatMul", ["x", "w"], ["y"]),)
-        weights = (helper.make_tensor("w", TensorProto.FLOAT, [4, 4], [0.5] * 16),)
-
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
-    graph = helper.make_graph(list(nodes), "graph", ends[:1], ends[1:], list(weights))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(helper.make_model(graph, ir_version=8).SerializeToString())
 
 
 def seal(bundle: Path, **changes: object) -> None:

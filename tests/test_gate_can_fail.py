@@ -7,10 +7,12 @@ one, sealed again where the fault must not be found by the digest alone.
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import (
+    FOLDER,
     LANE,
     LIMITS,
     POLICY,
@@ -40,6 +42,7 @@ from fakes import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_files import elsewhere, float_product, write_ir, write_onnx
 
 from bge_export.contracts import Artifact, Target
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, PolicyError
@@ -337,7 +340,10 @@ def test_one_precision_does_not_stand_in_for_another_that_is_required():
 
 
 def ir_of() -> Artifact:
-    return replace(artifact_of(), target=Target("openvino", "fp32"), model="openvino/openvino_model.xml")
+    model = "openvino/openvino_model.xml"
+    write_ir(Path(FOLDER.name) / model)
+    files = (model, str(Path(model).with_suffix(".bin")))
+    return replace(artifact_of(), target=Target("openvino", "fp32"), model=model, files=files)
 
 
 def in_runtime(report: ParityReport, **runtimes: str) -> ParityReport:
@@ -468,7 +474,7 @@ def test_a_report_about_another_checkpoint_than_the_folders():
 
 def test_a_report_about_other_bytes():
     verdict = judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of(digest="b" * 64)])
-    assert "onnx/model_fp32.onnx" in refusal(verdict, "other-bytes").message
+    assert "onnx/model.onnx" in refusal(verdict, "other-bytes").message
 
 
 def test_a_report_about_another_folder():
@@ -493,6 +499,36 @@ def test_an_artifact_that_promises_another_embedding():
     refusal(judge(with_lane(GOOD, spec=spec), POLICY, CORPUS), "inconsistent")
     report = GOOD.model_copy(update={"spec": spec}).sealed()
     refusal(judge(with_lane(report, spec=spec), POLICY, CORPUS, artifacts=[artifact_of()]), "inconsistent")
+
+
+def with_data(location: str, *files: str) -> Artifact:
+    """Return the good artifact with its weights in another file, and further files in its list."""
+    artifact = artifact_of()
+    (node, weight) = float_product()
+    model = "outside/" + artifact.model
+    write_onnx(artifact.root / model, [node], [elsewhere(weight, location)])
+    return replace(artifact, root=artifact.root / "outside", files=(artifact.model, *files))
+
+
+@pytest.mark.parametrize("location", ["notes.txt", "model.onnx_data", "../tokenizer.json", "/etc/weights"])
+def test_weights_in_a_file_that_the_target_does_not_list(location):
+    verdict = judge(GOOD, POLICY, CORPUS, artifacts=[with_data(location)])
+    assert rules(verdict) == {"other-files"}
+    assert location.rpartition("/")[2] in refusal(verdict, "other-files").message
+    assert verdict.failures[0].target == "onnx-fp32"
+
+
+def test_weights_in_a_file_that_the_target_lists_pass():
+    assert judge(GOOD, POLICY, CORPUS, artifacts=[with_data("model.onnx_data", "onnx/model.onnx_data")]).passed
+
+
+@pytest.mark.parametrize("name", ["onnx/model_fp16.onnx", "model.safetensors", "openvino/openvino_model.bin"])
+def test_a_model_that_another_target_lists_but_does_not_read(name):
+    artifact = artifact_of()
+    good = replace(artifact, files=(*artifact.files, "tokenizer.json", "1_Pooling/config.json", "README.md"))
+    assert judge(GOOD, POLICY, CORPUS, artifacts=[good]).passed
+    verdict = judge(GOOD, POLICY, CORPUS, artifacts=[replace(good, files=(*good.files, name))])
+    assert name in refusal(verdict, "other-files").message
 
 
 @pytest.mark.parametrize(
@@ -1145,6 +1181,8 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "no-lanes": lambda: judge(GOOD.model_copy(update={"lanes": ()}), POLICY, CORPUS),
     "not-measured": lambda: judge(GOOD, POLICY, CORPUS, artifacts=BOTH),
     "other-bytes": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of(digest="0")]),
+    "other-files": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[with_data("notes.txt")]),
+    "other-content": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[replace(artifact_of(), root=Path("nowhere"))]),
     "required-missing": lambda: judge(GOOD, POLICY, CORPUS, require=["a:b"]),
     "unavailable": lambda: judge(report_of(opening=DeviceUnavailable("x")), POLICY, CORPUS),
     "crashed": lambda: judge(report_of(crashing), POLICY, CORPUS),

@@ -1,5 +1,6 @@
 """A bundle holds what an export wrote, and documents; whatever else lies in it is refused by name."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -120,3 +121,30 @@ def test_an_export_says_before_it_starts_what_the_gate_would_refuse(bundle: Path
 def test_an_export_keeps_documents(bundle: Path) -> None:
     put(bundle, "README.md")
     assert kept_from(bundle, checkpoint_of(bundle), ["onnx-fp16"], overwrite=False).models
+
+
+@pytest.mark.parametrize("name", ["onnx/model_quantized.onnx", "onnx/notes.txt", "model.bin", "adapter_config.json"])
+def test_a_file_that_the_manifest_lists_for_no_target_is_refused(bundle: Path, name: str) -> None:
+    put(bundle, name)
+    listed = json.loads((bundle / MANIFEST).read_text("utf-8"))["files"]
+    seal(bundle, files={**listed, name: ""})
+    with pytest.raises(ArtifactError, match=f"lists '{re.escape(name)}' for no target"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["onnx/model_quantized.onnx", "pytorch_model.bin", "tokenizer.json"])
+def test_the_checkpoints_weights_are_safetensors_and_their_index(bundle: Path, name: str) -> None:
+    put(bundle, name)
+    listed = json.loads((bundle / MANIFEST).read_text("utf-8"))["files"]
+    seal(bundle, files={**listed, name: ""}, weights=[name])
+    with pytest.raises(ArtifactError, match=f"lists '{re.escape(name)}' as weights"):
+        read_bundle(bundle)
+
+
+def test_weights_of_the_checkpoint_belong_to_no_artifact(bundle: Path) -> None:
+    names = ["model-00001-of-00001.safetensors", "model.safetensors.index.json"]
+    for name in names:
+        put(bundle, name)
+    listed = json.loads((bundle / MANIFEST).read_text("utf-8"))["files"]
+    seal(bundle, files={**listed, **dict.fromkeys(names, "")}, weights=names)
+    assert not set(names) & set(read_bundle(bundle)[1][0].files)

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from bge_export.bundle.documents import KINDS, PRIVATE, strangers
+from bge_export.bundle.documents import KINDS, PRIVATE, is_document, strangers
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS, read_sentence_files
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
+from bge_export.checkpoint.weight_files import INDEX
 from bge_export.contracts import EmbeddingSpec
 from bge_export.errors import ArtifactError, CheckpointError
 from bge_export.files.digest import file_sha256
@@ -58,29 +59,23 @@ MODEL_SUFFIXES = frozenset(
 """Suffixes of model files of other formats than ours, which say theirs in `formats/`. Those that a manifest lists are
 bge-export's own, not the user's."""
 
-DECIDING_NAMES = frozenset(
-    {
-        "config.json",
-        "adapter_config.json",
-        "model.safetensors.index.json",
-        "preprocessor_config.json",
-        "processor_config.json",
-        MODULES,
-        PROMPTS,
-        *TRANSFORMER_SETTINGS,
-        *TOKENIZER_FILES,
-    }
-)
-"""Small files that loaders of model folders look for, and that an export may write."""
+SHARED_NAMES = frozenset({"config.json", MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES})
+"""Small files that an export may write, and that affect every artifact of a folder."""
+
+WEIGHTS_SUFFIX = ".safetensors"
+
+DECIDING_NAMES = SHARED_NAMES | {"adapter_config.json", INDEX, "preprocessor_config.json", "processor_config.json"}
+"""Small files that loaders of model folders look for."""
 
 
-def refuse_names(root: Path, digests: Mapping[str, str], models: Collection[str]) -> None:
-    """Raise ArtifactError if the manifest names a file outside the folder, or a model file without a digest.
+def refuse_names(root: Path, digests: Mapping[str, str], models: Collection[str], weights: Collection[str]) -> None:
+    """Raise ArtifactError if the manifest names a file outside the folder, without a digest, or of no known purpose.
 
     Args:
         root: the folder.
         digests: every file that the manifest lists -> its sha256.
         models: the files of its models.
+        weights: the files of the checkpoint's own weights.
     """
     for name in digests:
         parts = PurePosixPath(name).parts
@@ -89,8 +84,28 @@ def refuse_names(root: Path, digests: Mapping[str, str], models: Collection[str]
         if any(PurePosixPath(name).is_relative_to(place) for place in PRIVATE):
             raise ArtifactError(f"{root / MANIFEST} names {name!r}, which Git or the Hub's library may change.")
 
-    if unknown := sorted(set(models) - set(digests)):
+    if unknown := sorted({*models, *weights} - set(digests)):
         raise ArtifactError(f"{root / MANIFEST} gives no digest of {unknown[0]!r}. Export the folder again.")
+
+    for name in sorted(weights):
+        if not (name.endswith(WEIGHTS_SUFFIX) or name == INDEX):
+            raise ArtifactError(
+                f"{root / MANIFEST} lists {name!r} as weights, which are *{WEIGHTS_SUFFIX} and {INDEX}. "
+                "Export the folder again."
+            )
+
+    # A model that belongs to no target is measured nowhere.
+    for name in sorted(set(digests) - {*models, *weights}):
+        if not is_shared(name):
+            raise ArtifactError(
+                f"{root / MANIFEST} lists {name!r} for no target, so nothing proves it. Export the folder again."
+            )
+
+
+def is_shared(name: str) -> bool:
+    """Return whether a file may belong to every artifact: settings of tokenizer, model and pooling, or a document."""
+    path = PurePosixPath(name)
+    return path.name in SHARED_NAMES or is_document(path)
 
 
 def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:

@@ -143,8 +143,9 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
     manifest = read_manifest(root)
     spec = EmbeddingSpec(**manifest.spec.model_dump())
 
-    own = {*manifest.weights, *(name for model in manifest.models for name in model.files)}
-    refuse_names(root, manifest.files, own)
+    models = {name for model in manifest.models for name in model.files}
+    own = {*manifest.weights, *models}
+    refuse_names(root, manifest.files, models, manifest.weights)
     if verify:
         refuse_changed(root, manifest.files)
         refuse_other_promise(root, spec)

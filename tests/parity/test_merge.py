@@ -171,7 +171,7 @@ def with_reference(report, **changes):
         (GPU.model_copy(update={"targets": ("onnx-fp16", "onnx-fp32")}).sealed(), "targets", ("onnx-fp16, onnx-fp32",)),
         (
             on(report_of(artifacts=[artifact_of(digest="b" * 64)])),
-            "artifact_digest of onnx-fp32 onnx/model_fp32.onnx",
+            "artifact_digest of onnx-fp32 onnx/model.onnx",
             ("a" * 64, "b" * 64),
         ),
     ],

@@ -1,4 +1,4 @@
-"""A runtime that is right, or wrong on demand, and the small world it lives in: no file, no library, no network.
+"""A runtime that is right, or wrong on demand, and the small world it lives in: nothing is run, nothing is fetched.
 
 A token row decides its embedding (seeded by its ids), so the oracle's vectors are known without a model.
 """
@@ -6,8 +6,10 @@ A token row decides its embedding (seeded by its ids), so the oracle's vectors a
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from model_files import graph_of, write_onnx
 from numpy.typing import NDArray
 
 from bge_export.contracts import (
@@ -24,6 +26,7 @@ from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
+from bge_export.precision.names import MODEL_FILES
 from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Corpus, Text
 
@@ -42,6 +45,9 @@ ROUNDED = Limits(
     min_batch_cosine=0.999,
 )
 """Limits of rounded weights, one for each kind of text."""
+FOLDER = TemporaryDirectory()
+"""The bundle of this world. Its files hold what their precisions must hold; nothing runs them."""
+
 LANE = "onnx-fp32@fake:cpu last_hidden_state"
 
 
@@ -240,8 +246,12 @@ def reference_of(corpus: Corpus) -> ReferenceVectors:
 
 def artifact_of(precision: str = "fp32", *, digest: str = "a" * 64, pooled: bool = False) -> Artifact:
     outputs = (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING) if pooled else (LAST_HIDDEN_STATE,)
+    model = MODEL_FILES.get(f"onnx-{precision}", f"onnx/model_{precision}.onnx")
+    if not (Path(FOLDER.name) / model).exists():
+        write_onnx(Path(FOLDER.name) / model, *graph_of(precision))
+
     return Artifact(
-        target=Target("onnx", precision), root=Path("bundle"), model=f"onnx/model_{precision}.onnx", files=(),
+        target=Target("onnx", precision), root=Path(FOLDER.name), model=model, files=(model,),
         digest=digest, spec=SPEC, inputs=("input_ids", "attention_mask"), outputs=outputs,
     )  # fmt: skip
 

@@ -1,8 +1,13 @@
-"""Refusals about the folder on disk: the report must cover all its artifacts, with the same bytes and checkpoint."""
+"""Refusals about the folder on disk: the report must cover all its artifacts, with the same bytes and checkpoint.
+
+What the model files hold is read from them again (`contents`), so only a folder can be refused for it: a report that is
+judged by itself says nothing of its files but their digests.
+"""
 
 from collections.abc import Iterator, Sequence
 
 from bge_export.contracts import Artifact
+from bge_export.parity.gate.contents import content_failures
 from bge_export.parity.gate.lanes import proves
 from bge_export.parity.gate.verdict import Failure, failure
 from bge_export.parity.report import ParityReport, SpecRecord
@@ -20,6 +25,9 @@ def folder_failures(report: ParityReport, artifacts: Sequence[Artifact], checkpo
         yield failure("other-bytes", got, f"{checkpoint[:12]}, which the folder was made of")
 
     yield from _lane_failures(report, artifacts)
+
+    for artifact in artifacts:
+        yield from content_failures(artifact)
 
     measured = {(lane.target, lane.model, lane.output) for lane in report.lanes if proves(lane)}
     for artifact in artifacts:

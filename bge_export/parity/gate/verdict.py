@@ -32,6 +32,9 @@ RULES: Mapping[str, str] = {
     "no-lanes": f"Nothing compared is nothing proven. {_AGAIN}",
     "not-measured": "Measure it with a runtime that reads it, or take it out of the folder.",
     "other-bytes": f"The report speaks of other files. {_AGAIN}",
+    "other-files": "Weights outside the list are not what was measured; a listed model without a target was measured "
+    "nowhere. Export again.",
+    "other-content": "The file is not what its target says. Export again.",
     "required-missing": "Measure there, on a machine that has it, or do not require it.",
     "unavailable": "Install the runtime or use a machine that has the device, or do not ask for it.",
     "crashed": _EXPORT,
