@@ -42,7 +42,7 @@ from fakes import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_files import elsewhere, float_product, write_ir, write_onnx
+from model_files import elsewhere, float_product, graph_of, write_ir, write_onnx
 
 from bge_export.contracts import Artifact, Target
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, PolicyError
@@ -499,6 +499,27 @@ def test_an_artifact_that_promises_another_embedding():
     refusal(judge(with_lane(GOOD, spec=spec), POLICY, CORPUS), "inconsistent")
     report = GOOD.model_copy(update={"spec": spec}).sealed()
     refusal(judge(with_lane(report, spec=spec), POLICY, CORPUS, artifacts=[artifact_of()]), "inconsistent")
+
+
+def holding(precision: str) -> Artifact:
+    """Return the good artifact, whose file holds another precision."""
+    artifact = artifact_of()
+    root = artifact.root / f"holding-{precision}"
+    write_onnx(root / artifact.model, *graph_of(precision))
+    return replace(artifact, root=root)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int8-dynamic", "uint8", "q4", "q4f16", "bnb4"])
+def test_a_file_of_another_precision_than_its_target(precision):
+    verdict = judge(GOOD, POLICY, CORPUS, artifacts=[holding(precision)])
+    assert rules(verdict) == {"other-content"}
+    assert "at least 99% in float32" in refusal(verdict, "other-content").message
+    assert judge(GOOD, POLICY, CORPUS, artifacts=[holding("fp32")]).passed
+
+
+def test_a_file_that_cannot_be_read():
+    verdict = judge(GOOD, POLICY, CORPUS, artifacts=[replace(artifact_of(), root=Path("nowhere"))])
+    assert "onnx/model.onnx cannot be read" in refusal(verdict, "other-content").message
 
 
 def with_data(location: str, *files: str) -> Artifact:
@@ -1182,7 +1203,7 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "not-measured": lambda: judge(GOOD, POLICY, CORPUS, artifacts=BOTH),
     "other-bytes": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of(digest="0")]),
     "other-files": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[with_data("notes.txt")]),
-    "other-content": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[replace(artifact_of(), root=Path("nowhere"))]),
+    "other-content": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[holding("fp16")]),
     "required-missing": lambda: judge(GOOD, POLICY, CORPUS, require=["a:b"]),
     "unavailable": lambda: judge(report_of(opening=DeviceUnavailable("x")), POLICY, CORPUS),
     "crashed": lambda: judge(report_of(crashing), POLICY, CORPUS),

@@ -36,10 +36,10 @@ PACKED = {"MatMulNBits": 4, "MatMulBnb4": 4}
 MODEL_GRAPH, MODEL_FUNCTIONS = 7, 25
 GRAPH_NODES, GRAPH_WEIGHTS, GRAPH_SPARSE = 1, 5, 15
 FUNCTION_NODES = 7
-NODE_OPERATOR, NODE_ATTRIBUTES, NODE_DOMAIN = 4, 5, 7
+NODE_INPUTS, NODE_OPERATOR, NODE_ATTRIBUTES, NODE_DOMAIN = 1, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_INTEGER, ATTRIBUTE_FLOATS, ATTRIBUTE_INTEGERS = 1, 3, 7, 8
 ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
-TENSOR_SHAPE, TENSOR_TYPE, TENSOR_EXTERNAL = 1, 2, 13
+TENSOR_SHAPE, TENSOR_TYPE, TENSOR_NAME, TENSOR_EXTERNAL = 1, 2, 8, 13
 SPARSE_VALUES = 1
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 
@@ -66,6 +66,8 @@ class _Reader:
     def __init__(self, message: Message) -> None:
         self.message = message
         self.found = Contents()
+        self.tensors: dict[str, tuple[str, int]] = {}
+        self.gathered: set[str] = set()
 
     def model(self, span: Span) -> Contents:
         for number, value in fields(self.message, span):
@@ -73,6 +75,10 @@ class _Reader:
                 self._graph(span_of(value), 0)
             elif number == MODEL_FUNCTIONS:
                 self._nodes(span_of(value), FUNCTION_NODES, 0)
+
+        for name in self.gathered & self.tensors.keys():
+            kind, size = self.tensors[name]
+            self.found.tables[kind] += size
         return self.found
 
     def _graph(self, span: Span, depth: int) -> None:
@@ -92,9 +98,11 @@ class _Reader:
                 self._node(span_of(value), depth)
 
     def _node(self, span: Span, depth: int) -> None:
-        operator, domain, numbers = "", "", dict[str, int]()
+        operator, domain, numbers, inputs = "", "", dict[str, int](), list[str]()
         for number, value in fields(self.message, span):
-            if number == NODE_OPERATOR:
+            if number == NODE_INPUTS:
+                inputs.append(text(self.message, value))
+            elif number == NODE_OPERATOR:
                 operator = text(self.message, value)
             elif number == NODE_DOMAIN:
                 domain = text(self.message, value)
@@ -102,6 +110,8 @@ class _Reader:
                 numbers |= self._attribute(span_of(value), depth)
 
         self.found.operators[operator if domain in ("", "ai.onnx") else f"{domain}:{operator}"] += 1
+        if operator == "Gather":
+            self.gathered |= set(inputs[:1])
         if operator in PACKED:
             bits = numbers.get("bits", PACKED[operator])
             self.found.packed[f"{operator} {bits}"] += numbers.get("K", 0) * numbers.get("N", 0)
@@ -131,16 +141,19 @@ class _Reader:
                 self._tensor(span_of(value))
 
     def _tensor(self, span: Span) -> None:
-        shape, kind = list[int](), 0
+        shape, kind, name = list[int](), 0, ""
         for number, value in fields(self.message, span):
             if number == TENSOR_SHAPE:
                 shape += varints(self.message, value)
             elif number == TENSOR_TYPE and isinstance(value, int):
                 kind = value
+            elif number == TENSOR_NAME:
+                name = text(self.message, value)
             elif number == TENSOR_EXTERNAL:
                 self._external(span_of(value))
 
-        self.found.weights[TYPES.get(kind, f"type {kind}")] += math.prod(shape)
+        self.tensors[name] = TYPES.get(kind, f"type {kind}"), math.prod(shape)
+        self.found.weights[self.tensors[name][0]] += self.tensors[name][1]
 
     def _external(self, span: Span) -> None:
         """Add the file if the entry is the location of external data."""

@@ -30,24 +30,10 @@ def contents(path: Path) -> Contents:
         ValueError: it is not an IR model.
     """
     found = Contents(files={path.with_suffix(".bin").name})
+    reader = _Reader(found)
     parser = expat.ParserCreate()
-    constant = False
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal constant
-        if name == "layer":
-            found.operators[attributes.get("type", "")] += 1
-            constant = attributes.get("type") == "Const"
-        elif name == "data" and constant:
-            shape = [int(axis) for axis in attributes.get("shape", "").split(",") if axis.strip()]
-            kind = attributes.get("element_type", "")
-            found.weights[TYPES.get(kind, kind)] += math.prod(shape)
-
-    def refuse(*_: object) -> None:
-        raise ValueError("it declares a document type, which no IR model does")
-
-    parser.StartElementHandler = start
-    parser.StartDoctypeDeclHandler = refuse  # entities could unpack to any size
+    parser.StartElementHandler = reader.start
+    parser.StartDoctypeDeclHandler = _refuse_document_type
 
     try:
         with open_regular(path, GRAPH_BYTES) as file:
@@ -58,3 +44,36 @@ def contents(path: Path) -> Contents:
     if not found.operators:
         raise ValueError("it has no layers")
     return found
+
+
+class _Reader:
+    """Takes the elements of one file in order; edges follow the layers."""
+
+    def __init__(self, found: Contents) -> None:
+        self.found = found
+        self.layer, self.operator = "", ""
+        self.constants: dict[str, tuple[str, int]] = {}
+        self.gathers: set[str] = set()
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """Take the start of an element."""
+        if name == "layer":
+            self.layer, self.operator = attributes.get("id", ""), attributes.get("type", "")
+            self.found.operators[self.operator] += 1
+            if self.operator == "Gather":
+                self.gathers.add(self.layer)
+
+        elif name == "data" and self.operator == "Const":
+            shape = [int(axis) for axis in attributes.get("shape", "").split(",") if axis.strip()]
+            kind = attributes.get("element_type", "")
+            self.constants[self.layer] = TYPES.get(kind, kind), math.prod(shape)
+            self.found.weights[TYPES.get(kind, kind)] += math.prod(shape)
+
+        elif name == "edge" and attributes.get("to-layer") in self.gathers and attributes.get("to-port") == "0":
+            kind, size = self.constants.get(attributes.get("from-layer", ""), ("", 0))
+            self.found.tables[kind] += size
+
+
+def _refuse_document_type(*_: object) -> None:
+    """Raise ValueError: entities that a document type declares could unpack to any size."""
+    raise ValueError("it declares a document type, which no IR model does")

@@ -3,7 +3,7 @@
 import posixpath
 from collections.abc import Iterator
 
-from bge_export.bundle.contents import Contents, read_contents
+from bge_export.bundle.contents import Contents, differences, read_contents
 from bge_export.bundle.integrity import is_shared
 from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError
@@ -20,6 +20,8 @@ def content_failures(artifact: Artifact) -> Iterator[Failure]:
 
     if found is not None:
         yield from _file_failures(artifact, found)
+        for got, needed in differences(artifact, found):
+            yield failure("other-content", got, needed, lane=str(artifact.target))
 
 
 def _file_failures(artifact: Artifact, found: Contents) -> Iterator[Failure]:

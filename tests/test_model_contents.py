@@ -1,0 +1,212 @@
+"""What a model file holds is read without running it, and a file is only what its target says."""
+
+import io
+import warnings
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from fakes import artifact_of
+from model_files import ROWS, SIZE, elsewhere, float_product, graph_of, write_ir, write_onnx
+from onnx import TensorProto, helper
+
+from bge_export.bundle.contents import differences, read_contents
+from bge_export.bundle.contents._expected import EXPECTED, TORCHSCRIPT_FILES
+from bge_export.contracts import Artifact, Target
+from bge_export.errors import ArtifactError
+from bge_export.exporters import find_exporter, format_names
+from bge_export.exporters.torchscript import ELAND_FILE, PLAIN_FILE
+from bge_export.parity.gate.contents import content_failures
+from bge_export.precision.names import MODEL_FILES
+
+
+def artifact_at(root: Path, target: str, model: str = "") -> Artifact:
+    format_name, _, precision = target.partition("-")
+    name = model or MODEL_FILES[target]
+    return replace(artifact_of(), root=root, target=Target(format_name, precision), model=name, files=(name,))
+
+
+def refusals(artifact: Artifact) -> str:
+    return "\n".join(bad.message for bad in content_failures(artifact))
+
+
+def test_every_precision_that_is_written_has_an_expectation_and_a_name() -> None:
+    for name in format_names():
+        for precision in find_exporter(name).precisions:
+            assert precision in EXPECTED
+            assert f"{name}-{precision}" in MODEL_FILES or name == "torchscript"
+    assert {PLAIN_FILE, ELAND_FILE} == set(TORCHSCRIPT_FILES)
+
+
+@pytest.mark.parametrize("said", sorted(EXPECTED))
+@pytest.mark.parametrize("held", sorted(EXPECTED))
+def test_an_onnx_file_passes_as_what_it_holds_and_as_nothing_else(tmp_path: Path, held: str, said: str) -> None:
+    artifact = artifact_at(tmp_path, f"onnx-{said}")
+    write_onnx(tmp_path / artifact.model, *graph_of(held))
+    found = refusals(artifact)
+    assert (found == "") == (held == said), found
+    assert held == said or f"onnx-{said}: other-content" in found
+
+
+@pytest.mark.parametrize("said", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("held", ["fp32", "fp16", "int8"])
+def test_an_openvino_file_passes_as_what_it_holds_and_as_nothing_else(tmp_path: Path, held: str, said: str) -> None:
+    artifact = artifact_at(tmp_path, f"openvino-{said}")
+    write_ir(tmp_path / artifact.model, {"fp32": "f32", "fp16": "f16", "int8": "i8"}[held])
+    artifact = replace(artifact, files=(artifact.model, str(Path(artifact.model).with_suffix(".bin"))))
+    assert (refusals(artifact) == "") == (held == said)
+    assert "other-files" in refusals(replace(artifact, files=artifact.files[:1]))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.float64])
+def test_a_torchscript_file_of_another_type_is_refused(tmp_path: Path, kind: torch.dtype) -> None:
+    class Product(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(ROWS, ROWS, dtype=kind))
+            self.again = torch.nn.Parameter(torch.ones(ROWS, ROWS, dtype=kind))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.weight @ self.again
+
+    (tmp_path / "torchscript").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates the format, which Elasticsearch needs
+        traced = torch.jit.trace(Product().eval(), torch.ones(1, ROWS, dtype=kind))
+        torch.jit.save(traced, tmp_path / PLAIN_FILE)
+    artifact = artifact_at(tmp_path, "torchscript-fp32", PLAIN_FILE)
+    contents = read_contents(artifact)
+    assert contents is not None
+    assert contents.weights[str(kind).removeprefix("torch.")] == 2 * SIZE
+    assert (refusals(artifact) == "") == (kind == torch.float32)
+
+
+@pytest.mark.parametrize("target", ["onnx-fp32", "openvino-fp32", "torchscript-fp32", "onnx-int3"])
+def test_a_file_has_the_name_of_its_target(tmp_path: Path, target: str) -> None:
+    name = {"onnx": "onnx/model_q4.onnx", "openvino": "openvino/model.xml"}.get(
+        target.partition("-")[0], "torchscript/x.pt"
+    )
+    artifact = artifact_at(tmp_path, target, name)
+    write_onnx(tmp_path / "good.onnx", *graph_of("fp32"))
+    contents = read_contents(replace(artifact, target=Target("onnx", "fp32"), model="good.onnx"))
+    assert contents is not None
+    assert any(f"{name} is called {target}" in got for got, _ in differences(artifact, contents))
+
+
+def test_half_of_the_matrices_in_float32_are_no_four_bits(tmp_path: Path) -> None:
+    nodes, weights = graph_of("bnb4")
+    node, weight = float_product()
+    artifact = artifact_at(tmp_path, "onnx-bnb4")
+    write_onnx(tmp_path / artifact.model, [*nodes, node], [*weights, weight])
+    assert "49." in refusals(artifact)
+    assert "at least 75% in MatMulBnb4 4" in refusals(artifact)
+
+
+def test_tables_that_are_read_by_index_stay_float_in_rounded_files(tmp_path: Path) -> None:
+    nodes, weights = graph_of("q4")
+    gather = helper.make_node("Gather", ["table", "ids"], ["rows"])
+    table = helper.make_tensor("table", TensorProto.FLOAT, [8 * ROWS, ROWS], [0.1] * 8 * SIZE)
+    artifact = artifact_at(tmp_path, "onnx-q4")
+    write_onnx(tmp_path / artifact.model, [*nodes, gather], [*weights, table])
+    assert refusals(artifact) == ""
+
+
+def test_weights_are_found_wherever_a_graph_can_hold_them(tmp_path: Path) -> None:
+    """In subgraphs, constants, sparse tensors, functions and lists of floats, and so are names of other files."""
+    tensors = [
+        elsewhere(helper.make_tensor(f"t{place}", TensorProto.FLOAT, [4], [1.0] * 4), f"file{place}")
+        for place in range(5)
+    ]
+    inner = helper.make_graph(
+        [helper.make_node("Constant", [], ["c"], value=tensors[0])], "inner", [], [], tensors[1:2]
+    )
+    indices = helper.make_tensor("indices", TensorProto.INT64, [4], [0, 1, 2, 3])
+    nodes = [
+        helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner),
+        helper.make_node("Constant", [], ["s"], sparse_value=helper.make_sparse_tensor(tensors[2], indices, [9])),
+        helper.make_node("Constant", [], ["f"], value_floats=[1.0, 2.0, 3.0]),
+    ]
+    graph = helper.make_graph(nodes, "graph", [], [], [])
+    graph.sparse_initializer.append(helper.make_sparse_tensor(tensors[3], indices, [9]))
+    function = helper.make_function(
+        "own",
+        "f",
+        [],
+        ["z"],
+        [helper.make_node("Constant", [], ["z"], value=tensors[4])],
+        [helper.make_opsetid("", 17)],
+    )
+    path = tmp_path / "onnx/model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(helper.make_model(graph, functions=[function]).SerializeToString())
+
+    contents = read_contents(artifact_at(tmp_path, "onnx-fp32"))
+    assert contents is not None
+    assert contents.files == {f"file{place}" for place in range(5)}
+    assert contents.weights["float32"] == 4 * 7 + 3
+    assert contents.operators["If"] == 1
+
+
+def test_the_reader_finds_what_the_onnx_library_finds(tiny_export) -> None:
+    for name in ("model.onnx", "model_fp16.onnx"):
+        graph = onnx.load(tiny_export.folder / "onnx" / name).graph
+        contents = read_contents(artifact_at(tiny_export.folder, f"onnx-{'fp16' if 'fp16' in name else 'fp32'}"))
+        assert contents is not None
+        assert sum(contents.operators.values()) == len(graph.node)
+        for kind, word in (
+            (TensorProto.FLOAT, "float32"),
+            (TensorProto.FLOAT16, "float16"),
+            (TensorProto.INT64, "int64"),
+        ):
+            sizes = [onnx.numpy_helper.to_array(t).size for t in graph.initializer if t.data_type == kind]
+            assert contents.weights[word] == sum(sizes)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 100, 1000])
+def test_a_damaged_onnx_file_is_refused(tmp_path: Path, cut: int) -> None:
+    write_onnx(tmp_path / "onnx/model.onnx", *graph_of("fp32"))
+    data = (tmp_path / "onnx/model.onnx").read_bytes()
+    (tmp_path / "onnx/model.onnx").write_bytes(data[:cut])
+    assert "other-content" in refusals(artifact_at(tmp_path, "onnx-fp32"))
+
+
+def field(number: int, value: bytes) -> bytes:
+    """Return a field of bytes in protobuf's wire format; the libraries refuse to write one so deep."""
+    parts = [number << 3 | 2, len(value)]
+    numbers = b"".join(bytes((part & 127 | 128, part >> 7)) for part in parts)
+    return numbers + value
+
+
+def test_subgraphs_that_go_deeper_than_any_model_are_refused(tmp_path: Path) -> None:
+    graph = b""
+    for _ in range(60):
+        graph = field(1, field(5, field(6, graph)))
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx/model.onnx").write_bytes(field(7, graph))
+    with pytest.raises(ArtifactError, match="deeper than 50"):
+        read_contents(artifact_at(tmp_path, "onnx-fp32"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<net>", "<net/>", '<!DOCTYPE a [<!ENTITY b "c">]><net><layer type="Const"/></net>']
+)
+def test_a_damaged_openvino_file_is_refused(tmp_path: Path, text: str) -> None:
+    artifact = artifact_at(tmp_path, "openvino-fp32")
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / artifact.model).write_text(text)
+    with pytest.raises(ArtifactError, match=r"openvino_model\.xml is not a file of openvino"):
+        read_contents(artifact)
+
+
+@pytest.mark.parametrize("constants", [None, b"\x80\x02q", b"\x80\x02h\x00Q.", b"no pickle"])
+def test_a_damaged_torchscript_file_is_refused_without_unpickling(tmp_path: Path, constants: bytes | None) -> None:
+    archive = io.BytesIO()
+    if constants is not None:
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("model/constants.pkl", constants)
+    (tmp_path / "torchscript").mkdir()
+    (tmp_path / PLAIN_FILE).write_bytes(archive.getvalue())
+    assert "other-content" in refusals(artifact_at(tmp_path, "torchscript-fp32", PLAIN_FILE))
