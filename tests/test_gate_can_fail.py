@@ -501,6 +501,19 @@ def test_an_artifact_that_promises_another_embedding():
     refusal(judge(with_lane(report, spec=spec), POLICY, CORPUS, artifacts=[artifact_of()]), "inconsistent")
 
 
+def with_other_files(*names: str) -> ParityReport:
+    """Return a good report of a folder in which some files are not the checkpoint's."""
+    run = GOOD.runs[""].model_copy(update={"other_files": names})
+    return GOOD.model_copy(update={"runs": {"": run}}).sealed()
+
+
+def test_small_files_or_weights_that_are_not_the_checkpoints():
+    verdict = judge(with_other_files("tokenizer.json", "model.safetensors"), POLICY, CORPUS)
+    assert rules(verdict) == {"other-settings"}
+    assert "tokenizer.json" in verdict.failures[0].message
+    assert "model.safetensors" in verdict.failures[1].message
+
+
 def holding(precision: str) -> Artifact:
     """Return the good artifact, whose file holds another precision."""
     artifact = artifact_of()
@@ -1204,6 +1217,7 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "other-bytes": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of(digest="0")]),
     "other-files": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[with_data("notes.txt")]),
     "other-content": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[holding("fp16")]),
+    "other-settings": lambda: judge(with_other_files("config.json"), POLICY, CORPUS),
     "required-missing": lambda: judge(GOOD, POLICY, CORPUS, require=["a:b"]),
     "unavailable": lambda: judge(report_of(opening=DeviceUnavailable("x")), POLICY, CORPUS),
     "crashed": lambda: judge(report_of(crashing), POLICY, CORPUS),

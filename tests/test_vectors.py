@@ -14,6 +14,7 @@ def reference() -> ReferenceVectors:
     return ReferenceVectors(
         "m", None, "c" * 64, "t" * 64, EmbeddingSpec(2, 8, "cls", True, "q: "), ("a", "b"), ((1, 2, 3), (4,)),
         {"cls": rows, "mean": rows[::-1].copy()}, {"torch": "2"}, "checkpoint",
+        {"config.json": "d" * 64},
     )  # fmt: skip
 
 

@@ -138,6 +138,11 @@ def gate(
     bundle: Annotated[
         Path | None, typer.Option(help="Folder it must be about. [default: the one the report lies in, if it is one]")
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Hold the folder's small files and weights to the checkpoint, or to a reference.npz."),
+    ] = None,
+    revision: Revision = None,
     html: Html = None,
     as_json: Json = False,
 ) -> int:
@@ -145,7 +150,14 @@ def gate(
     from bge_export.commands import judge_report
 
     proof = judge_report(
-        report, texts=texts, column=column, require=require or (), thresholds=thresholds, bundle=bundle
+        report,
+        texts=texts,
+        column=column,
+        require=require or (),
+        thresholds=thresholds,
+        bundle=bundle,
+        reference=reference,
+        revision=revision,
     )
     return show(proof, as_json, html, thresholds)
 

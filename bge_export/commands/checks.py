@@ -1,11 +1,12 @@
 """The checking commands: measure parity, write reference vectors, judge a report again, and merge reports."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from bge_export.bundle.integrity import MANIFEST, REPORT
 from bge_export.bundle.manifest import Manifest, read_bundle, read_manifest
+from bge_export.bundle.origin import other_files
 from bge_export.checkpoint.opening import as_artifacts, open_checkpoint
 from bge_export.commands.browsers import Browsers, with_browsers
 from bge_export.commands.measuring import (
@@ -16,6 +17,7 @@ from bge_export.commands.measuring import (
     open_reference,
     read_policy,
     read_texts,
+    reference_files,
     reference_vectors,
     refuse_unknown_runtimes,
     run_oracle,
@@ -25,7 +27,8 @@ from bge_export.contracts import Artifact, Pooling
 from bge_export.errors import BgeExportError, UsageError
 from bge_export.files.single import refuse_place
 from bge_export.oracle.vectors import ReferenceVectors
-from bge_export.parity.gate.judge import Verdict, judge
+from bge_export.parity.gate.folder import other_file_failures
+from bge_export.parity.gate.judge import Failure, Verdict, judge
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.merge import merge
@@ -141,6 +144,8 @@ def judge_report(
     require: Sequence[str] = (),
     thresholds: Path | None = None,
     bundle: Path | None = None,
+    reference: str | None = None,
+    revision: str | None = None,
 ) -> Proof:
     """Judge a report from its recorded facts, on any machine.
 
@@ -151,6 +156,9 @@ def judge_report(
         require: `runtime:device` or `target@runtime:device` that must be measured, else the gate refuses.
         thresholds: a file of limits to use instead of the package's own.
         bundle: the bundle that the report must be about, byte for byte; by default the report's folder, if it is one.
+        reference: the checkpoint (Hub id or folder), or a `.npz` file that `write_reference` wrote; the bundle's small
+            files and weights are compared with it. Nothing is run.
+        revision: the reference's Hub revision.
 
     Raises:
         UsageError: an argument cannot be used.
@@ -164,9 +172,16 @@ def judge_report(
 
     policy, corpus = read_policy(thresholds), read_texts(texts, column)
     if bundle is None:
+        if reference is not None:
+            raise UsageError(
+                f"{report_path} lies in no folder that bge-export wrote, so --reference has nothing to compare. "
+                "Name the folder with --bundle."
+            )
         return Proof(report, judge(report, policy, corpus, require=require), report_path)
 
     verdict = _judge_with_folder(report, policy, corpus, require, bundle)
+    if reference is not None:
+        verdict = verdict.joined(_other_files(bundle, reference, revision))
     return Proof(report, verdict, report_path, read_frontiers(read_manifest(bundle)))
 
 
@@ -191,6 +206,13 @@ def _judge_with_folder(
 ) -> Verdict:
     manifest, artifacts = read_bundle(folder)
     return judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
+
+
+def _other_files(folder: Path, reference: str, revision: str | None) -> Iterator[Failure]:
+    """Yield the refusals of small files and weights in a folder that are not those of the reference."""
+    manifest = read_manifest(folder)
+    names = other_files(manifest, reference_files(reference, revision, manifest))
+    yield from other_file_failures(names, manifest.source.id)
 
 
 def merge_reports(

@@ -72,7 +72,7 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
         held = {*map(str, recipe.targets), *(model.target for model in kept.models)}
         targets = [*(one for one in recipe.beside if str(one) not in held), *recipe.targets]
 
-        kept.carry_models(staging)
+        kept.carry_models(staging, checkpoint)
         write_layout(checkpoint, staging)
         limit_threads(threads)
 

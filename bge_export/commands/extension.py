@@ -12,6 +12,7 @@ from pathlib import Path
 from bge_export.bundle.foreign import own_files
 from bge_export.bundle.integrity import MANIFEST, REPORT, refuse_strangers
 from bge_export.bundle.manifest import Model, Spec, read_bundle
+from bge_export.bundle.origin import weight_names
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import ArtifactError, OutputError, ReportError
 from bge_export.parity.report import Lane, ParityReport, read_report
@@ -35,12 +36,13 @@ class Kept:
     report: ParityReport | None = None
     replaced: frozenset[str] = frozenset()
 
-    def carry_models(self, staging: Path) -> None:
-        """Copy the kept models and the checkpoint's weights into the new folder."""
-        for name in (*self.weights, *(name for model in self.models for name in model.files)):
+    def carry_models(self, staging: Path, checkpoint: Checkpoint) -> None:
+        """Copy the kept models into the new folder, and kept weights from the checkpoint, not the old folder."""
+        models = {name: self.root for model in self.models for name in model.files}
+        for name, root in (models | dict.fromkeys(self.weights, checkpoint.root)).items():
             place = staging / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.root / name, place)
+            shutil.copyfile(root / name, place)
 
     def lanes(self, artifacts: Iterable[Artifact], corpus: Corpus, checkpoint: Checkpoint) -> tuple[Lane, ...]:
         """Return the earlier measurements that are still valid for these artifacts and texts.
@@ -91,7 +93,8 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
     if not same:
         return Kept(out)
     models = tuple(model for model in manifest.models if model.target not in targets)
-    return Kept(out, models, tuple(manifest.weights), _report(out / REPORT), frozenset(present))
+    weights = tuple(name for name in weight_names(checkpoint) if name in manifest.weights)
+    return Kept(out, models, weights, _report(out / REPORT), frozenset(present))
 
 
 def _refuse_strangers(out: Path) -> None:

@@ -1,10 +1,11 @@
 """Steps that several commands share: reading limits and texts, choosing lanes, running the oracle, and measuring."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bge_export.bundle.manifest import Manifest
+from bge_export.bundle.manifest import Manifest, read_manifest
+from bge_export.bundle.origin import files_of, other_files
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import MeasurementError, UsageError
@@ -106,9 +107,9 @@ def default_devices(artifacts: Sequence[Artifact], *, all_devices: bool) -> list
 
 
 def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int) -> ReferenceVectors:
-    """Return the vectors that the checkpoint itself gives for the texts."""
+    """Return the vectors that the checkpoint itself gives for the texts, and the files that its folders hold."""
     with stage(f"reference: {checkpoint.source}", len(corpus.texts)):
-        return embed_texts(checkpoint, corpus, threads=threads)
+        return replace(embed_texts(checkpoint, corpus, threads=threads), files=files_of(checkpoint))
 
 
 def reference_vectors(
@@ -132,6 +133,21 @@ def reference_vectors(
             "Write it again with the same --texts, or give the texts it was written for."
         )
     return vectors
+
+
+def reference_files(reference: str, revision: str | None, manifest: Manifest) -> Mapping[str, str]:
+    """Return name -> sha256 of the files that a folder of the reference holds, without running the checkpoint.
+
+    Raises:
+        UsageError: the reference is not the folder's checkpoint, or cannot be used.
+        MeasurementError: the Hub failed, or the file cannot be read.
+    """
+    if not reference.endswith(".npz"):
+        return files_of(open_reference(reference, revision, manifest))
+
+    vectors = ReferenceVectors.read(Path(reference))
+    _refuse_other_checkpoint(reference, vectors.checkpoint_digest, manifest)
+    return vectors.files
 
 
 def open_reference(reference: str, revision: str | None, manifest: Manifest) -> Checkpoint:
@@ -163,6 +179,7 @@ def measure_folder(
     release()  # memory of earlier stages, so that it does not add to the peak
 
     others = other_token_ids(folder, measurement.corpus, measurement.reference.token_ids)
+    files = other_files(read_manifest(folder), measurement.reference.files)
     pairs = sum(device.reads(item) for item in artifacts for device in devices)
 
     with stage("measuring", measurement.steps * pairs):
@@ -170,6 +187,7 @@ def measure_folder(
             artifacts,
             devices,
             other_token_ids=others,
+            other_files=files,
             saturation=known_facts(artifacts),
             operators=known_operators(artifacts),
         )

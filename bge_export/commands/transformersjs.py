@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bge_export.build.recipe import JavaScriptFolder
-from bge_export.checkpoint.weight_files import INDEX
+from bge_export.bundle.origin import weight_names
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.measurement import RuntimeDevice
@@ -40,11 +40,11 @@ class ClientFolder:
         if not self.options.weights:
             return ()
 
-        names = [*checkpoint.weights, *([INDEX] if (checkpoint.root / INDEX).is_file() else [])]
+        names = weight_names(checkpoint)
         for name in names:
-            if not (root / name).exists():  # else kept from an earlier export of the same checkpoint
+            if not (root / name).exists():  # else carried over already, from the checkpoint too
                 shutil.copyfile(checkpoint.root / name, root / name)
-        return tuple(names)
+        return names
 
     def write_card(
         self, checkpoint: Checkpoint, root: Path, artifacts: Sequence[Artifact], report: ParityReport | None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +45,7 @@ class _Facts(_Record):
     texts_digest: str
     ids: list[str]
     versions: dict[str, str]
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class ReferenceVectors:
             recognise an artifact that pools differently.
         versions: the libraries that computed them.
         kind: whether the checkpoint was run here, or the vectors were read from a file.
+        files: name -> sha256 of the small files and weights that a folder of the checkpoint holds.
     """
 
     source: str
@@ -75,6 +77,7 @@ class ReferenceVectors:
     vectors: Mapping[str, NDArray[np.float32]]
     versions: Mapping[str, str]
     kind: Literal["checkpoint", "file"]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write the vectors as `.npz`, through a temporary sibling. Equal vectors give equal bytes."""
@@ -87,6 +90,7 @@ class ReferenceVectors:
             "texts_digest": self.texts_digest,
             "ids": list(self.ids),
             "versions": dict(self.versions),
+            "files": dict(self.files),
         }
 
         arrays: dict[str, NDArray[np.generic]] = {f"vectors_{name}": rows for name, rows in self.vectors.items()}
@@ -123,6 +127,7 @@ class ReferenceVectors:
                 vectors={name: arrays[f"vectors_{name}"].view(np.ndarray) for name in names},
                 versions=facts.versions,
                 kind="file",
+                files=facts.files,
             )
 
             reference.check()

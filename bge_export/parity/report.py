@@ -192,11 +192,13 @@ class RunRecord(Record):
         reference: the reference vectors.
         other_token_ids: ids of the texts for which transformers' `AutoTokenizer`, loaded from the folder, gives
             token ids that differ from the checkpoint's; None if this run did not check.
+        other_files: small files and weights of the folder that are missing, or not those of the checkpoint.
     """
 
     environment: dict[str, str]
     reference: ReferenceRecord
     other_token_ids: tuple[str, ...] | None
+    other_files: tuple[str, ...]
 
 
 class TextsRecord(Record):

@@ -4,7 +4,7 @@ What the model files hold is read from them again (`contents`), so only a folder
 judged by itself says nothing of its files but their digests.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bge_export.contracts import Artifact
 from bge_export.parity.gate.contents import content_failures
@@ -38,6 +38,13 @@ def folder_failures(report: ParityReport, artifacts: Sequence[Artifact], checkpo
         for output in artifact.outputs or ("any output",):
             if (str(artifact.target), artifact.model, output) not in measured:
                 yield failure("not-measured", f"{artifact.model} {output} was measured nowhere", "a lane with rows")
+
+
+def other_file_failures(names: Iterable[str], source: str) -> Iterator[Failure]:
+    """Yield the refusal of each small file or weight file that is not the checkpoint's (`bundle.origin`)."""
+    for name in names:
+        got = f"{name} is not the file that an export of {source} writes"
+        yield failure("other-settings", got, "the checkpoint's own settings, tokenizer and weights, byte for byte")
 
 
 def _lane_failures(report: ParityReport, artifacts: Sequence[Artifact]) -> Iterator[Failure]:

@@ -16,7 +16,7 @@ from statistics import median
 
 from bge_export.contracts import Artifact
 from bge_export.parity.figures import excerpt
-from bge_export.parity.gate.folder import CHECKPOINT, folder_failures
+from bge_export.parity.gate.folder import CHECKPOINT, folder_failures, other_file_failures
 from bge_export.parity.gate.kinds import kind_failures
 from bge_export.parity.gate.lanes import request_failures, requirement_failures, unmeasured
 from bge_export.parity.gate.limits import Limits
@@ -88,6 +88,9 @@ def _report_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
             yield failure("other-texts", got, f"{corpus.name} {corpus.digest[:12]}")
     if report.texts.count != len(corpus.texts):
         yield failure("other-texts", f"{report.texts.count} texts", f"{len(corpus.texts)} of {corpus.name}")
+
+    names = dict.fromkeys(name for run in report.runs.values() for name in run.other_files)
+    yield from other_file_failures(names, report.checkpoint.source)
 
     texts = {text.id: excerpt(text.text) for text in corpus.texts}
     for name in [name for run in report.runs.values() for name in run.other_token_ids or ()]:

@@ -1,7 +1,7 @@
 """The verdict of the gate: passed, or every reason for the refusal."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bge_export.parity.figures import escaped, excerpt
@@ -35,6 +35,7 @@ RULES: Mapping[str, str] = {
     "other-files": "Weights outside the list are not what was measured; a listed model without a target was measured "
     "nowhere. Export again.",
     "other-content": "The file is not what its target says. Export again.",
+    "other-settings": "Consumers would load other settings, tokens or weights. Export the folder again.",
     "required-missing": "Measure there, on a machine that has it, or do not require it.",
     "unavailable": "Install the runtime or use a machine that has the device, or do not ask for it.",
     "crashed": _EXPORT,
@@ -120,6 +121,10 @@ class Verdict:
     def passed(self) -> bool:
         """Return whether nothing is refused."""
         return not self.failures
+
+    def joined(self, failures: Iterable[Failure]) -> "Verdict":
+        """Return a verdict with further reasons; each sentence counts once."""
+        return Verdict(tuple(dict.fromkeys((*self.failures, *failures))))
 
     @property
     def exit_status(self) -> int:

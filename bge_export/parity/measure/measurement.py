@@ -108,6 +108,7 @@ class Measurement:
         devices: Sequence[RuntimeDevice],
         *,
         other_token_ids: Sequence[str] | None = None,
+        other_files: Sequence[str] = (),
         saturation: Mapping[str, PairFacts] = MappingProxyType({}),
         operators: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> ParityReport:
@@ -117,6 +118,7 @@ class Measurement:
             artifacts: the artifacts to measure.
             devices: the runtimes and devices to measure on.
             other_token_ids: the result of `auto_tokens` for the folder, stored in the report.
+            other_files: files of the folder that are not the checkpoint's, stored in the report.
             saturation: artifact digest -> result of `saturation`, stored in the report.
             operators: artifact digest -> result of `operators`, stored in the report.
 
@@ -143,6 +145,7 @@ class Measurement:
                 vectors_digest=_digest(reference.vectors[reference.spec.pooling]),
             ),
             other_token_ids=None if other_token_ids is None else tuple(other_token_ids),
+            other_files=tuple(other_files),
         )
 
         return ParityReport(

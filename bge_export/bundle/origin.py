@@ -1,0 +1,55 @@
+"""The small files and weights that a bundle of a checkpoint holds, and those of a bundle that are of another origin.
+
+The layout is deterministic, so it is written anew and compared byte for byte: sealing a manifest again over other
+files does not help. The digests are part of the reference, so a machine without the checkpoint compares them too.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from bge_export.bundle.documents import is_document
+from bge_export.bundle.integrity import WEIGHTS_SUFFIX, files_below
+from bge_export.bundle.layout import write_layout
+from bge_export.bundle.manifest import Manifest
+from bge_export.checkpoint.weight_files import INDEX
+from bge_export.contracts import Checkpoint
+from bge_export.files.digest import file_digests
+
+
+def weight_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the names of a checkpoint's weight files, with the index if there is one."""
+    index = [INDEX] if (checkpoint.root / INDEX).is_file() else []
+    return (*checkpoint.weights, *index)
+
+
+def files_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return name -> sha256 of the small files that a checkpoint's bundle holds, and of the weights that it may hold.
+
+    Raises:
+        CheckpointError: the checkpoint's tokenizer cannot be turned into `tokenizer.json`.
+    """
+    with TemporaryDirectory(prefix="bge_export-") as folder:
+        root = Path(folder)
+        write_layout(checkpoint, root)
+        small = file_digests(root, files_below(root))
+
+    return small | file_digests(checkpoint.root, weight_names(checkpoint))
+
+
+def other_files(manifest: Manifest, files: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of small files and weights that are missing from a bundle, or not those of its checkpoint.
+
+    Args:
+        manifest: the bundle's manifest, whose digests were compared with the bytes.
+        files: the result of `files_of` for the checkpoint.
+    """
+    models = {name for model in manifest.models for name in model.files}
+    held = {
+        name: digest
+        for name, digest in manifest.files.items()
+        if name not in models and not is_document(PurePosixPath(name))
+    }
+
+    needed = {name for name in files if not (name.endswith(WEIGHTS_SUFFIX) or name == INDEX)}
+    return tuple(sorted(name for name in needed | held.keys() if held.get(name) != files.get(name)))
