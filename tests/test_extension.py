@@ -97,7 +97,7 @@ def test_a_damaged_folder_is_not_extended(out: Path, tiny: Path) -> None:
         export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
 
 
-@pytest.mark.parametrize("fault", ["edited", "missing", "other texts", "other kinds"])
+@pytest.mark.parametrize("fault", ["edited", "missing", "other texts", "other kinds", "file"])
 def test_measurements_that_cannot_be_trusted_are_made_again(out: Path, tiny: Path, fault: str) -> None:
     report = read_report(out / REPORT)
     rows = tuple(row.model_copy(update={"cosine": 0.5}) for row in report.lanes[0].rows)
@@ -113,6 +113,11 @@ def test_measurements_that_cannot_be_trusted_are_made_again(out: Path, tiny: Pat
         rows = tuple(row.model_copy(update={"kind": "stress"}) if row.id in everyday else row for row in rows)
         lanes = (report.lanes[0].model_copy(update={"rows": rows}),)
         write_report(report.model_copy(update={"lanes": lanes}).sealed(), out / REPORT)
+    elif fault == "file":
+        run = report.runs[""]
+        reference = run.reference.model_copy(update={"kind": "file"})
+        runs = {"": run.model_copy(update={"reference": reference, "other_files": ("config.json",)})}
+        write_report(report.model_copy(update={"runs": runs}).sealed(), out / REPORT)
     else:
         texts = report.texts.model_copy(update={"digest": "0" * 64})
         write_report(report.model_copy(update={"lanes": lanes, "texts": texts}).sealed(), out / REPORT)

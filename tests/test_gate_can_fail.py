@@ -44,15 +44,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_files import elsewhere, float_product, graph_of, write_ir, write_onnx
 
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.commands.extension import Kept
 from bge_export.contracts import Artifact, Target
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary, PolicyError
 from bge_export.parity.gate.judge import Failure, Verdict, judge
+from bge_export.parity.gate.origin import reference_failures
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import RULES
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ClientRow, Lane, PairsRecord, ParityReport, RowParity
 from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Corpus, Text
+from bge_export.texts.fixtures import fixtures_folder
 
 CORPUS = small_corpus()
 GOOD = report_of()
@@ -512,6 +516,27 @@ def test_small_files_or_weights_that_are_not_the_checkpoints():
     assert rules(verdict) == {"other-settings"}
     assert "tokenizer.json" in verdict.failures[0].message
     assert "model.safetensors" in verdict.failures[1].message
+
+
+def against_a_file() -> ParityReport:
+    """Return a good report whose reference vectors were read from a file."""
+    run = GOOD.runs[""]
+    reference = run.reference.model_copy(update={"kind": "file"})
+    return GOOD.model_copy(update={"runs": {"": run.model_copy(update={"reference": reference})}}).sealed()
+
+
+def test_vectors_from_a_file_where_the_checkpoint_is_required():
+    assert list(reference_failures(against_a_file(), None)) == []
+    assert list(reference_failures(GOOD, "checkpoint")) == []
+    (bad,) = reference_failures(against_a_file(), "checkpoint")
+    assert LANE in bad.message
+
+
+def test_an_extension_does_not_believe_lanes_that_were_measured_against_a_file():
+    checkpoint = replace(open_checkpoint(fixtures_folder() / "tiny"), digest="c" * 64)
+    for report, lanes in ((GOOD, 1), (against_a_file(), 0)):
+        kept = Kept(Path("old"), report=report)
+        assert len(kept.lanes([artifact_of()], CORPUS, checkpoint)) == lanes
 
 
 def holding(precision: str) -> Artifact:
@@ -1218,6 +1243,7 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "other-files": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[with_data("notes.txt")]),
     "other-content": lambda: judge(GOOD, POLICY, CORPUS, artifacts=[holding("fp16")]),
     "other-settings": lambda: judge(with_other_files("config.json"), POLICY, CORPUS),
+    "other-reference": lambda: Verdict(()).joined(reference_failures(against_a_file(), "checkpoint")),
     "required-missing": lambda: judge(GOOD, POLICY, CORPUS, require=["a:b"]),
     "unavailable": lambda: judge(report_of(opening=DeviceUnavailable("x")), POLICY, CORPUS),
     "crashed": lambda: judge(report_of(crashing), POLICY, CORPUS),

@@ -110,6 +110,10 @@ def test_gate_and_parity_hold_a_folder_to_the_checkpoint_or_to_its_vectors(
     assert run(["parity", str(bundle_of_tiny), "--reference", given, "--runtime", "onnxruntime"]) == 1
     assert "config_sentence_transformers.json is not the file that an export of tiny writes" in capfd.readouterr().out
     assert run(gate[:2]) == 1, "the report remembers it"
+    capfd.readouterr()
+
+    assert run([*gate[:2], "--require-reference", "checkpoint"]) == 1
+    assert ("other-reference" in capfd.readouterr().out) == (reference == "reference.npz")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from bge_export.cli.options import (
     ModelArgument,
     PoolingOption,
     Require,
+    RequireReference,
     Revision,
     Texts,
     Threads,
@@ -35,6 +36,7 @@ def parity(
     ] = None,
     device: Annotated[list[str] | None, typer.Option(help="Device for --runtime. Repeatable. [default: cpu]")] = None,
     require: Require = None,
+    require_reference: RequireReference = None,
     revision: Revision = None,
     thresholds: Thresholds = None,
     report: Annotated[
@@ -82,6 +84,7 @@ def parity(
         column=column,
         lanes=lanes,
         require=require or (),
+        require_reference=require_reference,
         thresholds=thresholds,
         report_path=report,
         browsers=browsers,
@@ -134,6 +137,7 @@ def gate(
     texts: Texts = None,
     column: Column = None,
     require: Require = None,
+    require_reference: RequireReference = None,
     thresholds: Thresholds = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Folder it must be about. [default: the one the report lies in, if it is one]")
@@ -154,6 +158,7 @@ def gate(
         texts=texts,
         column=column,
         require=require or (),
+        require_reference=require_reference,
         thresholds=thresholds,
         bundle=bundle,
         reference=reference,
@@ -171,6 +176,7 @@ def merge(
     texts: Texts = None,
     column: Column = None,
     require: Require = None,
+    require_reference: RequireReference = None,
     thresholds: Thresholds = None,
     html: Html = None,
     as_json: Json = False,
@@ -181,5 +187,13 @@ def merge(
     """
     from bge_export.commands import merge_reports
 
-    proof = merge_reports(reports, output, texts=texts, column=column, require=require or (), thresholds=thresholds)
+    proof = merge_reports(
+        reports,
+        output,
+        texts=texts,
+        column=column,
+        require=require or (),
+        require_reference=require_reference,
+        thresholds=thresholds,
+    )
     return show(proof, as_json, html, thresholds)

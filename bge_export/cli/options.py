@@ -70,6 +70,10 @@ Require = Annotated[
     list[str] | None,
     typer.Option(help="Refuse unless this was measured: runtime:device or target@runtime:device. Repeatable."),
 ]
+RequireReference = Annotated[
+    Literal["checkpoint"] | None,
+    typer.Option(help="Refuse lanes that were measured against vectors from a file, which may be anybody's."),
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the oracle and the runtimes.", show_default="all cores")]
 ExportThreads = Annotated[
     int, typer.Option("--threads", min=1, help="Threads of export, oracle and runtimes.", show_default="all cores")

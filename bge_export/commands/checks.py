@@ -29,10 +29,11 @@ from bge_export.files.single import refuse_place
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.folder import other_file_failures
 from bge_export.parity.gate.judge import Failure, Verdict, judge
+from bge_export.parity.gate.origin import reference_failures
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.merge import merge
-from bge_export.parity.report import OWN_REPORT, ParityReport, read_report, write_report
+from bge_export.parity.report import OWN_REPORT, ParityReport, ReferenceKind, read_report, write_report
 from bge_export.parity.show.frontier import read_frontiers
 from bge_export.texts.corpus import Corpus
 
@@ -47,6 +48,7 @@ def check_parity(
     column: str | None = None,
     lanes: Sequence[str] = (),
     require: Sequence[str] = (),
+    require_reference: ReferenceKind | None = None,
     thresholds: Path | None = None,
     report_path: Path | None = None,
     browsers: Browsers | None = None,
@@ -63,6 +65,7 @@ def check_parity(
         lanes: `runtime:device`, each of which must run; by default all that this machine can run, and the report says
             why the others cannot.
         require: further `runtime:device` or `target@runtime:device` that must be measured, else the gate refuses.
+        require_reference: the kind of reference that every lane must have been measured against, else the gate refuses.
         thresholds: a file of limits to use instead of the package's own.
         report_path: the path of the report: a new file or an existing report. By default `parity.json` in the folder,
             which a report without any measurement does not replace. Required with `texts`.
@@ -101,6 +104,7 @@ def check_parity(
         report = with_browsers(report, artifacts, browsers, measure)
 
     verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
+    verdict = verdict.joined(reference_failures(report, require_reference))
     path = report_path or folder / REPORT
     written = report_path is not None or any(lane.measured for lane in report.lanes) or not path.exists()
     if written:
@@ -142,6 +146,7 @@ def judge_report(
     texts: Path | None = None,
     column: str | None = None,
     require: Sequence[str] = (),
+    require_reference: ReferenceKind | None = None,
     thresholds: Path | None = None,
     bundle: Path | None = None,
     reference: str | None = None,
@@ -154,6 +159,7 @@ def judge_report(
         texts: the file of texts that the report must be about, if not the package's own.
         column: the column of a `.tsv` or `.csv` file that holds them.
         require: `runtime:device` or `target@runtime:device` that must be measured, else the gate refuses.
+        require_reference: the kind of reference that every lane must have been measured against, else the gate refuses.
         thresholds: a file of limits to use instead of the package's own.
         bundle: the bundle that the report must be about, byte for byte; by default the report's folder, if it is one.
         reference: the checkpoint (Hub id or folder), or a `.npz` file that `write_reference` wrote; the bundle's small
@@ -177,11 +183,13 @@ def judge_report(
                 f"{report_path} lies in no folder that bge-export wrote, so --reference has nothing to compare. "
                 "Name the folder with --bundle."
             )
-        return Proof(report, judge(report, policy, corpus, require=require), report_path)
+        verdict = judge(report, policy, corpus, require=require).joined(reference_failures(report, require_reference))
+        return Proof(report, verdict, report_path)
 
     verdict = _judge_with_folder(report, policy, corpus, require, bundle)
     if reference is not None:
         verdict = verdict.joined(_other_files(bundle, reference, revision))
+    verdict = verdict.joined(reference_failures(report, require_reference))
     return Proof(report, verdict, report_path, read_frontiers(read_manifest(bundle)))
 
 
@@ -192,10 +200,13 @@ def folder_verdict(folder: Path) -> str:
         return "none: the folder holds no report"
 
     try:
-        found = judge_report(path).verdict
+        proof = judge_report(path)
     except BgeExportError as error:
         return f"none: {error}"
 
+    found = proof.verdict
+    if found.passed and "file" in proof.report.references:
+        return "passed, against vectors from a file"
     if found.passed:
         return "passed"
     return f"REFUSED for {len(found.failures)} reason{'s' * (len(found.failures) != 1)}; see: bge-export gate {path}"
@@ -222,6 +233,7 @@ def merge_reports(
     texts: Path | None = None,
     column: str | None = None,
     require: Sequence[str] = (),
+    require_reference: ReferenceKind | None = None,
     thresholds: Path | None = None,
 ) -> Proof:
     """Join the reports of several machines into one file and judge the result.
@@ -234,6 +246,7 @@ def merge_reports(
         texts: the file of texts that the reports must be about, if not the package's own.
         column: the column of a `.tsv` or `.csv` file that holds them.
         require: `runtime:device` or `target@runtime:device` that must be measured, else the gate refuses.
+        require_reference: the kind of reference that every lane must have been measured against, else the gate refuses.
         thresholds: a file of limits to use instead of the package's own.
 
     Raises:
@@ -254,7 +267,8 @@ def merge_reports(
     ]
 
     write_report(report, out)
-    verdict = Verdict(tuple(dict.fromkeys(bad for one in verdicts for bad in one.failures)))
+    failures = dict.fromkeys(bad for one in verdicts for bad in one.failures)
+    verdict = Verdict(tuple(failures)).joined(reference_failures(report, require_reference))
 
     # The folders hold the same artifacts, byte for byte, but their manifests may record different searches.
     known = {one.target: one for folder in folders for one in read_frontiers(read_manifest(folder))}

@@ -48,19 +48,22 @@ class Kept:
         """Return the earlier measurements that are still valid for these artifacts and texts.
 
         Lanes that could not be measured, and whether a user requested a lane, concern only the earlier run: they prove
-        nothing about the artifact, and must not refuse the folder whenever it is extended.
+        nothing about the artifact, and must not refuse the folder whenever it is extended. Lanes that were measured
+        against vectors from a file are left out too: nobody knows whose vectors these were.
         """
         report = self.report
         if report is None or report.digest != report.computed_digest:
             return ()
         if (report.checkpoint.digest, report.texts.digest) != (checkpoint.digest, corpus.digest):
             return ()
+        runs = {name for name, run in report.runs.items() if run.reference.kind == "checkpoint"}
 
         digests = {(str(item.target), item.model): item.digest for item in artifacts}
         return tuple(
             lane.model_copy(update={"requested": False})
             for lane in report.lanes
             if lane.measured
+            and lane.run in runs
             and digests.get((lane.target, lane.model)) == lane.artifact_digest
             and _kinds_hold(lane, corpus)
         )

@@ -100,7 +100,10 @@ def prove(
 
     report = own
     if staged.kept.report is not None and earlier:
-        old = staged.kept.report.model_copy(update={"lanes": earlier, "requested": (), **targets}).sealed()
+        used = {lane.run for lane in earlier}
+        runs = {name: run for name, run in staged.kept.report.runs.items() if name in used}
+        kept = {"lanes": earlier, "runs": runs, "requested": (), **targets}
+        old = staged.kept.report.model_copy(update=kept).sealed()
         report = merge([old, own], ["the earlier report", "the new"])
 
     return Measured(artifacts, own, report, staged.judged(report, artifacts))

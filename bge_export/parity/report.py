@@ -24,6 +24,10 @@ OWN_REPORT = re.compile(rb'\A\s*{\s*"schema"\s*:\s*"bge_export\.parity/')
 """Matches the beginning of a file that `write_report` wrote."""
 
 
+ReferenceKind = Literal["checkpoint", "file"]
+"""Whether the checkpoint itself was run, or its vectors were read from a file."""
+
+
 class Record(BaseModel):
     """Base of all report records. Validation rejects unknown fields, other types, NaN and infinity."""
 
@@ -176,7 +180,7 @@ class CheckpointRecord(Record):
 class ReferenceRecord(Record):
     """The source of the reference vectors, and a digest of the vectors themselves."""
 
-    kind: Literal["checkpoint", "file"]
+    kind: ReferenceKind
     versions: dict[str, str]
     texts_digest: str
     vectors_digest: str
@@ -229,6 +233,11 @@ class ParityReport(Record):
     targets: tuple[str, ...]
     lanes: tuple[Lane, ...]
     digest: str
+
+    @property
+    def references(self) -> tuple[ReferenceKind, ...]:
+        """Return the kinds of reference that its runs were measured against, each once."""
+        return tuple(sorted({run.reference.kind for run in self.runs.values()}))
 
     @property
     def computed_digest(self) -> str:

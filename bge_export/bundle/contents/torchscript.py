@@ -11,6 +11,9 @@ from bge_export.files.regular import MIB, open_regular
 PICKLE_BYTES = 64 * MIB
 """The largest allowed list of constants; an encoder of 24 layers has a few ten KiB."""
 
+WEIGHTS = ("/data.pkl", "/constants.pkl")
+"""Files of the archive that hold parameters and constants; another may hold the inputs of the trace."""
+
 TYPES = {
     "Double": "float64",
     "Float": "float32",
@@ -39,7 +42,7 @@ def contents(path: Path) -> Contents:
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             for entry in archive.infolist():
-                if entry.filename.endswith(".pkl"):
+                if entry.filename.endswith(WEIGHTS):
                     if entry.file_size > PICKLE_BYTES:
                         raise ValueError(f"{entry.filename} has {entry.file_size} bytes")
                     _add_storages(archive.read(entry), found)

@@ -36,6 +36,7 @@ RULES: Mapping[str, str] = {
     "nowhere. Export again.",
     "other-content": "The file is not what its target says. Export again.",
     "other-settings": "Consumers would load other settings, tokens or weights. Export the folder again.",
+    "other-reference": "Measure again with the checkpoint: bge-export parity FOLDER --reference MODEL",
     "required-missing": "Measure there, on a machine that has it, or do not require it.",
     "unavailable": "Install the runtime or use a machine that has the device, or do not ask for it.",
     "crashed": _EXPORT,

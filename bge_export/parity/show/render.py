@@ -25,7 +25,7 @@ STRESS = "of stress\ntexts"
 
 def render(report: ParityReport, verdict: Verdict) -> RenderableType:
     """Return the table of lanes, the refusals and the verdict."""
-    kinds = " and a ".join(sorted({run.reference.kind for run in report.runs.values()}))
+    kinds = " and a ".join(report.references)
     head = f"{report.checkpoint.source} {report.checkpoint.digest[:12]}, reference from a {kinds}, {report.texts.name}"
     absent = dict.fromkeys(f"{lane.runtime}:{lane.device}" for lane in report.lanes if _is_absent(lane))
     listed = f"not on the machine that measured, and not asked for: {', '.join(absent)} (why: --json)"
@@ -107,6 +107,7 @@ def as_json(report: ParityReport, verdict: Verdict) -> dict[str, Any]:
         "passed": verdict.passed,
         "exit_status": verdict.exit_status,
         "checkpoint": report.checkpoint.model_dump(mode="json"),
+        "references": list(report.references),
         "texts": report.texts.model_dump(mode="json"),
         "report_digest": report.digest,
         "lanes": [_lane_json(lane, verdict) for lane in report.lanes],
@@ -206,6 +207,7 @@ def _conclusion(report: ParityReport, verdict: Verdict) -> Text:
     counts = f"{measured} of {expected} lanes measured on {report.texts.count} texts"
 
     if verdict.passed:
-        return Text.assemble("\n", ("PASSED", "bold green"), f": {counts}, every row within its limits.")
+        against = " against vectors from a file" if "file" in report.references else ""
+        return Text.assemble("\n", ("PASSED", "bold green"), f"{against}: {counts}, every row within its limits.")
     number = len(verdict.failures)
     return Text.assemble("\n", ("REFUSED", "bold red"), f": {counts}, {number} reason{'s' * (number != 1)}.")
