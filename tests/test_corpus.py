@@ -107,6 +107,8 @@ def test_tsv_of_one_column_needs_no_name(tmp_path):
         ("a.jsonl", "\n", "holds no texts"),
         ("a.txt", "\n \n\t\u3000\n", "every text is blank"),
         ("a.jsonl", '{"text": ""}', "every text is blank"),
+        ("a.txt", "\u200b\u200d\n\ufeff \u2060\n\u00ad\u200f\n", "every text is blank"),
+        ("a.jsonl", '{"text": "\\u0000\\u0007\\u001b"}', "every text is blank"),
         ("a.xlsx", "a", "unknown kind of file '.xlsx'"),
         ("a.txt", b"fine\nbad \xff", "line 2: not UTF-8"),
         ("a.jsonl", '{"text": "a"}\n{"text": ', "line 2: no JSON"),

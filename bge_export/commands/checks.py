@@ -76,9 +76,10 @@ def check_parity(
         UsageError: an argument cannot be used.
         MeasurementError: something could not be measured.
     """
-    if texts is not None and report_path is None:
+    proof = report_path or folder / REPORT
+    if texts is not None and (report_path is None or _is_proof(proof)):
         raise UsageError(
-            f"{folder / REPORT} is the proof on the package's own texts; a report on {texts.name} would replace it. "
+            f"{proof} is the proof on the package's own texts; a report on {texts.name} would replace it. "
             f"Say where to write this one: --report {texts.stem}.json"
         )
     if report_path is not None:
@@ -105,12 +106,11 @@ def check_parity(
 
     verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
     verdict = verdict.joined(reference_failures(report, require_reference))
-    path = report_path or folder / REPORT
-    written = report_path is not None or any(lane.measured for lane in report.lanes) or not path.exists()
+    written = report_path is not None or any(lane.measured for lane in report.lanes) or not proof.exists()
     if written:
-        write_report(report, path)
+        write_report(report, proof)
 
-    return Proof(report, verdict, path, frontiers, written)
+    return Proof(report, verdict, proof, frontiers, written)
 
 
 @in_turn
@@ -255,6 +255,9 @@ def merge_reports(
         ArtifactError: a report's folder differs from its manifest.
     """
     refuse_place(out, "report", OWN_REPORT)
+    if out.exists() and any(path.exists() and out.samefile(path) for path in paths):
+        raise UsageError(f"{out} is one of the reports to merge, and would be lost. Name another file with --output.")
+
     refuse_unknown_runtimes(require)
     policy, corpus = read_policy(thresholds), read_texts(texts, column)
 
@@ -273,6 +276,11 @@ def merge_reports(
     # The folders hold the same artifacts, byte for byte, but their manifests may record different searches.
     known = {one.target: one for folder in folders for one in read_frontiers(read_manifest(folder))}
     return Proof(report, verdict, out, tuple(known.values()))
+
+
+def _is_proof(path: Path) -> bool:
+    """Return whether a path is that of the report which lies in a folder of bge-export."""
+    return path.name == REPORT and (path.parent / MANIFEST).is_file()
 
 
 def _eager(reference: str, revision: str | None, manifest: Manifest) -> tuple[Artifact, ...]:

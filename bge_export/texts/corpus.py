@@ -13,6 +13,7 @@ endings (LF or CRLF) and a byte order mark at the start of the file are removed.
 import csv
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,9 @@ from bge_export.texts.fixtures import fixtures_folder
 
 BUILTIN = "texts.jsonl"
 Kind = Literal["everyday", "stress"]
+BLANK = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
+"""Unicode categories of spaces, controls and characters of no width: tokenizers drop them, or make spaces of them."""
+
 EXAMPLE = '{"id": "greeting", "text": "Hello", "tag": "short"}'
 
 
@@ -173,11 +177,16 @@ def _column_texts(path: Path, rows: Sequence[Sequence[str]], column: str | None)
         yield Text(str(number), cells[position], "")
 
 
+def says_something(text: str) -> bool:
+    """Return whether a text has a character that tokenizers keep: they drop spaces, controls and zero widths."""
+    return any(unicodedata.category(character) not in BLANK for character in text)
+
+
 def _refuse_unusable(path: Path, texts: Sequence[Text]) -> None:
     """Raise TextsError if no text can be measured, or if a report could not name a text."""
     if not texts:
         raise TextsError(f"{path} holds no texts, so nothing could be measured. Give a file with at least one text.")
-    if not any(text.text.strip() for text in texts):
+    if not any(says_something(text.text) for text in texts):
         raise TextsError(
             f"{path}: every text is blank, and the embeddings of blank texts tell no two artifacts apart. "
             "Give a file with at least one text that says something."

@@ -127,6 +127,25 @@ def test_merged_reports_are_held_to_the_folders_that_they_lie_in(
         merge_reports(paths[::-1], tmp_path / "all.json")
 
 
+def test_own_texts_do_not_replace_a_proof_that_is_named_either(bundle: Path, tiny: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "own.txt"
+    texts.write_text("hello world\n")
+    before = (bundle / REPORT).read_bytes()
+    with pytest.raises(UsageError, match=r"is the proof on the package's own texts.*--report own\.json"):
+        check_parity(bundle, str(tiny), texts=texts, lanes=HERE, report_path=bundle / "onnx/.." / REPORT)
+    assert (bundle / REPORT).read_bytes() == before
+
+
+def test_merge_does_not_replace_what_it_reads(tiny_export: Exported, tmp_path: Path) -> None:
+    paths = [Path(shutil.copyfile(tiny_export.folder / REPORT, tmp_path / name)) for name in ("a.json", "b.json")]
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    for out in (paths[0], tmp_path / "link/b.json"):
+        with pytest.raises(UsageError, match=r"is one of the reports to merge, and would be lost"):
+            merge_reports(paths, out)
+    assert merge_reports(paths, tmp_path / "all.json").verdict.passed
+    assert merge_reports(paths, tmp_path / "all.json").verdict.passed, "an earlier result may be replaced"
+
+
 def test_merged_reports_about_other_bytes_than_their_folders_are_refused(bundle: Path, tmp_path: Path) -> None:
     report = read_report(bundle / REPORT)
     lanes = tuple(lane.model_copy(update={"artifact_digest": "0" * 64}) for lane in report.lanes)

@@ -1,7 +1,8 @@
 import pytest
 
 from bge_export.errors import PolicyError
-from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
+from bge_export.exporters import find_exporter, format_names
+from bge_export.parity.gate.policy import TARGETS, Requirement, ThresholdPolicy
 from bge_export.texts.fixtures import fixtures_folder
 
 TABLE = "min_cosine = 0.9\nmax_abs = 0.1\nmax_norm_error = 0.2\nmin_batch_cosine = 0.8\n"
@@ -60,13 +61,24 @@ def test_the_more_specific_table_wins(tmp_path):
     [
         ("onnx-fp32@onnxrumtime:cuda", "no runtime 'onnxrumtime'.*Known: .*onnxruntime"),
         ("onnx-fp32@onnxruntime:cude", "onnxruntime has no device 'cude'.*Known: cpu, cuda"),
-        ("onxn-fp32@onnxruntime:cuda", "onnxruntime does not read 'onxn-fp32'.*Known: onnx-"),
+        ("openvino-fp32@onnxruntime:cuda", "onnxruntime does not read 'openvino-fp32'.*Known: onnx-"),
+        ("onxn-fp32@onnxruntime:cuda", "there is no target 'onxn-fp32'.*Known: onnx-fp32"),
+        ("onnx-fp23", "there is no target 'onnx-fp23'.*Known: .*torchscript-fp32"),
+        ("torchscript-fp16", "there is no target 'torchscript-fp16'"),
     ],
 )
 def test_a_table_of_a_place_that_does_not_exist_is_named(tmp_path, table, message):
     """Limits that were tightened there would hold nowhere, and the looser ones of the target in their stead."""
     with pytest.raises(PolicyError, match=rf'\["{table}"\]: {message}'):
         read(tmp_path, f'{GOOD}["{table}"]\n{TABLE}')
+
+
+def test_every_target_that_is_written_may_have_limits(tmp_path):
+    written = {f"{name}-{one}" for name in format_names() for one in find_exporter(name).precisions}
+    assert written < set(TARGETS)
+    assert set(TARGETS) - written == {f"checkpoint-{one}" for one in FLOATS}
+    for target in TARGETS:
+        assert target in read(tmp_path, f"{GOOD.replace('onnx-fp32', target)}").tables
 
 
 def test_what_is_required(tmp_path):

@@ -13,7 +13,11 @@ from bge_export.files.regular import LIMITS_BYTES
 from bge_export.files.toml_files import read_toml
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.measure.client_tokens import KINDS
+from bge_export.precision.names import MODEL_FILES
 from bge_export.runtimes import find_runtime, runtime_names
+
+TARGETS = (*MODEL_FILES, "torchscript-fp32", "checkpoint-fp32", "checkpoint-fp16", "checkpoint-bf16")
+"""All targets that an export writes, and the checkpoint itself in torch."""
 
 _TARGET = r"[^@:\s]+-[^@:\s]+"
 _PLACE = r"[^@:\s]+:[^@\s]+(?:@[^@\s]+)?"
@@ -125,9 +129,14 @@ def _refuse_limit_of_a_file(path: Path, name: str, limits: Limits) -> None:
 
 
 def _refuse_unknown_place(path: Path, name: str) -> None:
-    """Raise PolicyError if a lane's table names an unknown runtime or device, since its limits would never apply."""
+    """Raise PolicyError if a table names an unknown target, runtime or device, since its limits would never apply."""
     target, _, place = name.partition("@")
     runtime, _, device = place.partition(":")
+    if target not in TARGETS:
+        raise PolicyError(
+            f'{path}: ["{name}"]: there is no target {target!r}, so these limits would hold nowhere. '
+            f"Known: {', '.join(TARGETS)}."
+        )
     if not place:
         return
 
