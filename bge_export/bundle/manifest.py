@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bge_export.bundle.integrity import MANIFEST, files_below, refuse_changed, refuse_names, refuse_other_promise
 from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target
 from bge_export.errors import ArtifactError
-from bge_export.files.digest import combined_digest, file_sha256
+from bge_export.files.digest import combined_digest, file_sha256, tree_digest
 from bge_export.files.json_files import parse
 from bge_export.files.regular import SETTINGS_BYTES, read_regular_text
 
@@ -170,3 +170,17 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
         )
 
     return manifest, tuple(artifacts)
+
+
+def refuse_other_bytes(artifact: Artifact) -> None:
+    """Raise ArtifactError unless the files of an artifact are still those that its digest is of."""
+    try:
+        found = tree_digest(artifact.root, artifact.files)
+    except OSError as error:
+        raise ArtifactError(f"{error.filename} cannot be read any more: {error.strerror}. Measure again.") from error
+
+    if found != artifact.digest:
+        raise ArtifactError(
+            f"the files of {artifact.root / artifact.model} changed while they were measured. "
+            "Let nothing write into the folder, and measure again."
+        )

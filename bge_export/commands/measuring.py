@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bge_export.bundle.manifest import Manifest, read_manifest
+from bge_export.bundle.manifest import Manifest, read_manifest, refuse_other_bytes
 from bge_export.bundle.origin import files_of, other_files
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.contracts import Artifact, Checkpoint
@@ -15,6 +15,7 @@ from bge_export.operators import known_operators
 from bge_export.oracle.auto_tokens import other_token_ids
 from bge_export.oracle.eager import embed_texts
 from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.parity.gate.folder import CHECKPOINT
 from bge_export.parity.gate.judge import Verdict
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
@@ -172,6 +173,12 @@ def _refuse_other_checkpoint(reference: str, digest: str, manifest: Manifest) ->
         )
 
 
+def _verify(artifact: Artifact) -> None:
+    """Raise ArtifactError if an artifact's files changed; a checkpoint in torch is no file of the folder."""
+    if not str(artifact.target).startswith(CHECKPOINT):
+        refuse_other_bytes(artifact)
+
+
 def measure_folder(
     measurement: Measurement, folder: Path, artifacts: Sequence[Artifact], devices: Sequence[RuntimeDevice]
 ) -> ParityReport:
@@ -183,7 +190,7 @@ def measure_folder(
     pairs = sum(device.reads(item) for item in artifacts for device in devices)
 
     with stage("measuring", measurement.steps * pairs):
-        return measurement.report(
+        return replace(measurement, verify=_verify).report(
             artifacts,
             devices,
             other_token_ids=others,

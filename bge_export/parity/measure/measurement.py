@@ -83,6 +83,8 @@ class Measurement:
         reference: the vectors.
         threads: the number of threads that each runtime may use.
         load_tokenizer: folder and longest input -> tokenizer.
+        verify: called when a session is open and when it has embedded all texts; raises if the artifact's files are
+            not those of its digest. By default nothing is verified.
 
     Raises:
         ReportError: the reference belongs to other texts, or its fields do not fit together.
@@ -92,6 +94,7 @@ class Measurement:
     reference: ReferenceVectors
     threads: int
     load_tokenizer: LoadTokenizer = TextTokenizer.load
+    verify: Callable[[Artifact], None] = lambda _: None
 
     def __post_init__(self) -> None:
         """Reject vectors of other texts: nothing may be measured against them."""
@@ -213,6 +216,7 @@ class Measurement:
     ) -> tuple[list[tuple[int, ...]], dict[str, Embeddings], NativeResult | None, dict[str, str]]:
         """Return token ids, embeddings by output, the native pipeline's result and the facts; close the session."""
         try:
+            self.verify(checked.artifact)  # the session may have opened other bytes than were digested before
             texts = [text.text for text in self.corpus.texts]
             token_ids = tokenizer.encode(texts)
             tags = [text.tag for text in self.corpus.texts]
@@ -220,7 +224,9 @@ class Measurement:
 
             embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad)
             facts = {str(name): str(value) for name, value in checked.session.facts.items()}
-            return token_ids, embeddings, checked.native_result(texts), facts
+            native = checked.native_result(texts)
+            self.verify(checked.artifact)  # a session may read its file while it runs
+            return token_ids, embeddings, native, facts
         finally:
             checked.session.close()
             release()
