@@ -9,7 +9,7 @@ from bge_export.bundle.integrity import CARD
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.parity.gate.policy import ThresholdPolicy
-from bge_export.publish.card import CardFacts, write_card
+from bge_export.publish.card import CardFacts, other_figures, write_card
 from bge_export.texts.corpus import Corpus, Text
 
 TEXTS = Corpus(
@@ -65,3 +65,23 @@ def test_a_card_without_a_measurement_names_no_loss(tiny: Path, tmp_path: Path) 
     card = card_of(tiny, tmp_path, None)
     assert card.count("not measured |") == 2
     assert "loses" not in card
+
+
+def test_a_card_whose_figures_are_not_the_reports_is_named(tiny: Path, tmp_path: Path) -> None:
+    report = measured(everyday=0.9990, character_full_stop=0.9875)
+    card = card_of(tiny, tmp_path, report)
+    models = [INT8, "openvino/openvino_model.xml"]
+    assert other_figures(tmp_path, models, report) == ()
+
+    worse = measured(everyday=0.9985, character_full_stop=0.9875)
+    assert other_figures(tmp_path, models, worse) == (INT8,)
+    (tmp_path / CARD).write_text(card.replace("| 0.99", "| 1.00"), "utf-8")
+    assert other_figures(tmp_path, models, report) == (INT8,)
+    (tmp_path / CARD).write_text("".join(line for line in card.splitlines(keepends=True) if INT8 not in line), "utf-8")
+    assert other_figures(tmp_path, models, report) == (INT8,)
+
+
+def test_a_card_that_the_user_wrote_may_say_anything(tmp_path: Path) -> None:
+    assert other_figures(tmp_path, [INT8], measured()) == ()
+    (tmp_path / CARD).write_text(f"| `{INT8}` | perfect |", "utf-8")
+    assert other_figures(tmp_path, [INT8], measured()) == ()

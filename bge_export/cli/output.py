@@ -37,8 +37,10 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
     else:
         out().print(render(proof.report, proof.verdict))
 
+    notes = list(proof.notes)
     if not proof.written:
-        note = f"{proof.path} is still the report that stood there: this run measured nothing."
+        notes.append(f"{proof.path} is still the report that stood there: this run measured nothing.")
+    for note in notes:
         err.print(note, highlight=False, markup=False, soft_wrap=True)
     return proof.verdict.exit_status
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from bge_export.bundle.integrity import MANIFEST, REPORT
+from bge_export.bundle.integrity import CARD, MANIFEST, REPORT
 from bge_export.bundle.manifest import Manifest, read_bundle, read_manifest
 from bge_export.bundle.origin import other_files
 from bge_export.checkpoint.opening import as_artifacts, open_checkpoint
@@ -35,6 +35,7 @@ from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.merge import merge
 from bge_export.parity.report import OWN_REPORT, ParityReport, ReferenceKind, read_report, write_report
 from bge_export.parity.show.frontier import read_frontiers
+from bge_export.publish.card import other_figures
 from bge_export.texts.corpus import Corpus
 
 
@@ -190,7 +191,10 @@ def judge_report(
     if reference is not None:
         verdict = verdict.joined(_other_files(bundle, reference, revision))
     verdict = verdict.joined(reference_failures(report, require_reference))
-    return Proof(report, verdict, report_path, read_frontiers(read_manifest(bundle)))
+
+    manifest = read_manifest(bundle)
+    notes = _card_notes(bundle, manifest, report) if report_path.parent == bundle else ()
+    return Proof(report, verdict, report_path, read_frontiers(manifest), notes=notes)
 
 
 def folder_verdict(folder: Path) -> str:
@@ -224,6 +228,17 @@ def _other_files(folder: Path, reference: str, revision: str | None) -> Iterator
     manifest = read_manifest(folder)
     names = other_files(manifest, reference_files(reference, revision, manifest))
     yield from other_file_failures(names, manifest.source.id)
+
+
+def _card_notes(folder: Path, manifest: Manifest, report: ParityReport) -> tuple[str, ...]:
+    """Return a sentence if the folder's card has other figures than its report; a user reads the card first."""
+    names = other_figures(folder, (model.files[0] for model in manifest.models), report)
+    if not names:
+        return ()
+    return (
+        f"{folder / CARD} has other figures of {', '.join(names)} than the report: write it again with "
+        "bge-export transformersjs --overwrite.",
+    )
 
 
 def merge_reports(

@@ -41,6 +41,7 @@ class Proof:
         path: where the report is, or will be.
         frontiers: the int8 searches that the manifests of its folders record.
         written: whether the report was written; a report without any measurement does not replace another one.
+        notes: what the user should know besides the verdict, one sentence each.
     """
 
     report: ParityReport
@@ -48,6 +49,7 @@ class Proof:
     path: Path
     frontiers: tuple[Frontier, ...] = ()
     written: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def read_policy(path: Path | None) -> ThresholdPolicy:

@@ -1,11 +1,12 @@
 """Writes the model card of a Transformers.js folder: its files, measured parity, and examples that run correctly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from bge_export.bundle.foreign import is_generated_card
 from bge_export.bundle.integrity import CARD, GENERATED_CARD
 from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec
 from bge_export.javascript.clients import CLIENTS, FILES
@@ -87,6 +88,31 @@ def write_card(
     )
 
     (root / CARD).write_text(f"{text.rstrip()}\n\n{GENERATED_CARD}\n", "utf-8")
+
+
+def other_figures(root: Path, models: Iterable[str], report: ParityReport) -> tuple[str, ...]:
+    """Return the model files whose figures in a folder's generated card are not those of a report.
+
+    A card that the user wrote, or a folder without one, gives none.
+
+    Args:
+        root: the folder.
+        models: its model files.
+        report: the report.
+    """
+    if not is_generated_card(root / CARD):
+        return ()
+
+    lines = (root / CARD).read_text("utf-8", errors="replace").splitlines()
+    lanes = [lane for lane in report.lanes if lane.measured]
+    other = []
+    for model in sorted(name for name in models if name in FILES):
+        figures = f"| {_smallest(model, lanes, 'everyday')} | {_smallest(model, lanes, 'stress')} |"
+        own = [line for line in lines if line.startswith(f"| `{model}` |")]
+        if len(own) != 1 or not own[0].endswith(figures):
+            other.append(model)
+
+    return tuple(other)
 
 
 def examples(spec: EmbeddingSpec, repository: str, dtypes: set[str]) -> str:

@@ -8,7 +8,7 @@ import pytest
 from exporting import export_model
 from tiny_checkpoint import change_json
 
-from bge_export.bundle.integrity import MANIFEST, REPORT
+from bge_export.bundle.integrity import CARD, GENERATED_CARD, MANIFEST, REPORT
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.cli import run
 from bge_export.commands import Exported, check_parity, folder_verdict, judge_report, merge_reports, write_reference
@@ -134,6 +134,14 @@ def test_own_texts_do_not_replace_a_proof_that_is_named_either(bundle: Path, tin
     with pytest.raises(UsageError, match=r"is the proof on the package's own texts.*--report own\.json"):
         check_parity(bundle, str(tiny), texts=texts, lanes=HERE, report_path=bundle / "onnx/.." / REPORT)
     assert (bundle / REPORT).read_bytes() == before
+
+
+def test_gate_says_where_the_card_has_other_figures_than_the_report(
+    bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (bundle / CARD).write_text(f"| `onnx/model.onnx` | 1 |\n{GENERATED_CARD}\n", "utf-8")
+    assert run(["gate", str(bundle / REPORT)]) == 0
+    assert "README.md has other figures of onnx/model.onnx" in capfd.readouterr().err
 
 
 def test_merge_does_not_replace_what_it_reads(tiny_export: Exported, tmp_path: Path) -> None:
