@@ -13,14 +13,13 @@ from fakes import artifact_of
 from model_files import ROWS, SIZE, elsewhere, float_product, graph_of, write_ir, write_onnx
 from onnx import TensorProto, helper
 
-from bge_export.bundle.contents import differences, read_contents
+from bge_export.bundle.contents import MODEL_FILES, differences, read_contents
 from bge_export.bundle.contents._expected import EXPECTED, TORCHSCRIPT_FILES
 from bge_export.contracts import Artifact, Target
 from bge_export.errors import ArtifactError
 from bge_export.exporters import find_exporter, format_names
 from bge_export.exporters.torchscript import ELAND_FILE, PLAIN_FILE
 from bge_export.parity.gate.contents import content_failures
-from bge_export.precision.names import MODEL_FILES
 
 
 def artifact_at(root: Path, target: str, model: str = "") -> Artifact:

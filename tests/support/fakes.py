@@ -12,6 +12,7 @@ import numpy as np
 from model_files import graph_of, write_onnx
 from numpy.typing import NDArray
 
+from bge_export.bundle.contents import MODEL_FILES
 from bge_export.contracts import (
     LAST_HIDDEN_STATE,
     SENTENCE_EMBEDDING,
@@ -26,7 +27,6 @@ from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
-from bge_export.precision.names import MODEL_FILES
 from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Corpus, Text
 

@@ -4,13 +4,13 @@ The gate reads the files of a folder again instead of believing a record of them
 anything else. It must do so without the formats' own libraries, which a machine that only judges does not have.
 """
 
-from bge_export.bundle.contents._expected import differences
+from bge_export.bundle.contents._expected import MODEL_FILES, differences
 from bge_export.bundle.contents._facts import Contents
 from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError
 from bge_export.plugins import find, names
 
-__all__ = ["Contents", "differences", "read_contents"]
+__all__ = ["MODEL_FILES", "Contents", "differences", "read_contents"]
 
 
 def read_contents(artifact: Artifact) -> Contents | None:

@@ -10,11 +10,16 @@ from dataclasses import dataclass, field
 
 from bge_export.bundle.contents._facts import Contents
 from bge_export.contracts import Artifact
-from bge_export.precision.names import MODEL_FILES
+from bge_export.precision import precisions
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 WEIGHTS = (*FLOATS, "int8", "uint8")
 """Types that weights may have; other integers are indices, sizes and biases."""
+
+MODEL_FILES: Mapping[str, str] = {
+    f"{format_name}-{one.name}": file for one in precisions() for format_name, file in one.files.items()
+}
+"""Target -> its model file, without those of TorchScript."""
 
 TORCHSCRIPT_FILES = ("torchscript/model.pt", "torchscript/traced_pytorch_model.pt")
 """Names of the TorchScript exporter's files. It is not imported, because it imports torch."""

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from bge_export.bundle.contents import MODEL_FILES
 from bge_export.errors import PolicyError
 from bge_export.files.regular import LIMITS_BYTES
 from bge_export.files.toml_files import read_toml
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.measure.client_tokens import KINDS
-from bge_export.precision.names import MODEL_FILES
 from bge_export.runtimes import find_runtime, runtime_names
 
 TARGETS = (*MODEL_FILES, "torchscript-fp32", "checkpoint-fp32", "checkpoint-fp16", "checkpoint-bf16")
