@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from bge_export.bundle.contents._facts import Contents
 from bge_export.contracts import Artifact
-from bge_export.precision import precisions
+from bge_export.precision import precision_names, precisions
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 WEIGHTS = (*FLOATS, "int8", "uint8")
@@ -66,6 +66,8 @@ def differences(artifact: Artifact, found: Contents) -> Iterator[tuple[str, str]
         yield f"{artifact.model} is called {target}", " or ".join(filter(None, names)) or "a target of bge-export"
 
     expected = EXPECTED.get(artifact.target.precision)
+    if expected is None and artifact.target.precision in precision_names():
+        return  # a precision that was just added; the suite asks for its row in `EXPECTED`
     if expected is None:
         yield f"{artifact.model} has the precision {artifact.target.precision}", f"one of {', '.join(EXPECTED)}"
         return

@@ -14,6 +14,8 @@ from bge_export.files.regular import LIMITS_BYTES
 from bge_export.files.toml_files import read_toml
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.measure.client_tokens import KINDS
+from bge_export.plugins import names
+from bge_export.precision import precision_names
 from bge_export.runtimes import find_runtime, runtime_names
 
 TARGETS = (*MODEL_FILES, "torchscript-fp32", "checkpoint-fp32", "checkpoint-fp16", "checkpoint-bf16")
@@ -128,11 +130,19 @@ def _refuse_limit_of_a_file(path: Path, name: str, limits: Limits) -> None:
         )
 
 
+def _is_target(target: str) -> bool:
+    """Return whether a target exists; one of a format that was just added has any precision that exists."""
+    format_name, _, precision = target.partition("-")
+    listed = {one.partition("-")[0] for one in TARGETS}
+    added = format_name not in listed and format_name in names("bge_export.formats")
+    return target in TARGETS or (added and precision in precision_names())
+
+
 def _refuse_unknown_place(path: Path, name: str) -> None:
     """Raise PolicyError if a table names an unknown target, runtime or device, since its limits would never apply."""
     target, _, place = name.partition("@")
     runtime, _, device = place.partition(":")
-    if target not in TARGETS:
+    if not _is_target(target):
         raise PolicyError(
             f'{path}: ["{name}"]: there is no target {target!r}, so these limits would hold nowhere. '
             f"Known: {', '.join(TARGETS)}."
