@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=5, help="in which time is measured [default: 5]")
     chosen = parser.parse_args()
     manifest, _ = read_bundle(chosen.folder)
-    spec = EmbeddingSpec(**manifest.spec.model_dump())
+    spec = manifest.spec.spec()
     tokenizer = TextTokenizer.load(chosen.folder, spec.max_tokens)
     texts = (load_corpus(chosen.texts) if chosen.texts else builtin_corpus()).texts
     ours = chosen.folder / model_file("openvino", "int8")

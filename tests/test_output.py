@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from bge_export.bundle.integrity import GENERATED_CARD, MANIFEST
-from bge_export.bundle.manifest import SCHEMA, Manifest, Source, Spec
+from bge_export.bundle.manifest import SCHEMA, Manifest, Source
 from bge_export.bundle.staging import publish, refused_folder, staged
 from bge_export.errors import OutputError
+from bge_export.files.promise import PromiseRecord
 
 OLD = "old.onnx"
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -23,7 +24,8 @@ def ours(folder: Path, **listed: str) -> Path:
     folder.mkdir(parents=True)
     manifest = Manifest(
         schema_=SCHEMA, source=Source(id="m", revision=None, digest="c" * 64, model_type="bert"), models=[], weights=[],
-        spec=Spec(dim=8, max_tokens=8, pooling="cls", normalize=True, query_prefix=""), files={OLD: EMPTY, **listed},
+        spec=PromiseRecord(dim=8, max_tokens=8, pooling="cls", normalize=True, query_prefix=""),
+        files={OLD: EMPTY, **listed},
         checked=True,
     )  # fmt: skip
     (folder / MANIFEST).write_text(manifest.model_dump_json().replace("schema_", "schema"))

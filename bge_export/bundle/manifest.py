@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bge_export.bundle.integrity import MANIFEST, files_below, refuse_changed, refuse_names, refuse_other_promise
-from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec, Target
+from bge_export.contracts import Artifact, Checkpoint, Target
 from bge_export.errors import ArtifactError
 from bge_export.files.digest import combined_digest, file_sha256, tree_digest
 from bge_export.files.json_files import parse
+from bge_export.files.promise import PromiseRecord
 from bge_export.files.regular import SETTINGS_BYTES, read_regular_text
 
 
@@ -27,21 +27,6 @@ class Source(_Record):
     revision: str | None
     digest: str
     model_type: str
-
-
-class Spec(_Record):
-    """`contracts.EmbeddingSpec`, as stored on disk."""
-
-    dim: int
-    max_tokens: int
-    pooling: Literal["cls", "mean", "last"]
-    normalize: bool
-    query_prefix: str
-
-    @classmethod
-    def of(cls, spec: EmbeddingSpec) -> "Spec":
-        """Return a spec as a record."""
-        return cls(**asdict(spec))
 
 
 class Model(_Record):
@@ -69,7 +54,7 @@ class Manifest(_Record):
 
     schema_: Literal["bge_export.manifest/1"]
     source: Source
-    spec: Spec
+    spec: PromiseRecord
     models: list[Model]
     weights: list[str]
     files: dict[str, str]
@@ -91,7 +76,7 @@ def write_manifest(
             digest=checkpoint.digest,
             model_type=checkpoint.model_type,
         ),
-        spec=Spec.of(checkpoint.spec),
+        spec=PromiseRecord.of(checkpoint.spec),
         models=list(models),
         weights=list(weights),
         files={name: file_sha256(root / name) for name in files_below(root)},
@@ -141,7 +126,7 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
         ArtifactError: a file is missing, added, or differs from the manifest.
     """
     manifest = read_manifest(root)
-    spec = EmbeddingSpec(**manifest.spec.model_dump())
+    spec = manifest.spec.spec()
 
     models = {name for model in manifest.models for name in model.files}
     own = {*manifest.weights, *models}

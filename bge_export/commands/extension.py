@@ -11,10 +11,11 @@ from pathlib import Path
 
 from bge_export.bundle.foreign import own_files
 from bge_export.bundle.integrity import MANIFEST, REPORT, refuse_strangers
-from bge_export.bundle.manifest import Model, Spec, read_bundle
+from bge_export.bundle.manifest import Model, read_bundle
 from bge_export.bundle.origin import weight_names
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import ArtifactError, OutputError, ReportError
+from bge_export.files.promise import PromiseRecord
 from bge_export.parity.report import Lane, ParityReport, read_report
 from bge_export.texts.corpus import Corpus
 
@@ -87,7 +88,7 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
             return Kept(out)
         raise OutputError(f"{error} Replace all that bge-export wrote there with --overwrite.") from error
 
-    same = manifest.source.digest == checkpoint.digest and manifest.spec == Spec.of(checkpoint.spec)
+    same = manifest.source.digest == checkpoint.digest and manifest.spec == PromiseRecord.of(checkpoint.spec)
     present = sorted({model.target for model in manifest.models} & set(targets))
     if not overwrite and (present or not same):
         has = f"has {present[0]} already" if same else f"was made of another checkpoint ({manifest.source.id})"

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bge_export.contracts import POOLINGS, EmbeddingSpec, Pooling
+from bge_export.contracts import POOLINGS, EmbeddingSpec
 from bge_export.errors import ReportError
 from bge_export.files.npz import read_arrays
+from bge_export.files.promise import PromiseRecord
 from bge_export.files.regular import VECTORS_BYTES, open_regular
 from bge_export.files.single import written_whole
 
@@ -20,27 +21,15 @@ SCHEMA: Literal["bge_export.reference/1"] = "bge_export.reference/1"
 ARRAYS = frozenset({"facts", "token_ids", "token_counts", *(f"vectors_{name}" for name in POOLINGS)})
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Spec(_Record):
-    """`contracts.EmbeddingSpec`, as stored in the file."""
-
-    dim: int = Field(gt=0)
-    max_tokens: int = Field(gt=0)
-    pooling: Pooling
-    normalize: bool
-    query_prefix: str
-
-
-class _Facts(_Record):
+class _Facts(BaseModel):
     """The metadata that the file stores beside its arrays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     schema_: Literal["bge_export.reference/1"] = Field(alias="schema")
     source: str
     revision: str | None
-    spec: _Spec
+    spec: PromiseRecord
     checkpoint_digest: str
     texts_digest: str
     ids: list[str]
@@ -121,7 +110,7 @@ class ReferenceVectors:
                 revision=facts.revision,
                 checkpoint_digest=facts.checkpoint_digest,
                 texts_digest=facts.texts_digest,
-                spec=EmbeddingSpec(**facts.spec.model_dump()),
+                spec=facts.spec.spec(),
                 ids=tuple(facts.ids),
                 token_ids=rows,
                 vectors={name: arrays[f"vectors_{name}"].view(np.ndarray) for name in names},

@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bge_export.contracts import EmbeddingSpec
 from bge_export.errors import ReportError
+from bge_export.files.promise import PromiseRecord
 from bge_export.files.regular import REPORT_BYTES, read_regular
 from bge_export.files.single import written_whole
 from bge_export.saturation import PairFacts
@@ -92,21 +92,6 @@ class RowParity(Record):
     client: ClientRow | None = None
 
 
-class SpecRecord(Record):
-    """`contracts.EmbeddingSpec` on disk."""
-
-    dim: int
-    max_tokens: int
-    pooling: Literal["cls", "mean", "last"]
-    normalize: bool
-    query_prefix: str
-
-    @classmethod
-    def of(cls, spec: EmbeddingSpec) -> "SpecRecord":
-        """Return the record of a spec."""
-        return cls(**asdict(spec))
-
-
 class PairsRecord(Record):
     """`saturation.PairFacts` on disk: whether the int8 weights of one artifact meet the saturation constraint."""
 
@@ -147,7 +132,7 @@ class Lane(Record):
     threads: int
     model: str
     artifact_digest: str
-    spec: SpecRecord
+    spec: PromiseRecord
     pairs: PairsRecord | None
     operators: tuple[str, ...] | None
     facts: dict[str, str]
@@ -226,7 +211,7 @@ class ParityReport(Record):
 
     schema_: Literal["bge_export.parity/1"] = Field(alias="schema")
     checkpoint: CheckpointRecord
-    spec: SpecRecord
+    spec: PromiseRecord
     texts: TextsRecord
     runs: dict[str, RunRecord]
     requested: tuple[str, ...]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pages import Page, dumped
 
-from bge_export.bundle.manifest import Manifest, Model, Source, Spec
+from bge_export.bundle.manifest import Manifest, Model, Source
 from bge_export.errors import ArtifactError
+from bge_export.files.promise import PromiseRecord
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.show import plots
 from bge_export.parity.show.frontier import Costs, Form, Frontier, panels, read_frontiers
@@ -30,7 +31,7 @@ STEPS = [
 
 
 def manifest_of(steps: object, int8: object = None) -> Manifest:
-    spec = Spec(dim=8, max_tokens=16, pooling="cls", normalize=True, query_prefix="")
+    spec = PromiseRecord(dim=8, max_tokens=16, pooling="cls", normalize=True, query_prefix="")
     options = {"frontier": steps, "int8": {"min_cosine": 0.9998} if int8 is None else int8}
     models = [
         Model(target=target, files=["m"], inputs=[], outputs=[], tools={}, options=own)

@@ -7,10 +7,11 @@ judged by itself says nothing of its files but their digests.
 from collections.abc import Iterable, Iterator, Sequence
 
 from bge_export.contracts import Artifact
+from bge_export.files.promise import PromiseRecord
 from bge_export.parity.gate.contents import content_failures
 from bge_export.parity.gate.lanes import proves
 from bge_export.parity.gate.verdict import Failure, failure
-from bge_export.parity.report import ParityReport, SpecRecord
+from bge_export.parity.report import ParityReport
 
 CHECKPOINT = "checkpoint-"
 """Prefix of targets that are the checkpoint itself, run in torch on another device: no folder contains them."""
@@ -31,7 +32,7 @@ def folder_failures(report: ParityReport, artifacts: Sequence[Artifact], checkpo
 
     measured = {(lane.target, lane.model, lane.output) for lane in report.lanes if proves(lane)}
     for artifact in artifacts:
-        if SpecRecord.of(artifact.spec) != report.spec:
+        if PromiseRecord.of(artifact.spec) != report.spec:
             yield failure("inconsistent", f"{artifact.model} promises another embedding", "the checkpoint's")
 
         # An artifact whose file declares no output is refused as well.

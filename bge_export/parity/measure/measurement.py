@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from bge_export.capabilities import SelectiveRuntime
 from bge_export.contracts import Artifact, Runtime, TokenBatch
 from bge_export.errors import DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
+from bge_export.files.promise import PromiseRecord
 from bge_export.memory import release
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.measure.batches import plan_batches
@@ -33,7 +34,6 @@ from bge_export.parity.report import (
     ParityReport,
     ReferenceRecord,
     RunRecord,
-    SpecRecord,
     TextsRecord,
 )
 from bge_export.saturation import PairFacts
@@ -156,7 +156,7 @@ class Measurement:
             checkpoint=CheckpointRecord(
                 source=reference.source, revision=reference.revision, digest=reference.checkpoint_digest
             ),
-            spec=SpecRecord.of(reference.spec),
+            spec=PromiseRecord.of(reference.spec),
             texts=TextsRecord(name=corpus.name, digest=corpus.digest, count=len(corpus.texts)),
             runs={"": run},
             requested=tuple(f"{one.runtime.name}:{one.device}" for one in devices if one.requested),
@@ -242,7 +242,7 @@ class Measurement:
             threads=self.threads,
             model=artifact.model,
             artifact_digest=artifact.digest,
-            spec=SpecRecord.of(artifact.spec),
+            spec=PromiseRecord.of(artifact.spec),
             pairs=None if saturation is None else PairsRecord.of(saturation),
             operators=None,
             requested=device.requested,
