@@ -15,7 +15,8 @@ from bge_export.commands import merge_reports as merge_reports
 from bge_export.commands import write_reference as write_reference
 from bge_export.contracts import Artifact as Artifact
 from bge_export.contracts import Checkpoint as Checkpoint
-from bge_export.contracts import EmbeddingSpec as EmbeddingSpec
+from bge_export.contracts import Promise as Promise
+from bge_export.contracts import Reads as Reads
 from bge_export.contracts import Target as Target
 from bge_export.contracts import TokenBatch as TokenBatch
 from bge_export.errors import BgeExportError as BgeExportError

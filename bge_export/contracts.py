@@ -1,4 +1,4 @@
-"""The page to read first: the package's data types and its two extension points, exporters and runtimes.
+"""The page to read first: the package's data types and its extension points: exporters, runtimes and heads.
 
 Shape letters, used in every docstring: B texts in a batch, N texts in a corpus, S tokens, D dimensions.
 
@@ -7,18 +7,21 @@ Shape letters, used in every docstring: B texts in a batch, N texts in a corpus,
          └───────▶ reference (the oracle) ──────────────────────────┘
 
 Formats and runtimes meet only through an `Artifact` on disk. A format is three files of its name: `exporters/` writes
-it, `formats/` reads it, `runtimes/` runs it; a precision is one file of `precision/`. All are found by their names, and
-each target needs a table of limits (docs/how-to/add-a-format.md). This module imports only the standard library and
-numpy.
+it, `formats/` reads it, `runtimes/` runs it; a precision is one file of `precision/`, a kind of answer one of `heads/`.
+All are found by their names, and each target needs a table of limits (docs/how-to/add-a-format.md). This module loads
+only the standard library and numpy.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 Pooling = Literal["cls", "mean", "last"]
 POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "last")
@@ -28,22 +31,42 @@ SENTENCE_EMBEDDING = "sentence_embedding"
 
 
 @dataclass(frozen=True)
-class EmbeddingSpec:
-    """How token states become the embedding that a model promises.
+class Reads:
+    """What a model reads: one text, in tokens that are padded on the right.
 
     Attributes:
-        dim: D, the width of the embedding.
         max_tokens: the longest input in tokens, including special tokens; longer texts are truncated.
-        pooling: which token states form the embedding. A value, not a subclass.
-        normalize: whether the embedding is divided by its L2 norm.
-        query_prefix: the instruction that precedes retrieval queries; empty if the model declares none.
+        prompts: name -> the instruction that precedes texts of that use. `query` is for retrieval queries; empty if
+            the model declares none.
     """
 
-    dim: int
     max_tokens: int
-    pooling: Pooling
-    normalize: bool
-    query_prefix: str
+    prompts: Mapping[str, str] = field(hash=False)
+
+
+class Head(Protocol):
+    """One kind of answer that a model gives, such as one dense vector a text.
+
+    A module `heads/<kind>.py` holds a frozen dataclass whose fields are what a model promises of that answer, and
+    that class as the constant `HEAD`.
+    """
+
+    kind: ClassVar[str]
+    """Its name in a promise, in files and among the modules of `heads`."""
+
+    def rows(self, states: NDArray[np.float32], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the answers, [B, D] float32, from token states [B, S, D] and their mask [B, S]."""
+
+    def module(self) -> "Module":
+        """Return the head in torch, for graphs that include it and for what is calibrated towards it."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a model reads, and each kind of answer that it gives: `heads` maps a kind to its head."""
+
+    reads: Reads
+    heads: Mapping[str, Head] = field(hash=False)
 
 
 @dataclass(frozen=True)
@@ -56,7 +79,7 @@ class Checkpoint:
         root: the folder that holds the files.
         digest: sha256 over the names and digests of every file that affects the embedding.
         model_type: the architecture, as named in `config.json`.
-        spec: the embedding that the model promises.
+        promise: what the model promises.
         weights: the safetensors files, relative to `root`.
         token_types: whether the model distinguishes token types; if so, its artifacts have that input.
     """
@@ -66,7 +89,7 @@ class Checkpoint:
     root: Path
     digest: str
     model_type: str
-    spec: EmbeddingSpec
+    promise: Promise
     weights: tuple[str, ...]
     token_types: bool
 
@@ -93,7 +116,7 @@ class Artifact:
         model: the file that a runtime opens, relative to `root`.
         files: every file that affects its embeddings (model, data, tokenizer, pooling), relative to `root`.
         digest: sha256 over the names and digests of `files`.
-        spec: the embedding that it must produce.
+        promise: what it must produce.
         inputs: names of the graph's inputs.
         outputs: names of the graph's outputs; `last_hidden_state` first.
     """
@@ -103,7 +126,7 @@ class Artifact:
     model: str
     files: tuple[str, ...]
     digest: str
-    spec: EmbeddingSpec
+    promise: Promise
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 

@@ -35,6 +35,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.heads.dense import dense_head
 from bge_export.texts.corpus import builtin_corpus
 
 FIXTURES = Path(__file__).resolve().parent.parent / "parity_fixtures"
@@ -296,12 +297,14 @@ def embed(folder: Path, texts: Sequence[str]) -> NDArray[np.float32]:
 def write_golden(folder: Path, out: Path) -> Path:
     """Write the golden vectors of one checkpoint and where they come from; return the file of vectors."""
     checkpoint, corpus = open_checkpoint(folder), builtin_corpus()
-    spec = checkpoint.spec
-    if (checkpoint.model_type, spec.pooling, spec.normalize, spec.max_tokens) != ("bert", "cls", True, 512):
-        raise SystemExit(f"{folder}: golden vectors are made for BERT, CLS, normalised, 512 tokens; this is {spec}.")
+    head, longest = dense_head(checkpoint.promise), checkpoint.promise.reads.max_tokens
+    if (checkpoint.model_type, head.pooling, head.normalize, longest) != ("bert", "cls", True, 512):
+        raise SystemExit(
+            f"{folder}: golden vectors are made for BERT, CLS, normalised, 512 tokens; this is {checkpoint.promise}."
+        )
     vectors = embed(folder, [text.text for text in corpus.texts])
     provenance = {
-        "checkpoint": {"name": checkpoint.source, "digest": checkpoint.digest, "spec": asdict(spec)},
+        "checkpoint": {"name": checkpoint.source, "digest": checkpoint.digest, "promise": asdict(checkpoint.promise)},
         "texts": {"name": corpus.name, "digest": corpus.digest, "count": len(corpus.texts)},
         "vectors": {"shape": list(vectors.shape), "dtype": str(vectors.dtype)},
         "method": "transformers AutoModel, eager attention, float32, one text at a time without padding; "

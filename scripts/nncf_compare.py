@@ -25,8 +25,7 @@ from bge_export.bench.report import BenchReport
 from bge_export.bundle.manifest import read_bundle
 from bge_export.calibration.texts import calibration_rows
 from bge_export.commands import bench_files
-from bge_export.contracts import EmbeddingSpec
-from bge_export.heads.dense import pool
+from bge_export.heads.dense import Dense, dense_head
 from bge_export.parity.figures import cosine_figure
 from bge_export.precision import model_file
 from bge_export.texts.corpus import builtin_corpus, load_corpus
@@ -54,7 +53,7 @@ def quantized_by_nncf(folder: Path, tokenizer: TextTokenizer) -> Path:
 
 
 def embed(
-    file: Path, batches: Sequence[Sequence[tuple[int, ...]]], tokenizer: TextTokenizer, spec: EmbeddingSpec,
+    file: Path, batches: Sequence[Sequence[tuple[int, ...]]], tokenizer: TextTokenizer, head: Dense,
     threads: int,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Return unit embeddings [N, D] of the texts in these batches."""
@@ -68,7 +67,7 @@ def embed(
     for rows in batches:
         batch = tokenizer.pad(rows)
         request.infer(batch.feed(names))
-        found.append(pool(np.array(request.get_output_tensor(0).data), batch.attention_mask, spec).astype(np.float64))
+        found.append(head.rows(np.array(request.get_output_tensor(0).data), batch.attention_mask).astype(np.float64))
     joined = np.concatenate(found)
     return np.asarray(joined / np.linalg.norm(joined, axis=1, keepdims=True))
 
@@ -89,8 +88,9 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=5, help="in which time is measured [default: 5]")
     chosen = parser.parse_args()
     manifest, _ = read_bundle(chosen.folder)
-    spec = manifest.spec.spec()
-    tokenizer = TextTokenizer.load(chosen.folder, spec.max_tokens)
+    promise = manifest.promise.promise()
+    head = dense_head(promise)
+    tokenizer = TextTokenizer.load(chosen.folder, promise.reads.max_tokens)
     texts = (load_corpus(chosen.texts) if chosen.texts else builtin_corpus()).texts
     ours = chosen.folder / model_file("openvino", "int8")
     theirs = quantized_by_nncf(chosen.folder, tokenizer)
@@ -98,12 +98,12 @@ def main() -> int:
     rows = tokenizer.encode([text.text for text in texts])
     alone = [[row] for row in rows]
     together = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-    wide = embed(chosen.folder / model_file("openvino", "fp32"), alone, tokenizer, spec, chosen.threads)
+    wide = embed(chosen.folder / model_file("openvino", "fp32"), alone, tokenizer, head, chosen.threads)
     smallest = []
     for name, file in (("ours", ours), ("NNCF", theirs)):
-        own = embed(file, alone, tokenizer, spec, chosen.threads)
+        own = embed(file, alone, tokenizer, head, chosen.threads)
         exact = (own * wide).sum(1)
-        moved = (own * embed(file, together, tokenizer, spec, chosen.threads)).sum(1)
+        moved = (own * embed(file, together, tokenizer, head, chosen.threads)).sum(1)
         smallest.append(exact.min())
         print(
             f"{name}: with float32, {len(rows)} texts: smallest cosine {cosine_figure(float(exact.min()))} "

@@ -20,9 +20,10 @@ from tiny_checkpoint import (
 )
 
 from bge_export.checkpoint.opening import open_checkpoint
-from bge_export.contracts import EmbeddingSpec
+from bge_export.contracts import Promise, Reads
 from bge_export.errors import CheckpointError, UsageError
 from bge_export.files.digest import combined_digest, file_digests, file_sha256, tree_digest
+from bge_export.heads.dense import Dense, dense_head
 
 NEW_POOLING = {"embedding_dimension": WIDTH, "pooling_mode": "cls", "include_prompt": True}
 
@@ -44,7 +45,7 @@ def refuses(root: Path | str, *parts: str, **options: str) -> None:
 
 def test_a_checkpoint_says_what_the_model_promises(root: Path) -> None:
     checkpoint = open_checkpoint(root)
-    assert checkpoint.spec == EmbeddingSpec(WIDTH, 16, "cls", normalize=True, query_prefix="")
+    assert checkpoint.promise == Promise(Reads(16, {}), {"dense": Dense(WIDTH, "cls", normalize=True)})
     assert (checkpoint.source, checkpoint.revision, checkpoint.root) == ("tiny", None, root)
     assert (checkpoint.model_type, checkpoint.weights, checkpoint.token_types) == ("bert", ("model.safetensors",), True)
 
@@ -69,7 +70,7 @@ def test_opening_a_checkpoint_loads_neither_torch_nor_transformers(root: Path) -
 )
 def test_the_old_schema_of_pooling_is_read(root: Path, flag: str, pooling: str) -> None:
     write_pooling(root, {"word_embedding_dimension": WIDTH, flag: True, "pooling_mode_max_tokens": False})
-    assert open_checkpoint(root).spec.pooling == pooling
+    assert dense_head(open_checkpoint(root).promise).pooling == pooling
 
 
 @pytest.mark.parametrize(("name", "pooling"), [("cls", "cls"), ("mean", "mean"), ("lasttoken", "last")])
@@ -77,53 +78,54 @@ def test_the_new_schema_of_pooling_is_read(root: Path, name: str, pooling: str) 
     write_pooling(root, NEW_POOLING | {"pooling_mode": name})
     write_modules(root, "Transformer", "Pooling", package="sentence_transformers.base.modules.some_file")
     write_json(root / "sentence_bert_config.json", {"transformer_task": "feature-extraction", "modality_config": {}})
-    spec = open_checkpoint(root).spec
-    assert (spec.pooling, spec.normalize, spec.max_tokens) == (pooling, False, 24)
+    checkpoint = open_checkpoint(root)
+    head = dense_head(checkpoint.promise)
+    assert (head.pooling, head.normalize, checkpoint.promise.reads.max_tokens) == (pooling, False, 24)
 
 
 def test_both_schemas_in_one_file_are_read_where_they_agree(root: Path) -> None:
     write_pooling(root, {"word_embedding_dimension": WIDTH, "pooling_mode": "cls", "pooling_mode_cls_token": True})
-    assert open_checkpoint(root).spec.pooling == "cls"
+    assert dense_head(open_checkpoint(root).promise).pooling == "cls"
 
 
 def test_without_normalize_module_nothing_is_normalized(root: Path) -> None:
     write_modules(root, "Transformer", "Pooling")
-    assert open_checkpoint(root).spec.normalize is False
+    assert dense_head(open_checkpoint(root).promise).normalize is False
 
 
 def test_without_modules_the_given_pooling_counts_and_normalizes(root: Path) -> None:
     drop_modules(root)
-    spec = open_checkpoint(root, pooling="mean").spec
-    assert (spec.pooling, spec.normalize) == ("mean", True)
+    head = dense_head(open_checkpoint(root, pooling="mean").promise)
+    assert (head.pooling, head.normalize) == ("mean", True)
 
 
 def test_the_declared_pooling_may_be_given_too(root: Path) -> None:
-    assert open_checkpoint(root, pooling="cls").spec.pooling == "cls"
+    assert dense_head(open_checkpoint(root, pooling="cls").promise).pooling == "cls"
 
 
 def test_the_query_prompt_is_read(root: Path) -> None:
     change_json(root / "config_sentence_transformers.json", prompts={"query": "query: ", "document": ""})
-    assert open_checkpoint(root).spec.query_prefix == "query: "
+    assert open_checkpoint(root).promise.reads.prompts == {"query": "query: "}
 
 
 def test_the_longest_input_is_the_smallest_limit(root: Path) -> None:
     (root / "sentence_bert_config.json").unlink()
-    assert open_checkpoint(root).spec.max_tokens == 24
+    assert open_checkpoint(root).promise.reads.max_tokens == 24
     change_json(root / "tokenizer_config.json", model_max_length=10**30)
-    assert open_checkpoint(root).spec.max_tokens == 32
+    assert open_checkpoint(root).promise.reads.max_tokens == 32
 
 
 def test_positions_of_padding_do_not_count(root: Path) -> None:
     (root / "sentence_bert_config.json").unlink()
     (root / "tokenizer_config.json").unlink()
     change_json(root / "config.json", model_type="xlm-roberta", max_position_embeddings=514, pad_token_id=1)
-    assert open_checkpoint(root).spec.max_tokens == 512
+    assert open_checkpoint(root).promise.reads.max_tokens == 512
 
 
 def test_distilbert_calls_its_width_dim(root: Path) -> None:
     change_json(root / "config.json", model_type="distilbert", dim=WIDTH, hidden_size=None, type_vocab_size=None)
     checkpoint = open_checkpoint(root)
-    assert (checkpoint.spec.dim, checkpoint.token_types) == (WIDTH, False)
+    assert (dense_head(checkpoint.promise).dim, checkpoint.token_types) == (WIDTH, False)
 
 
 def test_a_model_type_that_is_not_known_here_is_left_to_the_loader(root: Path) -> None:
@@ -133,7 +135,7 @@ def test_a_model_type_that_is_not_known_here_is_left_to_the_loader(root: Path) -
 
 def test_a_vocabulary_alone_is_a_tokenizer(root: Path) -> None:
     (root / "tokenizer.json").unlink()
-    assert open_checkpoint(root).spec.dim == WIDTH
+    assert dense_head(open_checkpoint(root).promise).dim == WIDTH
 
 
 def test_shards_are_read_through_their_index(root: Path) -> None:
@@ -392,7 +394,7 @@ def test_a_tokenizer_that_does_not_lowercase_against_the_sentence_settings_is_re
 
 def test_a_lowercasing_part_of_a_normalizer_counts(root: Path) -> None:
     change_json(root / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [{"type": "Lowercase"}]})
-    assert open_checkpoint(root).spec.dim == WIDTH
+    assert dense_head(open_checkpoint(root).promise).dim == WIDTH
 
 
 def test_two_vocabularies_name_the_first_id_that_differs(root: Path) -> None:

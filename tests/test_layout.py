@@ -101,4 +101,4 @@ def test_only_the_checkpoints_own_settings_ask_to_lowercase_before_the_tokenizer
 
 def test_what_is_written_is_read_back_as_the_promise(tiny_export: Exported) -> None:
     manifest, _ = read_bundle(tiny_export.folder)
-    assert manifest.spec.query_prefix
+    assert manifest.promise.reads.prompts["query"]

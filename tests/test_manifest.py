@@ -9,6 +9,8 @@ from bge_export.commands import Exported
 from bge_export.errors import ArtifactError
 from bge_export.files.digest import file_sha256
 
+READS = {"max_tokens": 512, "prompts": {}}
+
 
 def edit(bundle: Path, **changes: object) -> None:
     path = bundle / MANIFEST
@@ -100,7 +102,10 @@ def test_a_readme_beside_the_models_is_no_fault(bundle: Path) -> None:
         ({"schema": "other/1"}, "schema"),
         ({"models": "x"}, "models"),
         ({"added": 1}, "added"),
-        ({"spec": {"dim": 64, "max_tokens": 512, "pooling": "max", "normalize": True, "query_prefix": ""}}, "pooling"),
+        (
+            {"promise": {"reads": READS, "heads": {"dense": {"dim": 64, "pooling": "max", "normalize": True}}}},
+            "pooling",
+        ),
         ({"files": {"../outside": "0" * 64}}, "outside"),
         ({"files": {}}, "digest"),
     ],

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes import PROMISE
 
 from bge_export.bundle.integrity import GENERATED_CARD, MANIFEST
 from bge_export.bundle.manifest import SCHEMA, Manifest, Source
@@ -24,7 +25,7 @@ def ours(folder: Path, **listed: str) -> Path:
     folder.mkdir(parents=True)
     manifest = Manifest(
         schema_=SCHEMA, source=Source(id="m", revision=None, digest="c" * 64, model_type="bert"), models=[], weights=[],
-        spec=PromiseRecord(dim=8, max_tokens=8, pooling="cls", normalize=True, query_prefix=""),
+        promise=PromiseRecord.of(PROMISE),
         files={OLD: EMPTY, **listed},
         checked=True,
     )  # fmt: skip

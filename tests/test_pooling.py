@@ -1,15 +1,10 @@
 import numpy as np
 import pytest
 
-from bge_export.contracts import EmbeddingSpec
-from bge_export.heads.dense import normalize, pool
+from bge_export.heads.dense import Dense, normalize
 
 STATES = np.asarray([[[3, 4], [1, 0], [9, 9]], [[0, 2], [2, 2], [4, 2]]], dtype=np.float32)
 MASK = np.asarray([[1, 1, 0], [1, 1, 1]], dtype=np.int64)
-
-
-def spec(pooling, normalize=False):
-    return EmbeddingSpec(2, 8, pooling, normalize, "")
 
 
 @pytest.mark.parametrize(
@@ -17,11 +12,13 @@ def spec(pooling, normalize=False):
     [("cls", [[3, 4], [0, 2]]), ("mean", [[2, 2], [2, 2]]), ("last", [[1, 0], [4, 2]])],
 )
 def test_each_pooling_ignores_padding(pooling, expected) -> None:
-    np.testing.assert_array_equal(pool(STATES, MASK, spec(pooling)), np.asarray(expected, dtype=np.float32))
+    np.testing.assert_array_equal(
+        Dense(2, pooling, normalize=False).rows(STATES, MASK), np.asarray(expected, dtype=np.float32)
+    )
 
 
 def test_normalising_gives_unit_rows_in_float32() -> None:
-    rows = pool(STATES, MASK, spec("cls", normalize=True))
+    rows = Dense(2, "cls", normalize=True).rows(STATES, MASK)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 

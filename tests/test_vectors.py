@@ -4,15 +4,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bge_export.contracts import EmbeddingSpec
+from bge_export.contracts import Promise, Reads
 from bge_export.errors import ReportError
+from bge_export.heads.dense import Dense
 from bge_export.oracle.vectors import ReferenceVectors
+
+PROMISE = Promise(Reads(8, {"query": "q: "}), {"dense": Dense(2, "cls", normalize=True)})
 
 
 def reference() -> ReferenceVectors:
     rows = np.asarray([[0.6, 0.8], [1, 0]], dtype=np.float32)
     return ReferenceVectors(
-        "m", None, "c" * 64, "t" * 64, EmbeddingSpec(2, 8, "cls", True, "q: "), ("a", "b"), ((1, 2, 3), (4,)),
+        "m", None, "c" * 64, "t" * 64, PROMISE, ("a", "b"), ((1, 2, 3), (4,)),
         {"cls": rows, "mean": rows[::-1].copy()}, {"torch": "2"}, "checkpoint",
         {"config.json": "d" * 64},
     )  # fmt: skip

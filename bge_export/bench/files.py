@@ -6,11 +6,12 @@ from pathlib import Path
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.capabilities import ClientRuntime
-from bge_export.contracts import Artifact, EmbeddingSpec, Target
+from bge_export.contracts import Artifact, Target
 from bge_export.errors import ArtifactError, CheckpointError, UsageError
 from bge_export.files.digest import file_sha256
 from bge_export.files.json_files import read_object
 from bge_export.formats import ModelFile, find_format, format_of, suffixes_where
+from bge_export.heads.dense import UNDECLARED
 from bge_export.parity.measure.measurement import RuntimeDevice
 
 SOME_IDS = 500
@@ -18,9 +19,6 @@ SOME_IDS = 500
 
 KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 """Inputs that a `TokenBatch` can feed."""
-
-TAKEN_AS = EmbeddingSpec(dim=0, max_tokens=0, pooling="cls", normalize=True, query_prefix="")
-"""Spec of a bare file, which declares none: the cheapest pooling, and zero for the unknown width and length."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def staged(files: Sequence[BenchFile], devices: Sequence[RuntimeDevice], folder:
 
     moved = []
     for number, file in enumerate(files):
-        if file.artifact.spec == TAKEN_AS and file.artifact.target.format in client.formats:
+        if file.artifact.promise == UNDECLARED and file.artifact.target.format in client.formats:
             (stage := folder / str(number)).mkdir()
             file = replace(file, artifact=client.stage(file.artifact, donors, stage))
         moved.append(file)
@@ -153,7 +151,7 @@ def _bare(path: Path, format_name: str, facts: ModelFile) -> BenchFile:
         model=path.name,
         files=facts.files,
         digest=digest,
-        spec=TAKEN_AS,
+        promise=UNDECLARED,
         inputs=facts.inputs,
         outputs=facts.outputs,
     )

@@ -106,8 +106,10 @@ class Plan:
                 )
 
             for shape in self.shapes:
-                if 0 < file.artifact.spec.max_tokens < shape.tokens:
-                    raise UsageError(f"shape {shape}: {file.name} takes {file.artifact.spec.max_tokens} tokens at most")
+                if 0 < file.artifact.promise.reads.max_tokens < shape.tokens:
+                    raise UsageError(
+                        f"shape {shape}: {file.name} takes {file.artifact.promise.reads.max_tokens} tokens at most"
+                    )
 
         for device in self.devices:
             if not any(entry.device == device for entry in self.entries):

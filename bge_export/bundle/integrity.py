@@ -7,10 +7,11 @@ from bge_export.bundle.documents import KINDS, PRIVATE, is_document, strangers
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS, read_sentence_files
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.checkpoint.weight_files import INDEX
-from bge_export.contracts import EmbeddingSpec
+from bge_export.contracts import Promise
 from bge_export.errors import ArtifactError, CheckpointError
 from bge_export.files.digest import file_sha256
 from bge_export.formats import belongs_to_a_model
+from bge_export.heads.dense import dense_head
 
 MANIFEST = "bge_export.json"
 REPORT = "parity.json"
@@ -157,19 +158,20 @@ def decides(path: PurePosixPath) -> bool:
     return path.suffix in MODEL_SUFFIXES or path.name in DECIDING_NAMES or belongs_to_a_model(path)
 
 
-def refuse_other_promise(root: Path, spec: EmbeddingSpec) -> None:
+def refuse_other_promise(root: Path, promise: Promise) -> None:
     """Raise ArtifactError if the pooling files, which consumers read, contradict the manifest."""
     try:
         declared = read_sentence_files(root)
     except CheckpointError as error:
         raise ArtifactError(f"{error} Export the folder again.") from error
 
+    head = dense_head(promise)
     pairs = {
-        "pooling": (declared.pooling, spec.pooling),
-        "normalisation": (declared.normalize, spec.normalize),
-        "longest input": (declared.max_seq_length, spec.max_tokens),
-        "width": (declared.width, spec.dim),
-        "query prefix": (declared.query_prefix, spec.query_prefix),
+        "pooling": (declared.pooling, head.pooling),
+        "normalisation": (declared.normalize, head.normalize),
+        "longest input": (declared.max_seq_length, promise.reads.max_tokens),
+        "width": (declared.width, head.dim),
+        "query prefix": (declared.query_prefix, promise.reads.prompts.get("query", "")),
     }
 
     for what, (given, promised) in pairs.items():

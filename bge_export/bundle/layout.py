@@ -18,6 +18,7 @@ from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.json_files import read_object_if_there
 from bge_export.files.panics import panics_as_errors
 from bge_export.files.regular import TOKENIZER_BYTES, read_regular_text
+from bge_export.heads.dense import dense_head
 
 COPIED = (
     "vocab.txt",
@@ -87,7 +88,10 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> None:
     if known and declared.removesuffix("Fast") not in TOKENIZER_CLASSES.values():
         declared = known
 
-    config |= {"tokenizer_class": declared.removesuffix("Fast"), "model_max_length": checkpoint.spec.max_tokens}
+    config |= {
+        "tokenizer_class": declared.removesuffix("Fast"),
+        "model_max_length": checkpoint.promise.reads.max_tokens,
+    }
     config |= _normalizer_settings(tokenizer.get("normalizer"))
 
     # These describe how the checkpoint was saved or loaded, not the tokenizer.
@@ -129,8 +133,8 @@ def _convert_tokenizer(checkpoint: Checkpoint) -> str:
 
 
 def _write_pooling(checkpoint: Checkpoint, root: Path) -> None:
-    spec = checkpoint.spec
-    names = ["Transformer", "Pooling", *(["Normalize"] if spec.normalize else [])]
+    promise, head = checkpoint.promise, dense_head(checkpoint.promise)
+    names = ["Transformer", "Pooling", *(["Normalize"] if head.normalize else [])]
     paths = ("", "1_Pooling", "2_Normalize")
     modules = [
         {"idx": place, "name": str(place), "path": paths[place], "type": f"sentence_transformers.models.{name}"}
@@ -140,19 +144,19 @@ def _write_pooling(checkpoint: Checkpoint, root: Path) -> None:
 
     # The pooling as booleans and as a string: some readers know only one of them.
     (root / "1_Pooling").mkdir()
-    flags = {flag: mode == spec.pooling for mode, flag in POOLING_FLAGS.items()}
-    string = "lasttoken" if spec.pooling == "last" else spec.pooling
-    pooling = {"word_embedding_dimension": spec.dim, **flags, "include_prompt": True, "pooling_mode": string}
+    flags = {flag: mode == head.pooling for mode, flag in POOLING_FLAGS.items()}
+    string = "lasttoken" if head.pooling == "last" else head.pooling
+    pooling = {"word_embedding_dimension": head.dim, **flags, "include_prompt": True, "pooling_mode": string}
     _write(root / "1_Pooling" / "config.json", pooling)
 
     # sentence-transformers would lowercase before the tokenizer does: only if the checkpoint's own settings ask for it.
     lower = read_sentence_files(checkpoint.root).lower_case
-    _write(root / "sentence_bert_config.json", {"max_seq_length": spec.max_tokens, "do_lower_case": lower})
+    _write(root / "sentence_bert_config.json", {"max_seq_length": promise.reads.max_tokens, "do_lower_case": lower})
 
     declared = _read(checkpoint.root / "config_sentence_transformers.json")
     declared.setdefault("__version__", {})
-    if spec.query_prefix:
-        declared.setdefault("prompts", {"query": spec.query_prefix})
+    if promise.reads.prompts:
+        declared.setdefault("prompts", dict(promise.reads.prompts))
     _write(root / "config_sentence_transformers.json", declared)
 
 

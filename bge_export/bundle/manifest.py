@@ -1,4 +1,4 @@
-"""The manifest of a bundle, `bge_export.json`: its source, embedding spec, models, and the sha256 of every file."""
+"""The manifest of a bundle, `bge_export.json`: its source, promise, models, and the sha256 of every file."""
 
 import json
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Manifest(_Record):
 
     Attributes:
         source: the checkpoint.
-        spec: the embedding spec that the models promise.
+        promise: what the models promise.
         models: the exported models.
         weights: files of the checkpoint's own weights, if the folder includes them; no artifact depends on them.
         files: every file of the folder -> its sha256.
@@ -54,7 +54,7 @@ class Manifest(_Record):
 
     schema_: Literal["bge_export.manifest/1"]
     source: Source
-    spec: PromiseRecord
+    promise: PromiseRecord
     models: list[Model]
     weights: list[str]
     files: dict[str, str]
@@ -76,7 +76,7 @@ def write_manifest(
             digest=checkpoint.digest,
             model_type=checkpoint.model_type,
         ),
-        spec=PromiseRecord.of(checkpoint.spec),
+        promise=PromiseRecord.of(checkpoint.promise),
         models=list(models),
         weights=list(weights),
         files={name: file_sha256(root / name) for name in files_below(root)},
@@ -126,14 +126,14 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
         ArtifactError: a file is missing, added, or differs from the manifest.
     """
     manifest = read_manifest(root)
-    spec = manifest.spec.spec()
+    promise = manifest.promise.promise()
 
     models = {name for model in manifest.models for name in model.files}
     own = {*manifest.weights, *models}
     refuse_names(root, manifest.files, models, manifest.weights)
     if verify:
         refuse_changed(root, manifest.files)
-        refuse_other_promise(root, spec)
+        refuse_other_promise(root, promise)
 
     # Tokenizer and configuration belong to every artifact; a model's files only to that model.
     shared = [name for name in manifest.files if name not in own]
@@ -148,7 +148,7 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
                 model=model.files[0],
                 files=files,
                 digest=combined_digest({name: manifest.files[name] for name in files}),
-                spec=spec,
+                promise=promise,
                 inputs=tuple(model.inputs),
                 outputs=tuple(model.outputs),
             )

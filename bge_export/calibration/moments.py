@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from bge_export.calibration.hessian import hessian
 from bge_export.calibration.observing import Batch, backward, batches, groups
 from bge_export.calibration.texts import calibration_rows
-from bge_export.contracts import Checkpoint, EmbeddingSpec
+from bge_export.contracts import Checkpoint
 from bge_export.encoder.encoder import SITES, Encoder, Layer
 from bge_export.encoder.reading import UnknownGraph, read_encoder
+from bge_export.heads.dense import Dense, dense_head
 from bge_export.texts.tokens import TextTokenizer
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def input_moments(model: onnx.ModelProto, products: Sequence[onnx.NodeProto], ch
         products: its products of a computed tensor and a constant matrix.
         checkpoint: provides the tokenizer and the pooling of the embedding.
     """
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
     rows = calibration_rows(tokenizer, None)
 
     weighted: Moments = {}
@@ -54,20 +55,20 @@ def input_moments(model: onnx.ModelProto, products: Sequence[onnx.NodeProto], ch
     except UnknownGraph:
         pass
     else:
-        weighted = weighted_moments(encoder, checkpoint.spec, batches(encoder, rows, tokenizer.pad))
+        weighted = weighted_moments(encoder, dense_head(checkpoint.promise), batches(encoder, rows, tokenizer.pad))
 
     # The products outside of the encoder's layers, or all if the graph is unknown.
     rest = [node for node in products if node.input[1] not in weighted]
     return {**weighted, **(second_moments(model, rest, rows, tokenizer) if rest else {})}
 
 
-def weighted_moments(encoder: Encoder, spec: EmbeddingSpec, texts: Sequence[Batch]) -> Moments:
+def weighted_moments(encoder: Encoder, head: Dense, texts: Sequence[Batch]) -> Moments:
     """Return the moments of an encoder's weights, each token weighted by how far an error there moves the embedding."""
     generator = torch.Generator().manual_seed(1)
     sums: dict[str, _Sums] = {}
 
     for batch in texts:
-        for place, trace, gradients in backward(encoder, spec, batch, generator):
+        for place, trace, gradients in backward(encoder, head, batch, generator):
             for site, gradient in gradients.items():
                 x = trace.inputs[site][batch.mask].detach()
                 lengths = gradient[batch.mask].square().sum(-1).sqrt()

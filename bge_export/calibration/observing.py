@@ -6,14 +6,15 @@ embedding; 1 - cosine is half of it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bge_export.contracts import EmbeddingSpec, TokenBatch
+from bge_export.contracts import TokenBatch
 from bge_export.encoder.encoder import SITES, Encoder, Layer
 from bge_export.encoder.forward import Trace, normalize, run_layer
+from bge_export.heads.dense import Dense
 from bge_export.progress import advance
 
 BATCH_TOKENS = 1024
@@ -176,16 +177,14 @@ def _first(mask: Tensor) -> Tensor:
     return first
 
 
-def importance(
-    encoder: Encoder, spec: EmbeddingSpec, texts: Sequence[Batch], tokens: Tokens
-) -> list[dict[str, Importance]]:
+def importance(encoder: Encoder, head: Dense, texts: Sequence[Batch], tokens: Tokens) -> list[dict[str, Importance]]:
     """Return how far errors in the outputs of each layer's quantization points move the embedding.
 
     Progress counts batches.
 
     Args:
         encoder: the encoder in float32.
-        spec: the pooling of the embedding.
+        head: the pooling of the embedding.
         texts: the calibration texts.
         tokens: the tokens of these texts.
     """
@@ -203,7 +202,7 @@ def importance(
         mine = chosen[start : start + count]
         start += count
 
-        for place, _, gradients in backward(encoder, spec, batch, generator):
+        for place, _, gradients in backward(encoder, head, batch, generator):
             for site, gradient in gradients.items():
                 key = place, site
                 squares = gradient[batch.mask].square()
@@ -225,7 +224,7 @@ def importance(
 
 
 def backward(
-    encoder: Encoder, spec: EmbeddingSpec, batch: Batch, generator: torch.Generator
+    encoder: Encoder, head: Dense, batch: Batch, generator: torch.Generator
 ) -> Iterator[tuple[int, Trace, dict[str, Tensor]]]:
     """Yield per layer, last first: its index, its trace, and the gradient of e.v by quantization point, [B, S, N].
 
@@ -237,7 +236,7 @@ def backward(
             states.append(run_layer(layer, states[-1], batch.bias).state)
 
     last = states.pop().requires_grad_()
-    embedding = torch.nn.functional.normalize(pooled(spec, last, batch.mask), dim=-1)
+    embedding = replace(head, normalize=True).module()(last, batch.mask)
     direction = torch.randn(embedding.shape, generator=generator)
     (arriving,) = torch.autograd.grad((embedding * direction).sum(), last)
 
@@ -248,18 +247,6 @@ def backward(
         # `arriving` is the gradient with respect to this layer's result, and next to its input.
         *gradients, arriving = torch.autograd.grad(trace.state, [*trace.outputs.values(), state], arriving)
         yield place, trace, dict(zip(trace.outputs, gradients, strict=True))
-
-
-def pooled(spec: EmbeddingSpec, state: Tensor, mask: Tensor) -> Tensor:
-    """Return the pooled states [B, H] of a batch [B, S, H]; the mask [B, S] marks its tokens."""
-    if spec.pooling == "cls":
-        return state[:, 0]
-
-    if spec.pooling == "mean":
-        weights = mask[..., None].to(state.dtype)
-        return (state * weights).sum(1) / weights.sum(1)
-
-    return state[torch.arange(len(state)), mask.sum(1) - 1]
 
 
 def observe(layer: Layer, texts: CalibrationSet, states: list[Tensor], weights: dict[str, Importance]) -> Observation:

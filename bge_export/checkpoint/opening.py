@@ -15,10 +15,11 @@ from bge_export.checkpoint.declared_sizes import refuse_oversized
 from bge_export.checkpoint.pooling_files import SentenceFiles, read_sentence_files
 from bge_export.checkpoint.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from bge_export.checkpoint.weight_files import WeightFiles, read_weight_files
-from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Checkpoint, EmbeddingSpec, Pooling, Target
+from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Checkpoint, Pooling, Promise, Reads, Target
 from bge_export.errors import CheckpointError, MissingLibrary, UsageError
 from bge_export.files.digest import tree_digest
 from bge_export.files.json_files import positive_integer, read_object
+from bge_export.heads.dense import Dense
 
 CONFIG = "config.json"
 HUB_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
@@ -120,13 +121,9 @@ def _read(place: _Place, pooling: Pooling | None, default: Pooling | None) -> Ch
     _compare_widths(root, width, sentence, weights)
     _compare_vocabulary(root, tokenizer, weights)
 
-    spec = EmbeddingSpec(
-        dim=width,
-        max_tokens=_max_tokens(root, config, sentence, tokenizer),
-        pooling=_pooling(root, sentence.pooling or default, pooling),
-        normalize=sentence.normalize,
-        query_prefix=sentence.query_prefix,
-    )
+    prompts = {"query": sentence.query_prefix} if sentence.query_prefix else {}
+    reads = Reads(_max_tokens(root, config, sentence, tokenizer), prompts)
+    head = Dense(width, _pooling(root, sentence.pooling or default, pooling), sentence.normalize)
 
     index = (weights.index,) if weights.index else ()
     token_types = positive_integer(config.get("type_vocab_size")) or 0
@@ -137,7 +134,7 @@ def _read(place: _Place, pooling: Pooling | None, default: Pooling | None) -> Ch
         root=root,
         digest=tree_digest(root, (CONFIG, *weights.weights, *index, *tokenizer.files, *sentence.files)),
         model_type=str(config["model_type"]),
-        spec=spec,
+        promise=Promise(reads, {Dense.kind: head}),
         weights=weights.weights,
         token_types=token_types > 1,
     )
@@ -260,7 +257,7 @@ def as_artifacts(
             model=checkpoint.weights[0],
             files=checkpoint.weights,
             digest=checkpoint.digest,
-            spec=checkpoint.spec,
+            promise=checkpoint.promise,
             inputs=inputs,
             outputs=(LAST_HIDDEN_STATE,),
         )

@@ -8,6 +8,7 @@ from bge_export.commands.measuring import read_policy
 from bge_export.commands.turns import in_turn
 from bge_export.errors import UsageError
 from bge_export.evaluate.similarity import PairScore, read_pairs, score_pairs
+from bge_export.heads.dense import dense_head
 from bge_export.inspection.bisect import Drift, artifact_at, find_drift
 from bge_export.progress import stage
 from bge_export.runtimes import find_runtime
@@ -45,7 +46,7 @@ def bisect_artifact(
             raise UsageError(f"There are no limits for {artifact.target}. Give one with --limit.")
         limit = limits.min_cosine
 
-    checkpoint = open_checkpoint(reference, revision=revision, default_pooling=artifact.spec.pooling)
+    checkpoint = open_checkpoint(reference, revision=revision, default_pooling=dense_head(artifact.promise).pooling)
     return find_drift(artifact, checkpoint, text, limit)
 
 

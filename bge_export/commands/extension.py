@@ -88,7 +88,7 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
             return Kept(out)
         raise OutputError(f"{error} Replace all that bge-export wrote there with --overwrite.") from error
 
-    same = manifest.source.digest == checkpoint.digest and manifest.spec == PromiseRecord.of(checkpoint.spec)
+    same = manifest.source.digest == checkpoint.digest and manifest.promise == PromiseRecord.of(checkpoint.promise)
     present = sorted({model.target for model in manifest.models} & set(targets))
     if not overwrite and (present or not same):
         has = f"has {present[0]} already" if same else f"was made of another checkpoint ({manifest.source.id})"

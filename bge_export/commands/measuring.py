@@ -160,7 +160,7 @@ def open_reference(reference: str, revision: str | None, manifest: Manifest) -> 
         UsageError: the reference is not the folder's checkpoint, or cannot be used.
         MeasurementError: the Hub failed.
     """
-    checkpoint = open_checkpoint(reference, revision=revision, default_pooling=manifest.spec.pooling)
+    checkpoint = open_checkpoint(reference, revision=revision, default_pooling=manifest.promise.heads.dense.pooling)
     _refuse_other_checkpoint(reference, checkpoint.digest, manifest)
     return checkpoint
 

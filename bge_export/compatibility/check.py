@@ -9,8 +9,9 @@ from bge_export.compatibility.graphs import check_graph, read_graph
 from bge_export.compatibility.hosts import measure, over_limits
 from bge_export.compatibility.json_keys import check_folder, client_config
 from bge_export.compatibility.targets import TARGETS, TargetFacts
-from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, EmbeddingSpec, Target
+from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Target
 from bge_export.errors import ArtifactError, UsageError
+from bge_export.heads.dense import UNDECLARED
 from bge_export.javascript.clients import FILES
 
 Measure = Callable[[Artifact, str], Measured]
@@ -70,14 +71,14 @@ def _check_file(folder: Path, name: str, target: str, facts: TargetFacts, measur
 
 
 def _artifact(folder: Path, name: str, inputs: Sequence[str]) -> Artifact:
-    """Return a file of any folder as an artifact for runtimes; the check ignores the placeholder spec."""
+    """Return a file of any folder as an artifact for runtimes; the check ignores its promise."""
     return Artifact(
         target=Target("onnx", FILES[name]),
         root=folder,
         model=name,
         files=(name,),
         digest="",
-        spec=EmbeddingSpec(dim=0, max_tokens=0, pooling="cls", normalize=True, query_prefix=""),
+        promise=UNDECLARED,
         inputs=tuple(inputs),
         outputs=(LAST_HIDDEN_STATE,),
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bge_export.contracts import Artifact, Runtime
 from bge_export.errors import MissingLibrary, TextsError
 from bge_export.files.regular import TEXTS_BYTES, read_regular_text
+from bge_export.heads.dense import dense_head
 from bge_export.parity.measure.embedding import Checked
 from bge_export.progress import advance
 from bge_export.texts.tokens import TextTokenizer
@@ -111,11 +112,11 @@ def _embed(
     texts: Sequence[str],
 ) -> dict[str, NDArray[np.float64]]:
     """Return [N, D] float64 embeddings by output, in the order of `texts`; batches hold texts of similar length."""
-    tokenizer = TextTokenizer.load(artifact.root, artifact.spec.max_tokens)
+    tokenizer = TextTokenizer.load(artifact.root, artifact.promise.reads.max_tokens)
     token_ids = tokenizer.encode(texts)
     order = sorted(range(len(texts)), key=lambda n: len(token_ids[n]))
 
-    result = {output: np.zeros((len(texts), artifact.spec.dim)) for output in artifact.outputs}
+    result = {output: np.zeros((len(texts), dense_head(artifact.promise).dim)) for output in artifact.outputs}
 
     session = runtime.open(artifact, device, threads)
     try:

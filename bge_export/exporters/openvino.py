@@ -72,7 +72,7 @@ class OpenVinoExporter:
             ExportError: the model cannot be traced or converted.
             UsageError: the static length differs from the checkpoint's maximum length.
         """
-        longest = checkpoint.spec.max_tokens
+        longest = checkpoint.promise.reads.max_tokens
         if self.static_shape and self.static_shape[1] != longest:
             raise UsageError(
                 f"A length of {self.static_shape[1]} is not the checkpoint's: it takes {longest} tokens, and longer "

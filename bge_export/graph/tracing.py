@@ -1,4 +1,4 @@
-"""The module that exporters trace (an encoder with a simple mask and an optional pooling head) and its dummy inputs."""
+"""The module that exporters trace (an encoder with a simple mask and an optional head) and its dummy inputs."""
 
 from typing import TYPE_CHECKING
 
@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from bge_export.checkpoint.model import load_model
-from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Checkpoint, EmbeddingSpec
+from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Checkpoint, Head
 from bge_export.graph.bias_folding import fold_biases
+from bge_export.heads.dense import dense_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,11 +27,11 @@ class TracedEncoder(nn.Module):
     nodes of index arithmetic; transformers uses a 4-D mask unchanged.
     """
 
-    def __init__(self, model: "PreTrainedModel", spec: EmbeddingSpec, *, sentence_embedding: bool) -> None:
+    def __init__(self, model: "PreTrainedModel", head: Head, *, sentence_embedding: bool) -> None:
         """Wrap `model`; if `sentence_embedding` is set, the pooled embedding is a second output."""
         super().__init__()
         self.model = model
-        self.pooling = PoolingHead(spec) if sentence_embedding else None
+        self.pooling = head.module() if sentence_embedding else None
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -42,33 +43,11 @@ class TracedEncoder(nn.Module):
         return states if self.pooling is None else (states, self.pooling(states, attention_mask))
 
 
-class PoolingHead(nn.Module):
-    """Pooling and optional L2 normalisation inside the graph."""
-
-    def __init__(self, spec: EmbeddingSpec) -> None:
-        """Pool and normalise according to `spec`."""
-        super().__init__()
-        self.spec = spec
-
-    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return [B, D] float32 from states [B, S, D] float32 and the mask [B, S] int64."""
-        if self.spec.pooling == "cls":
-            pooled = states[:, 0]
-        elif self.spec.pooling == "mean":
-            weights = attention_mask.unsqueeze(-1).to(states.dtype)
-            pooled = (states * weights).sum(1) / weights.sum(1)
-        else:
-            last = (attention_mask.sum(1, keepdim=True) - 1).unsqueeze(-1)
-            pooled = torch.gather(states, 1, last.expand(-1, -1, self.spec.dim))[:, 0]
-
-        return nn.functional.normalize(pooled, dim=-1) if self.spec.normalize else pooled
-
-
 def traced_encoder(checkpoint: Checkpoint, *, sentence_embedding: bool) -> TracedEncoder:
     """Load the checkpoint, fold the key and value biases of attention, and wrap the model for tracing."""
     model = load_model(checkpoint)
     fold_biases(model)
-    return TracedEncoder(model, checkpoint.spec, sentence_embedding=sentence_embedding).eval()
+    return TracedEncoder(model, dense_head(checkpoint.promise), sentence_embedding=sentence_embedding).eval()
 
 
 def input_names(checkpoint: Checkpoint) -> tuple[str, ...]:

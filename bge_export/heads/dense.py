@@ -1,32 +1,64 @@
-"""Pools and normalises token states in numpy, for every runtime. The oracle has its own code (`oracle`)."""
+"""One vector a text: a pooling of token states, divided by its norm if the model promises that."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import EmbeddingSpec
+from bge_export.contracts import Pooling, Promise, Reads
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+Float = TypeVar("Float", np.float32, np.float64)
 
 
-def pool(states: NDArray[np.float32], attention_mask: NDArray[np.int64], spec: EmbeddingSpec) -> NDArray[np.float32]:
-    """Return the embedding that `spec` promises.
+@dataclass(frozen=True)
+class Dense:
+    """How token states become one vector a text. What a model does after that (layers, a shorter vector) belongs here.
 
-    Args:
-        states: [B, S, D] float32, the last hidden state of each token.
-        attention_mask: [B, S] int64, 1 for a token and 0 for padding on the right.
-        spec: the pooling, and whether to normalise.
-
-    Returns:
-        [B, D] float32. Zero and non-finite rows are kept, so that parity can report them.
+    Attributes:
+        dim: D, the width of the vector.
+        pooling: which token states form it.
+        normalize: whether it is divided by its L2 norm.
     """
-    if spec.pooling == "cls":
-        pooled = states[:, 0]
-    elif spec.pooling == "mean":
-        weights = attention_mask[:, :, None].astype(np.float32)
-        pooled = (states * weights).sum(axis=1) / weights.sum(axis=1)
-    else:
-        last = attention_mask.sum(axis=1) - 1
-        pooled = states[np.arange(len(states)), last]
 
-    return normalize(pooled) if spec.normalize else np.asarray(pooled, dtype=np.float32)
+    kind: ClassVar[str] = "dense"
+
+    dim: int
+    pooling: Pooling
+    normalize: bool
+
+    def rows(self, states: NDArray[np.float32], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors, [B, D] float32; zero and non-finite ones are kept, so that parity can report them.
+
+        Args:
+            states: [B, S, D] float32, the last hidden state of each token.
+            attention_mask: [B, S] int64, 1 for a token and 0 for padding on the right.
+        """
+        pooled = pool(states, attention_mask, self.pooling)
+        return normalize(pooled) if self.normalize else pooled
+
+    def module(self) -> "Module":
+        """Return the head in torch: states [B, S, D] and mask [B, S] -> [B, D]."""
+        from bge_export.heads._dense_module import DenseModule
+
+        return DenseModule(self.dim, self.pooling, normalize=self.normalize)
+
+
+def pool(states: NDArray[Float], attention_mask: NDArray[np.int64], pooling: Pooling) -> NDArray[Float]:
+    """Return [B, D] of states [B, S, D] in their own precision; the mask [B, S] marks the tokens."""
+    if pooling == "cls":
+        return states[:, 0]
+
+    if pooling == "mean":
+        weights = attention_mask[:, :, None].astype(states.dtype)
+        pooled: NDArray[Float] = (states * weights).sum(axis=1) / weights.sum(axis=1)
+        return pooled
+
+    last: NDArray[Float] = states[np.arange(len(states)), attention_mask.sum(axis=1) - 1]
+    return last
 
 
 def normalize(rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -36,3 +68,17 @@ def normalize(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
     with np.errstate(invalid="ignore"):
         return (wide / np.where(norms == 0.0, 1.0, norms)).astype(np.float32)
+
+
+def dense_head(promise: Promise) -> Dense:
+    """Return the promise's dense head, which today every promise has."""
+    head = promise.heads[Dense.kind]
+    if not isinstance(head, Dense):
+        raise TypeError(f"the head {Dense.kind!r} is a {type(head).__name__}")
+    return head
+
+
+HEAD = Dense
+
+UNDECLARED = Promise(Reads(0, {}), {Dense.kind: Dense(0, "cls", normalize=True)})
+"""Taken as the promise of a bare file, which declares none: the cheapest pooling, zero for unknown width and length."""

@@ -89,17 +89,19 @@ def render_drift(drift: Drift) -> RenderableType:
 
 
 def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
-    spec, source = manifest.spec, manifest.source
+    reads, head, source = manifest.promise.reads, manifest.promise.heads.dense, manifest.source
+    prompt = reads.prompts.get("query")
     revision = f" at {source.revision}" if source.revision else ""
-    normalized = "normalised" if spec.normalize else "not normalised"
+    normalized = "normalised" if head.normalize else "not normalised"
+    vector = f"{head.dim} dimensions, {head.pooling} pooling, {normalized}"
     checked = "part of the export" if manifest.checked else "left out (--no-check)"
     tools = dict(item for model in manifest.models for item in model.tools.items())
 
     return _pairs(
         {
             "made of": f"{source.id}{revision}, {source.model_type}, digest {source.digest[:12]}",
-            "embedding": f"{spec.dim} dimensions, {spec.pooling} pooling, {normalized}, up to {spec.max_tokens} tokens",
-            "query prefix": repr(spec.query_prefix) if spec.query_prefix else "none declared",
+            "embedding": f"{vector}, up to {reads.max_tokens} tokens",
+            "query prefix": repr(prompt) if prompt else "none declared",
             "models": ", ".join(model.target for model in manifest.models),
             "files": f"{len(manifest.files)}, every digest verified",
             "made with": ", ".join(f"{name} {number}" for name, number in tools.items()),

@@ -9,6 +9,7 @@ from typing import Any
 from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError, ClientError, DeviceUnavailable
 from bge_export.files.digest import file_sha256
+from bge_export.heads.dense import dense_head
 from bge_export.javascript.browser import ChromiumLink
 from bge_export.javascript.clients import Client
 from bge_export.javascript.packages import JS, find_deno, find_node, packages_folder
@@ -75,14 +76,14 @@ def opening_request(client: Client, artifact: Artifact, threads: int, slot: int 
     if options is None:
         raise ArtifactError(f"Transformers.js {client.version} has no name for {artifact.model}")
 
-    spec = artifact.spec
+    head = dense_head(artifact.promise)
     name = f"{MODEL}{slot or ''}"
     return {
         "slot": slot,
         "name": name,
         "options": dict(options),
-        "pooling": spec.pooling,
-        "normalize": spec.normalize,
+        "pooling": head.pooling,
+        "normalize": head.normalize,
         "threads": threads,
     }
 

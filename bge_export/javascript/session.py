@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, TokenBatch
 from bge_export.errors import ArtifactError, ClientError
 from bge_export.files.proc import peak_bytes
-from bge_export.heads.dense import normalize
+from bge_export.heads.dense import dense_head, normalize
 from bge_export.javascript.clients import Client
 from bge_export.javascript.process import Link, ProcessLink
 
@@ -71,7 +71,7 @@ class ClientsSession:
             )
 
         rows = _decoded(given["rows"]).reshape(count, -1)
-        wanted = self._artifact.spec.normalize and name != SENTENCE_EMBEDDING
+        wanted = dense_head(self._artifact.promise).normalize and name != SENTENCE_EMBEDDING
         return normalize(rows) if wanted else rows
 
     def tokenize(self, texts: Sequence[str]) -> list[tuple[int, ...]]:

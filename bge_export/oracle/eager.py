@@ -1,7 +1,7 @@
 """The oracle: embeds texts with the checkpoint itself, in eager torch, float32, one text at a time, without padding.
 
 It shares no code with the artifacts it checks: the tokenizer is transformers' (artifacts use `texts.tokens`), and the
-pooling is implemented again here (runtimes use `heads.dense`, graphs their own head). It is checked against
+pooling is implemented again here: of a head (`heads.dense`) only the promised fields are read. It is checked against
 `parity_fixtures/golden` and against vectors that other projects published.
 """
 
@@ -17,6 +17,7 @@ from bge_export.checkpoint.model import load_model
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.panics import panics_as_errors
+from bge_export.heads.dense import dense_head
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.progress import advance
 from bge_export.texts.corpus import Corpus
@@ -57,6 +58,8 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
     model = load_model(checkpoint)
     names = ("input_ids", "token_type_ids") if checkpoint.token_types else ("input_ids",)
 
+    normalized = dense_head(checkpoint.promise).normalize
+
     token_ids: list[tuple[int, ...]] = []
     rows: dict[str, list[NDArray[np.float32]]] = {"cls": [], "mean": [], "last": []}
 
@@ -67,7 +70,7 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
 
             # Without padding, the mean over all states and the last state need no attention mask.
             for pooling, vector in (("cls", states[0]), ("mean", states.mean(0)), ("last", states[-1])):
-                unit = vector / torch.linalg.vector_norm(vector) if checkpoint.spec.normalize else vector
+                unit = vector / torch.linalg.vector_norm(vector) if normalized else vector
                 rows[pooling].append(unit.numpy())
 
             token_ids.append(tuple(tokens["input_ids"][0].tolist()))
@@ -78,7 +81,7 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
         revision=checkpoint.revision,
         checkpoint_digest=checkpoint.digest,
         texts_digest=corpus.digest,
-        spec=checkpoint.spec,
+        promise=checkpoint.promise,
         ids=tuple(text.id for text in corpus.texts),
         token_ids=tuple(token_ids),
         vectors={name: np.stack(vectors) for name, vectors in rows.items()},
@@ -98,7 +101,7 @@ def _tokens(tokenizer: "PreTrainedTokenizerBase", text: str, checkpoint: Checkpo
             tokens: Mapping[str, torch.Tensor] = tokenizer(
                 text,
                 truncation=True,
-                max_length=checkpoint.spec.max_tokens,
+                max_length=checkpoint.promise.reads.max_tokens,
                 return_tensors="pt",
                 return_token_type_ids=checkpoint.token_types,
             )

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bge_export.contracts import POOLINGS, EmbeddingSpec
+from bge_export.contracts import POOLINGS, Promise
 from bge_export.errors import ReportError
 from bge_export.files.npz import read_arrays
 from bge_export.files.promise import PromiseRecord
 from bge_export.files.regular import VECTORS_BYTES, open_regular
 from bge_export.files.single import written_whole
+from bge_export.heads.dense import dense_head
 
 SCHEMA: Literal["bge_export.reference/1"] = "bge_export.reference/1"
 ARRAYS = frozenset({"facts", "token_ids", "token_counts", *(f"vectors_{name}" for name in POOLINGS)})
@@ -29,7 +30,7 @@ class _Facts(BaseModel):
     schema_: Literal["bge_export.reference/1"] = Field(alias="schema")
     source: str
     revision: str | None
-    spec: PromiseRecord
+    promise: PromiseRecord
     checkpoint_digest: str
     texts_digest: str
     ids: list[str]
@@ -46,10 +47,10 @@ class ReferenceVectors:
         revision: its Hub commit, if any.
         checkpoint_digest: digest of the checkpoint.
         texts_digest: digest of the texts.
-        spec: the embedding that the checkpoint promises.
+        promise: what the checkpoint promises.
         ids: the N text ids.
         token_ids: the N rows of token ids, by the checkpoint's own tokenizer.
-        vectors: pooling -> [N, D] float32. `vectors[spec.pooling]` is the reference; the others only serve to
+        vectors: pooling -> [N, D] float32. `truth` holds those of the promised pooling; the others only serve to
             recognise an artifact that pools differently.
         versions: the libraries that computed them.
         kind: whether the checkpoint was run here, or the vectors were read from a file.
@@ -60,7 +61,7 @@ class ReferenceVectors:
     revision: str | None
     checkpoint_digest: str
     texts_digest: str
-    spec: EmbeddingSpec
+    promise: Promise
     ids: tuple[str, ...]
     token_ids: tuple[tuple[int, ...], ...]
     vectors: Mapping[str, NDArray[np.float32]]
@@ -68,13 +69,18 @@ class ReferenceVectors:
     kind: Literal["checkpoint", "file"]
     files: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def truth(self) -> NDArray[np.float32]:
+        """Return the vectors of the promised pooling, [N, D] float32: what every artifact is compared with."""
+        return self.vectors[dense_head(self.promise).pooling]
+
     def write(self, path: Path) -> None:
         """Write the vectors as `.npz`, through a temporary sibling. Equal vectors give equal bytes."""
         facts = {
             "schema": SCHEMA,
             "source": self.source,
             "revision": self.revision,
-            "spec": asdict(self.spec),
+            "promise": asdict(self.promise),
             "checkpoint_digest": self.checkpoint_digest,
             "texts_digest": self.texts_digest,
             "ids": list(self.ids),
@@ -110,7 +116,7 @@ class ReferenceVectors:
                 revision=facts.revision,
                 checkpoint_digest=facts.checkpoint_digest,
                 texts_digest=facts.texts_digest,
-                spec=facts.spec.spec(),
+                promise=facts.promise.promise(),
                 ids=tuple(facts.ids),
                 token_ids=rows,
                 vectors={name: arrays[f"vectors_{name}"].view(np.ndarray) for name in names},
@@ -145,12 +151,13 @@ class ReferenceVectors:
         if len(self.token_ids) != count:
             raise ValueError(f"{len(self.token_ids)} rows of token ids for {count} texts")
 
-        if self.spec.pooling not in self.vectors:
-            raise ValueError(f"no vectors for the declared pooling {self.spec.pooling!r}")
+        head = dense_head(self.promise)
+        if head.pooling not in self.vectors:
+            raise ValueError(f"no vectors for the declared pooling {head.pooling!r}")
 
         for name, rows in self.vectors.items():
-            if rows.shape != (count, self.spec.dim) or rows.dtype != np.float32:
-                raise ValueError(f"{name} vectors are {rows.dtype} {rows.shape}, not float32 {(count, self.spec.dim)}")
+            if rows.shape != (count, head.dim) or rows.dtype != np.float32:
+                raise ValueError(f"{name} vectors are {rows.dtype} {rows.shape}, not float32 {(count, head.dim)}")
             if not np.isfinite(rows).all():
                 raise ValueError(f"{name} vectors are not all finite")
 

@@ -114,7 +114,7 @@ class Lane(Record):
         run: the key in `ParityReport.runs` of the run that measured the lane; "" for the report's only run.
         model: the file that was opened, relative to the bundle.
         artifact_digest: the digest of every file that affects the embeddings.
-        spec: the embedding spec that the artifact declares.
+        promise: what the artifact promises.
         pairs: counts of saturating pairs in the artifact's int8 weights; None if they were not inspected.
         operators: the kinds of operators in the artifact's file; None if they were not listed.
         facts: properties that the runtime reports about itself.
@@ -132,7 +132,7 @@ class Lane(Record):
     threads: int
     model: str
     artifact_digest: str
-    spec: PromiseRecord
+    promise: PromiseRecord
     pairs: PairsRecord | None
     operators: tuple[str, ...] | None
     facts: dict[str, str]
@@ -211,7 +211,7 @@ class ParityReport(Record):
 
     schema_: Literal["bge_export.parity/1"] = Field(alias="schema")
     checkpoint: CheckpointRecord
-    spec: PromiseRecord
+    promise: PromiseRecord
     texts: TextsRecord
     runs: dict[str, RunRecord]
     requested: tuple[str, ...]

@@ -8,7 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bge_export.bundle.foreign import is_generated_card
 from bge_export.bundle.integrity import CARD, GENERATED_CARD
-from bge_export.contracts import Artifact, Checkpoint, EmbeddingSpec
+from bge_export.contracts import Artifact, Checkpoint, Promise
+from bge_export.heads.dense import dense_head
 from bge_export.javascript.clients import CLIENTS, FILES
 from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.parity.gate.policy import ThresholdPolicy
@@ -23,7 +24,7 @@ has none of these, the examples use a dtype that version 2.5 has no name for, an
 
 @dataclass(frozen=True)
 class CardFacts:
-    """Facts of a card besides the spec.
+    """Facts of a card besides the promise.
 
     Attributes:
         id: the repository that the examples name.
@@ -75,14 +76,14 @@ def write_card(
         _environment()
         .get_template("card.md.j2")
         .render(
-            **_values(checkpoint.spec, facts.id, {FILES[model] for model in models}),
+            **_values(checkpoint.promise, facts.id, {FILES[model] for model in models}),
             source=facts.source,
             license=facts.license,
             weights=facts.weights,
             files=files,
             measured=bool(lanes),
             texts=0 if report is None else report.texts.count,
-            max_tokens=checkpoint.spec.max_tokens,
+            max_tokens=checkpoint.promise.reads.max_tokens,
             runtimes=", ".join(dict.fromkeys(f"{lane.runtime}:{lane.device}" for lane in lanes)),
         )
     )
@@ -115,21 +116,22 @@ def other_figures(root: Path, models: Iterable[str], report: ParityReport) -> tu
     return tuple(other)
 
 
-def examples(spec: EmbeddingSpec, repository: str, dtypes: set[str]) -> str:
+def examples(promise: Promise, repository: str, dtypes: set[str]) -> str:
     """Return only the examples, for a folder that has files of these dtypes."""
-    return _environment().get_template("examples.md.j2").render(**_values(spec, repository, dtypes))
+    return _environment().get_template("examples.md.j2").render(**_values(promise, repository, dtypes))
 
 
-def _values(spec: EmbeddingSpec, repository: str, dtypes: set[str]) -> Mapping[str, object]:
+def _values(promise: Promise, repository: str, dtypes: set[str]) -> Mapping[str, object]:
     """Return the template variables that describe the embedding and the dtype of the examples."""
+    head = dense_head(promise)
     dtype = next((name for name in ORDER if name in dtypes), min(dtypes, default="fp32"))
 
     return {
         "id": repository,
-        "dim": spec.dim,
-        "normalize": str(spec.normalize).lower(),
-        "query_prefix": spec.query_prefix,
-        "pooling": {"last": "last_token"}.get(spec.pooling, spec.pooling),
+        "dim": head.dim,
+        "normalize": str(head.normalize).lower(),
+        "query_prefix": promise.reads.prompts.get("query", ""),
+        "pooling": {"last": "last_token"}.get(head.pooling, head.pooling),
         "dtype": dtype,
         "quantized": str("q8" in dtypes).lower(),
         "oldest": not dtypes or not {"q8", "fp32"}.isdisjoint(dtypes),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
-from bge_export.heads.dense import pool
+from bge_export.heads.dense import dense_head
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -53,16 +53,16 @@ class OnnxSession:
     def __init__(self, session: "onnxruntime.InferenceSession", artifact: Artifact, facts: Mapping[str, str]) -> None:
         """Wrap a session."""
         self._session = session
-        self._spec = artifact.spec
+        self._head = dense_head(artifact.promise)
         self._inputs = [value.name for value in session.get_inputs()]
         self._outputs = [value.name for value in session.get_outputs()]
         self.facts = facts
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings by output, [B, D] float32; token states are pooled as the artifact's spec declares."""
+        """Return the embeddings by output, [B, D] float32; token states are pooled as the artifact promises."""
         values = self._session.run(self._outputs, batch.feed(self._inputs))
         return {
-            name: value if name == SENTENCE_EMBEDDING else pool(value, batch.attention_mask, self._spec)
+            name: value if name == SENTENCE_EMBEDDING else self._head.rows(value, batch.attention_mask)
             for name, value in zip(self._outputs, values, strict=True)
         }
 

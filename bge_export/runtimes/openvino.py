@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
-from bge_export.heads.dense import pool
+from bge_export.heads.dense import dense_head
 from bge_export.precision import precisions
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
@@ -35,11 +35,11 @@ class OpenVinoSession:
         if device == "npu" and shape.is_dynamic:
             raise DeviceUnavailable(
                 f"an NPU runs models of one shape, and {artifact.model} takes any. Export one with --static-shape "
-                f"1x{artifact.spec.max_tokens}"
+                f"1x{artifact.promise.reads.max_tokens}"
             )
 
         compiled = core.compile_model(model, DEVICES[device], config)
-        self._spec = artifact.spec
+        self._head = dense_head(artifact.promise)
         self._inputs = _names(compiled.inputs, artifact.inputs, artifact.model)
         self._outputs = _names(compiled.outputs, artifact.outputs, artifact.model)
         self._static = None if shape.is_dynamic else tuple(shape.to_shape())
@@ -63,7 +63,7 @@ class OpenVinoSession:
         values = {name: np.array(self._request.get_tensor(name).data) for name in self._outputs}
 
         return {
-            name: value if name == SENTENCE_EMBEDDING else pool(value, batch.attention_mask, self._spec)
+            name: value if name == SENTENCE_EMBEDDING else self._head.rows(value, batch.attention_mask)
             for name, value in values.items()
         }
 

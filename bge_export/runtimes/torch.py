@@ -14,7 +14,7 @@ from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.checkpoint.torch_devices import DEVICES, open_device, torch_devices
 from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, MissingLibrary
-from bge_export.heads.dense import pool
+from bge_export.heads.dense import dense_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,6 +29,7 @@ class EagerSession:
         """Wrap a loaded encoder."""
         self._model = model
         self._artifact = artifact
+        self._head = dense_head(artifact.promise)
         self._device = device
         self.facts = facts
 
@@ -41,7 +42,7 @@ class EagerSession:
 
         with torch.inference_mode():
             states = self._model(**feed).last_hidden_state.float().cpu().numpy()
-        return {LAST_HIDDEN_STATE: pool(states, batch.attention_mask, self._artifact.spec)}
+        return {LAST_HIDDEN_STATE: self._head.rows(states, batch.attention_mask)}
 
     def close(self) -> None:
         """Free the model."""
@@ -76,7 +77,7 @@ class EagerRuntime:
             raise MissingLibrary(self.library, self.extra, "running a PyTorch checkpoint") from error
 
         facts = open_device(device, threads)
-        checkpoint = open_checkpoint(artifact.root, pooling=artifact.spec.pooling)
+        checkpoint = open_checkpoint(artifact.root, pooling=dense_head(artifact.promise).pooling)
         if checkpoint.digest != artifact.digest:
             raise ArtifactError(f"{artifact.root} has changed since it was opened. Run the command again.")
 

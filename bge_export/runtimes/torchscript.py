@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bge_export.checkpoint.torch_devices import DEVICES, open_device, torch_devices
 from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, MissingLibrary
-from bge_export.heads.dense import pool
+from bge_export.heads.dense import dense_head
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -23,11 +23,12 @@ class TorchScriptSession:
         """Wrap a loaded file."""
         self._module = module
         self._artifact = artifact
+        self._head = dense_head(artifact.promise)
         self._device = device
         self.facts = facts
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings by output, [B, D] float32; token states are pooled as the artifact's spec declares."""
+        """Return the embeddings by output, [B, D] float32; token states are pooled as the artifact promises."""
         import torch
 
         feed = batch.feed(self._artifact.inputs)
@@ -38,7 +39,7 @@ class TorchScriptSession:
         arrays = {name: value.cpu().numpy() for name, value in zip(self._artifact.outputs, values, strict=True)}
 
         return {
-            name: array if name == SENTENCE_EMBEDDING else pool(array, batch.attention_mask, self._artifact.spec)
+            name: array if name == SENTENCE_EMBEDDING else self._head.rows(array, batch.attention_mask)
             for name, array in arrays.items()
         }
 

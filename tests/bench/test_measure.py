@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bge_export.bench.files import TAKEN_AS, BenchFile
+from bge_export.bench.files import BenchFile
 from bge_export.bench.measure import OpenPlan, environment_of, measure_loads, report_of
 from bge_export.bench.plan import Plan
 from bge_export.bench.report import BenchReport, LoadFacts, read_bench, write_bench
 from bge_export.bench.shapes import Shape
-from bge_export.contracts import Artifact, Target, TokenBatch
+from bge_export.contracts import Artifact, Reads, Target, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable, ReportError, RuntimeContractError, UsageError
+from bge_export.heads.dense import UNDECLARED
 from bge_export.parity.measure.measurement import RuntimeDevice
 
 SHORT, LONG = Shape(1, 4), Shape(2, 8)
@@ -92,7 +93,7 @@ class ClientsSession(SlowSession):
 def file_of(precision: str, format_name: str = "onnx", max_tokens: int = 0) -> BenchFile:
     artifact = Artifact(
         target=Target(format_name, precision), root=Path(), model=f"{precision}.onnx", files=(), digest="",
-        spec=replace(TAKEN_AS, max_tokens=max_tokens), inputs=("input_ids",), outputs=("last_hidden_state",),
+        promise=replace(UNDECLARED, reads=Reads(max_tokens, {})), inputs=("input_ids",), outputs=("last_hidden_state",),
     )  # fmt: skip
     return BenchFile(f"{format_name}-{precision}", artifact, "a" * 64, 2_000_000, 30)
 

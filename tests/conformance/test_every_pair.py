@@ -160,7 +160,7 @@ class Wrong:
 class WrongSession:
     def __init__(self, artifact, vectors) -> None:
         self.facts = {}
-        rows = vectors.vectors[vectors.spec.pooling].copy()
+        rows = vectors.truth.copy()
         rows[7] = rows[7][::-1]
         self.by_ids = dict(zip(vectors.token_ids, rows, strict=True))
         self.outputs = artifact.outputs

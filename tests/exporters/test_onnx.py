@@ -16,6 +16,7 @@ from bge_export.commands import Exported
 from bge_export.errors import OutputError
 from bge_export.exporters import onnx as exporter
 from bge_export.exporters.onnx import OnnxExporter
+from bge_export.heads.dense import dense_head
 from bge_export.precision import model_file
 
 KINDS = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
@@ -201,10 +202,11 @@ def test_the_folder_loads_in_transformers_as_a_tokenizer_and_config(tiny_export:
 def test_a_checkpoint_opened_from_the_folder_promises_the_same(tiny_export: Exported, tiny: Path) -> None:
     from bge_export.checkpoint.pooling_files import read_sentence_files
 
-    promised = open_checkpoint(tiny).spec
+    promise = open_checkpoint(tiny).promise
+    head = dense_head(promise)
     written = read_sentence_files(tiny_export.folder)
     assert (written.pooling, written.normalize, written.query_prefix) == (
-        promised.pooling,
-        promised.normalize,
-        promised.query_prefix,
+        head.pooling,
+        head.normalize,
+        promise.reads.prompts["query"],
     )

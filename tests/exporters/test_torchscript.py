@@ -23,6 +23,7 @@ from bge_export.errors import ExportError
 from bge_export.exporters.torchscript import ELAND_FILE, ELAND_INPUTS, NAMES, PLAIN_FILE, TorchScriptExporter
 from bge_export.exporters.torchscript import eland_inputs as inputs_of
 from bge_export.graph import tracing
+from bge_export.heads.dense import dense_head
 from bge_export.oracle.eager import embed_texts
 from bge_export.texts.corpus import builtin_corpus
 from bge_export.texts.tokens import TextTokenizer
@@ -109,13 +110,13 @@ def test_the_tokenizer_decides_how_many_inputs_elasticsearch_gives(
 def test_elands_file_takes_four_positions_and_gives_the_oracles_embedding(eland: Exported, tiny: Path) -> None:
     corpus = builtin_corpus()
     reference = embed_texts(open_checkpoint(tiny), corpus, threads=1)
-    tokenizer = TextTokenizer.load(eland.folder, reference.spec.max_tokens)
+    tokenizer = TextTokenizer.load(eland.folder, reference.promise.reads.max_tokens)
     module = load(eland.folder / ELAND_FILE)
     for position in (0, 7, len(corpus.texts) - 1):
         feed = tokenizer.pad(tokenizer.encode([corpus.texts[position].text])).feed(ELAND_INPUTS)
         given = module(*(torch.from_numpy(array) for array in feed.values()))
         assert isinstance(given, torch.Tensor)
-        np.testing.assert_allclose(given.numpy()[0], reference.vectors[reference.spec.pooling][position], atol=1e-5)
+        np.testing.assert_allclose(given.numpy()[0], reference.truth[position], atol=1e-5)
 
 
 def test_elands_file_needs_no_operator_that_elasticsearch_refuses(eland: Exported) -> None:
@@ -161,11 +162,11 @@ def test_every_batch_size_and_length_gives_what_the_checkpoint_gives(kind: str, 
     checkpoint = open_checkpoint(build(kind, tmp_path / kind, "mean"))
     written = TorchScriptExporter().export(checkpoint, tmp_path, ["fp32"])[0]
     module, model = load(tmp_path / written.files[0]), load_model(checkpoint)
-    for batch, length in ((1, 1), (1, checkpoint.spec.max_tokens), (7, 3), (3, 100), (2, 16)):
+    for batch, length in ((1, 1), (1, checkpoint.promise.reads.max_tokens), (7, 3), (3, 100), (2, 16)):
         feed = {name: value for name, value in tokens(batch, length).items() if name in written.inputs}
         with torch.inference_mode():
             states, wanted = module(*feed.values()), model(**feed).last_hidden_state
-        assert states.shape == (batch, length, checkpoint.spec.dim)
+        assert states.shape == (batch, length, dense_head(checkpoint.promise).dim)
         real = feed["attention_mask"] == 1
         torch.testing.assert_close(states[real], wanted[real], atol=2e-5, rtol=1e-4)
 

@@ -150,7 +150,10 @@ def _write_manifest(root: Path) -> None:
     manifest = {
         "schema": "bge_export.manifest/1",
         "source": {"id": "tiny", "revision": None, "digest": "a" * 64, "model_type": "bert"},
-        "spec": {"dim": 4, "max_tokens": 16, "pooling": "cls", "normalize": True, "query_prefix": ""},
+        "promise": {
+            "reads": {"max_tokens": 16, "prompts": {"query": "q: "}},
+            "heads": {"dense": {"dim": 4, "pooling": "cls", "normalize": True}},
+        },
         "models": [model], "weights": [], "files": {name: file_sha256(root / name) for name in names}, "checked": True,
     }  # fmt: skip
     (root / "bge_export.json").write_text(json.dumps(manifest), "utf-8")

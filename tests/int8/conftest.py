@@ -10,6 +10,7 @@ from architectures import KINDS, Kind, build
 from int8_samples import Sample, make_sample
 
 from bge_export.calibration.observing import CalibrationSet
+from bge_export.heads.dense import dense_head
 from bge_export.precision.int8.plan.layers import LayerPlan, Settings, plan_layers
 from bge_export.precision.int8.round.build import Builder
 
@@ -27,7 +28,9 @@ def planned(samples: Callable[[Kind], Sample]) -> Callable[[Kind], list[LayerPla
     @functools.cache
     def plan(kind: Kind) -> list[LayerPlan]:
         sample = samples(kind)
-        return plan_layers(sample.encoder, sample.checkpoint.spec, CalibrationSet(sample.batches), Settings())
+        return plan_layers(
+            sample.encoder, dense_head(sample.checkpoint.promise), CalibrationSet(sample.batches), Settings()
+        )
 
     return plan
 

@@ -15,6 +15,7 @@ from bge_export.encoder.encoder import Encoder, Layer, Linear
 from bge_export.encoder.forward import run_layer
 from bge_export.encoder.reading import read_encoder
 from bge_export.graph.trace import trace
+from bge_export.heads.dense import dense_head
 from bge_export.texts.tokens import TextTokenizer
 
 TEXTS = ("hello world", "the dog sleeps in the garden", "a question about the weather")
@@ -44,13 +45,15 @@ def along(encoder: Encoder, batch: Batch, pooling: str, direction: torch.Tensor)
 def test_gradients_are_what_a_moved_bias_does(kind: Kind, pooling: Literal["cls", "mean"], tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(build(kind, tmp_path / kind, pooling)))
     encoder = read_encoder(trace(checkpoint, tmp_path, sentence_embedding=False))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
     (batch,) = batches(encoder, tokenizer.encode(TEXTS), tokenizer.pad)
     size = batch.state.shape[-1]
     direction = torch.randn((len(TEXTS), size), generator=torch.Generator().manual_seed(7))
     random = np.random.default_rng(0)
     seen = []
-    for place, step_trace, gradients in backward(encoder, checkpoint.spec, batch, torch.Generator().manual_seed(7)):
+    for place, step_trace, gradients in backward(
+        encoder, dense_head(checkpoint.promise), batch, torch.Generator().manual_seed(7)
+    ):
         seen.append(place)
         assert step_trace.inputs["qkv"].shape == batch.state.shape
         for site, gradient in gradients.items():
@@ -69,7 +72,7 @@ def test_gradients_are_what_a_moved_bias_does(kind: Kind, pooling: Literal["cls"
 def test_drawn_rows_say_only_how_far_scores_reach(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(build("bert", tmp_path / "bert", "cls")))
     encoder = read_encoder(trace(checkpoint, tmp_path, sentence_embedding=False))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
     texts, ranges, strange = (batches(encoder, tokenizer.encode([text]), tokenizer.pad) for text in TEXTS)
     layer = encoder.layers[0]
 

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from int8_samples import Sample
 
+from bge_export.heads.dense import dense_head
 from bge_export.precision.int8.search.judge import DRAWS, Judge
 
 
@@ -37,7 +38,9 @@ def judged(
     monkeypatch.setattr(Judge, "_milliseconds", lambda *_: 1.0)
     truth = np.array([[1.0, 0.0], [1.0, 0.0]])
     stress = np.array([False, True])
-    judge = Judge([(1,), (2,)], stress, lambda _: sample.tokens, sample.checkpoint.spec, truth, "sequence-major")
+    judge = Judge(
+        [(1,), (2,)], stress, lambda _: sample.tokens, dense_head(sample.checkpoint.promise), truth, "sequence-major"
+    )
     nothing: Any = None
     return judge.tried(nothing, cls_only=False, again=lambda _: again), run.calls
 

@@ -27,7 +27,7 @@ def test_every_constant_product_is_on_integers_that_keep_the_pair_rule(unusual: 
     model = trace(checkpoint, tmp_path, sentence_embedding=False)
     with pytest.raises(UnknownGraph):
         read_encoder(model)
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
     texts = ("hello world", "the dog sleeps in the garden", "a question about the weather", "bees find their way")
     before = model.SerializeToString()
     plain = quantize_plain(model, tokenizer.encode(texts), tokenizer)

@@ -29,6 +29,7 @@ from bge_export.encoder.folds import (
 )
 from bge_export.encoder.reading import UnknownGraph, read_encoder
 from bge_export.encoder.reorder import reorder_heads, reorder_hidden, reorder_inner
+from bge_export.heads.dense import dense_head
 from bge_export.precision.int8.plan.grid import grid_between
 from bge_export.precision.int8.plan.layers import LayerPlan, Settings, plan_layers
 from bge_export.precision.int8.plan.scores import QUERY_MARGIN, plan_scores
@@ -460,7 +461,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, onnxruntime.
     """A small BERT, its int8 graph opened, and the vector of each text alone."""
     sample = make_sample("bert", tmp_path_factory.mktemp("bert"))
     texts = CalibrationSet(sample.batches)
-    layers = plan_layers(sample.encoder, sample.checkpoint.spec, texts, Settings())
+    layers = plan_layers(sample.encoder, dense_head(sample.checkpoint.promise), texts, Settings())
     model = arrange(Builder(sample.encoder, layers).build(Form()), "sequence-major")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     alone = np.stack([first_tokens(session, sample.pad([row]))[0] for row in sample.rows])

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bge_export.bench.files import TAKEN_AS
 from bge_export.contracts import Artifact, Target, TokenBatch
+from bge_export.heads.dense import UNDECLARED
 from bge_export.javascript.clients import CLIENTS
 from bge_export.javascript.session import ClientsSession
 
@@ -32,7 +32,7 @@ class FakeLink:
 
 
 def test_a_run_is_timed_by_the_client_and_not_cut_off_after_the_time_it_shall_take() -> None:
-    artifact = Artifact(Target("onnx", "fp32"), Path(), "onnx/model.onnx", (), "", TAKEN_AS, ("input_ids",), ("y",))
+    artifact = Artifact(Target("onnx", "fp32"), Path(), "onnx/model.onnx", (), "", UNDECLARED, ("input_ids",), ("y",))
     link = FakeLink()
     session = ClientsSession(link, artifact, CLIENTS["4"], {}, ExitStack(), slot=3)
     assert session.seconds(TokenBatch(ONES, ONES, ONES), 0.05) == 2.0

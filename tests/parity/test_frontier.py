@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fakes import POLICY, report_of, small_corpus
+from fakes import POLICY, PROMISE, report_of, small_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 from pages import Page, dumped
@@ -31,14 +31,15 @@ STEPS = [
 
 
 def manifest_of(steps: object, int8: object = None) -> Manifest:
-    spec = PromiseRecord(dim=8, max_tokens=16, pooling="cls", normalize=True, query_prefix="")
+    promise = PromiseRecord.of(PROMISE)
     options = {"frontier": steps, "int8": {"min_cosine": 0.9998} if int8 is None else int8}
     models = [
         Model(target=target, files=["m"], inputs=[], outputs=[], tools={}, options=own)
         for target, own in (("onnx-fp32", {}), ("onnx-int8", options))
     ]
     return Manifest(
-        schema_="bge_export.manifest/1", source=Source(id="a", revision=None, digest="d", model_type="bert"), spec=spec,
+        schema_="bge_export.manifest/1", source=Source(id="a", revision=None, digest="d", model_type="bert"),
+        promise=promise,
         models=models, weights=[], files={}, checked=True,
     )  # fmt: skip
 

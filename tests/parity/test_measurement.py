@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fakes import (
-    SPEC,
+    HEAD,
+    PROMISE,
     FakeRuntime,
     FakeTokenizer,
     artifact_of,
@@ -25,7 +26,7 @@ from bge_export.progress import shown_by, stage
 from bge_export.texts.corpus import Corpus, Text
 
 CORPUS = small_corpus()
-ROW = np.ones((1, SPEC.dim), dtype=np.float32)
+ROW = np.ones((1, HEAD.dim), dtype=np.float32)
 
 
 def measured(runtime, artifact=None, corpus=CORPUS):
@@ -250,8 +251,8 @@ def test_the_reference_must_be_about_the_same_texts():
     [
         {"token_ids": ()},
         {"vectors": {}},
-        {"vectors": {"cls": np.ones((19, SPEC.dim), dtype=np.float32)}},
-        {"vectors": {"cls": np.full((20, SPEC.dim), np.nan, dtype=np.float32)}},
+        {"vectors": {"cls": np.ones((19, HEAD.dim), dtype=np.float32)}},
+        {"vectors": {"cls": np.full((20, HEAD.dim), np.nan, dtype=np.float32)}},
     ],
 )
 def test_the_reference_must_fit_together(changes):
@@ -260,7 +261,7 @@ def test_the_reference_must_fit_together(changes):
 
 
 def test_the_reference_must_have_as_many_dimensions():
-    wide = replace(artifact_of(), spec=replace(SPEC, dim=9))
+    wide = replace(artifact_of(), promise=replace(PROMISE, heads={"dense": replace(HEAD, dim=9)}))
     with pytest.raises(ReportError, match="9 dimensions"):
         measured(FakeRuntime(), wide)
 

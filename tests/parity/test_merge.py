@@ -1,7 +1,7 @@
 from itertools import permutations
 
 import pytest
-from fakes import LANE, POLICY, artifact_of, crashing, mean_pooled, report_of, requiring, small_corpus
+from fakes import LANE, POLICY, artifact_of, crashing, mean_pooled, promising, report_of, requiring, small_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -153,6 +153,15 @@ def with_field(report, part, **changes):
     return report.model_copy(update={part: getattr(report, part).model_copy(update=changes)}).sealed()
 
 
+def with_promise(report, promise):
+    return report.model_copy(update={"promise": promise}).sealed()
+
+
+def with_prompts(report, query):
+    reads = report.promise.reads.model_copy(update={"prompts": {"query": query}})
+    return with_promise(report, report.promise.model_copy(update={"reads": reads}))
+
+
 def with_reference(report, **changes):
     run = report.runs[""]
     other = run.model_copy(update={"reference": run.reference.model_copy(update=changes)})
@@ -163,8 +172,8 @@ def with_reference(report, **changes):
     ("other", "field", "values"),
     [
         (with_field(GPU, "checkpoint", digest="d" * 64), "checkpoint.digest", ("c" * 64, "d" * 64)),
-        (with_field(GPU, "spec", pooling="mean"), "spec.pooling", ("'cls'", "'mean'")),
-        (with_field(GPU, "spec", query_prefix="q: "), "spec.query_prefix", ("''", "'q: '")),
+        (with_promise(GPU, promising(GPU.promise, pooling="mean")), "promise.heads.dense.pooling", ("'cls'", "'mean'")),
+        (with_prompts(GPU, "q: "), "promise.reads.prompts", ("{}", "{'query': 'q: '}")),
         (with_field(GPU, "texts", digest="e" * 64), "texts.digest", (CORPUS.digest, "e" * 64)),
         (with_field(GPU, "texts", count=7), "texts.count", ("20", "7")),
         (with_reference(GPU, texts_digest="f" * 64), "reference.texts_digest", (CORPUS.digest, "f" * 64)),
@@ -211,7 +220,7 @@ def test_nothing_to_merge():
 
 
 def test_values_of_others_act_on_no_terminal():
-    other = with_field(GPU, "spec", query_prefix="\x1b[31m\u202e")
+    other = with_prompts(GPU, "\x1b[31m\u202e")
     with pytest.raises(ReportError) as caught:
         merge([CPU, other], ["a\n.json", "b.json"])
     assert str(caught.value).isprintable()

@@ -11,6 +11,7 @@ from bge_export.bundle.manifest import read_bundle
 from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
 from bge_export.exporters.torchscript import TorchScriptExporter
+from bge_export.heads.dense import dense_head
 from bge_export.runtimes import find_runtime
 from bge_export.texts.tokens import TextTokenizer
 
@@ -26,7 +27,7 @@ def artifact(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytes
 
 
 def embed(artifact: Artifact, device: str = "cpu", threads: int = 1):
-    tokenizer = TextTokenizer.load(artifact.root, artifact.spec.max_tokens)
+    tokenizer = TextTokenizer.load(artifact.root, artifact.promise.reads.max_tokens)
     session = runtime.open(artifact, device, threads)
     try:
         return session.embed(tokenizer.pad(tokenizer.encode(TEXTS))), dict(session.facts)
@@ -38,7 +39,7 @@ def test_every_output_of_both_layouts_is_one_embedding_a_text(artifact: Artifact
     given, _ = embed(artifact)
     assert tuple(given) == artifact.outputs
     for rows in given.values():
-        assert rows.shape == (len(TEXTS), artifact.spec.dim)
+        assert rows.shape == (len(TEXTS), dense_head(artifact.promise).dim)
         assert rows.dtype == np.float32
         np.testing.assert_allclose(rows, given["sentence_embedding"], atol=1e-6)
 

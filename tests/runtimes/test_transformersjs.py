@@ -63,7 +63,7 @@ def measured(artifacts, device: str, vectors: ReferenceVectors, every: int = 1) 
     corpus = Corpus("some.jsonl", tuple(full.texts[n] for n in picked))
     some = ReferenceVectors(
         source=vectors.source, revision=None, checkpoint_digest=vectors.checkpoint_digest, texts_digest=corpus.digest,
-        spec=vectors.spec, ids=tuple(vectors.ids[n] for n in picked),
+        promise=vectors.promise, ids=tuple(vectors.ids[n] for n in picked),
         token_ids=tuple(vectors.token_ids[n] for n in picked),
         vectors={name: rows[list(picked)] for name, rows in vectors.vectors.items()}, versions=vectors.versions,
         kind=vectors.kind,

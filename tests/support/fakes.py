@@ -17,11 +17,14 @@ from bge_export.contracts import (
     LAST_HIDDEN_STATE,
     SENTENCE_EMBEDDING,
     Artifact,
-    EmbeddingSpec,
+    Promise,
+    Reads,
     Session,
     Target,
     TokenBatch,
 )
+from bge_export.files.promise import PromiseRecord
+from bge_export.heads.dense import Dense
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
@@ -33,7 +36,8 @@ from bge_export.texts.corpus import Corpus, Text
 Rows = NDArray[np.float32]
 Fault = Callable[[Rows, Sequence[tuple[int, ...]]], object]
 
-SPEC = EmbeddingSpec(dim=8, max_tokens=16, pooling="cls", normalize=True, query_prefix="")
+HEAD = Dense(dim=8, pooling="cls", normalize=True)
+PROMISE = Promise(Reads(max_tokens=16, prompts={}), {"dense": HEAD})
 LIMITS = Limits(min_cosine=0.999999, max_abs=1e-5, max_norm_error=1e-5, min_batch_cosine=0.999999)
 POLICY = ThresholdPolicy((), {"onnx-fp32": LIMITS, "onnx-fp16": LIMITS})
 ROUNDED = Limits(
@@ -54,7 +58,7 @@ LANE = "onnx-fp32@fake:cpu last_hidden_state"
 def truth(ids: Sequence[int], pooling: str = "cls") -> Rows:
     """Return the unit vector [D] of a token row: what this world's checkpoint says."""
     pooled = {"cls": 1, "mean": 2, "last": 3}[pooling]
-    vector = np.random.default_rng([pooled, *ids]).standard_normal(SPEC.dim)
+    vector = np.random.default_rng([pooled, *ids]).standard_normal(HEAD.dim)
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
@@ -148,7 +152,7 @@ class FakeRuntime:
 
 def on_text(text: str, change: Callable[[Rows], object]) -> Fault:
     """Return a fault that changes the row [D] of one text, wherever it is embedded."""
-    (wanted,) = FakeTokenizer(SPEC.max_tokens).encode([text])
+    (wanted,) = FakeTokenizer(PROMISE.reads.max_tokens).encode([text])
 
     def fault(rows: Rows, ids: Sequence[tuple[int, ...]]) -> None:
         for row, own in zip(rows, ids, strict=True):
@@ -162,7 +166,7 @@ def turned(cosine: float) -> Callable[[Rows], None]:
     """Return a change that turns a unit row so far that its cosine with what it was is that one."""
 
     def change(row: Rows) -> None:
-        across = np.zeros(SPEC.dim)
+        across = np.zeros(HEAD.dim)
         across[np.argmin(np.abs(row))] = 1
         across -= row * (across @ row)
         row[:] = cosine * row + (1 - cosine**2) ** 0.5 * across / np.linalg.norm(across)
@@ -190,7 +194,7 @@ def setting(value: float | Rows) -> Callable[[Rows], None]:
 
 def swapped(one: str, other: str) -> Fault:
     """Return a fault that gives two texts each other's vector."""
-    a, b = FakeTokenizer(SPEC.max_tokens).encode([one, other])
+    a, b = FakeTokenizer(PROMISE.reads.max_tokens).encode([one, other])
     first, second = on_text(one, setting(truth(b))), on_text(other, setting(truth(a)))
 
     def fault(rows: Rows, ids: Sequence[tuple[int, ...]]) -> None:
@@ -231,17 +235,23 @@ def small_corpus(count: int = 20) -> Corpus:
 
 
 def reference_of(corpus: Corpus) -> ReferenceVectors:
-    token_ids = tuple(FakeTokenizer(SPEC.max_tokens).encode([text.text for text in corpus.texts]))
-    empty = np.zeros((0, SPEC.dim), dtype=np.float32)
+    token_ids = tuple(FakeTokenizer(PROMISE.reads.max_tokens).encode([text.text for text in corpus.texts]))
+    empty = np.zeros((0, HEAD.dim), dtype=np.float32)
     return ReferenceVectors(
-        source="fake/checkpoint", revision="abc", checkpoint_digest="c" * 64, texts_digest=corpus.digest, spec=SPEC,
-        ids=tuple(text.id for text in corpus.texts), token_ids=token_ids,
+        source="fake/checkpoint", revision="abc", checkpoint_digest="c" * 64, texts_digest=corpus.digest,
+        promise=PROMISE, ids=tuple(text.id for text in corpus.texts), token_ids=token_ids,
         vectors={
             name: np.stack([truth(ids, name) for ids in token_ids]) if token_ids else empty
             for name in ("cls", "mean", "last")
         },
         versions={"torch": "2"}, kind="checkpoint",
     )  # fmt: skip
+
+
+def promising(promise: PromiseRecord, **changes: object) -> PromiseRecord:
+    """Return a promise with other fields of its dense head."""
+    dense = promise.heads.dense.model_copy(update=changes)
+    return promise.model_copy(update={"heads": promise.heads.model_copy(update={"dense": dense})})
 
 
 def artifact_of(precision: str = "fp32", *, digest: str = "a" * 64, pooled: bool = False) -> Artifact:
@@ -252,7 +262,7 @@ def artifact_of(precision: str = "fp32", *, digest: str = "a" * 64, pooled: bool
 
     return Artifact(
         target=Target("onnx", precision), root=Path(FOLDER.name), model=model, files=(model,),
-        digest=digest, spec=SPEC, inputs=("input_ids", "attention_mask"), outputs=outputs,
+        digest=digest, promise=PROMISE, inputs=("input_ids", "attention_mask"), outputs=outputs,
     )  # fmt: skip
 
 

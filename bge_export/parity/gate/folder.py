@@ -32,7 +32,7 @@ def folder_failures(report: ParityReport, artifacts: Sequence[Artifact], checkpo
 
     measured = {(lane.target, lane.model, lane.output) for lane in report.lanes if proves(lane)}
     for artifact in artifacts:
-        if PromiseRecord.of(artifact.spec) != report.spec:
+        if PromiseRecord.of(artifact.promise) != report.promise:
             yield failure("inconsistent", f"{artifact.model} promises another embedding", "the checkpoint's")
 
         # An artifact whose file declares no output is refused as well.

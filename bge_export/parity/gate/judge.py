@@ -121,7 +121,7 @@ def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, co
     if lane.target.startswith(CHECKPOINT) and lane.artifact_digest != report.checkpoint.digest:
         got = f"another checkpoint, {lane.artifact_digest[:12]}"
         yield failure("other-bytes", got, report.checkpoint.digest[:12], lane=lane.name)
-    if lane.spec != report.spec:
+    if lane.promise != report.promise:
         yield failure("inconsistent", "the artifact promises another embedding", "the checkpoint's", lane=lane.name)
 
     if lane.failed is not None:
@@ -157,7 +157,7 @@ def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy
     yield from judge_shift(lane, limits)
     yield from _client_failures(lane, policy, limits, corpus)
 
-    pooling = report.spec.pooling
+    pooling = report.promise.heads.dense.pooling
     if lane.pooling_seen not in (None, pooling) and _is_other_pooling(lane, limits, refused):
         yield failure("wrong-pooling", f"the vectors agree with {lane.pooling_seen} pooling", pooling, lane=lane.name)
 

@@ -34,7 +34,7 @@ def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
         yield fail("zero-norm", "norm 0", "an embedding that is not zero")
         return
 
-    longest = limits.norm_error(normalized=lane.spec.normalize)
+    longest = limits.norm_error(normalized=lane.promise.heads.dense.normalize)
     yield from _reference_failures(row, limits, longest, fail)
     yield from _batch_failures(row, limits, longest, fail)
 
@@ -105,7 +105,7 @@ def judge_client(
     fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
 
     if not client.tokens_equal:
-        kinds = tuple(kinds_of(text, row.tokens, lane.spec.max_tokens))
+        kinds = tuple(kinds_of(text, row.tokens, lane.promise.reads.max_tokens))
         if not accepted.intersection(kinds):
             got = f"the client's own tokenizer makes other ids ({client.tokens} of them)"
             named = f", or a policy that accepts {' or '.join(kinds)} there" if kinds else ""
@@ -130,7 +130,7 @@ def judge_client(
         )
 
     error = relative_error(client.norm, row.reference_norm)
-    longest = limits.norm_error(normalized=lane.spec.normalize)
+    longest = limits.norm_error(normalized=lane.promise.heads.dense.normalize)
     if above(error, longest):
         got = f"norm {client.norm} of the client's own embedding"
         needed = f"at most {longest} off the reference's {row.reference_norm}"
@@ -154,11 +154,11 @@ def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:
     if not row.reference_norm > 0:
         yield f"a reference of norm {row.reference_norm}"
     # A reference longer than 1 would widen every limit that is relative to its norm.
-    if lane.spec.normalize and not abs(row.reference_norm - 1) <= UNIT:
+    if lane.promise.heads.dense.normalize and not abs(row.reference_norm - 1) <= UNIT:
         yield f"a reference of norm {row.reference_norm}, though the checkpoint normalises"
 
-    if not 1 <= row.tokens <= lane.spec.max_tokens:
-        yield f"{row.tokens} tokens where the longest input is {lane.spec.max_tokens}"
+    if not 1 <= row.tokens <= lane.promise.reads.max_tokens:
+        yield f"{row.tokens} tokens where the longest input is {lane.promise.reads.max_tokens}"
     if not set(EVERY_TEXT) <= set(row.batch_cosine) or set(row.batch_norm) != set(row.batch_cosine):
         yield f"batches {sorted(row.batch_cosine)} where every text is measured in {list(EVERY_TEXT)}"
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bge_export.capabilities import ClientSession
 from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import RuntimeContractError
+from bge_export.heads.dense import dense_head
 from bge_export.parity.measure.batches import SHAPES, Batch
 from bge_export.parity.measure.metrics import cosines, norms
 from bge_export.progress import advance
@@ -63,7 +64,7 @@ class Checked:
         Raises:
             RuntimeContractError: the runtime did not return exactly one embedding per text and output.
         """
-        needed = (len(batch.input_ids), self.artifact.spec.dim)
+        needed = (len(batch.input_ids), dense_head(self.artifact.promise).dim)
         given = self.session.embed(batch)
         if not isinstance(given, Mapping) or not given or set(given) != set(self.artifact.outputs):
             names = sorted(given) if isinstance(given, Mapping) else type(given).__name__
@@ -89,7 +90,7 @@ class Checked:
 
         ids = self.session.tokenize(texts)
         rows = [self.session.embed_text(text) for text in texts]
-        needed = (self.artifact.spec.dim,)
+        needed = (dense_head(self.artifact.promise).dim,)
 
         if len(ids) != len(texts):
             raise self._broken(f"the ids of {len(ids)} texts", f"those of {len(texts)}")
@@ -123,10 +124,10 @@ def embed_texts(
     Raises:
         RuntimeContractError: see `Checked.embed`.
     """
-    count, outputs = len(token_ids), checked.artifact.outputs
+    count, outputs, dim = len(token_ids), checked.artifact.outputs, dense_head(checked.artifact.promise).dim
 
     # Copy the rows: a runtime may reuse its buffer, and comparing a buffer with itself proves nothing.
-    alone = {name: np.full((count, checked.artifact.spec.dim), np.nan, dtype=np.float32) for name in outputs}
+    alone = {name: np.full((count, dim), np.nan, dtype=np.float32) for name in outputs}
     for text, ids in enumerate(token_ids):
         for name, rows in checked.embed(pad([ids], None)).items():
             alone[name][text] = rows[0]

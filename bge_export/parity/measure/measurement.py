@@ -19,6 +19,7 @@ from bge_export.capabilities import SelectiveRuntime
 from bge_export.contracts import Artifact, Runtime, TokenBatch
 from bge_export.errors import DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
 from bge_export.files.promise import PromiseRecord
+from bge_export.heads.dense import dense_head
 from bge_export.memory import release
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.measure.batches import plan_batches
@@ -145,7 +146,7 @@ class Measurement:
                 kind=reference.kind,
                 versions=dict(reference.versions),
                 texts_digest=reference.texts_digest,
-                vectors_digest=_digest(reference.vectors[reference.spec.pooling]),
+                vectors_digest=_digest(reference.truth),
             ),
             other_token_ids=None if other_token_ids is None else tuple(other_token_ids),
             other_files=tuple(other_files),
@@ -156,7 +157,7 @@ class Measurement:
             checkpoint=CheckpointRecord(
                 source=reference.source, revision=reference.revision, digest=reference.checkpoint_digest
             ),
-            spec=PromiseRecord.of(reference.spec),
+            promise=PromiseRecord.of(reference.promise),
             texts=TextsRecord(name=corpus.name, digest=corpus.digest, count=len(corpus.texts)),
             runs={"": run},
             requested=tuple(f"{one.runtime.name}:{one.device}" for one in devices if one.requested),
@@ -178,15 +179,16 @@ class Measurement:
             RuntimeContractError: the runtime did not return exactly one embedding per text.
         """
         corpus, reference = self.corpus, self.reference
-        if artifact.spec.dim != reference.spec.dim:
+        given, wanted = dense_head(artifact.promise), dense_head(reference.promise)
+        if given.dim != wanted.dim:
             raise ReportError(
-                f"{artifact.model} has {artifact.spec.dim} dimensions, the reference vectors of {reference.source} "
-                f"{reference.spec.dim}: they are of another checkpoint. Make them from the one that was exported."
+                f"{artifact.model} has {given.dim} dimensions, the reference vectors of {reference.source} "
+                f"{wanted.dim}: they are of another checkpoint. Make them from the one that was exported."
             )
 
         lane = self._lane_of(artifact, device, saturation)
         try:
-            tokenizer = self.load_tokenizer(artifact.root, artifact.spec.max_tokens)
+            tokenizer = self.load_tokenizer(artifact.root, artifact.promise.reads.max_tokens)
             kinds = kinds_for(tokenizer, corpus)
             session = device.runtime.open(artifact, device.device, self.threads)
         except (DeviceUnavailable, MissingLibrary) as error:
@@ -206,7 +208,7 @@ class Measurement:
                 output=output,
                 facts=facts,
                 rows=row_facts(corpus, kinds, token_ids, embeddings[output], reference, own),
-                pooling_seen=seen_pooling(embeddings[output].alone, reference.vectors, reference.spec.pooling),
+                pooling_seen=seen_pooling(embeddings[output].alone, reference.vectors, wanted.pooling),
             )
             for output in artifact.outputs
         ]
@@ -220,7 +222,7 @@ class Measurement:
             texts = [text.text for text in self.corpus.texts]
             token_ids = tokenizer.encode(texts)
             tags = [text.tag for text in self.corpus.texts]
-            batches = plan_batches([len(row) for row in token_ids], tags, checked.artifact.spec.max_tokens)
+            batches = plan_batches([len(row) for row in token_ids], tags, checked.artifact.promise.reads.max_tokens)
 
             embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad)
             facts = {str(name): str(value) for name, value in checked.session.facts.items()}
@@ -242,7 +244,7 @@ class Measurement:
             threads=self.threads,
             model=artifact.model,
             artifact_digest=artifact.digest,
-            spec=PromiseRecord.of(artifact.spec),
+            promise=PromiseRecord.of(artifact.promise),
             pairs=None if saturation is None else PairsRecord.of(saturation),
             operators=None,
             requested=device.requested,

@@ -31,7 +31,7 @@ def row_facts(
         reference: the oracle's vectors of the same texts.
         own: the result of a client's native pipeline, if the runtime has one.
     """
-    rows, truth = embeddings.alone, reference.vectors[reference.spec.pooling]
+    rows, truth = embeddings.alone, reference.truth
     finite, length, reference_length = finite_rows(rows), norms(rows), norms(truth)
     clients = [None] * len(corpus.texts) if own is None else _client_rows(own, reference)
     cosine, largest, near = cosines(rows, truth), max_differences(rows, truth), nearest_rows(rows, truth)
@@ -61,7 +61,7 @@ def row_facts(
 def _client_rows(own: NativeResult, reference: ReferenceVectors) -> list[ClientRow]:
     """Return the facts of N texts that a client tokenized and embedded in its native pipeline."""
     finite, length = finite_rows(own.rows), norms(own.rows)
-    cosine = cosines(own.rows, reference.vectors[reference.spec.pooling])
+    cosine = cosines(own.rows, reference.truth)
 
     return [
         ClientRow(

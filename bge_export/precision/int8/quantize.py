@@ -11,6 +11,7 @@ from bge_export.contracts import Checkpoint
 from bge_export.encoder.encoder import Encoder
 from bge_export.encoder.reading import UnknownGraph, read_encoder
 from bge_export.errors import ExportError, UsageError
+from bge_export.heads.dense import dense_head
 from bge_export.memory import Parked, release
 from bge_export.precision.int8.plan.layers import Settings, plan_layers
 from bge_export.precision.int8.round.build import Builder
@@ -100,13 +101,13 @@ def quantize(
             quantized layer by layer.
         ExportError: no variant reaches the requested cosine.
     """
-    if options.cls_only and checkpoint.spec.pooling != "cls":
+    pooling = dense_head(checkpoint.promise).pooling
+    if options.cls_only and pooling != "cls":
         raise UsageError(
-            f"{checkpoint.source} pools by {checkpoint.spec.pooling!r}, which needs the states of all tokens. "
-            "Leave out --cls-only."
+            f"{checkpoint.source} pools by {pooling!r}, which needs the states of all tokens. Leave out --cls-only."
         )
 
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
     rows = calibration_rows(tokenizer, options.calibration)
 
     try:
@@ -115,7 +116,7 @@ def quantize(
         _need_no_layers(options, checkpoint, reason)
         plain = quantize_plain(model, rows, tokenizer)
         if arrangement == "sequence-major":
-            plain = pad_inputs(plain, checkpoint.spec.max_tokens)
+            plain = pad_inputs(plain, checkpoint.promise.reads.max_tokens)
         return iter([Quantized(plain, {"plain_arrangement": str(reason)})])
 
     if options.cls_only and encoder.tail is not None:
@@ -128,7 +129,9 @@ def quantize(
 
 def _planned(task: _Task, tokenizer: TextTokenizer, rows: Sequence[Row]) -> _Planned:
     """Calibrate an encoder, plan its layers, and make the probes that its variants are tried on."""
-    encoder, options, spec = task.encoder, task.options, task.checkpoint.spec
+    encoder, options, promise = task.encoder, task.options, task.checkpoint.promise
+    longest, head = promise.reads.max_tokens, dense_head(promise)
+
     hold_back = options.min_cosine is not None and len(rows) > JUDGE_EVERY
     rows, kept = held_back(rows) if hold_back else (rows, [])
 
@@ -136,15 +139,15 @@ def _planned(task: _Task, tokenizer: TextTokenizer, rows: Sequence[Row]) -> _Pla
     lines = kept or rest
     if sum(map(is_ordinary, lines)) < LEAST_LINES:  # the user's file is short, or has only long passages
         lines = [*lines, *calibration_rows(tokenizer, None)]
-    probes = make_probes(tokenizer, lines, spec.max_tokens)
+    probes = make_probes(tokenizer, lines, longest)
 
-    drawn = drawn_rows(tokenizer, main[0], spec.max_tokens)
+    drawn = drawn_rows(tokenizer, main[0], longest)
     groups = (batches(encoder, each, tokenizer.pad) for each in (main, rest, drawn))
-    plans = plan_layers(encoder, spec, CalibrationSet(*groups), Settings())
+    plans = plan_layers(encoder, head, CalibrationSet(*groups), Settings())
 
     with stage("int8: ordering channels", 1):
         builder = Builder(encoder, plans)
-    judge = Judge.of(task.model, probes, tokenizer.pad, spec, task.arrangement)
+    judge = Judge.of(task.model, probes, tokenizer.pad, head, task.arrangement)
     release()
 
     return _Planned(builder, judge, options)

@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from bge_export.contracts import EmbeddingSpec, TokenBatch
+from bge_export.contracts import TokenBatch
 from bge_export.encoder.encoder import Floats
+from bge_export.heads.dense import Dense, pool
 from bge_export.precision.int8.round.quantized import QuantizedEncoder
 from bge_export.precision.int8.search.perturbation import trembling, tremors
 from bge_export.precision.int8.search.probes import Probes, Row
@@ -94,7 +95,7 @@ class Judge:
         rows: token ids of each probe.
         stress: which of the probes are stress probes, [N] bool.
         pad: makes a batch of rows.
-        spec: how states are pooled.
+        head: how states are pooled.
         expected: unit embeddings from float32, [N, D] float64.
         arrangement: arrangement of the variants; the float32 graph is run in ONNX Runtime.
     """
@@ -102,7 +103,7 @@ class Judge:
     rows: Sequence[Row]
     stress: NDArray[np.bool_]
     pad: Callable[[Sequence[Sequence[int]]], TokenBatch]
-    spec: EmbeddingSpec
+    head: Dense
     expected: NDArray[np.float64]
     arrangement: Arrangement
 
@@ -112,14 +113,14 @@ class Judge:
         model: onnx.ModelProto,
         probes: Probes,
         pad: Callable[[Sequence[Sequence[int]]], TokenBatch],
-        spec: EmbeddingSpec,
+        head: Dense,
         arrangement: Arrangement,
     ) -> "Judge":
         """Return a judge that expects the probes' embeddings from the float32 graph."""
         rows = (*probes.everyday, *probes.stress)
         stress = np.arange(len(rows)) >= len(probes.everyday)
 
-        empty = cls(rows, stress, pad, spec, np.zeros((0, 0)), arrangement)
+        empty = cls(rows, stress, pad, head, np.zeros((0, 0)), arrangement)
         return replace(empty, expected=empty.embed(open_graph(model, "sequence-major"), range(len(rows))))
 
     def tried(self, encoder: QuantizedEncoder, *, cls_only: bool, again: Callable[[Figures], bool]) -> Tried:
@@ -154,8 +155,8 @@ class Judge:
         """Return unit embeddings [n, D] of some probes, run one by one; `more` holds the graph's other inputs."""
         found = []
         for place in which:
-            states = run(self.pad([self.rows[place]]), more)[0].astype(np.float64)
-            pooled = {"cls": states[0], "mean": states.mean(0), "last": states[-1]}[self.spec.pooling]
+            batch = self.pad([self.rows[place]])
+            (pooled,) = pool(run(batch, more).astype(np.float64), batch.attention_mask, self.head.pooling)
             found.append(pooled / np.linalg.norm(pooled))
 
         return np.stack(found)

@@ -210,7 +210,7 @@ class _Attempts:
         order = np.argsort(cosines).tolist()
         failing = [place for place in order if judge.stress[place] and 1 - cosines[place] > allowed]
         rows = [judge.rows[place] for place in failing[:WORST_PROBES]]
-        return tipping_points(self._builder, self.tried[number][0], judge.spec, rows, judge.pad, allowed)
+        return tipping_points(self._builder, self.tried[number][0], judge.head, rows, judge.pad, allowed)
 
     def found(self, number: int, *, held: bool) -> Found:
         """Return one of the variants as the choice."""

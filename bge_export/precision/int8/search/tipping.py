@@ -8,15 +8,17 @@ removes it.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from bge_export.calibration.observing import Batch, batches, pooled
-from bge_export.contracts import EmbeddingSpec, TokenBatch
+from bge_export.calibration.observing import Batch, batches
+from bge_export.contracts import TokenBatch
 from bge_export.encoder.encoder import SITES
 from bge_export.encoder.forward import run_layer
+from bge_export.heads.dense import Dense
 from bge_export.precision.int8.round.build import Builder
 from bge_export.precision.int8.round.quantized import Site
 from bge_export.precision.int8.round.variant import Form, Place
@@ -31,7 +33,7 @@ MOST_POINTS = 4
 def tipping_points(
     builder: Builder,
     form: Form,
-    spec: EmbeddingSpec,
+    head: Dense,
     rows: Sequence[Sequence[int]],
     pad: Callable[[Sequence[Sequence[int]]], TokenBatch],
     allowed: float,
@@ -41,7 +43,7 @@ def tipping_points(
     Args:
         builder: builds the variants of the encoder.
         form: variant that says how inputs are rounded.
-        spec: how the embedding is pooled.
+        head: how the embedding is pooled.
         rows: token ids of the texts.
         pad: makes a batch of rows.
         allowed: 1 - cosine allowed for a text.
@@ -56,7 +58,7 @@ def tipping_points(
             for layer in layers:
                 state = run_layer(layer, state, batch.bias).state
                 states.append(state)
-        expected = _unit(spec, state, batch)
+        expected = _unit(head, state, batch)
 
         for place, name in [(place, name) for place in range(len(layers)) for name in SITES]:
             if (place, name) in form.precise:
@@ -69,7 +71,7 @@ def tipping_points(
                 for later in layers[place + 1 :]:
                     state = run_layer(later, state, batch.bias).state
 
-            loss = float((1 - (_unit(spec, state, batch) * expected).sum(-1)).max())
+            loss = float((1 - (_unit(head, state, batch) * expected).sum(-1)).max())
             loss = math.inf if math.isnan(loss) else loss
             losses[place, name] = max(losses.get((place, name), 0.0), loss)
 
@@ -83,5 +85,6 @@ def _rounded(site: Site, values: Tensor) -> Tensor:
     return site.grid.rounded(values / scale) * scale
 
 
-def _unit(spec: EmbeddingSpec, state: Tensor, batch: Batch) -> Tensor:
-    return torch.nn.functional.normalize(pooled(spec, state, batch.mask).double(), dim=-1)
+def _unit(head: Dense, state: Tensor, batch: Batch) -> Tensor:
+    pooled = replace(head, normalize=False).module()(state, batch.mask)
+    return torch.nn.functional.normalize(pooled.double(), dim=-1)
