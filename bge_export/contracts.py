@@ -54,8 +54,13 @@ class Head(Protocol):
     kind: ClassVar[str]
     """Its name in a promise, in files and among the modules of `heads`."""
 
-    def rows(self, states: NDArray[np.float32], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the answers, [B, D] float32, from token states [B, S, D] and their mask [B, S]."""
+    def shapes(self, output: str, texts: int, tokens: int) -> Sequence[tuple[int, ...]]:
+        """Return the shapes that an output of the graph may have for B texts, padded to S tokens."""
+
+    def rows(
+        self, outputs: Mapping[str, NDArray[np.float32]], attention_mask: NDArray[np.int64]
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Return output -> its answers, [B, D] float32, from a graph's outputs and the mask [B, S] of its input."""
 
     def module(self) -> "Module":
         """Return the head in torch, for graphs that include it and for what is calibrated towards it."""
@@ -198,8 +203,8 @@ class Session(Protocol):
     facts: Mapping[str, str]
     """The runtime's own report: versions, the provider actually in use, precision hints."""
 
-    def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return output name -> its embeddings, [B, D] float32, for each output of the graph."""
+    def run(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return the graph's outputs by name, as they are: states [B, S, D] or embeddings [B, D], float32."""
 
     def close(self) -> None:
         """Free the model."""

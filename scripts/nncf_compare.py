@@ -25,6 +25,7 @@ from bge_export.bench.report import BenchReport
 from bge_export.bundle.manifest import read_bundle
 from bge_export.calibration.texts import calibration_rows
 from bge_export.commands import bench_files
+from bge_export.contracts import LAST_HIDDEN_STATE
 from bge_export.heads.dense import Dense, dense_head
 from bge_export.parity.figures import cosine_figure
 from bge_export.precision import model_file
@@ -67,7 +68,8 @@ def embed(
     for rows in batches:
         batch = tokenizer.pad(rows)
         request.infer(batch.feed(names))
-        found.append(head.rows(np.array(request.get_output_tensor(0).data), batch.attention_mask).astype(np.float64))
+        states = {LAST_HIDDEN_STATE: np.array(request.get_output_tensor(0).data)}
+        found.append(head.rows(states, batch.attention_mask)[LAST_HIDDEN_STATE].astype(np.float64))
     joined = np.concatenate(found)
     return np.asarray(joined / np.linalg.norm(joined, axis=1, keepdims=True))
 

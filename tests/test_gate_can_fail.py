@@ -61,7 +61,7 @@ from bge_export.texts.fixtures import fixtures_folder
 
 CORPUS = small_corpus()
 GOOD = report_of()
-BOTH = (artifact_of("fp32"), artifact_of("fp16", pooled=True))
+BOTH = (artifact_of("fp32"), artifact_of("fp16", both=True))
 GOOD_BOTH = report_of(artifacts=BOTH)
 PAIRS = [(number, row) for number, lane in enumerate(GOOD_BOTH.lanes) for row in range(len(lane.rows))]
 
@@ -493,10 +493,10 @@ def test_a_target_of_the_folder_that_was_not_measured():
 
 
 def test_an_output_of_the_graph_that_was_not_measured():
-    lanes = tuple(lane for lane in GOOD_BOTH.lanes if lane.output != "sentence_embedding")
+    lanes = tuple(lane for lane in GOOD_BOTH.lanes if lane.output != "last_hidden_state")
     report = GOOD_BOTH.model_copy(update={"lanes": lanes}).sealed()
     verdict = judge(report, POLICY, CORPUS, artifacts=BOTH)
-    assert "sentence_embedding" in refusal(verdict, "not-measured").message
+    assert "last_hidden_state" in refusal(verdict, "not-measured").message
 
 
 def test_an_artifact_that_promises_another_embedding():

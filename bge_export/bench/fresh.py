@@ -62,7 +62,7 @@ def _load(artifact: Artifact, runtime_name: str, device: str, threads: int) -> d
 
     ones = np.ones((1, TOKENS), dtype=np.int64)
     with closing(session):
-        session.embed(TokenBatch(ones, ones, ones * 0))
+        session.run(TokenBatch(ones, ones, ones * 0))
         peak = _in_mib(session.peak_bytes() if isinstance(session, TimedSession) else peak_bytes())
 
     return {"load_seconds": load_seconds, "before_mib": before, "peak_mib": peak}

@@ -1,12 +1,13 @@
 """One vector a text: a pooling of token states, divided by its norm if the model promises that."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import Pooling, Promise, Reads
+from bge_export.contracts import SENTENCE_EMBEDDING, Pooling, Promise, Reads
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -30,13 +31,29 @@ class Dense:
     pooling: Pooling
     normalize: bool
 
-    def rows(self, states: NDArray[np.float32], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the vectors, [B, D] float32; zero and non-finite ones are kept, so that parity can report them.
+    def shapes(self, output: str, texts: int, tokens: int) -> Sequence[tuple[int, ...]]:
+        """Return the shapes that an output may have for B texts of S tokens: with CLS, the first state is enough."""
+        if output == SENTENCE_EMBEDDING:
+            return ((texts, self.dim),)
+
+        states = (texts, tokens, self.dim)
+        return (states, (texts, 1, self.dim)) if self.pooling == "cls" else (states,)
+
+    def rows(
+        self, outputs: Mapping[str, NDArray[np.float32]], attention_mask: NDArray[np.int64]
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Return output -> its vectors, [B, D] float32. Zero and non-finite ones stay, so that parity can report them.
 
         Args:
-            states: [B, S, D] float32, the last hidden state of each token.
+            outputs: `sentence_embedding` [B, D], pooled by the graph itself; any other is token states [B, S, D].
             attention_mask: [B, S] int64, 1 for a token and 0 for padding on the right.
         """
+        return {
+            name: given if name == SENTENCE_EMBEDDING else self._pooled(given, attention_mask)
+            for name, given in outputs.items()
+        }
+
+    def _pooled(self, states: NDArray[np.float32], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
         pooled = pool(states, attention_mask, self.pooling)
         return normalize(pooled) if self.normalize else pooled
 

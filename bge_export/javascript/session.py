@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, TokenBatch
+from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, TokenBatch
 from bge_export.errors import ArtifactError, ClientError
 from bge_export.files.proc import peak_bytes
-from bge_export.heads.dense import dense_head, normalize
+from bge_export.heads.dense import dense_head
 from bge_export.javascript.clients import Client
 from bge_export.javascript.process import Link, ProcessLink
 
@@ -36,15 +36,15 @@ class ClientsSession:
         self._slot = slot
         self.facts = facts
 
-    def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings by output, [B, D] float32; pooled in the client, normalised here unless the graph does.
+    def run(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return the graph's outputs, as the client's model class gives them.
 
         Raises:
             ArtifactError: an output is not float32; clients would pool it as if it were.
             ClientError: the client failed.
         """
         answer = self._ask("run", outputs=list(self._artifact.outputs), **self._feed(batch))
-        return {name: self._rows(name, answer["outputs"][name], len(batch.input_ids)) for name in answer["outputs"]}
+        return {name: self._float32(name, given) for name, given in answer["outputs"].items()}
 
     def seconds(self, batch: TokenBatch, least: float) -> float:
         """Return the median duration of a run in seconds by the client's own clock, over `least` seconds of runs.
@@ -63,16 +63,14 @@ class ClientsSession:
         flat = {name: array.ravel().tolist() for name, array in arrays.items()}
         return {"names": list(self._artifact.inputs), "dims": list(batch.input_ids.shape), "arrays": flat}
 
-    def _rows(self, name: str, given: Mapping[str, Any], count: int) -> NDArray[np.float32]:
+    def _float32(self, name: str, given: Mapping[str, Any]) -> NDArray[np.float32]:
         if given["type"] != "float32":
             raise ArtifactError(
                 f"{self._artifact.model} gives {name} as {given['type']}, which clients pool as if it were float32. "
                 "Export it again with float32 outputs."
             )
 
-        rows = _decoded(given["rows"]).reshape(count, -1)
-        wanted = dense_head(self._artifact.promise).normalize and name != SENTENCE_EMBEDDING
-        return normalize(rows) if wanted else rows
+        return _decoded(given)
 
     def tokenize(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the token ids that the client's own tokenizer produces for each text."""
@@ -81,9 +79,16 @@ class ClientsSession:
     def embed_text(self, text: str) -> NDArray[np.float32]:
         """Return the embedding of a text by the client's native pipeline, [D] float32.
 
-        Clients without CLS pooling return token states, which our script pools.
+        Clients without CLS pooling return token states, which their users pool by hand, as here the head does.
         """
-        return _decoded(self._ask("embed", text=text, by_hand=not self._client.cls)["row"])
+        by_hand = not self._client.cls
+        given = _decoded(self._ask("embed", text=text, by_hand=by_hand))
+        if by_hand:
+            mask = np.ones(given.shape[:2], dtype=np.int64)
+            given = dense_head(self._artifact.promise).rows({LAST_HIDDEN_STATE: given}, mask)[LAST_HIDDEN_STATE]
+
+        (row,) = given
+        return np.asarray(row)
 
     def usage(self) -> tuple[float, int | None]:
         """Return the CPU seconds that the client has used since its start, and its peak memory in bytes if known."""
@@ -101,13 +106,14 @@ class ClientsSession:
         self._resources.close()
 
 
-def _decoded(text: object) -> NDArray[np.float32]:
-    """Return the float32 values of an answer.
+def _decoded(given: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Return the float32 array of an answer.
 
     Raises:
-        ClientError: the answer does not contain valid base64 of float32 values.
+        ClientError: the answer does not contain valid base64 of float32 values in the shape that it names.
     """
     try:
-        return np.frombuffer(base64.b64decode(str(text), validate=True), dtype="<f4").astype(np.float32)
-    except ValueError as error:
+        values = np.frombuffer(base64.b64decode(str(given["values"]), validate=True), dtype="<f4")
+        return values.astype(np.float32).reshape(given["dims"])
+    except (KeyError, TypeError, ValueError) as error:
         raise ClientError(f"the client's answer holds no float32 values: {error}") from error

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
+from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
-from bge_export.heads.dense import dense_head
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -50,21 +49,17 @@ Nodes = Counter[tuple[str, str]]
 class OnnxSession:
     """One ONNX file in ONNX Runtime."""
 
-    def __init__(self, session: "onnxruntime.InferenceSession", artifact: Artifact, facts: Mapping[str, str]) -> None:
+    def __init__(self, session: "onnxruntime.InferenceSession", facts: Mapping[str, str]) -> None:
         """Wrap a session."""
         self._session = session
-        self._head = dense_head(artifact.promise)
         self._inputs = [value.name for value in session.get_inputs()]
         self._outputs = [value.name for value in session.get_outputs()]
         self.facts = facts
 
-    def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings by output, [B, D] float32; token states are pooled as the artifact promises."""
+    def run(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return the graph's outputs."""
         values = self._session.run(self._outputs, batch.feed(self._inputs))
-        return {
-            name: value if name == SENTENCE_EMBEDDING else self._head.rows(value, batch.attention_mask)
-            for name, value in zip(self._outputs, values, strict=True)
-        }
+        return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:
         """Free the session."""
@@ -120,7 +115,7 @@ class OnnxRuntime:
         _refuse_fall_back(artifact, provider, session.get_providers()[0], nodes)
 
         facts = {"onnxruntime": onnxruntime.__version__, "provider": provider, **_shares(provider, nodes)}
-        return OnnxSession(session, artifact, {**facts, **_options(device, threads)})
+        return OnnxSession(session, {**facts, **_options(device, threads)})
 
 
 def _opened(artifact: Artifact, device: str, threads: int) -> tuple["onnxruntime.InferenceSession", Nodes]:

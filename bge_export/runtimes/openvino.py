@@ -1,15 +1,14 @@
 """Runs OpenVINO IR and ONNX files in OpenVINO, with precision pinned to float32 except on NPUs, which lack it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
+from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
-from bge_export.heads.dense import dense_head
 from bge_export.precision import precisions
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
@@ -39,7 +38,6 @@ class OpenVinoSession:
             )
 
         compiled = core.compile_model(model, DEVICES[device], config)
-        self._head = dense_head(artifact.promise)
         self._inputs = _names(compiled.inputs, artifact.inputs, artifact.model)
         self._outputs = _names(compiled.outputs, artifact.outputs, artifact.model)
         self._static = None if shape.is_dynamic else tuple(shape.to_shape())
@@ -52,20 +50,17 @@ class OpenVinoSession:
             **({"threads": str(compiled.get_property("INFERENCE_NUM_THREADS"))} if DEVICES[device] == "CPU" else {}),
         }
 
-    def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings by output, [B, D] float32; a static-shape model runs the batch in padded pieces."""
-        pieces = [batch] if self._static is None else list(_pieces(batch, *self._static))
-        given = [self._run(piece) for piece in pieces]
-        return {name: np.concatenate([one[name] for one in given])[: len(batch.input_ids)] for name in self._outputs}
+    def run(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return the graph's outputs; a static-shape model runs the batch in padded pieces."""
+        if self._static is None:
+            return self._run(batch)
+
+        given = [self._run(piece) for piece in _pieces(batch, *self._static)]
+        return {name: _joined([one[name] for one in given], *batch.input_ids.shape) for name in self._outputs}
 
     def _run(self, batch: TokenBatch) -> dict[str, NDArray[np.float32]]:
         self._request.infer(batch.feed(self._inputs))
-        values = {name: np.array(self._request.get_tensor(name).data) for name in self._outputs}
-
-        return {
-            name: value if name == SENTENCE_EMBEDDING else self._head.rows(value, batch.attention_mask)
-            for name, value in values.items()
-        }
+        return {name: np.array(self._request.get_tensor(name).data) for name in self._outputs}
 
     def close(self) -> None:
         """Free the model."""
@@ -104,6 +99,20 @@ def _pieces(batch: TokenBatch, rows: int, length: int) -> Iterator[TokenBatch]:
 
         arrays[1][:, 0] = 1
         yield TokenBatch(*arrays)
+
+
+def _joined(pieces: Sequence[NDArray[np.float32]], texts: int, tokens: int) -> NDArray[np.float32]:
+    """Return an output of all pieces for the batch that was cut: B texts and, if it is states, S tokens of each.
+
+    The first state alone, [B, 1, D], stays alone. States of padding beyond the model's shape are zero.
+    """
+    whole = np.concatenate(pieces)[:texts]
+    if whole.ndim < 3 or whole.shape[1] == 1:
+        return whole
+
+    states = np.zeros((texts, tokens, whole.shape[2]), dtype=whole.dtype)
+    states[:, : whole.shape[1]] = whole[:, :tokens]
+    return states
 
 
 @dataclass(frozen=True)

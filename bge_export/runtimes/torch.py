@@ -29,12 +29,11 @@ class EagerSession:
         """Wrap a loaded encoder."""
         self._model = model
         self._artifact = artifact
-        self._head = dense_head(artifact.promise)
         self._device = device
         self.facts = facts
 
-    def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings, [B, D] float32: states in the model's precision, pooling in float32."""
+    def run(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return the token states, [B, S, D], computed in the model's precision, as float32."""
         import torch
 
         arrays = batch.feed(self._artifact.inputs)
@@ -42,7 +41,7 @@ class EagerSession:
 
         with torch.inference_mode():
             states = self._model(**feed).last_hidden_state.float().cpu().numpy()
-        return {LAST_HIDDEN_STATE: self._head.rows(states, batch.attention_mask)}
+        return {LAST_HIDDEN_STATE: states}
 
     def close(self) -> None:
         """Free the model."""

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.checkpoint.torch_devices import DEVICES, open_device, torch_devices
-from bge_export.contracts import SENTENCE_EMBEDDING, Artifact, Session, TokenBatch
+from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, MissingLibrary
-from bge_export.heads.dense import dense_head
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -23,12 +22,11 @@ class TorchScriptSession:
         """Wrap a loaded file."""
         self._module = module
         self._artifact = artifact
-        self._head = dense_head(artifact.promise)
         self._device = device
         self.facts = facts
 
-    def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the embeddings by output, [B, D] float32; token states are pooled as the artifact promises."""
+    def run(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return the graph's outputs."""
         import torch
 
         feed = batch.feed(self._artifact.inputs)
@@ -36,12 +34,7 @@ class TorchScriptSession:
             given = self._module(*(torch.from_numpy(array).to(self._device) for array in feed.values()))
 
         values = given if isinstance(given, tuple) else (given,)
-        arrays = {name: value.cpu().numpy() for name, value in zip(self._artifact.outputs, values, strict=True)}
-
-        return {
-            name: array if name == SENTENCE_EMBEDDING else self._head.rows(array, batch.attention_mask)
-            for name, array in arrays.items()
-        }
+        return {name: value.cpu().numpy() for name, value in zip(self._artifact.outputs, values, strict=True)}
 
     def close(self) -> None:
         """Free the model."""

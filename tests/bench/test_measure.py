@@ -55,13 +55,13 @@ class SlowSession:
     closed: bool = False
     facts: Mapping[str, str] = field(default_factory=lambda: {"slow": "1"})
 
-    def embed(self, batch: TokenBatch) -> Mapping[str, np.ndarray]:
+    def run(self, batch: TokenBatch) -> Mapping[str, np.ndarray]:
         texts, _ = batch.input_ids.shape
         self.runtime.shapes.append(batch.input_ids.shape)
         precision = self.artifact.target.precision
         cost = COSTS[precision] * (2.2 if precision == "int8" and texts > 1 else 1)  # int8 is slow in batches
         self.runtime.now += cost * self.runtime.factor * texts / self.threads
-        return {"last_hidden_state": np.zeros((0 if self.runtime.empty else texts, 4), dtype=np.float32)}
+        return {"last_hidden_state": np.zeros((0 if self.runtime.empty else texts, 1, 4), dtype=np.float32)}
 
     def close(self) -> None:
         self.closed = True
@@ -116,10 +116,10 @@ def fake_load(artifact: Artifact, _place: RuntimeDevice, _threads: int) -> LoadF
 def report_from(plan: Plan) -> BenchReport:
     plan.refuse_impossible()
     runtimes = {id(one.runtime): one.runtime for one in plan.devices}.values()
-    loads = measure_loads(plan, lambda _: None, fake_load)
+    loads = measure_loads(plan, fake_load)
     with OpenPlan(plan) as opened:
-        opened.warm_up(lambda _: None)
-        times = opened.time(0, lambda _: None, clock=lambda: sum(runtime.now for runtime in runtimes))
+        opened.warm_up()
+        times = opened.time(0, clock=lambda: sum(runtime.now for runtime in runtimes))
         return report_of(plan, environment_of(plan), loads, opened.facts, times)
 
 
@@ -216,7 +216,7 @@ def test_a_crash_is_named_with_file_runtime_and_shape(monkeypatch: pytest.Monkey
     def crash(_self: SlowSession, batch: TokenBatch) -> Mapping[str, np.ndarray]:
         raise ValueError("Unexpected input data type\nand more")
 
-    monkeypatch.setattr(SlowSession, "embed", crash)
+    monkeypatch.setattr(SlowSession, "run", crash)
     with pytest.raises(ArtifactError, match=r"onnx-fp32@slow:cpu, 1 thread cannot run a batch of 1x4: .* type$"):
         report_from(plan_of())
 

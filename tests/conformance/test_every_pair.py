@@ -165,12 +165,13 @@ class WrongSession:
         self.by_ids = dict(zip(vectors.token_ids, rows, strict=True))
         self.outputs = artifact.outputs
 
-    def embed(self, batch):
+    def run(self, batch):
         import numpy as np
 
         counts = batch.attention_mask.sum(axis=1)
         texts = [tuple(ids[:count].tolist()) for ids, count in zip(batch.input_ids, counts, strict=True)]
-        return {output: np.stack([self.by_ids[ids] for ids in texts]) for output in self.outputs}
+        rows = np.stack([self.by_ids[ids] for ids in texts])
+        return {output: rows if output == "sentence_embedding" else rows[:, None] for output in self.outputs}
 
     def close(self) -> None:
         pass

@@ -69,7 +69,7 @@ def one_vector(artifact: Artifact, device: str) -> bool:
     try:
         same = []
         for length in (125, 126, 127):
-            rows = [session.embed(batch(length, padding))["last_hidden_state"][0] for padding in (0, 1, 2, 3, 9)]
+            rows = [session.run(batch(length, padding))["last_hidden_state"][0, 0] for padding in (0, 1, 2, 3, 9)]
             same += [np.array_equal(rows[0], row) for row in rows[1:]]
     finally:
         session.close()

@@ -81,7 +81,7 @@ def together(*reports: ParityReport) -> ParityReport:
 
 MIXED = together(
     report_of(opening=DeviceUnavailable("no CUDA here"), requested=False),
-    report_of(artifacts=[artifact_of(pooled=True)]),
+    report_of(artifacts=[artifact_of(both=True)]),
     report_of(crashing),
     report_of(on_text(CORPUS.texts[3].text, setting(0))),
 )

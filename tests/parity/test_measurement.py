@@ -62,12 +62,12 @@ def test_every_text_is_embedded_alone_first_and_then_padded():
 
 
 def test_one_lane_for_each_output():
-    artifact = artifact_of(pooled=True)
+    artifact = artifact_of(both=True)
     lanes = measured(FakeRuntime(), artifact)
     assert [lane.output for lane in lanes] == [LAST_HIDDEN_STATE, SENTENCE_EMBEDDING]
 
     def one_wrong(rows, ids):
-        return {LAST_HIDDEN_STATE: rows, SENTENCE_EMBEDDING: mean_pooled(rows, ids)}
+        return {LAST_HIDDEN_STATE: rows[:, None], SENTENCE_EMBEDDING: mean_pooled(rows, ids)}
 
     good, bad = measured(FakeRuntime(one_wrong), artifact)
     assert (good.pooling_seen, bad.pooling_seen) == ("cls", "mean")
@@ -76,7 +76,7 @@ def test_one_lane_for_each_output():
 BREACHES = {
     "no mapping": (lambda rows, ids: {}, "outputs"),
     "another output": (lambda rows, ids: {"logits": rows}, "logits"),
-    "one output too many": (lambda rows, ids: {LAST_HIDDEN_STATE: rows, "logits": rows}, "logits"),
+    "one output too many": (lambda rows, ids: {SENTENCE_EMBEDDING: rows, "logits": rows}, "logits"),
     "missing row": (lambda rows, ids: rows[:-1], r"\(0, 8\)"),
     "extra row": (lambda rows, ids: np.vstack([rows, rows[:1]]), r"\(2, 8\)"),
     "one vector": (lambda rows, ids: rows[0], r"\(8,\)"),
@@ -84,7 +84,7 @@ BREACHES = {
     "another width": (lambda rows, ids: rows[:, :4], r"\(1, 4\)"),
     "float64": (lambda rows, ids: rows.astype(np.float64), "float64"),
     "float16": (lambda rows, ids: rows.astype(np.float16), "float16"),
-    "a list": (lambda rows, ids: {LAST_HIDDEN_STATE: rows.tolist()}, "list"),
+    "a list": (lambda rows, ids: {SENTENCE_EMBEDDING: rows.tolist()}, "list"),
     "missing row in a batch": (lambda rows, ids: rows[:-1] if len(rows) > 1 else None, r"\(3, 8\)"),
 }
 
@@ -98,9 +98,34 @@ def test_a_runtime_that_breaks_the_contract(fault, got):
     assert runtime.sessions[0].closed
 
 
+STATES = {
+    "an embedding": (lambda rows, ids: {LAST_HIDDEN_STATE: rows}, r"\(1, 8\)"),
+    "states of fewer tokens": (lambda rows, ids: {LAST_HIDDEN_STATE: rows[:, None][:, [0, 0]]}, r"\(1, 2, 8\)"),
+    "states of fewer texts": (lambda rows, ids: {LAST_HIDDEN_STATE: rows[:0, None]}, r"\(0, 1, 8\)"),
+    "states of another width": (lambda rows, ids: {LAST_HIDDEN_STATE: rows[:, None, :4]}, r"\(1, 1, 4\)"),
+    "float16": (lambda rows, ids: {LAST_HIDDEN_STATE: rows[:, None].astype(np.float16)}, "float16"),
+}
+
+
+@pytest.mark.parametrize(("fault", "got"), STATES.values(), ids=STATES.keys())
+def test_states_that_are_not_those_of_the_batch(fault, got):
+    with pytest.raises(RuntimeContractError, match=got):
+        measured(FakeRuntime(fault), replace(artifact_of(), outputs=(LAST_HIDDEN_STATE,)))
+
+
+def test_one_state_a_text_is_enough_only_for_cls():
+    artifact = replace(artifact_of(), outputs=(LAST_HIDDEN_STATE,))
+    first = FakeRuntime(lambda rows, ids: {LAST_HIDDEN_STATE: rows[:, None]})
+    assert measured(first, artifact)[0].measured
+
+    mean = replace(PROMISE, heads={"dense": replace(HEAD, pooling="mean")})
+    with pytest.raises(RuntimeContractError, match=r"\(1, 1, 8\)"):
+        measured(first, replace(artifact, promise=mean))
+
+
 @pytest.mark.parametrize("error", [DeviceUnavailable("no CUDA here"), MissingLibrary("ort", "onnxruntime", "running")])
 def test_a_device_that_is_not_there(error):
-    lanes = measured(FakeRuntime(opening=error), artifact_of(pooled=True))
+    lanes = measured(FakeRuntime(opening=error), artifact_of(both=True))
     assert [(lane.unavailable, lane.failed, lane.rows) for lane in lanes] == [(str(error), None, ())] * 2
 
 
@@ -208,12 +233,12 @@ def test_a_report_of_all():
         RuntimeDevice(FakeRuntime(), "gpu", False),
         RuntimeDevice(reads_nothing, "cpu", True),
     ]
-    artifacts = [artifact_of(), artifact_of("fp16", pooled=True)]
+    artifacts = [artifact_of(), artifact_of("fp16", both=True)]
     reference = reference_of(CORPUS)
     report = Measurement(CORPUS, reference, 2, load_tokenizer).report(artifacts, devices)
     assert [(lane.target, lane.output, lane.device, lane.requested) for lane in report.lanes] == [
-        ("onnx-fp32", LAST_HIDDEN_STATE, "cpu", True),
-        ("onnx-fp32", LAST_HIDDEN_STATE, "gpu", False),
+        ("onnx-fp32", SENTENCE_EMBEDDING, "cpu", True),
+        ("onnx-fp32", SENTENCE_EMBEDDING, "gpu", False),
         ("onnx-fp16", LAST_HIDDEN_STATE, "cpu", True),
         ("onnx-fp16", SENTENCE_EMBEDDING, "cpu", True),
         ("onnx-fp16", LAST_HIDDEN_STATE, "gpu", False),

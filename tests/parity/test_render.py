@@ -47,7 +47,7 @@ def drifted(amount):
 
 
 def test_a_good_report():
-    text = shown(report_of(artifacts=[artifact_of(), artifact_of("fp16", pooled=True)]))
+    text = shown(report_of(artifacts=[artifact_of(), artifact_of("fp16", both=True)]))
     for word in ("onnx-fp32", "onnx-fp16", "sentence_embedding", "fake", "cpu", "20", "within limits", "PASSED"):
         assert word in text
     assert "3 of 3 lanes" in text

@@ -10,7 +10,7 @@ from bge_export.parity.report import SCHEMA, Lane, PairsRecord, ParityReport, Ro
 from bge_export.saturation import PairFacts
 
 BROKEN = PairFacts(weights=2, pairs=300, broken=12, first="layer.0/key.weight", first_broken=9)
-REPORT = report_of(artifacts=[artifact_of(), artifact_of("fp16", pooled=True)], pairs={artifact_of().digest: BROKEN})
+REPORT = report_of(artifacts=[artifact_of(), artifact_of("fp16", both=True)], pairs={artifact_of().digest: BROKEN})
 RUN = REPORT.runs[""].model_copy(update={"environment": {"cpu": "\u202e<x>"}})
 
 texts = st.text(max_size=10)

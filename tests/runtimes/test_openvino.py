@@ -1,5 +1,6 @@
 """OpenVINO: pinned precision, its own choice beside it, devices by name, static shapes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,10 @@ from exporting import export_model
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import Exported, judge_report, read_policy
-from bge_export.contracts import TokenBatch
+from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable
 from bge_export.exporters.openvino import OpenVinoExporter
+from bge_export.heads.dense import dense_head
 from bge_export.operators import known_operators
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.policy import ThresholdPolicy
@@ -114,6 +116,10 @@ def test_what_takes_the_place_of_a_device_or_a_precision_is_refused(
         RUNTIME.open(read_bundle(ir.folder)[1][0], "gpu", 1)
 
 
+def rows_of(artifact: Artifact, session: Session, tokens: TokenBatch) -> Mapping[str, np.ndarray]:
+    return dense_head(artifact.promise).rows(session.run(tokens), tokens.attention_mask)
+
+
 def test_a_model_of_any_shape_is_not_for_an_npu(ir: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(RUNTIME), "devices", lambda _: {"npu": None})
     with pytest.raises(DeviceUnavailable, match="--static-shape 1x512"):
@@ -133,7 +139,8 @@ def test_a_graph_with_other_ends_than_the_manifest_says_is_named(ir: Exported, f
 def test_onnx_artifacts_are_read_too(tiny_export: Exported, precision: str) -> None:
     (artifact,) = (item for item in read_bundle(tiny_export.folder)[1] if item.target.precision == precision)
     tokens = batch(3, 40)
-    there, here = (find_runtime(name).open(artifact, "cpu", 1).embed(tokens) for name in ("onnxruntime", "openvino"))
+    sessions = [find_runtime(name).open(artifact, "cpu", 1) for name in ("onnxruntime", "openvino")]
+    there, here = (rows_of(artifact, session, tokens) for session in sessions)
     assert here.keys() == there.keys() == {"last_hidden_state", "sentence_embedding"}
     for name, given in here.items():
         np.testing.assert_allclose(given, there[name], atol={"fp32": 2e-6, "fp16": 2e-3}[precision])
@@ -141,9 +148,9 @@ def test_onnx_artifacts_are_read_too(tiny_export: Exported, precision: str) -> N
 
 def test_what_was_returned_stays_when_the_session_runs_again_and_closes(ir: Exported) -> None:
     session = RUNTIME.open(read_bundle(ir.folder)[1][0], "cpu", 1)
-    given = session.embed(batch(2, 8))
+    given = session.run(batch(2, 8))
     kept = {name: value.copy() for name, value in given.items()}
-    session.embed(batch(2, 9))
+    session.run(batch(2, 9))
     session.close()
     for name, value in given.items():
         np.testing.assert_array_equal(value, kept[name])
@@ -161,20 +168,25 @@ def test_a_damaged_file_is_named(tiny: Path, tmp_path: Path, suffix: str) -> Non
 
 def test_a_static_shape_gives_what_any_shape_gives(tiny: Path, ir: Exported, tmp_path: Path) -> None:
     done = export_model(OpenVinoExporter(static_shape=(2, 512)), str(tiny), tmp_path / "out", check=False)
-    fixed = RUNTIME.open(read_bundle(done.folder)[1][0], "cpu", 1)
+    artifact = read_bundle(done.folder)[1][0]
+    fixed = RUNTIME.open(artifact, "cpu", 1)
     free = RUNTIME.open(read_bundle(ir.folder)[1][0], "cpu", 1)
     for rows, length in ((1, 3), (2, 512), (5, 60)):
         tokens = batch(rows, length)
-        given = fixed.embed(tokens)["last_hidden_state"]
-        assert given.shape == (rows, 64)
-        np.testing.assert_allclose(given, free.embed(tokens)["last_hidden_state"], atol=2e-6)
+        assert fixed.run(tokens)["last_hidden_state"].shape == (rows, length, 64)
+        given, wanted = (rows_of(artifact, session, tokens)["last_hidden_state"] for session in (fixed, free))
+        np.testing.assert_allclose(given, wanted, atol=2e-6)
+
+    beyond = TokenBatch(*(np.pad(array, ((0, 0), (0, 600 - length))) for array in vars(tokens).values()))
+    assert fixed.run(beyond)["last_hidden_state"].shape == (rows, 600, 64)
+    np.testing.assert_array_equal(rows_of(artifact, fixed, beyond)["last_hidden_state"], given)
 
 
 def test_a_text_longer_than_the_static_shape_is_not_cut(tiny: Path, tmp_path: Path) -> None:
     done = export_model(OpenVinoExporter(static_shape=(1, 512)), str(tiny), tmp_path / "out", check=False)
     session = RUNTIME.open(read_bundle(done.folder)[1][0], "cpu", 1)
     with pytest.raises(ArtifactError, match="takes 512 tokens, and a text has more"):
-        session.embed(batch(1, 513))
+        session.run(batch(1, 513))
 
 
 def test_a_refused_row_names_the_default_hint(ir: Exported) -> None:

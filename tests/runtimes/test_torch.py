@@ -122,7 +122,7 @@ def test_embeddings_are_float32_whatever_the_model_computes_in(artifacts) -> Non
     tokenizer = TextTokenizer.load(artifacts[0].root, artifacts[0].promise.reads.max_tokens)
     for artifact in artifacts:
         session = runtime.open(artifact, "cpu", 1)
-        rows = session.embed(tokenizer.pad(tokenizer.encode(["hello", "the last ferry"])))["last_hidden_state"]
+        rows = session.run(tokenizer.pad(tokenizer.encode(["hello", "the last ferry"])))["last_hidden_state"]
         session.close()
         assert rows.dtype == np.float32
         assert np.isfinite(rows).all()

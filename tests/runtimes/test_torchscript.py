@@ -30,7 +30,8 @@ def embed(artifact: Artifact, device: str = "cpu", threads: int = 1):
     tokenizer = TextTokenizer.load(artifact.root, artifact.promise.reads.max_tokens)
     session = runtime.open(artifact, device, threads)
     try:
-        return session.embed(tokenizer.pad(tokenizer.encode(TEXTS))), dict(session.facts)
+        batch = tokenizer.pad(tokenizer.encode(TEXTS))
+        return dense_head(artifact.promise).rows(session.run(batch), batch.attention_mask), dict(session.facts)
     finally:
         session.close()
 

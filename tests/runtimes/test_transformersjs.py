@@ -16,6 +16,7 @@ from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import read_policy
 from bge_export.contracts import Artifact, Target
 from bge_export.errors import ArtifactError, ClientError, DeviceUnavailable
+from bge_export.heads.dense import dense_head
 from bge_export.javascript import opening, packages
 from bge_export.javascript.clients import CLIENTS
 from bge_export.operators import known_operators
@@ -157,7 +158,7 @@ def test_float16_outputs_are_refused(bundle: Path, device: str) -> None:
     ids = np.array([[101, 102]])
     batch = TextTokenizer.load(bundle, 512).pad(ids.tolist())
     with pytest.raises(ArtifactError, match="float16, which clients pool as if it were float32"):
-        session.embed(batch)
+        session.run(batch)
     session.close()
 
 
@@ -229,6 +230,6 @@ def test_version_3_on_webgpu_gives_garbage_for_integers_which_no_limit_lets_pass
     session = opened(quantized, "webgpu@3")
     text = next(n for n, ids in enumerate(vectors.token_ids) if len(ids) == 8)
     batch = TextTokenizer.load(quantized.root, 512).pad([vectors.token_ids[text]])
-    (row,) = session.embed(batch)["last_hidden_state"]
+    (row,) = dense_head(quantized.promise).rows(session.run(batch), batch.attention_mask)["last_hidden_state"]
     session.close()
     assert float(row @ vectors.vectors["cls"][text]) < INT8.min_cosine

@@ -52,7 +52,7 @@ ROUNDED = Limits(
 FOLDER = TemporaryDirectory()
 """The bundle of this world. Its files hold what their precisions must hold; nothing runs them."""
 
-LANE = "onnx-fp32@fake:cpu last_hidden_state"
+LANE = "onnx-fp32@fake:cpu sentence_embedding"
 
 
 def truth(ids: Sequence[int], pooling: str = "cls") -> Rows:
@@ -105,17 +105,26 @@ class FakeSession:
     facts: Mapping[str, str] = field(default_factory=lambda: {"fake": "1"})
     closed: bool = False
 
-    def embed(self, batch: TokenBatch) -> Mapping[str, Rows]:
+    def run(self, batch: TokenBatch) -> Mapping[str, Rows]:
         self.runtime.shapes.append(batch.input_ids.shape)
         kept = [tuple(row[: int(mask.sum())].tolist()) for row, mask in zip(*_arrays(batch), strict=True)]
         rows = np.stack([truth(ids) for ids in kept])
         wrong = self.runtime.fault(rows, kept)
         if isinstance(wrong, Mapping):
             return wrong
-        return dict.fromkeys(self.artifact.outputs, rows if wrong is None else wrong)
+        given = rows if wrong is None else wrong
+        return {
+            output: given if output == SENTENCE_EMBEDDING else states_of(given, batch)
+            for output in self.artifact.outputs
+        }
 
     def close(self) -> None:
         self.closed = True
+
+
+def states_of(rows: Rows, batch: TokenBatch) -> Rows:
+    """Return token states [B, S, D] that every pooling makes the rows of."""
+    return np.repeat(rows[:, None], batch.input_ids.shape[1], axis=1)
 
 
 def _arrays(batch: TokenBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -254,8 +263,8 @@ def promising(promise: PromiseRecord, **changes: object) -> PromiseRecord:
     return promise.model_copy(update={"heads": promise.heads.model_copy(update={"dense": dense})})
 
 
-def artifact_of(precision: str = "fp32", *, digest: str = "a" * 64, pooled: bool = False) -> Artifact:
-    outputs = (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING) if pooled else (LAST_HIDDEN_STATE,)
+def artifact_of(precision: str = "fp32", *, digest: str = "a" * 64, both: bool = False) -> Artifact:
+    outputs = (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING) if both else (SENTENCE_EMBEDDING,)
     model = MODEL_FILES.get(f"onnx-{precision}", f"onnx/model_{precision}.onnx")
     if not (Path(FOLDER.name) / model).exists():
         write_onnx(Path(FOLDER.name) / model, *graph_of(precision))

@@ -5,10 +5,10 @@
 //   open      {models, name, options, pooling, normalize, settings} -> {version, files}
 //   tokenize  {texts}                                        -> {ids}      with the client's own tokenizer
 //   run       {input_ids, attention_mask, token_type_ids}    -> {outputs}  through the client's own model class
-//   embed     {text}                                         -> {row}      the client's whole pipeline
+//   embed     {text, by_hand}                                -> {dims, values}  the client's whole pipeline
 //   time      {input_ids, …, least}                          -> {seconds}  of a run through the model class
 //
-// Rows travel as base64 of float32, little endian. Of token states only what the pooling needs is sent: [B, D].
+// Values travel as base64 of float32, little endian, with their dimensions. Nothing is pooled here.
 
 export class Clients {
   // `load` imports the library that a request names; once, whatever later ones name.
@@ -66,30 +66,22 @@ class Client {
   }
 
   async run(request) {
-    const { outputs, arrays } = request;
+    const { outputs } = request;
     const given = await this.pipe.model(this.feed(request));
     const found = {};
     for (const name of outputs) {
       const tensor = given[name];
       if (tensor === undefined) throw Error(`the client gave ${Object.keys(given)}, and no ${name}`);
-      found[name] = { type: tensor.type, dims: Array.from(tensor.dims), rows: null };
-      if (tensor.type === 'float32') found[name].rows = encode(pooled(tensor, arrays.attention_mask, this.pooling));
+      found[name] = tensor.type === 'float32' ? packed(tensor) : { type: tensor.type };
     }
     return { outputs: found };
   }
 
   async embed({ text, by_hand }) {
-    let tensor;
-    if (by_hand) {
-      const states = await this.pipe(text, { pooling: 'none' });
-      const mask = new Array(states.dims[1]).fill(1);
-      tensor = { type: states.type, data: unit(pooled(states, mask, this.pooling), this.normalize) };
-    } else {
-      const pooling = this.pooling === 'last' ? 'last_token' : this.pooling;
-      tensor = await this.pipe(text, { pooling, normalize: this.normalize });
-    }
+    const pooling = this.pooling === 'last' ? 'last_token' : this.pooling;
+    const tensor = await this.pipe(text, by_hand ? { pooling: 'none' } : { pooling, normalize: this.normalize });
     if (tensor.type !== 'float32') throw Error(`the pipeline gave ${tensor.type}, not float32`);
-    return { row: encode(tensor.data) };
+    return packed(tensor);
   }
 
   // One run that is not timed, then the median of those that follow until `least` seconds have passed.
@@ -113,27 +105,8 @@ class Client {
   }
 }
 
-// What the pooling keeps of [B, S, D] states, [B, D]; a tensor that has no S is the embedding already.
-function pooled(tensor, mask, pooling) {
-  if (tensor.dims.length !== 3) return tensor.data;
-  const [rows, length, width] = tensor.dims;
-  const kept = new Float32Array(rows * width);
-  for (let row = 0; row < rows; ++row) {
-    const real = mask.slice(row * length, (row + 1) * length).reduce((sum, one) => sum + one, 0);
-    const [first, end] = { cls: [0, 1], mean: [0, real], last: [real - 1, real] }[pooling];
-    for (let column = 0; column < width; ++column) {
-      let sum = 0;
-      for (let at = first; at < end; ++at) sum += tensor.data[(row * length + at) * width + column];
-      kept[row * width + column] = sum / (end - first);
-    }
-  }
-  return kept;
-}
-
-function unit(row, wanted) {
-  if (!wanted) return row;
-  const length = Math.sqrt(row.reduce((sum, value) => sum + value * value, 0));
-  return row.map((value) => value / length);
+function packed({ type, dims, data }) {
+  return { type, dims: Array.from(dims), values: encode(data) };
 }
 
 function encode(values) {

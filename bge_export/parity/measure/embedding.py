@@ -58,26 +58,29 @@ class Checked:
     artifact: Artifact
     runtime: str
 
-    def embed(self, batch: TokenBatch) -> dict[str, NDArray[np.float32]]:
-        """Return output -> [B, D] float32.
+    def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return output -> [B, D] float32, the head's rows of what the session gives.
 
         Raises:
-            RuntimeContractError: the runtime did not return exactly one embedding per text and output.
+            RuntimeContractError: the runtime did not return every output, with what the head needs for each text.
         """
-        needed = (len(batch.input_ids), dense_head(self.artifact.promise).dim)
-        given = self.session.embed(batch)
+        given = self.session.run(batch)
         if not isinstance(given, Mapping) or not given or set(given) != set(self.artifact.outputs):
             names = sorted(given) if isinstance(given, Mapping) else type(given).__name__
             raise self._broken(f"outputs {names}", f"the outputs {sorted(self.artifact.outputs)}")
 
-        for output, rows in given.items():
-            if not isinstance(rows, np.ndarray):
-                raise self._broken(f"{output!r} as {type(rows).__name__}", f"a float32 array of shape {needed}")
-            if rows.shape != needed or rows.dtype != np.float32:
-                got = f"{output!r} as {rows.dtype} of shape {rows.shape}"
-                raise self._broken(got, f"float32 of shape {needed}, one row a text")
+        head = dense_head(self.artifact.promise)
+        for output, values in given.items():
+            shapes = head.shapes(output, *batch.input_ids.shape)
+            needed = " or ".join(map(str, shapes))
+            if not isinstance(values, np.ndarray):
+                raise self._broken(f"{output!r} as {type(values).__name__}", f"a float32 array of shape {needed}")
+            if values.shape not in shapes or values.dtype != np.float32:
+                raise self._broken(
+                    f"{output!r} as {values.dtype} of shape {values.shape}", f"float32 of shape {needed}"
+                )
 
-        return dict(given)
+        return head.rows(given, batch.attention_mask)
 
     def native_result(self, texts: Sequence[str]) -> NativeResult | None:
         """Return the result of the client's native pipeline; None if the runtime has no tokenizer.
