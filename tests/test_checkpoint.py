@@ -69,7 +69,8 @@ def test_opening_a_checkpoint_loads_neither_torch_nor_transformers(root: Path) -
     [("pooling_mode_cls_token", "cls"), ("pooling_mode_mean_tokens", "mean"), ("pooling_mode_lasttoken", "last")],
 )
 def test_the_old_schema_of_pooling_is_read(root: Path, flag: str, pooling: str) -> None:
-    write_pooling(root, {"word_embedding_dimension": WIDTH, flag: True, "pooling_mode_max_tokens": False})
+    flags = {"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": False} | {flag: True}
+    write_pooling(root, {"word_embedding_dimension": WIDTH, **flags})
     assert dense_head(open_checkpoint(root).promise).pooling == pooling
 
 
@@ -108,7 +109,14 @@ def test_the_query_prompt_is_read(root: Path) -> None:
     assert open_checkpoint(root).promise.reads.prompts == {"query": "query: "}
 
 
-def test_the_longest_input_is_the_smallest_limit(root: Path) -> None:
+def test_the_longest_input_is_the_setting_of_sentence_transformers_before_the_tokenizers(root: Path) -> None:
+    change_json(root / "sentence_bert_config.json", max_seq_length=28)
+    assert open_checkpoint(root).promise.reads.max_tokens == 28
+    change_json(root / "sentence_bert_config.json", max_seq_length=40)
+    assert open_checkpoint(root).promise.reads.max_tokens == 32
+
+
+def test_without_that_setting_tokenizer_and_positions_limit_the_input(root: Path) -> None:
     (root / "sentence_bert_config.json").unlink()
     assert open_checkpoint(root).promise.reads.max_tokens == 24
     change_json(root / "tokenizer_config.json", model_max_length=10**30)
@@ -205,10 +213,10 @@ def test_a_file_instead_of_a_folder_is_refused(root: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(*_: object, **__: object) -> str:
-        raise PermissionError(13, "Permission denied", "config.json")
+        raise PermissionError(13, "Permission denied", "modules.json")
 
     monkeypatch.setattr("os.open", deny)
-    refuses(root, "config.json", "Permission denied")
+    refuses(root, "modules.json", "Permission denied")
 
 
 # config.json
@@ -424,10 +432,49 @@ def test_a_vocabulary_larger_than_the_embedding_table_is_refused(root: Path, kee
 
 def test_an_added_token_beyond_the_embedding_table_is_refused(root: Path) -> None:
     change_json(root / "tokenizer.json", added_tokens=[{"id": 11, "content": "[NEW]"}])
-    refuses(root, "12 ids", "8 rows")
+    refuses(root, "the added token '[NEW]' has the id 11", "8 rows")
+
+
+def test_blank_lines_at_the_end_of_a_vocabulary_are_no_tokens(root: Path) -> None:
+    with (root / "vocab.txt").open("a") as vocabulary:
+        vocabulary.write("\n \n")
+    open_checkpoint(root)
+    (root / "tokenizer.json").unlink()
+    open_checkpoint(root)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("strip_accents", True), ("strip_accents", False), ("tokenize_chinese_chars", False)]
+)
+def test_a_normalizer_that_contradicts_the_settings_is_refused(root: Path, setting: str, value: bool) -> None:
+    change_json(root / "tokenizer_config.json", **{setting: value})
+    refuses(root, f"{setting}: {str(value).lower()}", "tokenizer.json says")
+
+
+def test_a_tokenizer_file_that_adds_no_special_tokens_is_refused(root: Path) -> None:
+    change_json(root / "tokenizer_config.json", tokenizer_class="BertTokenizerFast")
+    refuses(root, "no post-processor", "BertTokenizer")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("tokenizer_config.json", {"truncation_side": "left"}),
+        ("tokenizer.json", {"truncation": {"direction": "Left", "max_length": 8}}),
+    ],
+)
+def test_truncation_on_the_left_is_refused(root: Path, name: str, changes: dict[str, object]) -> None:
+    change_json(root / name, **changes)
+    refuses(root, name, "truncates long texts on the left")
 
 
 # Weights
+
+
+def test_two_sets_of_weights_in_one_folder_are_refused(root: Path) -> None:
+    write_weights(root / "model-00001-of-00001.safetensors", {EMBEDDING: (len(TOKENS), WIDTH)})
+    write_json(root / "model.safetensors.index.json", {"weight_map": {EMBEDDING: "model-00001-of-00001.safetensors"}})
+    refuses(root, "two sets of weights", "model.safetensors", "index.json")
 
 
 def test_a_table_of_another_width_is_refused(root: Path) -> None:

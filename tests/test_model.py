@@ -68,3 +68,45 @@ def test_heads_that_training_left_behind_are_no_fault(changed: Callable[..., Pat
         }
 
     assert load_model(open_checkpoint(changed(trained))).config.num_hidden_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("prefix", "what"),
+    [
+        ("module.", "DataParallel"),
+        ("_orig_mod.", "torch.compile"),
+        ("0.auto_model.", "sentence-transformers"),
+        ("model.", "a module around the encoder"),
+    ],
+)
+def test_a_prefix_of_all_names_is_named_with_its_cause(changed: Callable[..., Path], prefix: str, what: str) -> None:
+    folder = changed(lambda tensors: {f"{prefix}{name}": tensor for name, tensor in tensors.items()})
+    with pytest.raises(CheckpointError, match=f"begin with {prefix!r}.*{what}"):
+        load_model(open_checkpoint(folder))
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_buffers_that_the_model_computes_may_be_stored(changed: Callable[..., Path], prefix: str) -> None:
+    def stored(tensors: Tensors) -> Tensors:
+        inner = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+        return inner | {f"{prefix}embeddings.token_type_ids": torch.zeros(1, 512, dtype=torch.int64)}
+
+    load_model(open_checkpoint(changed(stored)))
+
+
+@pytest.mark.parametrize("setting", [{"return_dict": False}, {"chunk_size_feed_forward": 4}, {"use_cache": True}])
+def test_settings_that_change_how_states_are_returned_change_no_state(
+    tiny: Path, changed: Callable[..., Path], setting: dict[str, object]
+) -> None:
+    folder = changed(lambda tensors: tensors)
+    change_json(folder / "config.json", **setting)
+    tokens = torch.tensor([[2, 10, 11, 12, 3]])
+    found, wanted = (load_model(open_checkpoint(root))(tokens).last_hidden_state for root in (folder, tiny))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+def test_a_library_that_an_architecture_lacks_is_a_refusal(changed: Callable[..., Path]) -> None:
+    folder = changed(lambda tensors: tensors)
+    change_json(folder / "config.json", hidden_act="no_such_activation")
+    with pytest.raises(CheckpointError, match="transformers cannot load it as 'bert'"):
+        load_model(open_checkpoint(folder))

@@ -94,6 +94,10 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> None:
     }
     config |= _normalizer_settings(tokenizer.get("normalizer"))
 
+    # Padded on the left, the first state of a batch is that of a padding token.
+    if config.get("padding_side") == "left" and dense_head(checkpoint.promise).pooling != "last":
+        config["padding_side"] = "right"
+
     # These describe how the checkpoint was saved or loaded, not the tokenizer.
     for key in ("name_or_path", "backend", "is_local", "auto_map"):
         config.pop(key, None)

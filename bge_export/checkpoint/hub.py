@@ -18,6 +18,7 @@ from bge_export.checkpoint.hub_cache import DIGEST, refuse_foreign, verify
 from bge_export.checkpoint.hub_errors import HubUnreachableError, explain, is_worth_repeating
 from bge_export.checkpoint.hub_guard import COMMIT, run
 from bge_export.checkpoint.hub_transfer import Transfer
+from bge_export.checkpoint.other_models import ADAPTER
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.checkpoint.weight_files import INDEX, SINGLE, entry_file
@@ -29,7 +30,7 @@ STEP_SECONDS = 5.0
 CONTACT_SECONDS = 6.0
 """Timeout of the whole first request, including name resolution, which no HTTP client limits."""
 ATTEMPTS = 3
-ROOT_FILES = frozenset({"config.json", MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES})
+ROOT_FILES = frozenset({"config.json", ADAPTER, MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES})
 MODULE_CONFIG = re.compile(r"\d+_\w+/config\.json", re.ASCII)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
@@ -151,6 +152,11 @@ def _most_bytes(name: str) -> int:
 
 def _wanted(names: Mapping[str, object], model_id: str) -> list[str]:
     """Return the files to fetch, weights last, so that a folder with weights is complete."""
+    if "config.json" not in names and ADAPTER in names:
+        raise CheckpointError(
+            f"{model_id} is an adapter alone ({ADAPTER} without config.json). Merge it into its base model (peft: "
+            "merge_and_unload, then save_pretrained) and give the merged folder."
+        )
     if "config.json" not in names:
         raise CheckpointError(
             f"{model_id} has no config.json on the Hub: it is not a transformers model. Choose another."

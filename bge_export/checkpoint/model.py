@@ -1,12 +1,13 @@
 """Loads a checkpoint's torch module and accounts for every weight. The only user of `AutoModel`."""
 
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 POOLER = "pooler"
 """BERT's tanh head: no sentence embedding uses it, and published checkpoints may omit it."""
@@ -36,7 +37,15 @@ UNUSED = frozenset(
 """First name components of heads that training left beside the encoder; token states do not depend on them."""
 
 COMPUTED = frozenset({"position_ids", "inv_freq"})
-"""Last name components of buffers that older versions of transformers stored; every version computes them."""
+"""Last name components of buffers that older versions of transformers stored; every version computes them. So are the
+buffers that the model itself has."""
+
+WRAPPERS: Mapping[str, str] = {
+    "module.": "torch's DataParallel",
+    "_orig_mod.": "torch.compile",
+    "0.auto_model.": "the whole list of sentence-transformers' modules",
+}
+"""Prefix of all tensor names -> what was saved instead of the encoder."""
 
 
 def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
@@ -58,6 +67,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
 
     try:
         config = AutoConfig.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
+        _set_plain_outputs(config)
         model, report = AutoModel.from_pretrained(
             checkpoint.root,
             config=config,
@@ -69,11 +79,11 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported instead, and rejected below with names and shapes
         )
-    except (ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
+    except Exception as error:  # every architecture raises kinds of its own
         raise CheckpointError(_explain(checkpoint, error)) from error
 
     _refuse_incomplete(checkpoint, report)
-    _refuse_unused(checkpoint, report)
+    _refuse_unused(checkpoint, report, {name for name, _ in model.named_buffers()})
     _refuse_not_finite(checkpoint, model)
 
     model = model.eval()
@@ -81,6 +91,13 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
         parameter.requires_grad_(False)
 
     return model  # type: ignore[no-any-return]  # transformers' factories are untyped
+
+
+def _set_plain_outputs(config: "PretrainedConfig") -> None:
+    """Set what changes how a model computes or returns its token states, but not the states."""
+    config.return_dict = True
+    config.use_cache = False
+    config.chunk_size_feed_forward = 0
 
 
 def _explain(checkpoint: Checkpoint, error: Exception) -> str:
@@ -98,6 +115,13 @@ def _refuse_incomplete(checkpoint: Checkpoint, report: dict[str, object]) -> Non
     missing = sorted(needed)
     mismatched = sorted(_items(report.get("mismatched_keys")), key=str)
 
+    if missing and (prefix := _prefix(missing, [str(name) for name in _items(report.get("unexpected_keys"))])):
+        raise CheckpointError(
+            f"{checkpoint.source}: the names of all weights begin with {prefix!r}, as "
+            f"{WRAPPERS.get(prefix, 'a module around the encoder')} saves them. Take it off every name "
+            "(safetensors.torch: load_file, save_file), or save the encoder itself with save_pretrained."
+        )
+
     if missing:
         raise CheckpointError(
             f"{checkpoint.source}: the weights lack {len(missing)} tensors that {checkpoint.model_type!r} needs, first "
@@ -112,9 +136,17 @@ def _refuse_incomplete(checkpoint: Checkpoint, report: dict[str, object]) -> Non
         )
 
 
-def _refuse_unused(checkpoint: Checkpoint, report: dict[str, object]) -> None:
+def _prefix(missing: Sequence[str], unexpected: Sequence[str]) -> str | None:
+    """Return the prefix under which the unexpected tensors are all the missing ones; None if there is none."""
+    known = set(unexpected)
+    candidates = [name.removesuffix(missing[0]) for name in unexpected if name.endswith(missing[0])]
+    return next((one for one in candidates if one and all(f"{one}{name}" in known for name in missing)), None)
+
+
+def _refuse_unused(checkpoint: Checkpoint, report: dict[str, object], buffers: Set[str]) -> None:
     """Raise CheckpointError if transformers would ignore weights, such as layers beyond config.json's count."""
-    unused = sorted(str(name) for name in _items(report.get("unexpected_keys")) if not _may_be_left_out(str(name)))
+    names = [str(name) for name in _items(report.get("unexpected_keys"))]
+    unused = sorted(name for name in names if not _may_be_left_out(name) and not _is_buffer(name, buffers))
     if unused:
         raise CheckpointError(
             f"{checkpoint.source}: the weights hold {len(unused)} tensors with no place in {checkpoint.model_type!r}, "
@@ -127,6 +159,11 @@ def _may_be_left_out(name: str) -> bool:
     """Return whether an unexpected tensor is a known head or a computed buffer."""
     parts = name.split(".")
     return parts[0] in UNUSED or POOLER in parts or parts[-1] in COMPUTED
+
+
+def _is_buffer(name: str, buffers: Set[str]) -> bool:
+    """Return whether a tensor is a buffer that the model computes, with or without the prefix of a head's model."""
+    return name in buffers or name.partition(".")[2] in buffers
 
 
 def _refuse_not_finite(checkpoint: Checkpoint, model: "PreTrainedModel") -> None:

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 from bge_export.checkpoint import hub
 from bge_export.checkpoint.declared_sizes import refuse_oversized
-from bge_export.checkpoint.pooling_files import SentenceFiles, read_sentence_files
+from bge_export.checkpoint.other_models import refuse_adapter, refuse_other_model
+from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles, read_sentence_files
 from bge_export.checkpoint.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from bge_export.checkpoint.weight_files import WeightFiles, read_weight_files
 from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Checkpoint, Pooling, Promise, Reads, Target
@@ -111,13 +112,16 @@ def _read(place: _Place, pooling: Pooling | None, default: Pooling | None) -> Ch
     """Read every file that affects the embedding and compare their declarations."""
     root = place.root
 
-    config = _read_config(root / CONFIG)
+    # Modules and adapters first: without them a folder that needs no config.json would only be called incomplete.
+    refuse_adapter(root)
     sentence = read_sentence_files(root)
+    config = _read_config(root / CONFIG)
     tokenizer = read_tokenizer_files(root, sentence.lower_case)
     weights = read_weight_files(root)
 
     refuse_oversized(root / CONFIG, config, weights.shapes)
     width = _width(root / CONFIG, config)
+    refuse_other_model(root, config, sentence, weights.shapes, width)
     _compare_widths(root, width, sentence, weights)
     _compare_vocabulary(root, tokenizer, weights)
 
@@ -158,6 +162,14 @@ def _read_config(path: Path) -> dict[str, object]:
             "Choose an encoder."
         )
 
+    quantized = config.get("quantization_config")
+    if quantized:
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
+        raise CheckpointError(
+            f"{path} rounds the weights when they are loaded (quantization_config, {method or 'no method named'}). "
+            "Choose the checkpoint without it; if the weights are stored unrounded, take the key out."
+        )
+
     return config
 
 
@@ -186,6 +198,12 @@ def _compare_widths(root: Path, width: int, sentence: SentenceFiles, weights: We
             "One of them belongs to another model: fetch the checkpoint again."
         )
 
+    if sentence.truncate_dim is not None and sentence.truncate_dim != width:
+        raise CheckpointError(
+            f"{root / PROMPTS} cuts embeddings to {sentence.truncate_dim} of {width} dimensions (truncate_dim), which "
+            "no exported graph does. Set truncate_dim to null, and cut the vectors where they are used."
+        )
+
     # ALBERT and similar models look tokens up in a narrower table and widen the result.
     if weights.embedding is not None and weights.embedding[1][1] > width:
         name, shape = weights.embedding
@@ -200,6 +218,14 @@ def _compare_vocabulary(root: Path, tokenizer: TokenizerFiles, weights: WeightFi
         return
 
     name, shape = weights.embedding
+    if tokenizer.added is not None and tokenizer.added[1] >= shape[0]:
+        token, number = tokenizer.added
+        raise CheckpointError(
+            f"{root}: the added token {token!r} has the id {number}, but {name!r} has only {shape[0]} rows: a text "
+            "with it cannot be embedded. Take the token out of the tokenizer's files, or save the model with "
+            "resize_token_embeddings."
+        )
+
     if tokenizer.ids > shape[0]:
         raise CheckpointError(
             f"{root}: the tokenizer has {tokenizer.ids} ids, but {name!r} has only {shape[0]} rows. "
@@ -224,13 +250,17 @@ def _pooling(root: Path, declared: Pooling | None, given: Pooling | None) -> Poo
 
 
 def _max_tokens(root: Path, config: Mapping[str, object], sentence: SentenceFiles, tokenizer: TokenizerFiles) -> int:
-    """Return the smallest length limit that the checkpoint's files declare."""
+    """Return the longest input as sentence-transformers sets it: its own setting, else the tokenizer's.
+
+    Neither can exceed the number of positions.
+    """
     positions = positive_integer(config.get("max_position_embeddings"))
     if positions is not None and config["model_type"] in POSITIONS_AFTER_PADDING:
         padding = config.get("pad_token_id", 1)
         positions -= (padding if isinstance(padding, int) else 1) + 1
 
-    limits = [limit for limit in (sentence.max_seq_length, tokenizer.max_length, positions) if limit is not None]
+    declared = sentence.max_seq_length or tokenizer.max_length
+    limits = [limit for limit in (declared, positions) if limit is not None]
     if not limits or min(limits) < 3:
         raise CheckpointError(
             f"{root} declares no usable longest input ({limits or 'none'}). Correct max_position_embeddings in "

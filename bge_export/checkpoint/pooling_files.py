@@ -1,6 +1,6 @@
 """Reads the sentence-transformers files of a checkpoint, in the old and the new (>= 5.4) schema."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +25,8 @@ FLAGS: Mapping[str, str] = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-CHAINS = (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
+MEAN_FLAG = "pooling_mode_mean_tokens"
+KINDS = ("Transformer", "Pooling", "Normalize")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class SentenceFiles:
         max_seq_length: the declared longest input in tokens.
         lower_case: whether texts are lowercased before they are tokenised.
         query_prefix: the declared query prompt; empty if there is none.
+        truncate_dim: the declared number of leading dimensions that the embedding keeps; None for all.
         files: the files that were read, relative to the folder.
     """
 
@@ -48,6 +50,7 @@ class SentenceFiles:
     max_seq_length: int | None
     lower_case: bool
     query_prefix: str
+    truncate_dim: int | None
     files: tuple[str, ...]
 
 
@@ -62,8 +65,14 @@ def read_sentence_files(root: Path) -> SentenceFiles:
     settings_file = next((name for name in TRANSFORMER_SETTINGS if (root / name).is_file()), None)
     pooling, width = _read_pooling(root / pooling_file) if pooling_file else (None, None)
 
+    declared = read_object_if_there(root / PROMPTS)
     settings = read_object(root / settings_file) if settings_file else {}
     task = settings.get("transformer_task", "feature-extraction")
+    if declared.get("model_type") == "CrossEncoder":
+        raise CheckpointError(
+            f"{root / PROMPTS} declares a CrossEncoder: a reranker, which scores pairs of texts and has no embedding. "
+            "Choose an embedding model."
+        )
     if task != "feature-extraction":
         raise CheckpointError(
             f"{root / str(settings_file)} declares the task {task!r}; only 'feature-extraction' gives token states. "
@@ -77,7 +86,8 @@ def read_sentence_files(root: Path) -> SentenceFiles:
         width=width,
         max_seq_length=positive_integer(settings.get("max_seq_length")),
         lower_case=settings.get("do_lower_case") is True,
-        query_prefix=_read_query_prefix(root / PROMPTS),
+        query_prefix=_query_prefix(root / PROMPTS, declared),
+        truncate_dim=positive_integer(declared.get("truncate_dim")),
         files=tuple(name for name in candidates if name and (root / name).is_file()),
     )
 
@@ -92,10 +102,10 @@ def _read_modules(root: Path) -> dict[str, str]:
 
     kinds = [_kind(path, entry) for entry in read_objects(path)]
     folders = [str(entry.get("path", "")) for entry in read_objects(path)]
-    if kinds not in CHAINS:
+    if kinds[:2] not in (["Transformer"], ["Transformer", "Pooling"]) or set(kinds[2:]) - {"Normalize"}:
         raise CheckpointError(
-            f"{path} declares the modules {kinds}; supported is Transformer, Pooling and, last, Normalize. "
-            "Choose a checkpoint without other modules."
+            f"{path} declares the modules {kinds}; supported is the order Transformer, Pooling and, last, Normalize. "
+            "Correct the order, or choose a checkpoint without other modules."
         )
 
     if folders[0]:
@@ -108,6 +118,7 @@ def _read_modules(root: Path) -> dict[str, str]:
         if PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts or "\\" in folder:
             raise CheckpointError(f"{path} names the folder {folder!r}, outside the checkpoint. Do not use it.")
 
+    # Two Normalize modules do what one does.
     return dict(zip(kinds, folders, strict=True))
 
 
@@ -115,10 +126,10 @@ def _kind(path: Path, entry: Mapping[str, object]) -> str:
     """Return Transformer, Pooling or Normalize; the import path of the class differs between versions."""
     declared = str(entry.get("type", ""))
     kind = declared.rpartition(".")[2]
-    if not declared.startswith("sentence_transformers.") or kind not in CHAINS[-1]:
+    if not declared.startswith("sentence_transformers.") or kind not in KINDS:
         raise CheckpointError(
             f"{path} declares the module {declared!r}, which the artifacts would leave out and so give other "
-            f"embeddings. Supported modules: {', '.join(CHAINS[-1])}. Choose a checkpoint without it."
+            f"embeddings. Supported modules: {', '.join(KINDS)}. Choose a checkpoint without it."
         )
 
     return kind
@@ -149,8 +160,29 @@ def _read_pooling(path: Path) -> tuple[Pooling | None, int | None]:
             "Choose a checkpoint that uses one of them."
         )
 
-    width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
-    return (SUPPORTED[modes[0]] if modes else None), positive_integer(width)
+    width = positive_integer(config.get("embedding_dimension", config.get("word_embedding_dimension")))
+    return _mode(path, config, named, flagged), width
+
+
+def _mode(path: Path, config: Mapping[str, object], named: Sequence[str], flagged: Sequence[str]) -> Pooling | None:
+    """Return the pooling of a file whose modes are supported; None if it rules every mode out.
+
+    Versions of sentence-transformers read a missing flag for the mean differently: as true up to 5.2, later as true
+    only if no flag is there at all.
+    """
+    if named:
+        return SUPPORTED[named[0]]
+
+    flags = [flag for flag in FLAGS if flag in config]
+    if flags and MEAN_FLAG not in config:
+        raise CheckpointError(
+            f"{path} has {', '.join(flags)} without {MEAN_FLAG}: sentence-transformers up to 5.2 then adds the mean, "
+            f"later versions do not. Add {MEAN_FLAG} after the model's card, as false if it uses one pooling."
+        )
+
+    if not flags:
+        return "mean"
+    return SUPPORTED[flagged[0]] if flagged else None
 
 
 def _named_modes(path: Path, value: object) -> list[str]:
@@ -164,9 +196,8 @@ def _named_modes(path: Path, value: object) -> list[str]:
     return modes
 
 
-def _read_query_prefix(path: Path) -> str:
+def _query_prefix(path: Path, config: Mapping[str, object]) -> str:
     """Return the query prompt; raise CheckpointError if a prompt is put before every text."""
-    config = read_object_if_there(path)
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise CheckpointError(f"{path}: 'prompts' must map names to texts. Correct the file.")

@@ -5,12 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bge_export.checkpoint.tokenizer_settings import (
+    SETTINGS,
+    TOKENIZER,
+    refuse_contradictions,
+    refuse_left_truncation,
+)
 from bge_export.errors import CheckpointError
 from bge_export.files.json_files import positive_integer, read_object, read_object_if_there
 from bge_export.files.regular import TOKENIZER_BYTES, read_regular_text, refuse_irregular
 
-TOKENIZER = "tokenizer.json"
-SETTINGS = "tokenizer_config.json"
 VOCABULARIES = (
     "vocab.txt",
     "vocab.json",
@@ -40,12 +44,14 @@ class TokenizerFiles:
 
     Attributes:
         files: the existing files, relative to the folder.
-        ids: the highest token id plus one; None if only a SentencePiece model knows it.
+        ids: the highest id of the vocabulary plus one; None if only a SentencePiece model knows it.
+        added: the added token with the highest id, and that id; None if there are none.
         max_length: the longest input that the tokenizer declares.
     """
 
     files: tuple[str, ...]
     ids: int | None
+    added: tuple[str, int] | None
     max_length: int | None
 
 
@@ -70,9 +76,14 @@ def read_tokenizer_files(root: Path, lower_case: bool) -> TokenizerFiles:
             "Choose a checkpoint whose tokenizer transformers knows."
         )
 
+    refuse_left_truncation(root / SETTINGS, settings.get("truncation_side"))
     max_length = positive_integer(settings.get("model_max_length"))
-    ids = _check_tokenizer(root, settings, lower_case) if TOKENIZER in files else _vocabulary_size(root)
-    return TokenizerFiles(files, ids, max_length if max_length and max_length < UNBOUNDED else None)
+    if max_length is not None and max_length >= UNBOUNDED:
+        max_length = None
+
+    if TOKENIZER not in files:
+        return TokenizerFiles(files, _vocabulary_size(root), None, max_length)
+    return TokenizerFiles(files, *_check_tokenizer(root, settings, lower_case), max_length)
 
 
 def refuse_large(root: Path) -> None:
@@ -85,46 +96,24 @@ def refuse_large(root: Path) -> None:
             raise CheckpointError(f"{root / name} cannot be read: {error.strerror}. Fetch the file again.") from error
 
 
-def _check_tokenizer(root: Path, settings: Mapping[str, object], lower_case: bool) -> int | None:
-    """Compare `tokenizer.json` with the other files; return its highest id plus one."""
+def _check_tokenizer(
+    root: Path, settings: Mapping[str, object], lower_case: bool
+) -> tuple[int | None, tuple[str, int] | None]:
+    """Compare `tokenizer.json` with the other files; return its highest id plus one and its last added token."""
     path = root / TOKENIZER
     tokenizer = read_object(path, TOKENIZER_BYTES)
     model = tokenizer.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), (dict, list)):
         raise CheckpointError(f"{path} holds no tokenizer model with a vocabulary. Fetch the file again.")
 
-    lowers = _lowers(tokenizer.get("normalizer"))
-    declared = settings.get("do_lower_case")
-    if isinstance(declared, bool) and declared != lowers:
-        raise CheckpointError(
-            f"{root / SETTINGS} says do_lower_case: {str(declared).lower()}, but the normalizer of {path.name} "
-            f"{'lowercases' if lowers else 'does not lowercase'}: readers of one file would get other embeddings than "
-            "readers of the other. Correct one of them after the model's card."
-        )
-
-    if lower_case and not lowers:
-        raise CheckpointError(
-            f"{root}: the sentence-transformers settings lowercase texts (do_lower_case: true), {path.name} does not. "
-            "Correct one of them after the model's card."
-        )
-
+    refuse_contradictions(root, settings, tokenizer, lower_case)
     vocabulary = _ids(path, model["vocab"])
     if model.get("type") == "WordPiece" and (root / "vocab.txt").is_file():
         _refuse_other_vocabulary(root, vocabulary)
 
-    return max([*vocabulary.values(), *_added_ids(tokenizer.get("added_tokens"))], default=-1) + 1
-
-
-def _lowers(normalizer: object) -> bool:
-    """Return whether a normalizer of `tokenizer.json`, or one of its parts, lowercases texts."""
-    if not isinstance(normalizer, dict):
-        return False
-
-    parts = normalizer.get("normalizers")
-    if isinstance(parts, list):
-        return any(_lowers(part) for part in parts)
-
-    return normalizer.get("type") == "Lowercase" or normalizer.get("lowercase") is True
+    added = _added_ids(tokenizer.get("added_tokens"))
+    last = max(added.items(), key=lambda item: item[1], default=None)
+    return max(vocabulary.values(), default=-1) + 1, last
 
 
 def _ids(path: Path, vocabulary: dict[str, object] | list[object]) -> dict[str, int]:
@@ -139,9 +128,10 @@ def _ids(path: Path, vocabulary: dict[str, object] | list[object]) -> dict[str, 
     return ids
 
 
-def _added_ids(added: object) -> list[int]:
-    entries = added if isinstance(added, list) else []
-    return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), int)]
+def _added_ids(added: object) -> dict[str, int]:
+    """Return added token -> id."""
+    entries = [entry for entry in added if isinstance(entry, dict)] if isinstance(added, list) else []
+    return {str(entry.get("content")): entry["id"] for entry in entries if isinstance(entry.get("id"), int)}
 
 
 def _refuse_other_vocabulary(root: Path, vocabulary: Mapping[str, int]) -> None:
@@ -159,10 +149,16 @@ def _refuse_other_vocabulary(root: Path, vocabulary: Mapping[str, int]) -> None:
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    """Return token -> id of a `vocab.txt`, read as transformers reads it (of two equal lines the last counts)."""
+    """Return token -> id of a `vocab.txt`, read as transformers reads it (of two equal lines the last counts).
+
+    Blank lines at the end, which editors leave, are no tokens: no text contains them.
+    """
     try:
-        lines = io.StringIO(read_regular_text(path, TOKENIZER_BYTES), newline=None)
-        return {line.rstrip("\n"): number for number, line in enumerate(lines)}
+        stream = io.StringIO(read_regular_text(path, TOKENIZER_BYTES), newline=None)
+        lines = [line.rstrip("\n") for line in stream]
+        while lines and not lines[-1].strip():
+            lines.pop()
+        return {line: number for number, line in enumerate(lines)}
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not UTF-8 text: {error}. Fetch the file again.") from error
 

@@ -65,8 +65,15 @@ def read_weight_files(root: Path) -> WeightFiles:
         CheckpointError: a file is missing, damaged or contradicts the index.
         MissingLibrary: safetensors is not installed.
     """
-    entry = entry_file([path.name for path in root.iterdir()], str(root))
+    names = [path.name for path in root.iterdir()]
+    entry = entry_file(names, str(root))
     located = _read_index(root / INDEX) if entry == INDEX else {}
+
+    if {SINGLE, INDEX} <= set(names) and set(_read_index(root / INDEX).values()) != {SINGLE}:
+        raise CheckpointError(
+            f"{root} holds two sets of weights: {SINGLE}, and the shards that {INDEX} names; libraries differ in which "
+            "they load. Delete the set that does not belong to this checkpoint."
+        )
     weights = tuple(sorted(set(located.values()))) if located else (SINGLE,)
 
     shapes: dict[str, tuple[int, ...]] = {}
