@@ -2,6 +2,7 @@ import json
 import re
 from pathlib import Path
 
+import onnx
 import openvino
 import pytest
 from saturation.models import WAYS, written
@@ -49,6 +50,23 @@ def test_inspect_speaks_json_and_reads_a_single_file(tiny_export: Exported, capf
     (graph,) = json.loads(capfd.readouterr().out)["graphs"]
     assert graph["opset"] == "ai.onnx 17"
     assert graph["weights"]["float16"] > graph["weights"]["int64"]
+
+
+def test_inspect_reads_external_data_from_every_working_folder(
+    tiny_export: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "model"
+    place.mkdir()
+    model = onnx.load(tiny_export.folder / "onnx/model.onnx")
+    onnx.save(model, place / "m.onnx", save_as_external_data=True, location="m.onnx_data", size_threshold=0)
+
+    for folder, path in ((tmp_path, place / "m.onnx"), (tmp_path, Path("model/m.onnx")), (place, Path("m.onnx"))):
+        monkeypatch.chdir(folder)
+        assert inspect_path(path).graphs[0].external_data
+
+    (place / "m.onnx_data").unlink()
+    with pytest.raises(ArtifactError, match=r"'m\.onnx_data', which is missing"):
+        inspect_path(place / "m.onnx")
 
 
 @pytest.mark.parametrize(("fill", "said"), [(64, "kept by 6 pairs"), (127, "broken by 6 of 6 pairs.*first in w")])

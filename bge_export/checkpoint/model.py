@@ -102,11 +102,16 @@ def _set_plain_outputs(config: "PretrainedConfig") -> None:
 
 def _explain(checkpoint: Checkpoint, error: Exception) -> str:
     """Return the cause of a failed load in one sentence, without transformers' page of advice."""
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
-        f"{checkpoint.source}: transformers cannot load it as {checkpoint.model_type!r}: {first}. "
+        f"{checkpoint.source}: transformers cannot load it as {checkpoint.model_type!r}: {first_line(error)}. "
         "Check config.json (model_type and sizes) against the weights."
     )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's message, without its full stop; its type if it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(" .:") if lines else type(error).__name__
 
 
 def _refuse_incomplete(checkpoint: Checkpoint, report: dict[str, object]) -> None:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 from bge_export.checkpoint import hub
 from bge_export.checkpoint.declared_sizes import refuse_oversized
@@ -17,12 +16,15 @@ from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles, read_sen
 from bge_export.checkpoint.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from bge_export.checkpoint.weight_files import WeightFiles, read_weight_files
 from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Checkpoint, Pooling, Promise, Reads, Target
-from bge_export.errors import CheckpointError, MissingLibrary, UsageError
+from bge_export.errors import CheckpointError, UsageError
 from bge_export.files.digest import tree_digest
 from bge_export.files.json_files import positive_integer, read_object
 from bge_export.heads.dense import Dense
 
 CONFIG = "config.json"
+WIDTHS = ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
+"""Keys of `config.json` that hold the width of the token states, the usual one first."""
+
 HUB_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 POSITIONS_AFTER_PADDING = frozenset(
     {
@@ -174,18 +176,9 @@ def _read_config(path: Path) -> dict[str, object]:
 
 
 def _width(path: Path, config: Mapping[str, object]) -> int:
-    """Return D; optimum knows the architectures that name it differently (DistilBERT: `dim`)."""
-    try:
-        from optimum.utils import NormalizedConfigManager
-    except ImportError as error:
-        raise MissingLibrary("optimum", "export", "reading a PyTorch checkpoint") from error
-
-    try:
-        normalized = NormalizedConfigManager.get_normalized_config_class(config["model_type"])
-        width = positive_integer(normalized(SimpleNamespace(**config)).hidden_size)
-    except (KeyError, AttributeError):
-        width = positive_integer(config.get("hidden_size"))
-
+    """Return D; some architectures name it differently (DistilBERT: `dim`)."""
+    named = (positive_integer(config.get(name)) for name in WIDTHS)
+    width = next((width for width in named if width is not None), None)
     if width is None:
         raise CheckpointError(f"{path} gives no hidden_size for {config['model_type']!r}. Correct config.json.")
     return width

@@ -1,6 +1,6 @@
 """Checks a folder against targets: each model file by its bytes, the small files once, and hosts by measuring."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,9 +45,21 @@ def check_targets(
     found: list[FileCheck] = []
     for target in targets:
         facts = TARGETS[target]
-        found.append(_check(target, "", 0, check_folder(folder, facts)))
-        found += [_check_file(folder, name, target, facts, measuring) for name in present]
+        files = [_check_file(folder, name, target, facts, measuring) for name in present]
+        findings = [*check_folder(folder, facts), *_without_files(folder, files, facts)]
+        found += [_check(target, "", 0, findings), *files]
     return FolderCheck(tuple(found))
+
+
+def _without_files(folder: Path, files: Sequence[FileCheck], facts: TargetFacts) -> Iterator[Finding]:
+    """Yield the reason why a folder has no file for a target; findings about its files say why none of them fits."""
+    if any(one.state != "not for it" for one in files):
+        return
+
+    loaded = [name for name, dtype in FILES.items() if dtype in facts.dtypes and facts.client.options(name) is not None]
+    others = sorted({path.relative_to(folder).as_posix() for path in folder.glob("**/*.onnx")})
+    got = f"no file that the client loads, only {', '.join(others)}" if others else "no ONNX file"
+    yield Finding("files", got, f"{loaded[0]}, or another variant that the client loads")
 
 
 def _check(target: str, file: str, size: int, findings: Sequence[Finding]) -> FileCheck:
@@ -61,7 +73,7 @@ def _check_file(folder: Path, name: str, target: str, facts: TargetFacts, measur
         return FileCheck(target, name, size, (), "not for it")
 
     model = read_graph(folder / name)
-    check = _check(target, name, size, check_graph(model, name, facts, client_config(folder)))
+    check = _check(target, name, size, check_graph(model, folder / name, facts, client_config(folder)))
     if check.findings or facts.device is None:
         return check
 

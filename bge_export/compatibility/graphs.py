@@ -26,16 +26,17 @@ def read_graph(path: Path) -> "onnx.ModelProto":
     return graph_of(path, "looking into ONNX files", "Export it again.")
 
 
-def check_graph(model: "onnx.ModelProto", name: str, facts: TargetFacts, config: dict[str, object]) -> list[Finding]:
+def check_graph(model: "onnx.ModelProto", path: Path, facts: TargetFacts, config: dict[str, object]) -> list[Finding]:
     """Return every reason why a file does not run correctly.
 
     Args:
         model: the file's graph, without external data.
-        name: its name in the folder, such as `onnx/model.onnx`.
+        path: the file.
         facts: the client and the host.
         config: `transformers.js_config` of the folder.
     """
-    return [*_versions(model, facts), *_operators(model, facts), *_ends(model), *_external(model, name, facts, config)]
+    ends = [*_ends(model), *_shapes(model)]
+    return [*_versions(model, facts), *_operators(model, facts), *ends, *_external(model, path, facts, config)]
 
 
 def _opset(model: "onnx.ModelProto") -> int:
@@ -110,12 +111,26 @@ def _ends(model: "onnx.ModelProto") -> Iterator[Finding]:
             yield Finding("output-type", f"{name} of {kind(type_).lower()}", "float: clients pool it as if it were")
 
 
-def _external(model: "onnx.ModelProto", name: str, facts: TargetFacts, config: dict[str, object]) -> Iterator[Finding]:
+def _shapes(model: "onnx.ModelProto") -> Iterator[Finding]:
+    """Yield inputs of one size alone: clients send batches and texts of every size."""
+    for value in model.graph.input:
+        axes = [dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
+        baked_in = any(dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)
+        if value.name in INPUTS and baked_in:
+            got = f"{value.name} [{', '.join(axes)}]"
+            yield Finding("shape", got, "an open batch size and length: clients send texts of every length")
+
+
+def _external(model: "onnx.ModelProto", path: Path, facts: TargetFacts, config: dict[str, object]) -> Iterator[Finding]:
     """Yield external data that the client does not find."""
     import onnx
 
     tensors = [one for one in model.graph.initializer if one.data_location == onnx.TensorProto.EXTERNAL]
     places = {entry.value for one in tensors for entry in one.external_data if entry.key == "location"}
+    for place in sorted(places):
+        if not (path.parent / place).is_file():
+            yield Finding("external-data", f"weights in {place!r}, which is missing", "that file beside the model")
+
     if not places:
         return
 
@@ -123,13 +138,27 @@ def _external(model: "onnx.ModelProto", name: str, facts: TargetFacts, config: d
         yield Finding("external-data", f"weights in {', '.join(sorted(places))}", "all weights in the file itself")
         return
 
-    needed = f"{name.rpartition('/')[2]}_data"
-    for place in sorted(places - {needed}):
-        yield Finding("external-data", f"weights in {place!r}", f"the name {needed!r}, which browsers look for")
+    # The key says how many files there are; true is one. Clients number all but the first.
+    count = _data_files(config, path.name)
+    names = [f"{path.name}_data{f'_{number}' if number else ''}" for number in range(max(count, 1))]
+    for place in sorted(places - set(names)):
+        needed = f"the name {names[0]!r}" if len(names) == 1 else f"one of the names {', '.join(names)}"
+        yield Finding("external-data", f"weights in {place!r}", f"{needed}, which browsers look for")
 
-    if not config.get("use_external_data_format"):
+    if not count:
         yield Finding(
             "external-data",
             "config.json without transformers.js_config.use_external_data_format",
             "that key: browsers fetch the weights only with it",
         )
+
+
+def _data_files(config: dict[str, object], name: str) -> int:
+    """Return how many external files clients fetch for a model file.
+
+    The key may hold a number for each file, or one for all variants of `model`.
+    """
+    declared = config.get("use_external_data_format")
+    if isinstance(declared, dict):
+        declared = declared.get(name, declared.get("model", 0))
+    return int(declared) if isinstance(declared, (bool, int)) else 0

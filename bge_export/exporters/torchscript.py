@@ -87,11 +87,7 @@ class TorchScriptExporter:
             with stage(f"tracing {checkpoint.source}", 1):
                 archive = _traced(module, tracing.trace_inputs(encoder.model, inputs), inputs, outputs)
         except Exception as error:
-            first = str(error).strip().partition("\n")[0]
-            raise ExportError(
-                f"{checkpoint.source}: torch cannot trace {checkpoint.model_type!r}: {first}. "
-                "Please report the architecture."
-            ) from error
+            raise ExportError(tracing.untraceable(checkpoint, error)) from error
 
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

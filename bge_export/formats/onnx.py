@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bge_export.errors import ArtifactError, MissingLibrary
+from bge_export.files.mistaken import refuse_mistaken
 from bge_export.formats import Format, GraphFacts, ModelFile, narrowest
 from bge_export.saturation import facts_of
 
@@ -42,7 +43,10 @@ def graph_of(path: Path, purpose: str, advice: str) -> "onnx.ModelProto":
         raise MissingLibrary("onnx", "inspect", purpose) from error
 
     try:
+        refuse_mistaken(path)
         return load_graph(path)
+    except ArtifactError:
+        raise
     except Exception as error:
         raise ArtifactError(f"{path} is not a valid ONNX file: {error}. {advice}") from error
 
@@ -84,8 +88,10 @@ def look(path: Path, name: str) -> GraphFacts:
     model = graph_of(path, "looking into ONNX files", "Export it again.")
     import onnx
 
+    _refuse_missing_data(path, model)
     try:
-        onnx.checker.check_model(model)
+        # By its path: the checker looks for external data beside the file, otherwise in the working folder.
+        onnx.checker.check_model(str(path.resolve()))
     except Exception as error:
         raise ArtifactError(f"{path} is not a valid ONNX file: {error}. Export it again.") from error
 
@@ -106,6 +112,16 @@ def look(path: Path, name: str) -> GraphFacts:
         external_data=any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer),
         pairs=facts_of(path, "onnx"),
     )
+
+
+def _refuse_missing_data(path: Path, model: "onnx.ModelProto") -> None:
+    """Raise ArtifactError if a file with external data is not there."""
+    places = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    for place in sorted(places):
+        if not (path.parent / place).is_file():
+            raise ArtifactError(f"{path} keeps weights in {place!r}, which is missing beside it. Fetch that file too.")
 
 
 def _tensor_bytes(tensor: "onnx.TensorProto") -> int:

@@ -55,10 +55,7 @@ def trace(checkpoint: Checkpoint, scratch: Path, *, sentence_embedding: bool) ->
         except OSError:
             raise
         except Exception as error:
-            raise ExportError(
-                f"{checkpoint.source}: torch cannot trace {checkpoint.model_type!r}: {error}. "
-                "Please report the architecture."
-            ) from error
+            raise ExportError(tracing.untraceable(checkpoint, error)) from error
 
         traced = onnx.load(path)
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from bge_export.checkpoint.model import load_model
+from bge_export.checkpoint.model import first_line, load_model
 from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Checkpoint, Head
 from bge_export.graph.bias_folding import fold_biases
+from bge_export.graph.textbook import has_textbook_attention
 from bge_export.heads.dense import dense_head
 
 if TYPE_CHECKING:
@@ -23,31 +24,46 @@ TRACE_BATCH, TRACE_LENGTH = 2, 16
 class TracedEncoder(nn.Module):
     """The encoder as a function of two or three integer tensors, each [B, S] int64.
 
-    The mask, [B, 1, 1, S] float32, is built here, because the one that transformers builds traces into about fifty
-    nodes of index arithmetic; transformers uses a 4-D mask unchanged.
+    For BERT's kind of attention the mask, [B, 1, 1, S] float32, is built here, because the one that transformers
+    builds traces into about fifty nodes of index arithmetic; transformers uses a 4-D mask unchanged. Other
+    architectures build their own from the mask [B, S].
     """
 
     def __init__(self, model: "PreTrainedModel", head: Head, *, sentence_embedding: bool) -> None:
         """Wrap `model`; if `sentence_embedding` is set, the pooled embedding is a second output."""
         super().__init__()
         self.model = model
+        self.builds_mask = not has_textbook_attention(model.config)
         self.pooling = head.module() if sentence_embedding else None
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the last hidden state [B, S, D] float32 and, if requested, the embedding [B, D] float32."""
-        mask = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * MASKED
+        mask = attention_mask
+        if not self.builds_mask:
+            mask = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * MASKED
+
         inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states: Tensor = self.model(input_ids=input_ids, attention_mask=mask, **inputs).last_hidden_state
         return states if self.pooling is None else (states, self.pooling(states, attention_mask))
 
 
 def traced_encoder(checkpoint: Checkpoint, *, sentence_embedding: bool) -> TracedEncoder:
-    """Load the checkpoint, fold the key and value biases of attention, and wrap the model for tracing."""
+    """Load the checkpoint, fold the key and value biases of BERT's attention, and wrap the model for tracing."""
     model = load_model(checkpoint)
-    fold_biases(model)
+    if has_textbook_attention(model.config):
+        fold_biases(model)
+
     return TracedEncoder(model, dense_head(checkpoint.promise), sentence_embedding=sentence_embedding).eval()
+
+
+def untraceable(checkpoint: Checkpoint, error: Exception) -> str:
+    """Return a sentence that names the architecture and the cause."""
+    return (
+        f"{checkpoint.source}: torch cannot trace the architecture {checkpoint.model_type!r}: {first_line(error)}. It "
+        "cannot be exported: choose a checkpoint of another architecture."
+    )
 
 
 def input_names(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -62,10 +78,14 @@ def output_names(*, sentence_embedding: bool) -> tuple[str, ...]:
 
 
 def trace_inputs(model: "PreTrainedModel", names: tuple[str, ...]) -> tuple[Tensor, ...]:
-    """Return a padded batch to trace with, [2, 16] int64 each: optimum's dummy inputs for this architecture."""
-    from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager
+    """Return a padded batch to trace with, [2, 16] int64 each: tokens drawn from the model's own table."""
+    table = model.get_input_embeddings()
+    assert isinstance(table, nn.Embedding)  # noqa: S101 - every text encoder looks its tokens up
 
-    torch.manual_seed(0)
-    sizes = NormalizedConfigManager.get_normalized_config_class(model.config.model_type)(model.config)
-    dummy = DummyTextInputGenerator("feature-extraction", sizes, TRACE_BATCH, TRACE_LENGTH)
-    return tuple(dummy.generate(name, framework="pt") for name in names)
+    shape = (TRACE_BATCH, TRACE_LENGTH)
+    ids = torch.randint(table.num_embeddings, shape, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(shape, dtype=torch.int64)
+    mask[-1, TRACE_LENGTH // 2 :] = 0
+
+    values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros(shape, dtype=torch.int64)}
+    return tuple(values[name] for name in names)

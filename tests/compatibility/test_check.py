@@ -16,6 +16,7 @@ from bge_export.compatibility.check import check_targets
 from bge_export.compatibility.findings import FolderCheck, Measured
 from bge_export.compatibility.targets import TARGETS
 from bge_export.errors import ArtifactError, UsageError
+from bge_export.inspection.folder import inspect_path
 
 MIB = 1 << 20
 SMALL = Measured(peak_bytes=100 * MIB, cold_seconds=1.0, cold_cpu_seconds=1.0, warm_seconds=0.1)
@@ -154,6 +155,76 @@ def test_external_data_needs_its_key_and_a_client_that_reads_it(folder: Path) ->
     assert refusals(folder, "transformers.js@4") == set()
     for target in ("transformers.js@2.5", "supabase-edge"):
         assert refusals(folder, target) == {("onnx/model.onnx", "external-data")}
+
+
+def test_external_data_that_is_missing(folder: Path) -> None:
+    externalise(folder, "model.onnx_data")
+    change_json(folder / "config.json", **{"transformers.js_config": {"use_external_data_format": True}})
+    (folder / "onnx/model.onnx_data").unlink()
+    (one,) = (one for one in check(folder, "transformers.js@4").files if one.file == "onnx/model.onnx")
+    assert one.state == "refused"
+    assert "'model.onnx_data', which is missing" in str(one.findings[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "fits"), [(2, True), ({"model.onnx": 2}, True), ({"model": 2}, True), (True, False), (1, False)]
+)
+def test_two_external_files_are_loaded_where_the_key_counts_them(folder: Path, key: object, fits: bool) -> None:
+    externalise(folder, "model.onnx_data")
+    model = onnx.load(folder / "onnx/model.onnx", load_external_data=False)
+    last = model.graph.initializer[-1]
+    del last.external_data[:]
+    last.external_data.add(key="location", value="model.onnx_data_1")
+    (folder / "onnx/model.onnx").write_bytes(model.SerializeToString())
+    shutil.copyfile(folder / "onnx/model.onnx_data", folder / "onnx/model.onnx_data_1")
+    change_json(folder / "config.json", **{"transformers.js_config": {"use_external_data_format": key}})
+    assert (refusals(folder, "transformers.js@4") == set()) is fits
+
+
+@pytest.mark.parametrize(("batch", "length"), [(2, 8), (1, None), (None, 128)])
+def test_shapes_that_are_baked_in(folder: Path, batch: int | None, length: int | None) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        for value in model.graph.input:
+            for dim, size in zip(value.type.tensor_type.shape.dim, (batch, length), strict=True):
+                if size is not None:
+                    dim.dim_value = size
+
+    change(folder, edit)
+    assert refusals(folder, "transformers.js@4") == {("onnx/model.onnx", "shape")}
+    (one,) = (one for one in check(folder, "transformers.js@4").files if one.file == "onnx/model.onnx")
+    assert one.findings[0].got == f"input_ids [{batch or 'batch_size'}, {length or 'sequence_length'}]"
+
+
+def test_a_model_in_the_root_is_no_file_that_clients_load_and_the_refusal_says_so(folder: Path) -> None:
+    (folder / "onnx/model.onnx").rename(folder / "model.onnx")
+    (folder / "onnx/model_fp16.onnx").unlink()
+    (one,) = check(folder, "transformers.js@4").files
+    assert (one.state, one.findings[0].rule) == ("refused", "files")
+    assert "only model.onnx" in one.findings[0].got
+    assert "onnx/model.onnx" in one.findings[0].needed
+
+
+@pytest.mark.parametrize("target", ["transformers.js@2.5", "transformers.js@4", "supabase-edge"])
+def test_every_refusal_has_a_reason(folder: Path, target: str) -> None:
+    shutil.rmtree(folder / "onnx")
+    assert refusals(folder, target) == {("", "files")}
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "HTML page"),
+        (b"", "is empty"),
+        (bytes(600), "nothing but zero bytes"),
+    ],
+)
+def test_what_is_left_in_place_of_a_model_is_named(folder: Path, content: bytes, what: str) -> None:
+    (folder / "onnx/model.onnx").write_bytes(content)
+    with pytest.raises(ArtifactError, match=what):
+        check(folder, "transformers.js@4")
+    with pytest.raises(ArtifactError, match=what):
+        inspect_path(folder / "onnx/model.onnx")
 
 
 @pytest.mark.parametrize("key", ["padding", "truncation"])
