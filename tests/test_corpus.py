@@ -122,6 +122,8 @@ def test_tsv_of_one_column_needs_no_name(tmp_path):
         ("a.jsonl", '{"text": "a", "id": ""}', "empty id"),
         ("a.jsonl", '{"text": "\\ud800", "id": "half"}', "'half' holds half of a surrogate pair"),
         ("a.tsv", "a\tb\n1\t2\n", "2 columns: 'a', 'b'.*--column"),
+        ("a.csv", "id;text\n1;the dog\n", "separates its columns by semicolons: 'id;text'"),
+        ("a.txt", "t\0h\0e\0", "zero bytes.*Save the file as UTF-8"),
         ("a.tsv", "a\na\tb\n", "line 2: 2 cells, but 1 columns"),
     ],
 )

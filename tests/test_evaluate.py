@@ -49,11 +49,18 @@ def test_the_score_is_the_rank_correlation(tiny_export: Exported, tmp_path: Path
         ((LINES[0], "1\ta", "2\ta\tb"), "cells"),
         ((LINES[0], "1\ta\tb"), "two pairs"),
         ((LINES[0], "nan\ta\tb", "2\ta\tb"), "finite"),
+        ((LINES[0], "2\ta\tb", "2.0\tc\td"), "every pair has the score 2"),
     ],
 )
 def test_a_bad_file_of_pairs_is_named(tmp_path: Path, lines: tuple[str, ...], message: str) -> None:
     with pytest.raises(TextsError, match=message):
         read_pairs(write(tmp_path / "t.tsv", lines))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.tsv")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_pairs(path).first[0] == "the dog sleeps"
 
 
 def test_a_runtime_that_reads_nothing_is_said(tiny_export: Exported, tmp_path: Path) -> None:

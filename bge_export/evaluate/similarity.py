@@ -19,6 +19,9 @@ from bge_export.progress import advance
 from bge_export.texts.tokens import TextTokenizer
 
 BATCH = 32
+BYTE_ORDER_MARK = "\ufeff"
+"""What some editors put before the first character of a UTF-8 file."""
+
 COLUMNS = ("score", "sentence1", "sentence2")
 
 
@@ -51,7 +54,8 @@ def read_pairs(path: Path) -> Pairs:
         TextsError: the file is missing or malformed.
     """
     try:
-        header, *lines = read_regular_text(path, TEXTS_BYTES).removesuffix("\n").split("\n")
+        content = read_regular_text(path, TEXTS_BYTES).removeprefix(BYTE_ORDER_MARK)
+        header, *lines = content.removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TextsError(f"{path} cannot be read: {error}.") from error
 
@@ -69,6 +73,8 @@ def read_pairs(path: Path) -> Pairs:
 
     if len(pairs.scores) < 2 or not np.isfinite(scores).all():
         raise TextsError(f"{path}: a correlation needs two pairs at least, each with a finite score.")
+    if (scores == scores[0]).all():
+        raise TextsError(f"{path}: every pair has the score {scores[0]:g}, and no correlation with that is defined.")
     return pairs
 
 

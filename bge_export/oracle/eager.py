@@ -18,6 +18,7 @@ from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.panics import panics_as_errors
 from bge_export.heads.dense import dense_head
+from bge_export.oracle.stateless import refuse_changed, settings_of
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.progress import advance
 from bge_export.texts.corpus import Corpus
@@ -56,6 +57,7 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
         raise CheckpointError(f"{checkpoint.source}: transformers cannot load its tokenizer: {error}") from error
 
     model = load_model(checkpoint)
+    before = settings_of(model)
     names = ("input_ids", "token_type_ids") if checkpoint.token_types else ("input_ids",)
 
     normalized = dense_head(checkpoint.promise).normalize
@@ -76,6 +78,7 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
             token_ids.append(tuple(tokens["input_ids"][0].tolist()))
             advance()
 
+    refuse_changed(checkpoint.source, before, settings_of(model))
     return ReferenceVectors(
         source=checkpoint.source,
         revision=checkpoint.revision,

@@ -117,6 +117,9 @@ def _lines(path: Path) -> list[str]:
     except OSError as error:
         raise TextsError(f"{path} cannot be read: {error.strerror}.") from error
 
+    if "\0" in content:
+        raise TextsError(f"{path} holds zero bytes, as UTF-16 does and no text in UTF-8. Save the file as UTF-8.")
+
     lines = content.split("\n")
     if lines[-1] == "":
         lines.pop()
@@ -165,6 +168,10 @@ def _column_texts(path: Path, rows: Sequence[Sequence[str]], column: str | None)
     header = list(rows[0]) if rows else []
     names = ", ".join(repr(name) for name in header)
 
+    if path.suffix.lower() == ".csv" and len(header) == 1 and ";" in header[0]:
+        raise TextsError(
+            f"{path} separates its columns by semicolons: {header[0]!r}. Save it with commas (.csv) or tabs (.tsv)."
+        )
     if column is None and len(header) > 1:
         raise TextsError(f"{path} has {len(header)} columns: {names}. Say which one holds the texts with --column.")
     if column is not None and header.count(column) != 1:

@@ -175,8 +175,9 @@ def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
             cosine_figure(worst.batch_cosine),
         ]
 
+    # A library's message folds into dozens of lines in a column; where the lane is refused, the reasons below hold it.
     state = _state(lane, verdict)
-    reason = lane.unavailable or lane.failed
+    reason = None if _refusals(lane, verdict) else lane.unavailable or lane.failed
     device = f"{lane.device} (run {lane.run[:12]})" if lane.run and name_run else lane.device
 
     return [
@@ -194,9 +195,13 @@ def _smallest_cells(least: Smallest | None) -> tuple[str, str]:
     return ("", "") if least is None else (cosine_figure(least.cosine), least.row.id)
 
 
+def _refusals(lane: Lane, verdict: Verdict) -> int:
+    """Return how many refusals name a lane."""
+    return sum(failure.lane == lane.name for failure in verdict.failures)
+
+
 def _state(lane: Lane, verdict: Verdict) -> str:
-    count = sum(failure.lane == lane.name for failure in verdict.failures)
-    if count:
+    if count := _refusals(lane, verdict):
         return f"refused ({count})"
     return "within limits" if lane.measured else "not measured"
 
