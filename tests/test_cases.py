@@ -1,0 +1,120 @@
+"""Inputs rebuilt from public reports (BGE_EXPORT_CASES): each opens, or is refused with a sentence on the cause."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import outside
+
+from bge_export.checkpoint.model import load_model
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.compatibility.check import check_targets
+from bge_export.errors import ArtifactError, CheckpointError
+from bge_export.inspection.folder import inspect_path
+
+OPENED = (
+    "arch_ernie",
+    "arch_modernbert",
+    "cfg_chunk",
+    "cfg_return_dict",
+    "dt_buffers",
+    "mean_nonorm",
+    "mlm",
+    "mod_twonorm",
+    "no_flags",
+    "prompts_names",
+    "prompts_none",
+    "shard",
+    "tk_padleft",
+    "tk_vocab_blank",
+)
+"""Checkpoints whose encoder is loaded."""
+
+REFUSED = {
+    "adapter_only": "adapter",
+    "bin": "a pickle",
+    "ce_saved": "a reranker",
+    "cfg_quantcfg": "quantization_config",
+    "colbert": "ColBERT",
+    "dense": "Dense",
+    "layernorm": "LayerNorm",
+    "mod_custom": "custom_st",
+    "mod_normfirst": "the order",
+    "mod_router": "Router",
+    "mod_we": "WordEmbeddings",
+    "only_cls_flag": "without pooling_mode_mean_tokens",
+    "pool_max": "pooling max",
+    "pool_sqrt": "pooling mean_sqrt_len",
+    "pool_two": r"pooling \w+ \+",
+    "pool_weightedmean": "pooling weightedmean",
+    "prefix_0_auto_model_": r"begin with '0\.auto_model\.'",
+    "prefix__orig_mod_": r"begin with '_orig_mod\.'",
+    "prefix_model_": r"begin with 'model\.'",
+    "prefix_module_": r"begin with 'module\.'",
+    "prompt_nopool": "include_prompt",
+    "prompts_default": "before every text",
+    "reranker": "a reranker",
+    "shard_stale": "two sets of weights",
+    "static": "StaticEmbedding",
+    "sub0": "0_Transformer",
+    "tk_beyond": "the added token",
+    "tk_nopost": "no post-processor",
+    "tk_strip": "strip_accents",
+    "tk_truncleft": "truncates long texts on the left",
+    "truncdim": "truncate_dim",
+}
+"""Checkpoint -> what its refusal names."""
+
+CHECKED = {
+    "ext": "use_external_data_format",
+    "ext_key_missing": "is missing",
+    "ext_key_othername": "the name 'model.onnx_data'",
+    "fixed": r"input_ids \[2, 8\]",
+    "fixed_b1": r"input_ids \[1, sequence\]",
+    "fixed_s128": r"input_ids \[batch, 128\]",
+    "kv": "past_key_values",
+    "logits": "logits",
+}
+"""Folder of a client -> what its refusal names."""
+
+MISTAKEN = {"html": "HTML page", "lfs": "Git LFS pointer", "zero": "is empty", "cut": "not a valid ONNX file"}
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_a_harmless_case_is_opened_and_loaded(name: str) -> None:
+    load_model(open_checkpoint(outside("BGE_EXPORT_CASES", "checkpoints") / name))
+
+
+@pytest.mark.parametrize(("name", "cause"), REFUSED.items())
+def test_a_case_is_refused_with_its_cause_in_one_line(name: str, cause: str) -> None:
+    folder = outside("BGE_EXPORT_CASES", "checkpoints") / name
+    with pytest.raises(CheckpointError, match=cause) as caught:
+        load_model(open_checkpoint(folder, default_pooling="cls"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "cause"), CHECKED.items())
+def test_a_folder_is_refused_with_its_cause(name: str, cause: str) -> None:
+    found = check_targets(outside("BGE_EXPORT_CASES", "clients") / name, ["transformers.js@4"])
+    assert any(re.search(cause, str(finding)) for one in found.files for finding in one.findings)
+
+
+@pytest.mark.parametrize("name", ["ext_key", "optimum"])
+def test_a_folder_that_clients_load_is_not_refused(name: str) -> None:
+    assert check_targets(outside("BGE_EXPORT_CASES", "clients") / name, ["transformers.js@4"]).refused == ()
+
+
+def test_a_model_in_the_root_is_refused_with_its_place() -> None:
+    found = check_targets(outside("BGE_EXPORT_CASES", "onnx") / "optimum", ["transformers.js@4"])
+    assert "only model.onnx" in str(found.files[0].findings[0])
+
+
+@pytest.mark.parametrize(("name", "what"), MISTAKEN.items())
+def test_a_file_that_is_no_model_is_named(name: str, what: str) -> None:
+    with pytest.raises(ArtifactError, match=what):
+        inspect_path(outside("BGE_EXPORT_CASES", "onnx") / f"bad/{name}.onnx")
+
+
+def test_external_data_is_read_from_any_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert inspect_path(outside("BGE_EXPORT_CASES", "onnx") / "ext/model.onnx").graphs[0].external_data
