@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from bge_export.checkpoint.model import first_line, load_model
 from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Checkpoint, Head
+from bge_export.errors import ExportError
 from bge_export.graph.bias_folding import fold_biases
 from bge_export.graph.textbook import has_textbook_attention
 from bge_export.heads.dense import dense_head
@@ -80,7 +81,10 @@ def output_names(*, sentence_embedding: bool) -> tuple[str, ...]:
 def trace_inputs(model: "PreTrainedModel", names: tuple[str, ...]) -> tuple[Tensor, ...]:
     """Return a padded batch to trace with, [2, 16] int64 each: tokens drawn from the model's own table."""
     table = model.get_input_embeddings()
-    assert isinstance(table, nn.Embedding)  # noqa: S101 - every text encoder looks its tokens up
+    if not isinstance(table, nn.Embedding):
+        raise ExportError(
+            f"{type(model).__name__} has no table of token embeddings: it cannot be exported."
+        )
 
     shape = (TRACE_BATCH, TRACE_LENGTH)
     ids = torch.randint(table.num_embeddings, shape, generator=torch.Generator().manual_seed(0))
