@@ -82,9 +82,7 @@ def trace_inputs(model: "PreTrainedModel", names: tuple[str, ...]) -> tuple[Tens
     """Return a padded batch to trace with, [2, 16] int64 each: tokens drawn from the model's own table."""
     table = model.get_input_embeddings()
     if not isinstance(table, nn.Embedding):
-        raise ExportError(
-            f"{type(model).__name__} has no table of token embeddings: it cannot be exported."
-        )
+        raise ExportError(f"{type(model).__name__} has no table of token embeddings: it cannot be exported.")
 
     shape = (TRACE_BATCH, TRACE_LENGTH)
     ids = torch.randint(table.num_embeddings, shape, generator=torch.Generator().manual_seed(0))
