@@ -12,6 +12,7 @@ from tiny_checkpoint import change_json, write_weights
 from bge_export.bundle.integrity import MANIFEST
 from bge_export.bundle.manifest import read_bundle, read_manifest
 from bge_export.bundle.origin import files_of, other_files
+from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.cli import run
 from bge_export.commands.extension import kept_from
 
@@ -105,7 +106,8 @@ def test_gate_and_parity_hold_a_folder_to_the_checkpoint_or_to_its_vectors(
     gate = ["gate", str(bundle_of_tiny / "parity.json"), "--reference", given]
     assert run(gate) == 0
 
-    change_json(bundle_of_tiny / "config_sentence_transformers.json", prompts={"document": "passage: "})
+    prompts = {**open_checkpoint(tiny).promise.reads.prompts, "document": "passage: "}
+    change_json(bundle_of_tiny / "config_sentence_transformers.json", prompts=prompts)
     seal(bundle_of_tiny)
     assert run(["parity", str(bundle_of_tiny), "--reference", given, "--runtime", "onnxruntime"]) == 1
     assert "config_sentence_transformers.json is not the file that an export of tiny writes" in capfd.readouterr().out

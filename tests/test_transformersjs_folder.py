@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from noise_limits import noise_limits
 from bge_export.bundle.manifest import read_bundle, read_manifest
 from bge_export.commands import judge_report
 from bge_export.contracts import Promise, Reads
-from bge_export.errors import ArtifactError, OutputError, UsageError
+from bge_export.errors import ArtifactError, OutputError
 from bge_export.exporters import find_exporter
 from bge_export.files.digest import file_sha256
 from bge_export.heads.dense import Dense
@@ -114,6 +115,7 @@ def test_the_report_judges_the_folder_again(folder: Path, tmp_path: Path) -> Non
     assert judge_report(folder / "parity.json", thresholds=noise_limits(tmp_path)).verdict.passed
 
 
-def test_a_dtype_that_nothing_writes_is_a_usage_error(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--dtypes: there is no 'q8'"):
-        export_transformersjs(str(tiny), tmp_path / "out", dtypes=["q8"])
+def test_a_dtype_that_nothing_writes_is_a_usage_error(tmp_path: Path, bge: Callable) -> None:
+    done = bge("transformersjs", "nowhere", "-o", tmp_path / "out", "--dtypes", "fp32,q8")
+    assert done.returncode == 2
+    assert "--dtypes: there is no 'q8': fp32, fp16, int8" in done.stderr

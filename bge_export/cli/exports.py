@@ -21,6 +21,7 @@ from bge_export.cli.options import (
 )
 from bge_export.cli.output import names, print_json, show, show_int8
 from bge_export.cli.summary import summary
+from bge_export.precision import precision_names
 
 if TYPE_CHECKING:
     from bge_export.build.recipe import Recipe
@@ -163,6 +164,9 @@ def transformersjs(
     Besides ONNX Runtime it is proven in Transformers.js 3 and 4 in Node, where 'bge-export setup-js' installed them.
     """
     chosen = dict.fromkeys(name for one in dtypes or () for name in names(one))
+    if unknown := [name for name in chosen if name not in precision_names("onnx")]:
+        raise typer.BadParameter(f"--dtypes: there is no {unknown[0]!r}: {', '.join(precision_names('onnx'))}")
+
     table = {
         "targets": [f"onnx:{dtype}" for dtype in chosen or DEFAULT_DTYPES],
         "transformersjs": {"weights": not no_weights, "repository": hub_id, "license": license_name},

@@ -89,5 +89,10 @@ def trace_inputs(model: "PreTrainedModel", names: tuple[str, ...]) -> tuple[Tens
     mask = torch.ones(shape, dtype=torch.int64)
     mask[-1, TRACE_LENGTH // 2 :] = 0
 
-    values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros(shape, dtype=torch.int64)}
+    values = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "token_type_ids": torch.zeros(shape, dtype=torch.int64),
+        "position_ids": torch.arange(TRACE_LENGTH).expand(shape),
+    }
     return tuple(values[name] for name in names)

@@ -59,7 +59,7 @@ def test_facts_name_the_first_weight_that_breaks_it():
 
 def test_formats_without_integers_are_left_out_and_files_that_cannot_be_read_are_not():
     """The fake's file does not exist; where a library is missing, the gate refuses a count that it needs."""
-    (facts,) = known_facts([artifact_of()]).values()
+    (facts,) = known_facts([replace(artifact_of(), root=Path("nowhere"))]).values()
     assert (facts.broken, facts.pairs) == (1, 1)
     assert known_facts([replace(artifact_of(), target=Target("torchscript", "fp32"))]) == {}
     with pytest.raises(UsageError, match="torchscript"):
