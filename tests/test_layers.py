@@ -31,7 +31,6 @@ ROOMS = (
     "oracle",
     "graph",
     "saturation",
-    "operators",
     "formats",
     "encoder",
     "calibration",

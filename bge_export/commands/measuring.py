@@ -11,7 +11,6 @@ from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.formats import find_format
 from bge_export.memory import release
-from bge_export.operators import known_operators
 from bge_export.oracle.auto_tokens import other_token_ids
 from bge_export.oracle.eager import embed_texts
 from bge_export.oracle.vectors import ReferenceVectors
@@ -19,6 +18,7 @@ from bge_export.parity.gate.folder import CHECKPOINT
 from bge_export.parity.gate.judge import Verdict
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
+from bge_export.parity.measure.operators import known_operators
 from bge_export.parity.report import ParityReport
 from bge_export.parity.show.frontier import Frontier
 from bge_export.progress import stage

@@ -21,12 +21,9 @@ from torch import Tensor, nn
 from bge_export.contracts import SENTENCE_EMBEDDING, Attempts, Checkpoint, ExportedModel
 from bge_export.errors import ExportError
 from bge_export.files.json_files import read_object_if_there
+from bge_export.formats.torchscript import ELAND_FILE, PLAIN_FILE
 from bge_export.graph import tracing
 from bge_export.progress import stage
-
-PLAIN_FILE = "torchscript/model.pt"
-ELAND_FILE = "torchscript/traced_pytorch_model.pt"
-"""Name of the file that eland sends to Elasticsearch."""
 
 ELAND_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 TWO_INPUT_TOKENIZERS = frozenset({"bart", "debertav2", "mpnet", "roberta", "xlmroberta"})

@@ -11,8 +11,14 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path, PurePath
 
+from bge_export.contracts import Artifact
+from bge_export.errors import ArtifactError
+from bge_export.formats.contents import Contents
 from bge_export.plugins import find, names
 from bge_export.saturation import PairFacts
+
+HELPERS = frozenset({"contents"})
+"""Modules of the room that are not formats."""
 
 SHARE = 0.05
 """Smallest share of all weights at which a type counts. Scales, biases and normalisations stay wide in any file."""
@@ -70,18 +76,21 @@ class Format:
             ArtifactError for a file that is not of the format, and MissingLibrary.
         look: returns the graph of a file (its path, and the name to give) for `inspect`; None if that shows none. It
             raises as `read` does.
+        contents: returns what a file holds, from its bytes and without the format's library, for the gate; None if it
+            cannot ask. It raises OSError, and ValueError for a file that is not of the format.
     """
 
     suffixes: tuple[str, ...]
     runtimes: tuple[str, ...]
     read: Callable[[Path], ModelFile] | None = None
     look: Callable[[Path, str], GraphFacts] | None = None
+    contents: Callable[[Path], Contents] | None = None
 
 
 @cache
 def formats() -> dict[str, Format]:
     """Return name -> format."""
-    return {name: find(__name__, name, "FORMAT") for name in names(__name__)}
+    return {name: find(__name__, name, "FORMAT") for name in names(__name__) if name not in HELPERS}
 
 
 def find_format(name: str) -> Format:
@@ -102,6 +111,25 @@ def suffixes_where(able: Callable[[Format], bool]) -> tuple[str, ...]:
 def belongs_to_a_model(path: PurePath) -> bool:
     """Return whether a file (name in lower case) has the suffix of a model file of any format, or of its data."""
     return any(fnmatchcase(path.suffix, pattern) for one in formats().values() for pattern in one.suffixes)
+
+
+def read_contents(artifact: Artifact) -> Contents | None:
+    """Return what an artifact's model file holds; None if nothing here reads its format.
+
+    Raises:
+        ArtifactError: the file is missing, or not of its format.
+    """
+    read = find_format(artifact.target.format).contents
+    if read is None:
+        return None
+
+    path = artifact.root / artifact.model
+    try:
+        return read(path)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}. Export it again.") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not a file of {artifact.target.format}: {error}. Export it again.") from error
 
 
 def narrowest(elements: Counter[str]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bge_export.errors import ArtifactError, MissingLibrary
 from bge_export.files.mistaken import refuse_mistaken
 from bge_export.formats import Format, GraphFacts, ModelFile, narrowest
+from bge_export.formats.contents.onnx import contents
 from bge_export.saturation import facts_of
 
 if TYPE_CHECKING:
@@ -148,4 +149,5 @@ FORMAT = Format(
     runtimes=("onnxruntime", "openvino"),
     read=read,
     look=look,
+    contents=contents,
 )

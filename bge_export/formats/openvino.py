@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bge_export.errors import ArtifactError, MissingLibrary
 from bge_export.formats import Format, ModelFile, narrowest
+from bge_export.formats.contents.openvino import contents
 
 PRECISIONS: Mapping[str, str] = {
     "f32": "fp32",
@@ -53,4 +54,4 @@ def read(path: Path) -> ModelFile:
     )
 
 
-FORMAT = Format(suffixes=(".xml", ".bin"), runtimes=("openvino",), read=read)
+FORMAT = Format(suffixes=(".xml", ".bin"), runtimes=("openvino",), read=read, contents=contents)

@@ -1,5 +1,10 @@
-"""TorchScript files: one archive, which only torch reads, so that nothing is told of one without its manifest."""
+"""TorchScript files: one archive, whose inputs and outputs only its manifest tells."""
 
 from bge_export.formats import Format
+from bge_export.formats.contents.torchscript import contents
 
-FORMAT = Format(suffixes=(".pt",), runtimes=("torchscript",))
+PLAIN_FILE = "torchscript/model.pt"
+ELAND_FILE = "torchscript/traced_pytorch_model.pt"
+"""Name of the file that eland sends to Elasticsearch."""
+
+FORMAT = Format(suffixes=(".pt",), runtimes=("torchscript",), contents=contents)

@@ -26,6 +26,29 @@ FEWEST_FLOAT_BITS = 16
 
 
 @dataclass(frozen=True)
+class Holds:
+    """What a file of a precision must hold, derived from what the exporters write; the gate refuses any other file.
+
+    The shares have room for small checkpoints, whose biases and normalisations weigh more, and for the parts of a graph
+    that stay float32 on purpose (docs/decisions/0006). A file of another precision is far from them.
+
+    Attributes:
+        holder: the element type, or the operator with its bits, that holds the weights.
+        share: the least share of the weights that it holds. A weight that is read by index, such as a table of
+            positions, counts only if `tables` is true.
+        tables: see `share`.
+        operators: format -> an operator without which the file would not be of this precision.
+        rest: the type of other floats (scales, biases), with the least share of them that has it.
+    """
+
+    holder: str
+    share: float
+    tables: bool = False
+    operators: Mapping[str, str] = field(default_factory=dict)
+    rest: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True)
 class Precision:
     """How a model stores its weights, and every name that this has outside of bge-export.
 
@@ -38,12 +61,14 @@ class Precision:
         client_dtype: its `dtype` in Transformers.js from version 3 on; None if clients have no name for it.
         lacked_by: runtimes that lack an operator of its ONNX graph.
         help: what it is, in a few words.
+        holds: what its files must hold.
     """
 
     name: str
     bits: int
     of: str | None
     help: str
+    holds: Holds
     files: Mapping[str, str] = field(default_factory=dict)
     client_dtype: str | None = None
     lacked_by: tuple[str, ...] = ()
@@ -92,6 +117,12 @@ def find_conversion(name: str) -> Convert:
 def model_file(format_name: str, precision: str) -> str:
     """Return the name of the model file of a target, below the folder."""
     return find_precision(precision).files[format_name]
+
+
+@cache
+def model_files() -> Mapping[str, str]:
+    """Return target -> its model file, for the formats that precisions name files of."""
+    return {f"{format_name}-{one.name}": file for one in precisions() for format_name, file in one.files.items()}
 
 
 def _module(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bge_export.precision import Precision
+from bge_export.precision import Holds, Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -14,6 +14,7 @@ PRECISION = Precision(
     bits=16,
     of="fp32",
     help="float16: half the size",
+    holds=Holds("float16", 0.9, tables=True),
     files={"onnx": "onnx/model_fp16.onnx", "openvino": "openvino/openvino_model_fp16.xml"},
     client_dtype="fp16",
 )

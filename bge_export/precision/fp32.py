@@ -1,12 +1,13 @@
 """The precision fp32: the graph as it is traced."""
 
-from bge_export.precision import Precision
+from bge_export.precision import Holds, Precision
 
 PRECISION = Precision(
     "fp32",
     bits=32,
     of=None,
     help="float32, as the checkpoint computes",
+    holds=Holds("float32", 0.99, tables=True),
     files={"onnx": "onnx/model.onnx", "openvino": "openvino/openvino_model.xml"},
     client_dtype="fp32",
 )

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bge_export.precision import Precision
+from bge_export.precision import Holds, Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -14,6 +14,7 @@ PRECISION = Precision(
     bits=4,
     of="q4",
     help="q4 with float16 arithmetic and scales",
+    holds=Holds("MatMulNBits 4", 0.75, rest=("float16", 0.9)),
     files={"onnx": "onnx/model_q4f16.onnx"},
     client_dtype="q4f16",
 )

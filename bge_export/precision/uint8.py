@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bge_export.precision import Precision
+from bge_export.precision import Holds, Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -14,6 +14,7 @@ PRECISION = Precision(
     bits=8,
     of="fp32",
     help="8 bits, unsigned, ranges from each batch: for comparison",
+    holds=Holds("uint8", 0.5, operators={"onnx": "DynamicQuantizeLinear"}),
     files={"onnx": "onnx/model_uint8.onnx"},
     client_dtype="uint8",
 )

@@ -13,10 +13,10 @@ from bge_export.commands import check_parity, judge_report, read_policy
 from bge_export.commands.measuring import ASKED_FOR
 from bge_export.contracts import Target
 from bge_export.exporters import find_exporter, format_names
-from bge_export.operators import known_operators
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
+from bge_export.parity.measure.operators import known_operators
 from bge_export.runtimes import find_runtime, runtime_names
 from bge_export.saturation import known_facts
 from bge_export.texts.corpus import builtin_corpus

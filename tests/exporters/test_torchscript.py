@@ -20,8 +20,9 @@ from bge_export.checkpoint.model import load_model
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import Exported
 from bge_export.errors import ExportError
-from bge_export.exporters.torchscript import ELAND_FILE, ELAND_INPUTS, NAMES, PLAIN_FILE, TorchScriptExporter
+from bge_export.exporters.torchscript import ELAND_INPUTS, NAMES, TorchScriptExporter
 from bge_export.exporters.torchscript import eland_inputs as inputs_of
+from bge_export.formats.torchscript import ELAND_FILE, PLAIN_FILE
 from bge_export.graph import tracing
 from bge_export.heads.dense import dense_head
 from bge_export.oracle.eager import embed_texts

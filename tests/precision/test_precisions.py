@@ -52,6 +52,8 @@ def test_a_precision_is_found_by_its_name_and_can_be_made(name: str) -> None:
     assert set(precision.files) <= set(format_names())
     assert set(precision.lacked_by) <= set(runtime_names())
     assert precision.of is None or precision.of in precision_names()
+    assert 0.5 <= precision.holds.share <= 1
+    assert set(precision.holds.operators) <= set(precision.files)
     if name not in ("fp32", "int8"):  # traced, and quantized by the exporters themselves
         assert callable(find_conversion(name))
 

@@ -15,11 +15,11 @@ from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable
 from bge_export.exporters.openvino import OpenVinoExporter
 from bge_export.heads.dense import dense_head
-from bge_export.operators import known_operators
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import Verdict
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
+from bge_export.parity.measure.operators import known_operators
 from bge_export.runtimes import find_runtime
 from bge_export.texts.corpus import Corpus, builtin_corpus
 

@@ -19,12 +19,12 @@ from bge_export.errors import ArtifactError, ClientError, DeviceUnavailable
 from bge_export.heads.dense import dense_head
 from bge_export.javascript import opening, packages
 from bge_export.javascript.clients import CLIENTS
-from bge_export.operators import known_operators
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
+from bge_export.parity.measure.operators import known_operators
 from bge_export.parity.report import ParityReport
 from bge_export.runtimes.transformersjs import DEVICES, RUNTIME
 from bge_export.texts.corpus import Corpus, builtin_corpus

@@ -12,7 +12,6 @@ import numpy as np
 from model_files import graph_of, write_onnx
 from numpy.typing import NDArray
 
-from bge_export.bundle.contents import MODEL_FILES
 from bge_export.contracts import (
     LAST_HIDDEN_STATE,
     SENTENCE_EMBEDDING,
@@ -30,6 +29,7 @@ from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
+from bge_export.precision import model_files
 from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Corpus, Text
 
@@ -265,7 +265,7 @@ def promising(promise: PromiseRecord, **changes: object) -> PromiseRecord:
 
 def artifact_of(precision: str = "fp32", *, digest: str = "a" * 64, both: bool = False) -> Artifact:
     outputs = (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING) if both else (SENTENCE_EMBEDDING,)
-    model = MODEL_FILES.get(f"onnx-{precision}", f"onnx/model_{precision}.onnx")
+    model = model_files().get(f"onnx-{precision}", f"onnx/model_{precision}.onnx")
     if not (Path(FOLDER.name) / model).exists():
         write_onnx(Path(FOLDER.name) / model, *graph_of(precision))
 

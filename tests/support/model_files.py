@@ -54,11 +54,10 @@ def write_onnx(path: Path, nodes: Sequence[onnx.NodeProto], weights: Sequence[on
 
 def write_ir(path: Path, kind: str = "f32") -> None:
     """Write the XML of an OpenVINO model with one constant matrix, and its empty weights."""
-    constant = (
-        f'<layer id="0" type="Const"><data element_type="{kind}" shape="{ROWS}, {ROWS}" offset="0" size="9"/></layer>'
-    )
-    quantize = '<layer id="2" type="FakeQuantize"/>' if kind == "i8" else ""
-    layers = f'{constant}<layer id="1" type="MatMul"/>{quantize}'
+    matrix = f'<data element_type="{kind}" shape="{ROWS}, {ROWS}" offset="0" size="9"/>'
+    constant = f'<layer id="0" type="Const" version="opset1">{matrix}</layer>'
+    quantize = '<layer id="2" type="FakeQuantize" version="opset1"/>' if kind == "i8" else ""
+    layers = f'{constant}<layer id="1" type="MatMul" version="opset1"/>{quantize}'
     edges = '<edge from-layer="0" from-port="0" to-layer="1" to-port="1"/>'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'<?xml version="1.0"?><net><layers>{layers}</layers><edges>{edges}</edges></net>')

@@ -1,13 +1,21 @@
-"""Refusals about what the model files of a folder hold, as `bundle.contents` reads them; a report has no say in it."""
+"""Refusals about what the model files of a folder hold, as `formats.contents` reads them; a report has no say in it."""
 
 import posixpath
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
-from bge_export.bundle.contents import Contents, differences, read_contents
 from bge_export.bundle.integrity import is_shared
 from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError
+from bge_export.formats import read_contents
+from bge_export.formats.contents import Contents
+from bge_export.formats.torchscript import ELAND_FILE, PLAIN_FILE
 from bge_export.parity.gate.verdict import Failure, failure
+from bge_export.precision import find_precision, model_files, precision_names
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+WEIGHTS = (*FLOATS, "int8", "uint8")
+"""Types that weights may have; other integers are indices, sizes and biases."""
 
 
 def content_failures(artifact: Artifact) -> Iterator[Failure]:
@@ -37,3 +45,57 @@ def _file_failures(artifact: Artifact, found: Contents) -> Iterator[Failure]:
         if name not in {artifact.model, *needed} and not is_shared(name):
             got = f"{name} is listed, but {artifact.model} does not read it"
             yield failure("other-files", got, "a target of its own for each model", lane=str(artifact.target))
+
+
+def differences(artifact: Artifact, found: Contents) -> Iterator[tuple[str, str]]:
+    """Yield each way in which a file is not of its target: what it holds, and what it must hold."""
+    target = str(artifact.target)
+    names = (PLAIN_FILE, ELAND_FILE) if artifact.target.format == "torchscript" else (model_files().get(target, ""),)
+    if artifact.model not in names:
+        yield f"{artifact.model} is called {target}", " or ".join(filter(None, names)) or "a target of bge-export"
+
+    if artifact.target.precision not in precision_names():
+        known = ", ".join(precision_names())
+        yield f"{artifact.model} has the precision {artifact.target.precision}", f"one of {known}"
+        return
+
+    expected = find_precision(artifact.target.precision).holds
+    held = weights_of(found, tables=expected.tables)
+    if (has := _share(held, expected.holder)) < expected.share:
+        yield f"{artifact.model} holds {_shown(held)}", f"at least {expected.share:.0%} in {expected.holder}"
+
+    operator = expected.operators.get(artifact.target.format)
+    if operator is not None and not found.operators[operator]:
+        yield f"{artifact.model} has no {operator}", f"one, since its weights are {expected.holder}"
+
+    floats = Counter({kind: held[kind] for kind in FLOATS})
+    if expected.rest is not None and has and _share(floats, expected.rest[0]) < expected.rest[1]:
+        kind, least = expected.rest
+        yield f"{artifact.model} holds {_shown(held)}", f"at least {least:.0%} of its other floats in {kind}"
+
+
+def weights_of(found: Contents, *, tables: bool) -> Counter[str]:
+    """Return element type or packing operator -> the number of weights.
+
+    Args:
+        found: what the file holds.
+        tables: whether tables that are read by index count.
+    """
+    held = Counter({kind: found.weights[kind] - (0 if tables else found.tables[kind]) for kind in WEIGHTS})
+
+    # Two 4-bit weights in a byte: the operators say how many weights these bytes are.
+    packed_bytes = sum(count * int(name.rpartition(" ")[2]) // 8 for name, count in found.packed.items())
+    held["uint8"] = max(0, held["uint8"] - packed_bytes)
+    return held + found.packed
+
+
+def _share(held: Mapping[str, int], holder: str) -> float:
+    return held.get(holder, 0) / max(1, sum(held.values()))
+
+
+def _shown(held: Mapping[str, int]) -> str:
+    """Return what holds the weights, largest first, in words."""
+    parts = [
+        f"{_share(held, name):.1%} of its weights in {name}" for name, count in Counter(held).most_common(3) if count
+    ]
+    return ", ".join(parts) or "no weights"

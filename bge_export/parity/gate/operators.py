@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
+from bge_export.formats import find_format
+from bge_export.formats.contents import TRAINING
 from bge_export.parity.gate.verdict import Failure, failure
 from bge_export.parity.report import ParityReport
-
-READ_FORMATS = ("onnx", "openvino", "torchscript")
-"""Formats of targets whose operators are listed when they are measured."""
 
 OWN_OPERATORS = frozenset({"com.microsoft::MatMulNBits", "com.microsoft::MatMulBnb4"})
 """Operators outside ONNX's own that the exporters write."""
@@ -27,8 +26,6 @@ RANDOM = frozenset({
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap", "TensorIterator", "prim::If", "prim::Loop"})
 """Operators that decide by their input what they compute; no exporter writes one."""
 
-TRAINING = " (training)"
-
 
 def operator_failures(report: ParityReport) -> Iterator[Failure]:
     """Yield the refusals of files with such operators, and of files whose operators nobody looked at.
@@ -41,7 +38,7 @@ def operator_failures(report: ParityReport) -> Iterator[Failure]:
         lanes = [x for x in report.lanes if (x.target, x.model, x.artifact_digest) == (target, model, digest)]
         found = list(dict.fromkeys(lane.operators for lane in lanes if lane.operators is not None))
 
-        if target.partition("-")[0] in READ_FORMATS and not any(found):
+        if find_format(target.partition("-")[0]).contents is not None and not any(found):
             yield failure("operators", f"the operators of {model} were not looked at", "a list of them")
         if len(found) > 1:
             yield failure("inconsistent", f"{len(found)} lists of the operators of {model}", "one for the same bytes")

@@ -8,17 +8,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bge_export.bundle.contents import MODEL_FILES
 from bge_export.errors import PolicyError
 from bge_export.files.regular import LIMITS_BYTES
 from bge_export.files.toml_files import read_toml
+from bge_export.formats import formats
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.measure.client_tokens import KINDS
-from bge_export.plugins import names
-from bge_export.precision import precision_names
+from bge_export.precision import model_files, precision_names
 from bge_export.runtimes import find_runtime, runtime_names
 
-TARGETS = (*MODEL_FILES, "torchscript-fp32", "checkpoint-fp32", "checkpoint-fp16", "checkpoint-bf16")
+TARGETS = (*model_files(), "torchscript-fp32", "checkpoint-fp32", "checkpoint-fp16", "checkpoint-bf16")
 """All targets that an export writes, and the checkpoint itself in torch."""
 
 _TARGET = r"[^@:\s]+-[^@:\s]+"
@@ -134,7 +133,7 @@ def _is_target(target: str) -> bool:
     """Return whether a target exists; one of a format that was just added has any precision that exists."""
     format_name, _, precision = target.partition("-")
     listed = {one.partition("-")[0] for one in TARGETS}
-    added = format_name not in listed and format_name in names("bge_export.formats")
+    added = format_name not in listed and format_name in formats()
     return target in TARGETS or (added and precision in precision_names())
 
 

@@ -4,13 +4,14 @@ The exporters of ONNX and OpenVINO call `quantize` themselves, because it has op
 their runtime runs fastest.
 """
 
-from bge_export.precision import Precision
+from bge_export.precision import Holds, Precision
 
 PRECISION = Precision(
     "int8",
     bits=8,
     of="fp32",
     help="8 bits with constant ranges, calibrated: one vector a text in every batch",
+    holds=Holds("int8", 0.5, operators={"onnx": "QuantizeLinear", "openvino": "FakeQuantize"}),
     files={"onnx": "onnx/model_quantized.onnx", "openvino": "openvino/openvino_model_qint8_quantized.xml"},
     client_dtype="q8",
 )

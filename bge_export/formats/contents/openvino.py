@@ -1,11 +1,10 @@
 """Reads what an OpenVINO IR model holds, from its XML alone; its weights lie in the `.bin` of the same name."""
 
-import math
 from pathlib import Path
 from xml.parsers import expat
 
-from bge_export.bundle.contents._facts import Contents
 from bge_export.files.regular import GRAPH_BYTES, open_regular
+from bge_export.formats.contents import Contents, size_of
 
 TYPES = {
     "f64": "float64",
@@ -59,19 +58,24 @@ class _Reader:
         """Take the start of an element."""
         if name == "layer":
             self.layer, self.operator = attributes.get("id", ""), attributes.get("type", "")
-            self.found.operators[self.operator] += 1
+            self.found.operators[_name(self.operator, attributes.get("version", ""))] += 1
             if self.operator == "Gather":
                 self.gathers.add(self.layer)
 
         elif name == "data" and self.operator == "Const":
-            shape = [int(axis) for axis in attributes.get("shape", "").split(",") if axis.strip()]
+            size = size_of([int(axis) for axis in attributes.get("shape", "").split(",") if axis.strip()])
             kind = attributes.get("element_type", "")
-            self.constants[self.layer] = TYPES.get(kind, kind), math.prod(shape)
-            self.found.weights[TYPES.get(kind, kind)] += math.prod(shape)
+            self.constants[self.layer] = TYPES.get(kind, kind), size
+            self.found.weights[TYPES.get(kind, kind)] += size
 
         elif name == "edge" and attributes.get("to-layer") in self.gathers and attributes.get("to-port") == "0":
             kind, size = self.constants.get(attributes.get("from-layer", ""), ("", 0))
             self.found.tables[kind] += size
+
+
+def _name(operator: str, version: str) -> str:
+    """Return the name of an operator, with the set that it is of if that is not one of OpenVINO's own."""
+    return operator if version.startswith("opset") else f"{version or 'no opset'}::{operator}"
 
 
 def _refuse_document_type(*_: object) -> None:

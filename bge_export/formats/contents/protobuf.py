@@ -1,7 +1,7 @@
 """Reads the wire format of protobuf: numbered fields of a message, without its schema and without copying.
 
-The gate runs where neither onnx nor protobuf is installed, and needs a few fields of an ONNX file only. Weights, which
-are most of the file, are skipped.
+A machine that only judges has neither onnx nor protobuf, and few fields of an ONNX file are needed. Weights, which are
+most of the file, are skipped.
 """
 
 import mmap
@@ -16,6 +16,12 @@ VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
 FIXED = {EIGHT: 8, FOUR: 4}
 LONGEST_VARINT = 10
 
+ALL_BITS = 2**64 - 1
+"""An integer has 64 bits; every reader drops those above."""
+
+LARGEST_TAG = 2**32 - 1
+"""Other readers drop the bits above, and would take such a field for one that is skipped here."""
+
 
 def fields(message: Message, span: Span) -> Iterator[tuple[int, int | Span]]:
     """Yield the number of each field, and its integer or, for bytes and nested messages, its span.
@@ -29,6 +35,8 @@ def fields(message: Message, span: Span) -> Iterator[tuple[int, int | Span]]:
     while place < end:
         tag, place = _varint(message, place, end)
         number, kind = tag >> 3, tag & 7
+        if tag > LARGEST_TAG:
+            raise ValueError(f"a field has the number {number}")
 
         if kind == VARINT:
             value, place = _varint(message, place, end)
@@ -95,6 +103,6 @@ def _varint(message: Message, place: int, end: int) -> tuple[int, int]:
         place += 1
         value |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:
-            return value, place
+            return value & ALL_BITS, place
 
     raise ValueError("a number is too long")

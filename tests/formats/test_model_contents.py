@@ -12,19 +12,20 @@ import torch
 from fakes import artifact_of
 from model_files import ROWS, SIZE, elsewhere, float_product, graph_of, write_ir, write_onnx
 from onnx import TensorProto, helper
+from test_layers import HEAVY, loaded_after
 
-from bge_export.bundle.contents import MODEL_FILES, differences, read_contents
-from bge_export.bundle.contents._expected import EXPECTED, TORCHSCRIPT_FILES
 from bge_export.contracts import Artifact, Target
 from bge_export.errors import ArtifactError
 from bge_export.exporters import find_exporter, format_names
-from bge_export.exporters.torchscript import ELAND_FILE, PLAIN_FILE
-from bge_export.parity.gate.contents import content_failures
+from bge_export.formats import find_format, formats, read_contents
+from bge_export.formats.torchscript import PLAIN_FILE
+from bge_export.parity.gate.contents import content_failures, differences
+from bge_export.precision import model_files, precision_names
 
 
 def artifact_at(root: Path, target: str, model: str = "") -> Artifact:
     format_name, _, precision = target.partition("-")
-    name = model or MODEL_FILES[target]
+    name = model or model_files()[target]
     return replace(artifact_of(), root=root, target=Target(format_name, precision), model=name, files=(name,))
 
 
@@ -32,16 +33,26 @@ def refusals(artifact: Artifact) -> str:
     return "\n".join(bad.message for bad in content_failures(artifact))
 
 
-def test_every_precision_that_is_written_has_an_expectation_and_a_name() -> None:
+def test_every_target_that_is_written_has_a_name_and_every_format_is_read() -> None:
     for name in format_names():
+        assert find_format(name).contents is not None
         for precision in find_exporter(name).precisions:
-            assert precision in EXPECTED
-            assert f"{name}-{precision}" in MODEL_FILES or name == "torchscript"
-    assert {PLAIN_FILE, ELAND_FILE} == set(TORCHSCRIPT_FILES)
+            assert f"{name}-{precision}" in model_files() or name == "torchscript"
 
 
-@pytest.mark.parametrize("said", sorted(EXPECTED))
-@pytest.mark.parametrize("held", sorted(EXPECTED))
+def test_a_file_is_read_without_the_library_of_its_format(tiny_export) -> None:
+    model = str(tiny_export.folder / "onnx/model.onnx")
+    code = (
+        "from pathlib import Path\nfrom bge_export.formats import find_format\n"
+        f"found = find_format('onnx').contents(Path({model!r}))\n"
+        "assert found.operators['MatMul'] and found.weights['float32']"
+    )
+    assert not loaded_after(code) & HEAVY
+    assert len(formats()) == 3
+
+
+@pytest.mark.parametrize("said", sorted(precision_names()))
+@pytest.mark.parametrize("held", sorted(precision_names()))
 def test_an_onnx_file_passes_as_what_it_holds_and_as_nothing_else(tmp_path: Path, held: str, said: str) -> None:
     artifact = artifact_at(tmp_path, f"onnx-{said}")
     write_onnx(tmp_path / artifact.model, *graph_of(held))
@@ -179,6 +190,48 @@ def field(number: int, value: bytes) -> bytes:
     return numbers + value
 
 
+def test_a_field_whose_number_other_readers_cut_is_refused(tmp_path: Path) -> None:
+    """Protobuf in C++ drops the bits of a field's number above 32, so this node is one of the graph to it."""
+    node = field(4, b"RandomNormal")
+    hidden = bytes((0x8A, 0x80, 0x80, 0x80, 0x10)) + bytes((len(node),)) + node
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx/model.onnx").write_bytes(field(7, hidden))
+    with pytest.raises(ArtifactError, match="a field has the number"):
+        read_contents(artifact_at(tmp_path, "onnx-fp32"))
+
+
+def test_weights_in_the_defaults_of_a_function_and_in_the_indices_of_sparse_ones_are_found(tmp_path: Path) -> None:
+    default = helper.make_attribute("given", elsewhere(helper.make_tensor("t", TensorProto.FLOAT, [4], [1.0] * 4), "a"))
+    function = helper.make_function("own", "f", [], ["z"], [helper.make_node("Identity", ["q"], ["z"])], [])
+    function.attribute_proto.append(default)
+    values = helper.make_tensor("values", TensorProto.FLOAT, [1], [1.0])
+    indices = elsewhere(helper.make_tensor("indices", TensorProto.INT64, [1], [0]), "b")
+    graph = helper.make_graph([], "graph", [], [], [])
+    graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [9]))
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx/model.onnx").write_bytes(helper.make_model(graph, functions=[function]).SerializeToString())
+
+    contents = read_contents(artifact_at(tmp_path, "onnx-fp32"))
+    assert contents is not None
+    assert contents.files == {"a", "b"}
+
+
+@pytest.mark.parametrize("shape", [[1] * 65, [-1, 4], [2**62] * 100_000])
+@pytest.mark.timeout(20)
+def test_a_shape_of_no_size_is_refused_at_once(tmp_path: Path, shape: list[int]) -> None:
+    tensor = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=shape)
+    write_onnx(tmp_path / "onnx/model.onnx", [], [tensor])
+    with pytest.raises(ArtifactError, match="a shape has"):
+        read_contents(artifact_at(tmp_path, "onnx-fp32"))
+
+    artifact = artifact_at(tmp_path, "openvino-fp32")
+    write_ir(tmp_path / artifact.model)
+    path = tmp_path / artifact.model
+    path.write_text(path.read_text().replace(f"{ROWS}, {ROWS}", ",".join(map(str, shape))))
+    with pytest.raises(ArtifactError, match="a shape has"):
+        read_contents(artifact)
+
+
 def test_subgraphs_that_go_deeper_than_any_model_are_refused(tmp_path: Path) -> None:
     graph = b""
     for _ in range(60):
@@ -198,6 +251,18 @@ def test_a_damaged_openvino_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / artifact.model).write_text(text)
     with pytest.raises(ArtifactError, match=r"openvino_model\.xml is not a file of openvino"):
         read_contents(artifact)
+
+
+def test_an_archive_that_is_packed_badly_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / PLAIN_FILE
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model/constants.pkl", b"constants " * 99)
+    data = bytearray(path.read_bytes())
+    start = 30 + len("model/constants.pkl")
+    data[start : start + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    assert "other-content" in refusals(artifact_at(tmp_path, "torchscript-fp32", PLAIN_FILE))
 
 
 @pytest.mark.parametrize("constants", [None, b"\x80\x02q", b"\x80\x02h\x00Q.", b"no pickle"])

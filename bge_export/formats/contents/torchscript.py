@@ -1,16 +1,24 @@
-"""Reads what a TorchScript file holds, without unpickling: the types and sizes of the storages of its constants."""
+"""Reads what a TorchScript file holds, without unpickling: the types and sizes of its constants, and its operators."""
 
+import lzma
 import pickletools
 import re
 import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
-from bge_export.bundle.contents._facts import Contents
 from bge_export.files.regular import MIB, open_regular
+from bge_export.formats.contents import Contents
+from bge_export.formats.contents.torch_code import operators_of
 
 PICKLE_BYTES = 64 * MIB
 """The largest allowed list of constants; an encoder of 24 layers has a few ten KiB."""
 
+CODE_BYTES = 64 * MIB
+"""The most source text in one archive; an encoder has about 100 KiB."""
+
+CODE = ".py"
 WEIGHTS = ("/data.pkl", "/constants.pkl")
 """Files of the archive that hold parameters and constants; another may hold the inputs of the trace."""
 
@@ -31,25 +39,46 @@ TYPES = {
 STORAGE = re.compile(r"torch (\w+)Storage")
 
 
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError)
+"""What `zipfile` raises for an archive that is damaged or packed in an unusual way."""
+
+
 def contents(path: Path) -> Contents:
-    """Return what a file holds; operators are not read.
+    """Return what a file holds.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not a TorchScript file.
+        ValueError: it is not a TorchScript file, or its code is not of the subset of Python.
     """
     found = Contents()
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            for entry in archive.infolist():
-                if entry.filename.endswith(WEIGHTS):
-                    if entry.file_size > PICKLE_BYTES:
-                        raise ValueError(f"{entry.filename} has {entry.file_size} bytes")
-                    _add_storages(archive.read(entry), found)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(str(error)) from error
+            for pickled in _read(archive, WEIGHTS, PICKLE_BYTES):
+                _add_storages(pickled, found)
 
+            sources = _read(archive, (CODE,), CODE_BYTES)
+    except BROKEN as error:
+        raise ValueError(f"it is no archive of torch: {error}") from error
+
+    if not sources:
+        raise ValueError("it holds no code")
+    for source in sources:
+        found.operators.update(operators_of(source.decode()))
     return found
+
+
+def _read(archive: zipfile.ZipFile, endings: tuple[str, ...], most_bytes: int) -> Sequence[bytes]:
+    """Return the files of an archive whose names end so, in any case, as a reader of archives may look for them.
+
+    Raises:
+        ValueError: they are larger than `most_bytes` together.
+    """
+    entries = [entry for entry in archive.infolist() if entry.filename.lower().endswith(endings)]
+    size = sum(entry.file_size for entry in entries)
+    if size > most_bytes:
+        raise ValueError(f"{entries[0].filename} and files like it have {size} bytes, more than {most_bytes}")
+
+    return [archive.read(entry) for entry in entries]
 
 
 def _add_storages(pickled: bytes, found: Contents) -> None:

@@ -1,19 +1,13 @@
-"""Lists the operators of a TorchScript archive from the source text in it; nothing is run, and torch is not needed.
+"""Lists the operators in the source text that a TorchScript archive holds; nothing is run, and torch is not needed.
 
 The archive holds the code of each class as text in a subset of Python: `torch.name(...)` calls an operator of torch's
 own (`aten`), `ops.domain.name(...)` another one.
 """
 
 import ast
-import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 
-from bge_export.files.regular import open_regular
-from bge_export.operators import TRAINING
-
-CODE_BYTES = 64 << 20
-"""Source text in one archive; an encoder has about 100 KiB."""
+from bge_export.formats.contents import TRAINING
 
 TRAINING_ARGUMENT = {
     "alpha_dropout": 2, "alpha_dropout_": 2, "dropout": 2, "dropout_": 2, "feature_alpha_dropout": 2,
@@ -31,40 +25,22 @@ CONTROL = {
 }
 
 
-def operators(path: Path) -> Iterator[str]:
-    """Yield the operators of an archive, and control flow as `prim::If` and `prim::Loop`.
+def operators_of(text: str) -> Iterator[str]:
+    """Yield the operators of a source text, and control flow as `prim::If` and `prim::Loop`.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no archive, or its code is not of the subset of Python.
+        ValueError: it is not of the subset of Python.
     """
-    for text in _sources(path):
-        try:
-            tree = ast.parse(text)
-        except (SyntaxError, MemoryError) as error:
-            raise ValueError(f"its code cannot be read: {error}") from error
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, MemoryError, RecursionError) as error:  # the parser's own limits of depth are the latter two
+        raise ValueError(f"its code cannot be read: {str(error) or 'it is nested too deep'}") from error
 
-        for node in ast.walk(tree):
-            if type(node) in CONTROL:
-                yield CONTROL[type(node)]
-            elif isinstance(node, ast.Call):
-                yield from _called(node)
-
-
-def _sources(path: Path) -> Iterator[str]:
-    """Yield the source texts of an archive."""
-    with open_regular(path) as file:
-        try:
-            archive = zipfile.ZipFile(file)
-            entries = [entry for entry in archive.infolist() if entry.filename.endswith(".py")]
-            if not entries or sum(entry.file_size for entry in entries) > CODE_BYTES:
-                raise ValueError(f"it holds no code, or more than {CODE_BYTES} bytes of it")
-
-            for entry in entries:
-                with archive.open(entry) as source:
-                    yield source.read(CODE_BYTES).decode()
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise ValueError(f"it is no archive of torch: {error}") from error
+    for node in ast.walk(tree):
+        if type(node) in CONTROL:
+            yield CONTROL[type(node)]
+        elif isinstance(node, ast.Call):
+            yield from _called(node)
 
 
 def _called(node: ast.Call) -> Iterator[str]:
