@@ -81,7 +81,7 @@ def _choice(target: str, choice: Mapping[str, Any]) -> str:
 
     return (
         f"{target}: the fastest variant loses too much, so the inputs of {choice['precise']} of {choice['points']} "
-        f"matrix products (quantization points) are rounded in two parts: {probes}.\n"
+        f"matrix products (quantization points) are rounded with a residual: {probes}.\n"
         f"{target}: that costs {choice['cost_of_fastest']:.2f} times the multiplications of the fastest variant, in "
         f"{choice['size_of_fastest']:.2f} of its size; {choice['tried']} variants were tried."
     )

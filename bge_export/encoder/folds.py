@@ -30,15 +30,15 @@ def fold_attention(layer: Layer) -> Layer:
     )
 
 
-def shift_attention(encoder: Encoder, place: int, shift: Floats) -> Encoder:
-    """Return the encoder whose layer `place` reads x - shift; the output's bias adds the shift back to the residual.
+def shift_attention(encoder: Encoder, layer_index: int, shift: Floats) -> Encoder:
+    """Return the encoder with a layer that reads x - shift; the output's bias adds the shift back to the residual.
 
     Args:
         encoder: the encoder.
-        place: index of the layer.
+        layer_index: index of the layer.
         shift: [H] float32, subtracted from the beta of the preceding normalisation.
     """
-    layer = encoder.layers[place]
+    layer = encoder.layers[layer_index]
     layer = replace(
         layer,
         query=layer.query.moved(shift),
@@ -46,14 +46,16 @@ def shift_attention(encoder: Encoder, place: int, shift: Floats) -> Encoder:
         value=layer.value.moved(shift),
         output=layer.output.added(shift),
     )
-    encoder = with_layer(encoder, place, layer)
+    encoder = with_layer(encoder, layer_index, layer)
 
     # The normalisation before the first layer is the embeddings'.
-    if place == 0:
+    if layer_index == 0:
         return replace(encoder, embedding_norm=_lowered(encoder.embedding_norm, shift))
 
-    before = encoder.layers[place - 1]
-    return with_layer(encoder, place - 1, replace(before, feedforward_norm=_lowered(before.feedforward_norm, shift)))
+    before = encoder.layers[layer_index - 1]
+    return with_layer(
+        encoder, layer_index - 1, replace(before, feedforward_norm=_lowered(before.feedforward_norm, shift))
+    )
 
 
 def shift_feedforward(layer: Layer, shift: Floats) -> Layer:
@@ -77,9 +79,9 @@ def scale_values(layer: Layer, scale: Floats) -> Layer:
     return replace(layer, value=value, output=replace(layer.output, weight=layer.output.weight * scale[:, None]))
 
 
-def with_layer(encoder: Encoder, place: int, layer: Layer) -> Encoder:
-    """Return the encoder with the layer at index `place` replaced."""
-    return replace(encoder, layers=(*encoder.layers[:place], layer, *encoder.layers[place + 1 :]))
+def with_layer(encoder: Encoder, layer_index: int, layer: Layer) -> Encoder:
+    """Return the encoder with one layer replaced."""
+    return replace(encoder, layers=(*encoder.layers[:layer_index], layer, *encoder.layers[layer_index + 1 :]))
 
 
 def _lowered(norm: Norm, shift: Floats) -> Norm:

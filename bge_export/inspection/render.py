@@ -26,8 +26,8 @@ def render_folder(facts: FolderFacts, verdict: str = "") -> RenderableType:
 def render_frontier(target: str, steps: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return the table of variants that were tried for an 8-bit artifact, in the order of trial."""
     table = Table(
-        "activations in two parts",
-        "weights in two parts",
+        "activations with residual",
+        "weights with residual",
         "predicted 1 - cosine",
         "everyday: smallest",
         "mean",

@@ -73,7 +73,7 @@ def test_the_most_exact_variant_follows_and_says_what_was_refused(
     assert "refused" not in float_model.options
     (reason,) = model.options["refused"]
     assert "cosine" in reason
-    assert model.options["choice"]["place"] > 0
+    assert model.options["choice"]["rank"] > 0
 
     measured = [total for name, total in stages if name == "measuring"]
     assert len(measured) == 2, "two full measurements at most"

@@ -51,21 +51,21 @@ def test_gradients_are_what_a_moved_bias_does(kind: Kind, pooling: Literal["cls"
     direction = torch.randn((len(TEXTS), size), generator=torch.Generator().manual_seed(7))
     random = np.random.default_rng(0)
     seen = []
-    for place, step_trace, gradients in backward(
+    for layer_index, step_trace, gradients in backward(
         encoder, dense_head(checkpoint.promise), batch, torch.Generator().manual_seed(7)
     ):
-        seen.append(place)
+        seen.append(layer_index)
         assert step_trace.inputs["qkv"].shape == batch.state.shape
         for site, gradient in gradients.items():
             width = size if site == "qkv" else gradient.shape[-1]
             step = random.choice([-STEP, STEP], width)
-            ends = []
+            errors = []
             for sign in (1, -1):
                 layers = list(encoder.layers)
-                layers[place] = moved(layers[place], site, sign * step)
-                ends.append(along(replace(encoder, layers=tuple(layers)), batch, pooling, direction))
+                layers[layer_index] = moved(layers[layer_index], site, sign * step)
+                errors.append(along(replace(encoder, layers=tuple(layers)), batch, pooling, direction))
             predicted = float((gradient[..., -width:].sum((0, 1)) * torch.from_numpy(step)).sum())
-            assert predicted == pytest.approx((ends[0] - ends[1]) / 2, rel=0.05, abs=2e-5), (place, site)
+            assert predicted == pytest.approx((errors[0] - errors[1]) / 2, rel=0.05, abs=2e-5), (layer_index, site)
     assert seen == list(reversed(range(len(encoder.layers))))
 
 

@@ -64,5 +64,5 @@ def test_the_variants_tried_are_printed(bge, tiny: Path, tmp_path: Path) -> None
     done = bge("onnx", tiny, "-o", tmp_path / "out", "--quantize", "int8", "--min-cosine", "0.9995", "--no-check")
     assert done.returncode == 0, done.stderr
     assert "onnx-int8: variants tried on probe texts" in done.stdout
-    assert "matrix products (quantization points) are rounded in two parts" in done.stdout
+    assert "matrix products (quantization points) are rounded with a residual" in done.stdout
     assert "times the multiplications of the fastest variant" in done.stdout

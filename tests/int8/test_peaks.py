@@ -12,7 +12,7 @@ from bge_export.precision.int8.plan.layers import LayerPlan
 from bge_export.precision.int8.plan.peaks import CAP, CAPPED_REACH, REACH, Bound, plan_peaks
 from bge_export.precision.int8.round.build import Builder
 from bge_export.precision.int8.round.quantized import QuantizedEncoder
-from bge_export.precision.int8.round.variant import Form
+from bge_export.precision.int8.round.variant import Variant
 from bge_export.precision.int8.write.arrange import arrange
 
 HEADS, WIDTH = 2, 8
@@ -83,7 +83,7 @@ def test_only_where_scores_get_a_mask_alone_there_is_no_maximum(
 ) -> None:
     assert relative(sample) == (sample.checkpoint.root.name == "mpnet")
     assert {plan.peaks.bound for plan in plans} == {"maximum" if relative(sample) else "none"}
-    model = arrange(builder.build(Form()), "sequence-major")
+    model = arrange(builder.build(Variant()), "sequence-major")
     assert count(model, "ReduceMax") == (len(plans) if relative(sample) else 0)
     assert (count(model, "Softmax"), count(model, "Exp")) == (0, len(plans) + (not relative(sample)))
 
@@ -92,7 +92,7 @@ def test_only_where_scores_get_a_mask_alone_there_is_no_maximum(
 def test_whatever_bounds_the_scores_the_vectors_are_those_of_a_softmax(
     sample: Sample, builder: Builder, *, cls_only: bool
 ) -> None:
-    encoder = builder.build(Form())
+    encoder = builder.build(Variant())
     layers = tuple(dataclasses.replace(layer, scores=None) for layer in encoder.layers)
     softmax = run_graph(arrange(dataclasses.replace(encoder, layers=layers), "batch-major"), sample.tokens)[:, 0]
     for bound in possible(sample):
@@ -102,7 +102,7 @@ def test_whatever_bounds_the_scores_the_vectors_are_those_of_a_softmax(
 
 
 def test_scores_beyond_the_cap_give_numbers(sample: Sample, builder: Builder) -> None:
-    encoder = builder.build(Form())
+    encoder = builder.build(Variant())
     far = tuple(
         dataclasses.replace(layer, query=layer.query.times(np.full(layer.query.weight.scale.shape, 1e3, np.float32)))
         for layer in encoder.layers

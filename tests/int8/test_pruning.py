@@ -91,7 +91,7 @@ def test_neurons_told_from_others_on_their_own_texts_alone_stay(x: torch.Tensor)
     narrow = {
         name: Importance(one.token[:40], one.output, one.sample[:40]) for name, one in seen.importance.items()
     }  # fmt: skip
-    places = torch.arange(40)
-    tokens = Tokens(places, torch.ones(40, dtype=torch.bool), places)
+    numbers = torch.arange(40)
+    tokens = Tokens(numbers, torch.ones(40, dtype=torch.bool), numbers)
     plan = plan_pruning(layer, replace(seen, inputs=few, inner=seen.inner[:40], importance=narrow), tokens)
     assert len(plan.kept) > WIDTH - WIDTH // 8

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bge_export.precision.int8.round.variant import Form
+from bge_export.precision.int8.round.variant import Variant
 from bge_export.precision.int8.search import search as searching
-from bge_export.precision.int8.search.judge import Figures, Tried
+from bge_export.precision.int8.search.evaluator import Evaluation, Figures
 from bge_export.precision.int8.search.search import CAUTION, WIDENINGS, Found, Targets, search
 
 TARGETS = Targets(smallest=0.998, mean=0.999, smallest_stress=0.99)
@@ -20,11 +20,11 @@ LOST = Figures(float("nan"), float("nan"), float("nan"), 1.0, 100)
 
 @dataclass
 class Case:
-    """Stands in for builder and judge: variants and their figures as written down, by precise points and widening."""
+    """Stands in for builder and evaluator: figures as written down, by number of precise points and widening."""
 
     given: dict[tuple[int, float], Figures]
     otherwise: Figures
-    forms: tuple[Form, ...]
+    variants: tuple[Variant, ...]
     points: frozenset[Any] = frozenset()
     plans: tuple[None, ...] = (None, None)
     stress: Any = field(default_factory=lambda: np.array([False, True]))
@@ -33,24 +33,24 @@ class Case:
     pad: None = None
     arrangement: str = "sequence-major"
 
-    def build(self, form: Form) -> Form:
-        return form
+    def build(self, variant: Variant) -> Variant:
+        return variant
 
-    def tried(self, form: Form, *, cls_only: bool, again: Any) -> Tried:
-        figures = self.given.get((len(form.precise), form.widening), self.otherwise)
-        return Tried(figures, np.array([figures.smallest, figures.smallest_stress]))
+    def evaluate(self, variant: Variant, *, cls_only: bool, again: Any) -> Evaluation:
+        figures = self.given.get((len(variant.precise), variant.widening), self.otherwise)
+        return Evaluation(figures, np.array([figures.smallest, figures.smallest_stress]))
 
 
-def form_of(count: int) -> Form:
-    return Form(precise=frozenset((layer, "down") for layer in range(count)))
+def variant_of(count: int) -> Variant:
+    return Variant(precise=frozenset((layer, "down") for layer in range(count)))
 
 
 @pytest.fixture
 def choose(monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(case: Case, start: int = 0) -> Found:
-        monkeypatch.setattr(searching, "forms", lambda *_, **__: iter(case.forms))
-        monkeypatch.setattr(searching, "cost", lambda _, form: 1.0 + len(form.precise) / 10)
-        monkeypatch.setattr(searching, "predicted_error", lambda _, form: 0.01 / 2 ** len(form.precise))
+        monkeypatch.setattr(searching, "frontier", lambda *_, **__: iter(case.variants))
+        monkeypatch.setattr(searching, "cost", lambda _, variant: 1.0 + len(variant.precise) / 10)
+        monkeypatch.setattr(searching, "predicted_error", lambda _, variant: 0.01 / 2 ** len(variant.precise))
         monkeypatch.setattr(searching, "tipping_points", lambda *_: case.points)
         two: Any = case
         return search(two, two, TARGETS, cls_only=False, start=start)
@@ -58,31 +58,31 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-FRONTIER = tuple(form_of(count) for count in (0, 1, 2, 3, 6, 9))
+FRONTIER = tuple(variant_of(count) for count in (0, 1, 2, 3, 6, 9))
 
 
 def test_the_fastest_variant_that_holds_is_taken(choose) -> None:
     found = choose(Case({}, GOOD, FRONTIER))
-    assert (found.place, found.held, len(found.steps)) == (0, True, 1)
+    assert (found.rank, found.held, len(found.steps)) == (0, True, 1)
 
 
 def test_a_near_miss_is_tried_with_other_widenings(choose) -> None:
     near = Figures(1 - 0.002 * CAUTION * 0.99, 0.9995, 0.995, 1.0, 100)
     found = choose(Case({(0, 1.0): near, (0, WIDENINGS[1]): near}, GOOD, FRONTIER))
-    assert (found.form.widening, found.place, found.held) == (WIDENINGS[2], 0, True)
+    assert (found.variant.widening, found.rank, found.held) == (WIDENINGS[2], 0, True)
 
 
 def test_variants_that_predictions_rule_out_are_not_tried(choose) -> None:
-    """Everyday texts lose five times what they may; three points in two parts are predicted to lose an eighth."""
+    """Everyday texts lose five times what they may; three points with residuals are predicted to lose an eighth."""
     found = choose(Case({(0, 1.0): COARSE}, GOOD, FRONTIER))
     assert [step.precise for step in found.steps] == [0, 2]
     assert found.held
 
 
-def test_points_that_tip_a_stress_probe_over_get_a_second_part(choose) -> None:
+def test_points_that_tip_a_stress_probe_over_get_a_residual(choose) -> None:
     points = frozenset({(0, "qkv"), (1, "up")})
     found = choose(Case({(0, 1.0): TIPPED}, GOOD, FRONTIER, points))
-    assert (found.form.precise, found.place, found.held) == (points, 0, True)
+    assert (found.variant.precise, found.rank, found.held) == (points, 0, True)
 
 
 def test_where_everyday_probes_fail_no_point_is_looked_for(choose) -> None:
@@ -94,12 +94,12 @@ def test_where_everyday_probes_fail_no_point_is_looked_for(choose) -> None:
 def test_the_most_exact_variant_is_tried_in_any_case_and_the_nearest_taken(choose) -> None:
     nearest = Figures(0.9975, 0.9995, 0.995, 3.0, 100)
     found = choose(Case({(9, 1.0): nearest}, COARSE, FRONTIER))
-    assert (found.place, found.held, found.figures) == (5, False, nearest)
+    assert (found.rank, found.held, found.figures) == (5, False, nearest)
 
 
 def test_a_variant_whose_vectors_are_not_finite_is_never_the_nearest(choose) -> None:
     found = choose(Case({(0, 1.0): COARSE}, LOST, FRONTIER))
-    assert (found.place, found.held) == (0, False)
+    assert (found.rank, found.held) == (0, False)
     assert len(found.steps) > 1
 
 
@@ -112,8 +112,8 @@ def test_the_record_has_the_taken_variant_last(choose) -> None:
     worse = Figures(0.98, 0.999, 0.995, 1.0, 100)
     case = Case({(0, 1.0): COARSE}, worse, FRONTIER)
     found = choose(case)
-    judge: Any = case
-    record = found.record(judge)
+    evaluator: Any = case
+    record = found.record(evaluator)
     steps: Any = record["frontier"]
     assert len(steps) == len(found.steps) > 1
     assert steps[-1]["smallest"] == COARSE.smallest
@@ -123,8 +123,8 @@ def test_the_record_has_the_taken_variant_last(choose) -> None:
 def test_variants_whose_vectors_are_not_finite_are_not_recorded(choose) -> None:
     """A manifest holds no NaN: a folder that passed could not be read."""
     case = Case({(0, 1.0): COARSE}, LOST, FRONTIER)
-    judge: Any = case
-    steps: Any = choose(case).record(judge)["frontier"]
+    evaluator: Any = case
+    steps: Any = choose(case).record(evaluator)["frontier"]
     assert [step["smallest"] for step in steps] == [COARSE.smallest]
 
 
@@ -133,8 +133,8 @@ def test_a_second_search_keeps_the_steps_of_the_first(choose) -> None:
     case = Case({(0, 1.0): COARSE}, GOOD, FRONTIER)
     first = choose(case)
     again = choose(case, start=len(FRONTIER) - 1).after(first.steps)
-    judge: Any = case
-    record = again.record(judge)
+    evaluator: Any = case
+    record = again.record(evaluator)
     assert record["choice"]["tried"] == len(first.steps) + 1  # type: ignore[index]
     assert record["choice"]["cost_of_fastest"] > 1  # type: ignore[index]
     assert len(record["frontier"]) == len(first.steps) + 1  # type: ignore[arg-type]
@@ -145,7 +145,7 @@ def test_a_repair_starts_from_the_best_widening(choose) -> None:
     narrow = Figures(0.9979, 0.9995, 0.995, 1.0, 100)
     given = {(0, WIDENINGS[0]): slightly, (0, WIDENINGS[1]): narrow, (0, WIDENINGS[2]): narrow}
     found = choose(Case(given, GOOD, FRONTIER, frozenset({(0, "qkv")})))
-    assert (found.form.widening, len(found.form.precise), found.place) == (WIDENINGS[0], 1, 0)
+    assert (found.variant.widening, len(found.variant.precise), found.rank) == (WIDENINGS[0], 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from bge_export.errors import ArtifactError
 from bge_export.files.promise import PromiseRecord
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.show import plots
-from bge_export.parity.show.frontier import Costs, Form, Frontier, panels, read_frontiers
+from bge_export.parity.show.frontier import Costs, Frontier, Variant, panels, read_frontiers
 from bge_export.parity.show.html import render_html
 
 STEPS = [
@@ -52,7 +52,7 @@ def page(*frontiers: Frontier) -> str:
 def test_every_form_is_in_the_table_and_twice_in_the_drawings():
     (frontier,) = read_frontiers(manifest_of(STEPS))
     found = Page(page(frontier))
-    rows = found.rows("forms-1")
+    rows = found.rows("variants-1")
     assert [row[:2] for row in rows] == [[f"{one['precise']} points", f"{one['finer']} points"] for one in STEPS]
     assert rows[-1][2:] == ["0", "0.99981", "0.999978", "0.99930", "13.2", "48.9"]
     assert found.tags.count("svg") == 2 + 2 + 3  # a lane's, the frontier's, the key's
@@ -92,8 +92,8 @@ def test_a_cost_axis_holds_every_value_with_few_labels(values):
 
 
 cosine = st.one_of(st.floats(-1, 1), st.just(1.0))
-forms = st.builds(
-    Form,
+variants = st.builds(
+    Variant,
     precise=st.integers(0, 99),
     finer=st.integers(0, 99),
     widening=st.floats(0.5, 2),
@@ -106,7 +106,7 @@ forms = st.builds(
 )
 
 
-@given(st.lists(forms, min_size=1, max_size=20), st.one_of(st.none(), st.floats(0.5, 1)))
+@given(st.lists(variants, min_size=1, max_size=20), st.one_of(st.none(), st.floats(0.5, 1)))
 def test_every_mark_stands_inside_its_drawing(tried, least):
     for panel in panels(Frontier("onnx-int8", tuple(tried), least)):
         for series in ("predicted", "mean", "smallest"):
@@ -126,7 +126,9 @@ def test_a_browser_reads_the_forms_back(tmp_path: Path):
     (frontier,) = read_frontiers(manifest_of(STEPS))
     path = tmp_path / "report.html"
     path.write_text(page(frontier), "utf-8")
-    assert Page(dumped(path, tmp_path / "profile")).rows("forms-1") == Page(path.read_text("utf-8")).rows("forms-1")
+    assert Page(dumped(path, tmp_path / "profile")).rows("variants-1") == Page(path.read_text("utf-8")).rows(
+        "variants-1"
+    )
 
 
 def test_parity_and_gate_draw_what_the_folder_records(bge, tiny: Path, tmp_path: Path) -> None:

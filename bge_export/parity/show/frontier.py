@@ -15,8 +15,8 @@ SERIES = ("predicted", "mean", "smallest")
 """The cosines of each variant that are plotted as 1 - cosine. The last one, which decides, is drawn on top."""
 
 
-class Form(BaseModel):
-    """One int8 variant as a manifest records it: `precision.int8.search.judge.Step`, which explains the fields."""
+class Variant(BaseModel):
+    """One int8 variant as a manifest records it: `precision.int8.search.evaluator.Step`, which explains the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -38,7 +38,7 @@ class Form(BaseModel):
     def label(self) -> str:
         """Return a description of the variant in one line."""
         return (
-            f"{self.precise} points' activations and {self.finer} points' weights in two parts: "
+            f"{self.precise} points' activations and {self.finer} points' weights with a residual: "
             f"smallest cosine {cosine_figure(self.smallest)}, mean {cosine_figure(self.mean)}, "
             f"predicted 1 − cosine {difference_figure(self.predicted)}, "
             f"{self.milliseconds:.1f} ms, {self.size_bytes / 1e6:.1f} MB"
@@ -51,18 +51,18 @@ class Frontier:
 
     Attributes:
         target: the artifact's target.
-        forms: the variants in the order they were tried; the last one was chosen.
+        variants: the variants in the order they were tried; the last one was chosen.
         least: the requested smallest cosine; None if the manifest does not record it.
     """
 
     target: str
-    forms: tuple[Form, ...]
+    variants: tuple[Variant, ...]
     least: float | None
 
     @property
     def errors(self) -> plots.LogAxis:
         """Return the axis of 1 - cosine."""
-        values = [form.error(series) for form in self.forms for series in SERIES]
+        values = [variant.error(series) for variant in self.variants for series in SERIES]
         return plots.LogAxis.over(values if self.least is None else [*values, 1.0 - self.least])
 
 
@@ -88,7 +88,7 @@ class Costs:
     @property
     def ticks(self) -> list[float]:
         """Return the values to label."""
-        return [self.low + place * self.step for place in range(round((self.high - self.low) / self.step) + 1)]
+        return [self.low + tick * self.step for tick in range(round((self.high - self.low) / self.step) + 1)]
 
     def x(self, value: float) -> float:
         """Return the x coordinate of a value."""
@@ -114,18 +114,18 @@ class Panel:
         """Return a mark for each variant; its kind is the series, or "floor" if 1 - cosine is 0 or less."""
         found = []
 
-        for form, cost in zip(self.frontier.forms, self.costs, strict=True):
-            error = form.error(series)
+        for variant, cost in zip(self.frontier.variants, self.costs, strict=True):
+            error = variant.error(series)
             kind = series if error > 0 else "floor"
-            found.append(plots.Mark(self.axis.x(cost), self.frontier.errors.y(error), kind, form.label))
+            found.append(plots.Mark(self.axis.x(cost), self.frontier.errors.y(error), kind, variant.label))
 
         return found
 
 
 def panels(frontier: Frontier) -> tuple[Panel, Panel]:
     """Return the plots of a frontier: errors against time, and errors against size."""
-    times = tuple(form.milliseconds for form in frontier.forms)
-    sizes = tuple(form.size_bytes / 1e6 for form in frontier.forms)
+    times = tuple(variant.milliseconds for variant in frontier.variants)
+    sizes = tuple(variant.size_bytes / 1e6 for variant in frontier.variants)
     return Panel("time", "ms for one text of 64 tokens", frontier, times), Panel("size", "MB", frontier, sizes)
 
 
@@ -145,7 +145,9 @@ def read_frontiers(manifest: Manifest) -> tuple[Frontier, ...]:
         least = int8.get("min_cosine") if isinstance(int8, dict) else None
 
         try:
-            forms = TypeAdapter(tuple[Form, ...]).validate_python(tuple(steps) if isinstance(steps, list) else steps)
+            variants = TypeAdapter(tuple[Variant, ...]).validate_python(
+                tuple(steps) if isinstance(steps, list) else steps
+            )
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
@@ -153,6 +155,6 @@ def read_frontiers(manifest: Manifest) -> tuple[Frontier, ...]:
                 f"the manifest's frontier of {model.target}: {field}: {first['msg']}. Export the folder again."
             ) from error
 
-        found.append(Frontier(model.target, forms, float(least) if isinstance(least, int | float) else None))
+        found.append(Frontier(model.target, variants, float(least) if isinstance(least, int | float) else None))
 
     return tuple(found)

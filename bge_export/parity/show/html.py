@@ -221,7 +221,7 @@ def _line(value: object) -> object:
 
 
 def _records(frontiers: Sequence[Frontier]) -> dict[str, list[dict[str, Any]]]:
-    return {one.target: [form.model_dump(mode="json") for form in one.forms] for one in frontiers}
+    return {one.target: [variant.model_dump(mode="json") for variant in one.variants] for one in frontiers}
 
 
 def _gap(cosine: float | None) -> str:

@@ -15,10 +15,10 @@ from bge_export.heads.dense import dense_head
 from bge_export.memory import Parked, release
 from bge_export.precision.int8.plan.layers import Settings, plan_layers
 from bge_export.precision.int8.round.build import Builder
-from bge_export.precision.int8.search.judge import Judge
+from bge_export.precision.int8.search.evaluator import Evaluator
 from bge_export.precision.int8.search.probes import Row, is_ordinary, make_probes
-from bge_export.precision.int8.search.search import Found, Targets, most_variants, search
-from bge_export.precision.int8.search.variants import fast_form, most_forms
+from bge_export.precision.int8.search.search import Found, Targets, most_attempts, search
+from bge_export.precision.int8.search.variants import fastest_variant, frontier_length
 from bge_export.precision.int8.write.arrange import Arrangement, arrange
 from bge_export.precision.int8.write.padding import pad_inputs
 from bge_export.precision.int8.write.plain import quantize_plain
@@ -68,18 +68,18 @@ class _Planned:
 
     Attributes:
         builder: builds the variants of the encoder.
-        judge: evaluates a variant on the probes.
+        evaluator: evaluates a variant on the probes.
         options: the user's options.
     """
 
     builder: Builder
-    judge: Judge
+    evaluator: Evaluator
     options: Int8Options
 
     @property
     def last(self) -> int:
         """Return the rank of the most accurate variant."""
-        return most_forms(self.builder) - 1
+        return frontier_length(self.builder) - 1
 
 
 def quantize(
@@ -147,10 +147,10 @@ def _planned(task: _Task, tokenizer: TextTokenizer, rows: Sequence[Row]) -> _Pla
 
     with stage("int8: ordering channels", 1):
         builder = Builder(encoder, plans)
-    judge = Judge.of(task.model, probes, tokenizer.pad, head, task.arrangement)
+    evaluator = Evaluator.of(task.model, probes, tokenizer.pad, head, task.arrangement)
     release()
 
-    return _Planned(builder, judge, options)
+    return _Planned(builder, evaluator, options)
 
 
 def _variants(planned: _Planned, targets: Targets) -> Iterator[Quantized]:
@@ -162,10 +162,10 @@ def _variants(planned: _Planned, targets: Targets) -> Iterator[Quantized]:
     least = planned.options.min_cosine
     found = _found(planned, targets, 0)
     if least is not None and not found.figures.smallest >= least:
-        raise ExportError(_out_of_reach(least, found, planned.judge))
+        raise ExportError(_out_of_reach(least, found, planned.evaluator))
 
     # If no variant holds, the most accurate one was tried too, and is farther off.
-    more = found.held and found.place < planned.last
+    more = found.held and found.rank < planned.last
     fastest = _arranged(planned, found)
 
     # Park on disk: the full measurement that follows needs the memory, and seldom asks for another variant.
@@ -183,37 +183,37 @@ def _variants(planned: _Planned, targets: Targets) -> Iterator[Quantized]:
 
 def _found(planned: _Planned, targets: Targets, start: int) -> Found:
     """Return the fastest variant that meets the targets, or else the nearest, searched from a rank of the frontier."""
-    builder, judge, cls_only = planned.builder, planned.judge, planned.options.cls_only
+    builder, evaluator, cls_only = planned.builder, planned.evaluator, planned.options.cls_only
 
     with stage("int8: rounding, layers", len(builder.plans)):
-        builder.build(fast_form(builder, judge.arrangement, cls_only=cls_only))
+        builder.build(fastest_variant(builder, evaluator.arrangement, cls_only=cls_only))
 
-    with stage("int8: variants tried, at most", most_variants(builder, start)):
-        return search(builder, judge, targets, cls_only=cls_only, start=start)
+    with stage("int8: variants tried, at most", most_attempts(builder, start)):
+        return search(builder, evaluator, targets, cls_only=cls_only, start=start)
 
 
 def _arranged(planned: _Planned, found: Found) -> Quantized:
     """Return a variant as a graph in the axis order of its runtime, and how it was chosen."""
-    builder, judge, options = planned.builder, planned.judge, planned.options
+    builder, evaluator, options = planned.builder, planned.evaluator, planned.options
 
     took = found.figures.milliseconds / found.steps[0].figures.milliseconds
-    with stage(f"int8: arranging {judge.arrangement}, {took:.2f} times the time of the first variant tried", 1):
-        model = arrange(builder.build(found.form), judge.arrangement, cls_only=options.cls_only)
+    with stage(f"int8: arranging {evaluator.arrangement}, {took:.2f} times the time of the first variant tried", 1):
+        model = arrange(builder.build(found.variant), evaluator.arrangement, cls_only=options.cls_only)
 
-    facts = found.record(judge)
+    facts = found.record(evaluator)
     if options.min_cosine is None:  # steps contain times, and the same input must give the same manifest
         del facts["frontier"]
     return Quantized(model, facts)
 
 
-def _out_of_reach(least: float, found: Found, judge: Judge) -> str:
+def _out_of_reach(least: float, found: Found, evaluator: Evaluator) -> str:
     finite = [step for step in found.steps if step.figures.finite] or list(found.steps)
     best = max(finite, key=lambda step: step.figures.smallest)
 
-    probes = f"{(~judge.stress).sum()} texts held back and phrases of them"
+    probes = f"{(~evaluator.stress).sum()} texts held back and phrases of them"
     return (
         f"No int8 variant reaches a cosine of {least} on {probes}: the best reached {best.figures.smallest:.6f}, with "
-        f"the activations of {best.precise} and the weights of {best.finer} quantization points in two parts. Ask for "
+        f"residuals for the activations of {best.precise} and the weights of {best.finer} quantization points. Ask for "
         "less with --min-cosine, or use fp16."
     )
 

@@ -109,11 +109,11 @@ def plan_layers(encoder: Encoder, head: Dense, texts: CalibrationSet, settings: 
     by_key = all(batch.bias.ndim == 4 and batch.bias.shape[1:3] == (1, 1) for batch in texts.chosen)
     plans = []
     with stage("int8: planning, layers", len(encoder.layers)):
-        for place, layer in enumerate(encoder.layers):
+        for layer_index, layer in enumerate(encoder.layers):
             seen = observe(layer, texts, states, weights.pop(0))
 
             # Only the last layer is pruned: there, only pooled tokens matter.
-            last = place + 1 == len(encoder.layers)
+            last = layer_index + 1 == len(encoder.layers)
             pruning = plan_pruning(layer, seen, tokens) if last else Pruning.none(layer)
             plans.append(_plan_layer(layer, seen, pruning, tokens, settings, by_key=by_key))
 

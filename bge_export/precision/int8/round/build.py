@@ -16,7 +16,7 @@ from bge_export.precision.int8.round.quantized import (
     Site,
 )
 from bge_export.precision.int8.round.rounder import Rounder
-from bge_export.precision.int8.round.variant import Form
+from bge_export.precision.int8.round.variant import Variant
 from bge_export.progress import advance
 
 FIRST_MARGIN = 1.3
@@ -29,10 +29,10 @@ class Builder:
 
     def __init__(self, encoder: Encoder, plans: list[LayerPlan]) -> None:
         """Prune, shift, fold and order a float32 encoder, as it was read, according to its plans."""
-        for place, plan in enumerate(plans):
-            encoder = shift_attention(encoder, place, plan.qkv.shift.numpy())
-            layer = shift_feedforward(plan.pruning.layer(encoder.layers[place]), plan.up.shift.numpy())
-            encoder = with_layer(encoder, place, fold_attention(layer))
+        for layer_index, plan in enumerate(plans):
+            encoder = shift_attention(encoder, layer_index, plan.qkv.shift.numpy())
+            layer = shift_feedforward(plan.pruning.layer(encoder.layers[layer_index]), plan.up.shift.numpy())
+            encoder = with_layer(encoder, layer_index, fold_attention(layer))
 
         self.encoder, self.plans = ordered(encoder, plans)
         self._rounder = Rounder(self.encoder, self.plans)
@@ -40,58 +40,58 @@ class Builder:
     @property
     def weights(self) -> int:
         """Return the number of weights in the layers."""
-        shapes = [self.shape_of(place, site) for place in range(len(self.plans)) for site in SITES]
+        shapes = [self.shape_of(layer_index, site) for layer_index in range(len(self.plans)) for site in SITES]
         return sum(inputs * outputs for inputs, outputs in shapes)
 
-    def shape_of(self, place: int, site: str) -> tuple[int, int]:
+    def shape_of(self, layer_index: int, site: str) -> tuple[int, int]:
         """Return the number of channels of a quantization point, and of the outputs computed from them."""
-        return self._rounder.shape_of(place, site)
+        return self._rounder.shape_of(layer_index, site)
 
-    def weight_error(self, place: int, site: str, *, precise: bool) -> float:
+    def weight_error(self, layer_index: int, site: str, *, precise: bool) -> float:
         """Return the predicted 1 - cosine from a point's rounded weights; see `Rounder.weight_error`."""
-        return self._rounder.weight_error(place, site, precise=precise)
+        return self._rounder.weight_error(layer_index, site, precise=precise)
 
-    def left_out_error(self, place: int, site: str) -> float:
+    def left_out_error(self, layer_index: int, site: str) -> float:
         """Return the predicted 1 - cosine from omitting the product of residuals; see `Rounder.left_out_error`."""
-        return self._rounder.left_out_error(place, site)
+        return self._rounder.left_out_error(layer_index, site)
 
-    def layer_rounded_at(self, place: int, site: str, form: Form) -> Layer:
+    def layer_rounded_at(self, layer_index: int, site: str, variant: Variant) -> Layer:
         """Return a float32 layer in which only the weights that read one of its inputs have rounded values.
 
         Outlier neurons are split and values scaled as in the variant; the input itself is not rounded yet.
         """
-        precise = {name: (place, name) in form.precise for name in SITES}
-        layer = self._rounder.float_layer(place, precise)
-        scale = self.site(place, site, form).scale
+        precise = {name: (layer_index, name) in variant.precise for name in SITES}
+        layer = self._rounder.float_layer(layer_index, precise)
+        scale = self.site(layer_index, site, variant).scale
 
-        for name, linear in self._rounder.rounded(place, site, precise, finer=None).items():
+        for name, linear in self._rounder.rounded(layer_index, site, precise, finer=None).items():
             weight = linear.weight.weight
             own: dict[str, Any] = {name: Linear(weight if scale is None else weight / scale[:, None], linear.bias)}
             layer = replace(layer, **own)
 
         return layer
 
-    def build(self, form: Form) -> QuantizedEncoder:
+    def build(self, variant: Variant) -> QuantizedEncoder:
         """Return the encoder quantized as a variant; progress counts layers."""
         layers = []
-        for place in range(len(self.plans)):
-            layers.append(self._layer(place, form))
+        for layer_index in range(len(self.plans)):
+            layers.append(self._layer(layer_index, variant))
             advance()
 
         own = self.encoder
         return QuantizedEncoder(own.prelude, own.embedding_norm, tuple(layers), own.tail, own.hidden_order)
 
-    def _layer(self, place: int, form: Form) -> QuantizedLayer:
-        precise = {site: (place, site) in form.precise for site in SITES}
-        layer = self._rounder.float_layer(place, precise)
+    def _layer(self, layer_index: int, variant: Variant) -> QuantizedLayer:
+        precise = {site: (layer_index, site) in variant.precise for site in SITES}
+        layer = self._rounder.float_layer(layer_index, precise)
 
         linear: dict[str, QuantizedLinear] = {}
         for site in SITES:
-            finer = form.weight_rows((place, site))
-            linear |= self._rounder.rounded(place, site, precise, finer=finer)
+            finer = variant.weight_rows((layer_index, site))
+            linear |= self._rounder.rounded(layer_index, site, precise, finer=finer)
 
         def grid(site: str) -> Site:
-            return self.site(place, site, form)
+            return self.site(layer_index, site, variant)
 
         return QuantizedLayer(
             qkv=grid("qkv"),
@@ -108,25 +108,25 @@ class Builder:
             feedforward_norm=layer.feedforward_norm,
             heads=layer.heads,
             activation=layer.activation,
-            scores=None if precise["qkv"] else self.plans[place].scores,
-            peaks=self.plans[place].peaks,
+            scores=None if precise["qkv"] else self.plans[layer_index].scores,
+            peaks=self.plans[layer_index].peaks,
         )
 
-    def site(self, place: int, site: str, form: Form) -> Site:
+    def site(self, layer_index: int, site: str, variant: Variant) -> Site:
         """Return how a variant quantizes the input of a linear layer."""
-        precise = (place, site) in form.precise
-        first = (place, site) in form.first
+        precise = (layer_index, site) in variant.precise
+        first = (layer_index, site) in variant.first
         parts: Parts = 2 if precise or first else 1
         rows: Rows = "first" if first else "all"
 
         # Unless all its rows have a residual, `down` keeps the grid that its neurons were split for, unscaled.
         if site == "down" and not precise:
-            return Site(None, self.plans[place].down.grid, parts, rows)
+            return Site(None, self.plans[layer_index].down.grid, parts, rows)
 
-        own = self._rounder.input(place, site, precise=precise)
-        own = replace(own, margin=form.widening * (FIRST_MARGIN if first else own.margin))
+        own = self._rounder.input(layer_index, site, precise=precise)
+        own = replace(own, margin=variant.widening * (FIRST_MARGIN if first else own.margin))
 
         scale = own.scale.numpy()
         if site == "down":
-            scale = scale[self._rounder.order(place, precise=True)]
+            scale = scale[self._rounder.order(layer_index, precise=True)]
         return Site(None if site == "output" else scale, own.grid, parts, rows)

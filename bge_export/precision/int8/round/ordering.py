@@ -19,13 +19,13 @@ def ordered(encoder: Encoder, plans: Iterable[LayerPlan]) -> tuple[Encoder, list
     """Reorder head and hidden channels, and sign-flip some, so that the saturation constraint costs least."""
     moved: list[LayerPlan] = []
     readers: list[Reader] = []
-    for place, plan in enumerate(plans):
-        layer = encoder.layers[place]
+    for layer_index, plan in enumerate(plans):
+        layer = encoder.layers[layer_index]
 
         # Channels of the attention output move only within their head.
         own = _reader(as_tensor(layer.output.weight), plan, "output")
         order, (signs,) = order_channels([own], layer.heads)
-        encoder = with_layer(encoder, place, reorder_heads(layer, order.numpy()))
+        encoder = with_layer(encoder, layer_index, reorder_heads(layer, order.numpy()))
         moved.append(_reordered(plan, {"output": signs}, order))
 
         joined = torch.cat([as_tensor(part.weight) for part in (layer.query, layer.key, layer.value)], dim=1)

@@ -22,7 +22,7 @@ from bge_export.precision.int8.round.pairing import Reader, order_channels
 from bge_export.precision.int8.round.precise_inputs import plan_precise
 from bge_export.precision.int8.round.quantized import QuantizedLinear, Rows
 from bge_export.precision.int8.round.rounding import COARSE, FACTORS, GREATEST, Rounded, round_weight
-from bge_export.precision.int8.round.variant import Place
+from bge_export.precision.int8.round.variant import Point
 
 Precise = Mapping[str, bool]
 """Which quantization points of a layer have a residual."""
@@ -59,93 +59,95 @@ class Rounder:
         self.encoder, self.plans = encoder, plans
         self._rounded: dict[tuple[object, ...], dict[str, QuantizedLinear]] = {}
         self._orders: dict[tuple[int, bool], Order] = {}
-        self._precise: dict[Place, InputPlan] = {}
+        self._precise: dict[Point, InputPlan] = {}
 
-    def input(self, place: int, site: str, *, precise: bool) -> InputPlan:
+    def input(self, layer_index: int, site: str, *, precise: bool) -> InputPlan:
         """Return the scaling of an input; neurons without a residual are unscaled, on the grid of `LayerPlan.down`."""
-        plan = self.plans[place]
+        plan = self.plans[layer_index]
         if not precise:
             return plan.input(site)
 
-        if (place, site) not in self._precise:
-            joined, _ = _joined(self.encoder.layers[place], site)
+        if (layer_index, site) not in self._precise:
+            joined, _ = _joined(self.encoder.layers[layer_index], site)
             squares = plan.grams[site].diagonal()
             found = plan_precise(plan.input(site), joined, squares, plan.importance[site], paired=site == "down")
-            self._precise[place, site] = found
+            self._precise[layer_index, site] = found
 
-        return self._precise[place, site]
+        return self._precise[layer_index, site]
 
-    def float_layer(self, place: int, precise: Precise) -> Layer:
+    def float_layer(self, layer_index: int, precise: Precise) -> Layer:
         """Return the float32 layer, scaled and split, with its neurons in order."""
-        layer = self.encoder.layers[place]
+        layer = self.encoder.layers[layer_index]
         if not precise["down"]:
-            layer = split(layer, self.plans[place].down)
+            layer = split(layer, self.plans[layer_index].down)
 
-        layer = reorder_inner(layer, self.order(place, precise=precise["down"]))
-        return scale_values(layer, self.input(place, "output", precise=precise["output"]).scale.numpy())
+        layer = reorder_inner(layer, self.order(layer_index, precise=precise["down"]))
+        return scale_values(layer, self.input(layer_index, "output", precise=precise["output"]).scale.numpy())
 
-    def shape_of(self, place: int, site: str) -> tuple[int, int]:
+    def shape_of(self, layer_index: int, site: str) -> tuple[int, int]:
         """Return the number of channels of a quantization point, and of the outputs computed from them."""
-        inputs, outputs = _joined(self.encoder.layers[place], site)[0].shape
+        inputs, outputs = _joined(self.encoder.layers[layer_index], site)[0].shape
         return inputs, outputs
 
-    def order(self, place: int, *, precise: bool) -> Order:
+    def order(self, layer_index: int, *, precise: bool) -> Order:
         """Return the order of a layer's neurons that costs the saturation constraint least."""
-        if (place, precise) not in self._orders:
-            plan, layer = self.plans[place], self.encoder.layers[place]
-            scale = self.input(place, "down", precise=True).scale if precise else torch.ones(1)
+        if (layer_index, precise) not in self._orders:
+            plan, layer = self.plans[layer_index], self.encoder.layers[layer_index]
+            scale = self.input(layer_index, "down", precise=True).scale if precise else torch.ones(1)
             weight = as_tensor((layer if precise else split(layer, plan.down)).down.weight) * scale[:, None]
 
             squares = plan.grams["down" if precise else "split"].diagonal() / scale.square()
             reader = Reader(weight, squares, plan.importance["down"])
-            self._orders[place, precise] = order_channels([reader])[0].numpy()
+            self._orders[layer_index, precise] = order_channels([reader])[0].numpy()
 
-        return self._orders[place, precise]
+        return self._orders[layer_index, precise]
 
-    def rounded(self, place: int, site: str, precise: Precise, *, finer: Rows | None) -> dict[str, QuantizedLinear]:
+    def rounded(
+        self, layer_index: int, site: str, precise: Precise, *, finer: Rows | None
+    ) -> dict[str, QuantizedLinear]:
         """Return the rounded linear layers that read a quantization point, by name."""
         # Columns of `value` carry the scale of the attention's output; neurons of `up` are split with those of `down`.
         other = {"qkv": "output", "up": "down"}.get(site, site)
-        key = (place, site, finer, precise[site], precise[other])
+        key = (layer_index, site, finer, precise[site], precise[other])
         if key not in self._rounded:
-            self._rounded[key] = self._round(place, site, precise, finer)
+            self._rounded[key] = self._round(layer_index, site, precise, finer)
         return self._rounded[key]
 
-    def weight_error(self, place: int, site: str, *, precise: bool) -> float:
+    def weight_error(self, layer_index: int, site: str, *, precise: bool) -> float:
         """Return the predicted 1 - cosine from the rounded weights of a quantization point, mean over texts.
 
         Args:
-            place: index of the layer.
+            layer_index: index of the layer.
             site: name of the quantization point.
             precise: whether all inputs of the layer have a residual.
         """
         every = dict.fromkeys(SITES, precise)
-        site_ = self._site(place, site, every)
-        rounded = self.rounded(place, site, every, finer=None)
+        site_ = self._site(layer_index, site, every)
+        rounded = self.rounded(layer_index, site, every, finer=None)
 
         missed = torch.cat([as_tensor(rounded[name].weight.weight) for name in site_.names], dim=1) - site_.weight
         error = float(((site_.gram @ missed * missed).sum(0) * site_.importance).sum())
-        return 0.5 * self.plans[place].length * error
+        return 0.5 * self.plans[layer_index].length * error
 
-    def left_out_error(self, place: int, site: str) -> float:
+    def left_out_error(self, layer_index: int, site: str) -> float:
         """Return the predicted 1 - cosine from omitting the product of an input's residual and the weights' residual.
 
         Both residuals are modelled as rounding errors that are uniform over a step. The step of the input is that of
         the grid; the step of the weights is the scale of an output channel, twice as large if the high part is coarse.
         """
         every = dict.fromkeys(SITES, True)
-        own = self._site(place, site, every)
+        own = self._site(layer_index, site, every)
 
-        step = self.input(place, site, precise=True).grid.scale
+        step = self.input(layer_index, site, precise=True).grid.scale
         weight_steps = own.weight.abs().amax(0) / GREATEST * (COARSE[0] if own.paired else 1.0)
 
         squares = len(own.weight) * step**2 / 12 * weight_steps.square() / 12
-        return 0.5 * self.plans[place].length * float((squares * own.importance).sum())
+        return 0.5 * self.plans[layer_index].length * float((squares * own.importance).sum())
 
-    def _site(self, place: int, site: str, precise: Precise) -> _Site:
-        plan, layer = self.plans[place], self.float_layer(place, precise)
+    def _site(self, layer_index: int, site: str, precise: Precise) -> _Site:
+        plan, layer = self.plans[layer_index], self.float_layer(layer_index, precise)
         weight, widths = _joined(layer, site)
-        order = self.order(place, precise=precise["down"])
+        order = self.order(layer_index, precise=precise["down"])
         importance = plan.importance[site]
 
         # Split neurons are not scaled, and their Hessian is computed with the copies.
@@ -154,7 +156,7 @@ class Rounder:
                 (site,), weight, widths, plan.grams["split"][order][:, order], importance, paired=True, order_up=None
             )
 
-        scale = self.input(place, site, precise=precise[site]).scale
+        scale = self.input(layer_index, site, precise=precise[site]).scale
         order_up = None
         if site == "up":
             # A copy's outputs are as important as its neuron's; padding has no importance.
@@ -173,13 +175,13 @@ class Rounder:
         paired = site == "down" or not precise[site]
         return _Site(_names(site), weight, widths, gram, importance, paired=paired, order_up=order_up)
 
-    def _round(self, place: int, name: str, precise: Precise, finer: Rows | None) -> dict[str, QuantizedLinear]:
-        layer, site = self.float_layer(place, precise), self._site(place, name, precise)
+    def _round(self, layer_index: int, name: str, precise: Precise, finer: Rows | None) -> dict[str, QuantizedLinear]:
+        layer, site = self.float_layer(layer_index, precise), self._site(layer_index, name, precise)
 
         def part(weight: Tensor, factors: Sequence[float]) -> Rounded:
             if site.order_up is None:
                 return round_weight(weight, site.gram, factors, paired=site.paired)
-            return _round_up(weight, site, self.plans[place], factors)
+            return _round_up(weight, site, self.plans[layer_index], factors)
 
         rounded = part(site.weight, COARSE if finer == "all" and site.paired else FACTORS)
         rest = None if finer is None else part(site.weight - as_tensor(rounded.weight), FACTORS)

@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 from bge_export.precision.int8.round.quantized import Rows
 
-Place = tuple[int, str]
+Point = tuple[int, str]
 """Index of a layer and name of one of its quantization points."""
 
 
 @dataclass(frozen=True)
-class Form:
+class Variant:
     """A variant: how accurately each quantization point is rounded.
 
     Attributes:
@@ -20,20 +20,20 @@ class Form:
         widening: factor by which all grids of states are wider.
     """
 
-    precise: frozenset[Place] = frozenset()
-    finer: frozenset[Place] = frozenset()
-    first: frozenset[Place] = frozenset()
-    first_finer: frozenset[Place] = frozenset()
+    precise: frozenset[Point] = frozenset()
+    finer: frozenset[Point] = frozenset()
+    first: frozenset[Point] = frozenset()
+    first_finer: frozenset[Point] = frozenset()
     widening: float = 1.0
 
-    def with_precise(self, points: frozenset[Place]) -> "Form":
+    def with_precise(self, points: frozenset[Point]) -> "Variant":
         """Return the variant with a residual for the activations of further points."""
         return replace(
             self, precise=self.precise | points, first=self.first - points, first_finer=self.first_finer - points
         )
 
-    def weight_rows(self, where: Place) -> Rows | None:
+    def weight_rows(self, point: Point) -> Rows | None:
         """Return which rows of a point's input meet weights with a residual; None for none."""
-        if where in self.finer:
+        if point in self.finer:
             return "all"
-        return "first" if where in self.first_finer else None
+        return "first" if point in self.first_finer else None

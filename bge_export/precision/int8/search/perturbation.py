@@ -13,28 +13,28 @@ import onnx_ir as ir
 
 from bge_export.encoder.encoder import Floats
 
-TREMOR = 1e-6
+PERTURBATION = 1e-6
 """Relative standard deviation of the factors of every normalised state: some ten units in the last place."""
 
 NORMALIZATION = "LayerNormalization"
 
 
-def trembling(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, int]]:
+def perturbable(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, int]]:
     """Return a graph that multiplies each normalised state but the last by a new input, and the inputs' widths."""
-    shaken = ir.from_proto(model)
-    graph = shaken.graph
+    perturbed = ir.from_proto(model)
+    graph = perturbed.graph
     widths: dict[str, int] = {}
 
     for node in [node for node in graph if node.op_type == NORMALIZATION and node.outputs[0] not in graph.outputs]:
         state, gamma = node.outputs[0], node.inputs[1]
         assert gamma is not None and gamma.const_value is not None  # noqa: S101, PT018 - written by `arrange`
 
-        name = f"tremor.{len(widths)}"
+        name = f"perturbation.{len(widths)}"
         widths[name] = gamma.const_value.size
         factor = ir.val(name, ir.DataType.FLOAT, [widths[name]])
         graph.inputs.append(factor)
 
-        product = ir.node("Mul", [state, factor], name=f"{name}/shaken")
+        product = ir.node("Mul", [state, factor], name=f"{name}/perturbed")
         product.outputs[0].name = f"{name}/state"
 
         # The product replaces the state everywhere; its own input is then set back to the state.
@@ -42,12 +42,12 @@ def trembling(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, int]]:
         product.replace_input_with(0, state)
         graph.insert_after(node, product)
 
-    return ir.to_proto(shaken), widths
+    return ir.to_proto(perturbed), widths
 
 
-def tremors(widths: Mapping[str, int], count: int) -> Iterator[dict[str, Floats]]:
+def perturbations(widths: Mapping[str, int], count: int) -> Iterator[dict[str, Floats]]:
     """Yield values for these inputs: first ones, which change nothing, then `count` random draws."""
     draw = np.random.default_rng(0)
     yield {name: np.ones(width, np.float32) for name, width in widths.items()}
     for _ in range(count):
-        yield {name: draw.normal(1, TREMOR, width).astype(np.float32) for name, width in widths.items()}
+        yield {name: draw.normal(1, PERTURBATION, width).astype(np.float32) for name, width in widths.items()}

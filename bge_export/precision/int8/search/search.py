@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from bge_export.encoder.encoder import SITES
 from bge_export.precision.int8.round.build import Builder
-from bge_export.precision.int8.round.variant import Form, Place
-from bge_export.precision.int8.search.judge import Figures, Judge, Step
+from bge_export.precision.int8.round.variant import Point, Variant
+from bge_export.precision.int8.search.evaluator import Evaluator, Figures, Step
 from bge_export.precision.int8.search.tipping import tipping_points
-from bge_export.precision.int8.search.variants import cost, forms, most_forms, predicted_error
+from bge_export.precision.int8.search.variants import cost, frontier, frontier_length, predicted_error
 from bge_export.progress import advance
 
 WIDENINGS = (1.0, 1.02, 0.98)
@@ -76,8 +76,8 @@ class Found:
     """The chosen variant.
 
     Attributes:
-        form: the variant.
-        place: its rank in the frontier; 0 is the fastest.
+        variant: the variant.
+        rank: position in the frontier; 0 is the fastest.
         steps: all variants tried, in order.
         chosen: index of the chosen one in `steps`.
         held: whether it meets the targets; if not, none of those tried does, and it comes nearest.
@@ -85,8 +85,8 @@ class Found:
         cost: cost of the variant, divided by that of the fastest.
     """
 
-    form: Form
-    place: int
+    variant: Variant
+    rank: int
     steps: tuple[Step, ...]
     chosen: int
     held: bool
@@ -102,14 +102,14 @@ class Found:
         """Return the same choice, with the steps of an earlier search before its own."""
         return replace(self, steps=(*before, *self.steps), chosen=len(before) + self.chosen)
 
-    def record(self, judge: Judge) -> dict[str, object]:
+    def record(self, evaluator: Evaluator) -> dict[str, object]:
         """Return the choice and the steps with finite embeddings, the chosen one last; only steps hold times."""
         fastest, own = self.steps[0], self.steps[self.chosen]
         choice = {
-            "place": self.place,
+            "rank": self.rank,
             "held": self.held,
-            "everyday_probes": int((~judge.stress).sum()),
-            "stress_probes": int(judge.stress.sum()),
+            "everyday_probes": int((~evaluator.stress).sum()),
+            "stress_probes": int(evaluator.stress.sum()),
             "smallest": own.figures.smallest,
             "mean": own.figures.mean,
             "smallest_stress": own.figures.smallest_stress,
@@ -124,15 +124,15 @@ class Found:
         return {"choice": choice, "frontier": [step.record() for step in (*others, own)]}
 
 
-def most_variants(builder: Builder, start: int = 0) -> int:
+def most_attempts(builder: Builder, start: int = 0) -> int:
     """Return the maximum number of variants that a search from a rank of the frontier tries."""
     widenings = len(WIDENINGS) - 1 if start == 0 else 0
-    return most_forms(builder) - start + widenings + MOST_REPAIRS
+    return frontier_length(builder) - start + widenings + MOST_REPAIRS
 
 
 def search(
     builder: Builder,
-    judge: Judge,
+    evaluator: Evaluator,
     targets: Targets,
     *,
     cls_only: bool,
@@ -142,27 +142,27 @@ def search(
 
     Args:
         builder: builds the variants of the encoder.
-        judge: evaluates a variant on the probes.
+        evaluator: evaluates a variant on the probes.
         targets: cosines that the probes must reach.
         cls_only: whether the graph returns only the first token's state.
         start: first rank of the frontier to try; the last rank if there are fewer.
     """
-    attempt = _Attempts(builder, judge, targets, cls_only=cls_only)
+    attempt = _Attempts(builder, evaluator, targets, cls_only=cls_only)
     repairs = 0
 
-    places = forms(builder, judge.arrangement, cls_only=cls_only)
-    for place, form in _worth_trying(builder, places, targets, start, attempt.steps):
-        for widening in WIDENINGS if place == 0 else WIDENINGS[:1]:
-            if attempt.holds(replace(form, widening=widening), place):
+    variants = frontier(builder, evaluator.arrangement, cls_only=cls_only)
+    for rank, variant in _worth_trying(builder, variants, targets, start, attempt.steps):
+        for widening in WIDENINGS if rank == 0 else WIDENINGS[:1]:
+            if attempt.holds(replace(variant, widening=widening), rank):
                 return attempt.found(-1, held=True)
             if targets.shortfall(attempt.steps[-1].figures) > CAUTION:
                 break
 
         # Repair the nearest variant of this rank before a slower rank is tried.
-        nearest = attempt.nearest(place)
+        nearest = attempt.nearest(rank)
         while repairs < MOST_REPAIRS and (points := attempt.tipping(nearest)):
             repairs += 1
-            if attempt.holds(attempt.tried[nearest][0].with_precise(points), place):
+            if attempt.holds(attempt.tried[nearest][0].with_precise(points), rank):
                 return attempt.found(-1, held=True)
             nearest = len(attempt.steps) - 1
 
@@ -172,73 +172,75 @@ def search(
 class _Attempts:
     """The variants tried so far."""
 
-    def __init__(self, builder: Builder, judge: Judge, targets: Targets, *, cls_only: bool) -> None:
-        self._builder, self._judge, self._targets = builder, judge, targets
+    def __init__(self, builder: Builder, evaluator: Evaluator, targets: Targets, *, cls_only: bool) -> None:
+        self._builder, self._evaluator, self._targets = builder, evaluator, targets
         self._cls_only = cls_only
         self._cosines: list[NDArray[np.float64]] = []
-        self.tried: list[tuple[Form, int]] = []
+        self.tried: list[tuple[Variant, int]] = []
         self.steps: list[Step] = []
 
-    def holds(self, form: Form, place: int) -> bool:
+    def holds(self, variant: Variant, rank: int) -> bool:
         """Try a variant and record the result; return whether it meets the targets."""
-        tried = self._judge.tried(
-            self._builder.build(form),
+        evaluation = self._evaluator.evaluate(
+            self._builder.build(variant),
             cls_only=self._cls_only,
             again=lambda found: self._targets.shortfall(found) <= 1,
         )
-        predicted = predicted_error(self._builder, form)
+        predicted = predicted_error(self._builder, variant)
 
-        self.tried.append((form, place))
-        self.steps.append(Step(len(form.precise), len(form.finer), form.widening, predicted, tried.figures))
-        self._cosines.append(tried.cosines)
+        self.tried.append((variant, rank))
+        self.steps.append(
+            Step(len(variant.precise), len(variant.finer), variant.widening, predicted, evaluation.figures)
+        )
+        self._cosines.append(evaluation.cosines)
         advance()
 
-        return self._targets.shortfall(tried.figures) <= 1
+        return self._targets.shortfall(evaluation.figures) <= 1
 
-    def nearest(self, place: int | None = None) -> int:
+    def nearest(self, rank: int | None = None) -> int:
         """Return the index of the variant nearest to the targets, among those of one rank or among all."""
-        numbers = [number for number, (_, own) in enumerate(self.tried) if place in (None, own)]
+        numbers = [number for number, (_, own) in enumerate(self.tried) if rank in (None, own)]
         return min(numbers, key=lambda number: self._targets.distance(self.steps[number].figures))
 
-    def tipping(self, number: int) -> frozenset[Place]:
+    def tipping(self, number: int) -> frozenset[Point]:
         """Return the points that tip stress probes over in a variant; none if everyday probes fail."""
-        judge, allowed = self._judge, 1 - self._targets.smallest_stress
+        evaluator, allowed = self._evaluator, 1 - self._targets.smallest_stress
         if self._targets.everyday_shortfall(self.steps[number].figures) > 1:
             return frozenset()
 
         cosines = np.nan_to_num(self._cosines[number], nan=-1.0)
         order = np.argsort(cosines).tolist()
-        failing = [place for place in order if judge.stress[place] and 1 - cosines[place] > allowed]
-        rows = [judge.rows[place] for place in failing[:WORST_PROBES]]
-        return tipping_points(self._builder, self.tried[number][0], judge.head, rows, judge.pad, allowed)
+        failing = [probe for probe in order if evaluator.stress[probe] and 1 - cosines[probe] > allowed]
+        rows = [evaluator.rows[probe] for probe in failing[:WORST_PROBES]]
+        return tipping_points(self._builder, self.tried[number][0], evaluator.head, rows, evaluator.pad, allowed)
 
     def found(self, number: int, *, held: bool) -> Found:
         """Return one of the variants as the choice."""
         chosen = number % len(self.steps)
-        form, place = self.tried[number]
+        variant, rank = self.tried[number]
 
-        fastest = next(forms(self._builder, self._judge.arrangement, cls_only=self._cls_only))
-        times = cost(self._builder, form) / cost(self._builder, fastest)
-        return Found(form, place, tuple(self.steps), chosen, held, len(self._builder.plans), times)
+        fastest = next(frontier(self._builder, self._evaluator.arrangement, cls_only=self._cls_only))
+        times = cost(self._builder, variant) / cost(self._builder, fastest)
+        return Found(variant, rank, tuple(self.steps), chosen, held, len(self._builder.plans), times)
 
 
 def _worth_trying(
-    builder: Builder, places: Iterator[Form], targets: Targets, start: int, steps: list[Step]
-) -> Iterator[tuple[int, Form]]:
+    builder: Builder, variants: Iterator[Variant], targets: Targets, start: int, steps: list[Step]
+) -> Iterator[tuple[int, Variant]]:
     """Yield ranks and variants; skip those predicted to fail, with predictions scaled by the last step's result."""
-    last: tuple[int, Form] | None = None
-    for place, form in enumerate(places):
-        last = place, form
-        if place < start:
+    last: tuple[int, Variant] | None = None
+    for rank, variant in enumerate(variants):
+        last = rank, variant
+        if rank < start:
             continue
 
         if steps:
             allowed = CAUTION * steps[-1].predicted / targets.shortfall(steps[-1].figures)
-            if predicted_error(builder, form) > allowed:
+            if predicted_error(builder, variant) > allowed:
                 continue
 
         last = None
-        yield place, form
+        yield rank, variant
 
     if last is not None:  # the most accurate variant is always tried
         yield last

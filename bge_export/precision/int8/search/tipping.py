@@ -21,7 +21,7 @@ from bge_export.encoder.forward import run_layer
 from bge_export.heads.dense import Dense
 from bge_export.precision.int8.round.build import Builder
 from bge_export.precision.int8.round.quantized import Site
-from bge_export.precision.int8.round.variant import Form, Place
+from bge_export.precision.int8.round.variant import Point, Variant
 
 SHARE = 0.25
 """A point tips a text over if its rounding alone costs more than this share of the error allowed for a text."""
@@ -32,24 +32,24 @@ MOST_POINTS = 4
 
 def tipping_points(
     builder: Builder,
-    form: Form,
+    variant: Variant,
     head: Dense,
     rows: Sequence[Sequence[int]],
     pad: Callable[[Sequence[Sequence[int]]], TokenBatch],
     allowed: float,
-) -> frozenset[Place]:
+) -> frozenset[Point]:
     """Return the points without a residual that tip texts over.
 
     Args:
         builder: builds the variants of the encoder.
-        form: variant that says how inputs are rounded.
+        variant: variant that says how inputs are rounded.
         head: how the embedding is pooled.
         rows: token ids of the texts.
         pad: makes a batch of rows.
         allowed: 1 - cosine allowed for a text.
     """
     layers = builder.encoder.layers
-    losses: dict[Place, float] = {}
+    losses: dict[Point, float] = {}
     for batch in batches(builder.encoder, rows, pad):
         # The float32 input of every layer, so that each point below starts from its own layer.
         state = batch.state
@@ -60,20 +60,20 @@ def tipping_points(
                 states.append(state)
         expected = _unit(head, state, batch)
 
-        for place, name in [(place, name) for place in range(len(layers)) for name in SITES]:
-            if (place, name) in form.precise:
+        for layer_index, name in [(layer_index, name) for layer_index in range(len(layers)) for name in SITES]:
+            if (layer_index, name) in variant.precise:
                 continue
 
-            layer = builder.layer_rounded_at(place, name, form)
-            rounding = {name: partial(_rounded, builder.site(place, name, form))}
+            layer = builder.layer_rounded_at(layer_index, name, variant)
+            rounding = {name: partial(_rounded, builder.site(layer_index, name, variant))}
             with torch.no_grad():
-                state = run_layer(layer, states[place], batch.bias, rounding).state
-                for later in layers[place + 1 :]:
+                state = run_layer(layer, states[layer_index], batch.bias, rounding).state
+                for later in layers[layer_index + 1 :]:
                     state = run_layer(later, state, batch.bias).state
 
             loss = float((1 - (_unit(head, state, batch) * expected).sum(-1)).max())
             loss = math.inf if math.isnan(loss) else loss
-            losses[place, name] = max(losses.get((place, name), 0.0), loss)
+            losses[layer_index, name] = max(losses.get((layer_index, name), 0.0), loss)
 
     far = sorted((point for point in losses if losses[point] > SHARE * allowed), key=lambda point: -losses[point])
     return frozenset(far[:MOST_POINTS])

@@ -10,7 +10,7 @@ from typing import Literal
 
 from bge_export.encoder.encoder import SITES
 from bge_export.precision.int8.round.build import Builder
-from bge_export.precision.int8.round.variant import Form, Place
+from bge_export.precision.int8.round.variant import Point, Variant
 from bge_export.precision.int8.write.arrange import Arrangement
 
 SHARES = (0.0, 1 / 48, 1 / 24, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 5 / 12, 1 / 2, 7 / 12, 2 / 3, 5 / 6, 1.0)
@@ -34,112 +34,116 @@ PER_INPUT, PER_OUTPUT = 140, 40
 output (a sum), in multiplications of one core with AVX512-VNNI."""
 
 
-def fast_form(builder: Builder, arrangement: Arrangement, *, cls_only: bool) -> Form:
+def fastest_variant(builder: Builder, arrangement: Arrangement, *, cls_only: bool) -> Variant:
     """Return the fastest variant: no residuals, except for the first token where they pay most.
 
     If the last layer computes only the first token, a residual covers all of its rows and is almost free; residuals of
     earlier layers are then omitted.
     """
     plans = builder.plans
-    weights = {where: math.prod(builder.shape_of(*where)) for where in _places(builder)}
+    weights = {point: math.prod(builder.shape_of(*point)) for point in _points(builder)}
 
-    order = sorted(_places(builder), key=lambda where: -plans[where[0]].first_error(where[1]) / weights[where])
-    order = [where for where in order if plans[where[0]].first[where[1]] >= FIRST_IMPORTANCE]
-    first = order[: math.ceil(FIRST_SITES[arrangement] * len(_places(builder)))]
+    order = sorted(_points(builder), key=lambda point: -plans[point[0]].first_error(point[1]) / weights[point])
+    order = [point for point in order if plans[point[0]].first[point[1]] >= FIRST_IMPORTANCE]
+    first = order[: math.ceil(FIRST_SITES[arrangement] * len(_points(builder)))]
     if cls_only:
-        first = [where for where in first if where[0] == len(plans) - 1]
+        first = [point for point in first if point[0] == len(plans) - 1]
 
-    def gain(where: Place) -> float:
-        place, site = where
-        return builder.weight_error(place, site, precise=False) * plans[place].first[site] / weights[where]
+    def gain(point: Point) -> float:
+        layer_index, site = point
+        return builder.weight_error(layer_index, site, precise=False) * plans[layer_index].first[site] / weights[point]
 
     # Spend the budget of extra weights on the points that gain most per weight.
     left = FIRST_WEIGHTS * builder.weights
     finer = []
-    for where in sorted(first, key=gain, reverse=True):
-        if weights[where] <= left:
-            finer.append(where)
-            left -= weights[where]
+    for point in sorted(first, key=gain, reverse=True):
+        if weights[point] <= left:
+            finer.append(point)
+            left -= weights[point]
 
-    return Form(first=frozenset(first), first_finer=frozenset(finer))
+    return Variant(first=frozenset(first), first_finer=frozenset(finer))
 
 
-def most_forms(builder: Builder) -> int:
+def frontier_length(builder: Builder) -> int:
     """Return the number of variants to try."""
     return len(_counts(builder))
 
 
 def _counts(builder: Builder) -> list[int]:
     """Return the number of residuals of each variant."""
-    return list(dict.fromkeys(round(share * 2 * len(_places(builder))) for share in SHARES))
+    return list(dict.fromkeys(round(share * 2 * len(_points(builder))) for share in SHARES))
 
 
-def forms(builder: Builder, arrangement: Arrangement, *, cls_only: bool) -> Iterator[Form]:
+def frontier(builder: Builder, arrangement: Arrangement, *, cls_only: bool) -> Iterator[Variant]:
     """Yield the variants of the frontier, the fastest first; data that only slower ones need is computed on demand."""
-    fast = fast_form(builder, arrangement, cls_only=cls_only)
+    fast = fastest_variant(builder, arrangement, cls_only=cls_only)
     yield fast
 
-    steps = second_parts(builder)
+    steps = residuals(builder)
     for count in _counts(builder)[1:]:
-        precise = frozenset(where for what, where in steps[:count] if what == "input")
-        finer = frozenset(where for what, where in steps[:count] if what == "weights")
-        yield Form(precise, finer, first=fast.first - precise, first_finer=fast.first_finer - precise)
+        precise = frozenset(point for what, point in steps[:count] if what == "input")
+        finer = frozenset(point for what, point in steps[:count] if what == "weights")
+        yield Variant(precise, finer, first=fast.first - precise, first_finer=fast.first_finer - precise)
 
 
-def cost(builder: Builder, form: Form) -> float:
+def cost(builder: Builder, variant: Variant) -> float:
     """Return the cost of a variant, in multiplications of one core, without attention and normalisations."""
     total = 0.0
-    for where in _places(builder):
-        inputs, outputs = builder.shape_of(*where)
+    for point in _points(builder):
+        inputs, outputs = builder.shape_of(*point)
         product = inputs * outputs
 
         total += product
-        if where in form.precise:
+        if point in variant.precise:
             total += product + PER_OUTPUT * outputs + PER_INPUT * inputs
-        if where in form.finer:
+        if point in variant.finer:
             total += product + PER_OUTPUT * outputs
 
     return total
 
 
-def predicted_error(builder: Builder, form: Form) -> float:
+def predicted_error(builder: Builder, variant: Variant) -> float:
     """Return the predicted 1 - cosine of a variant, mean over the calibration texts."""
     total = 0.0
-    for where in _places(builder):
-        place, site = where
-        precise = where in form.precise
+    for point in _points(builder):
+        layer_index, site = point
+        precise = point in variant.precise
 
         if not precise:
-            total += builder.plans[place].activation_error(site)
-        if where not in form.finer:
-            total += builder.weight_error(place, site, precise=precise)
+            total += builder.plans[layer_index].activation_error(site)
+        if point not in variant.finer:
+            total += builder.weight_error(layer_index, site, precise=precise)
 
     return total
 
 
-def second_parts(builder: Builder) -> list[tuple[Part, Place]]:
+def residuals(builder: Builder) -> list[tuple[Part, Point]]:
     """Return all residuals, by descending predicted error saved per time.
 
     The residual of an input saves the input's rounding error and, since the saturation constraint no longer binds the
     weights, part of theirs. The residual of weights saves the rest of theirs, and needs an input with a residual.
     """
-    gains: dict[tuple[Part, Place], float] = {}
-    for where in _places(builder):
-        place, site = where
-        left = builder.weight_error(place, site, precise=True)
-        spared = builder.plans[place].activation_error(site) + builder.weight_error(place, site, precise=False) - left
+    gains: dict[tuple[Part, Point], float] = {}
+    for point in _points(builder):
+        layer_index, site = point
+        left = builder.weight_error(layer_index, site, precise=True)
+        spared = (
+            builder.plans[layer_index].activation_error(site)
+            + builder.weight_error(layer_index, site, precise=False)
+            - left
+        )
 
-        inputs, outputs = builder.shape_of(place, site)
+        inputs, outputs = builder.shape_of(layer_index, site)
         cost = inputs * outputs + PER_OUTPUT * outputs
-        gains["input", where] = spared / (cost + PER_INPUT * inputs)
+        gains["input", point] = spared / (cost + PER_INPUT * inputs)
 
         # Weights never come before their input. A wide input spoils the gain: the product of both residuals is omitted.
-        gain = left - builder.left_out_error(place, site)
+        gain = left - builder.left_out_error(layer_index, site)
         if gain > 0:
-            gains["weights", where] = min(gain / cost, gains["input", where])
+            gains["weights", point] = min(gain / cost, gains["input", point])
 
     return sorted(gains, key=lambda step: (-gains[step], step[0] == "weights"))
 
 
-def _places(builder: Builder) -> list[Place]:
-    return [(place, site) for place in range(len(builder.plans)) for site in SITES]
+def _points(builder: Builder) -> list[Point]:
+    return [(layer_index, site) for layer_index in range(len(builder.plans)) for site in SITES]

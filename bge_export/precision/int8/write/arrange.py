@@ -54,9 +54,9 @@ class _Writer(Attention):
             embedded = self.op("Reshape", [embedded, self.integers([-1, hidden])], "embeddings/rows")
 
         state = self.norm(embedded, self.encoder.embedding_norm, "embeddings/norm")
-        for place, layer in enumerate(self.encoder.layers):
-            self.prefix = f"layer.{place}/"
-            last = cls_only and place == len(self.encoder.layers) - 1
+        for layer_index, layer in enumerate(self.encoder.layers):
+            self.prefix = f"layer.{layer_index}/"
+            last = cls_only and layer_index == len(self.encoder.layers) - 1
 
             attended = self.first_attention(layer, state) if last else self.attention(layer, state)
             state = self.first(state, "first") if last else state

@@ -18,7 +18,7 @@ REST_STEPS = {LEVELS: 255, HALF: 126}
 
 
 @dataclass(frozen=True)
-class SecondPart:
+class Residual:
     """The residual of an input: the rounding error of its high part.
 
     Attributes:
@@ -40,7 +40,7 @@ class RoundedInput:
 
     whole: ir.Value
     grid: Grid
-    second: SecondPart | None = None
+    residual: Residual | None = None
 
 
 class Parts:
@@ -170,7 +170,7 @@ class Parts:
         steps = REST_STEPS[site.grid.levels]
         grid = Grid(float(np.float32(site.grid.scale / steps)), (site.grid.levels + 1) // 2, site.grid.levels)
         _, rest = self.rounded(self.op("Sub", [x, same], f"{name}/missed"), grid, f"{name}.rest")
-        return RoundedInput(whole, site.grid, SecondPart(same, rest, grid, narrow=narrow))
+        return RoundedInput(whole, site.grid, Residual(same, rest, grid, narrow=narrow))
 
     def first(self, x: ir.Value, name: str) -> ir.Value:
         """Return the rows of each text's first token; if sequence-major, they are the first B."""
@@ -188,16 +188,16 @@ class Parts:
         """Return x @ weight + bias for x with or without a residual."""
         weight = self.weight(layer.weight, name)
         result = self.product(x.whole, x.grid, weight, layer.weight.scale, layer.bias, name)
-        if x.second is None:
+        if x.residual is None:
             return result
 
-        more = self.product(x.second.rest, x.second.grid, weight, layer.weight.scale, None, f"{name}.rest")
+        more = self.product(x.residual.rest, x.residual.grid, weight, layer.weight.scale, None, f"{name}.rest")
         if layer.rest is not None:
             finer = self.weight(layer.rest, f"{name}.finer")
-            finest = self.product(x.second.same, x.grid, finer, layer.rest.scale, None, f"{name}.finer")
+            finest = self.product(x.residual.same, x.grid, finer, layer.rest.scale, None, f"{name}.finer")
             more = self.op("Add", [more, finest], f"{name}/more")
 
-        if x.second.narrow:
+        if x.residual.narrow:
             return self.added_to_first(result, more, name)
         return self.op("Add", [result, more], f"{name}/whole")
 

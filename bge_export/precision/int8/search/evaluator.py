@@ -17,7 +17,7 @@ from bge_export.contracts import TokenBatch
 from bge_export.encoder.encoder import Floats
 from bge_export.heads.dense import Dense, pool
 from bge_export.precision.int8.round.quantized import QuantizedEncoder
-from bge_export.precision.int8.search.perturbation import trembling, tremors
+from bge_export.precision.int8.search.perturbation import perturbable, perturbations
 from bge_export.precision.int8.search.probes import Probes, Row
 from bge_export.precision.int8.search.running import NOTHING, States, open_graph
 from bge_export.precision.int8.write.arrange import Arrangement, arrange
@@ -56,7 +56,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Tried:
+class Evaluation:
     """A variant that was run on the probes: its figures, and the cosine of each probe, [N] float64."""
 
     figures: Figures
@@ -88,7 +88,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """Compares variants with float32 on the probes.
 
     Attributes:
@@ -115,15 +115,15 @@ class Judge:
         pad: Callable[[Sequence[Sequence[int]]], TokenBatch],
         head: Dense,
         arrangement: Arrangement,
-    ) -> "Judge":
-        """Return a judge that expects the probes' embeddings from the float32 graph."""
+    ) -> "Evaluator":
+        """Return an evaluator that expects the probes' embeddings from the float32 graph."""
         rows = (*probes.everyday, *probes.stress)
         stress = np.arange(len(rows)) >= len(probes.everyday)
 
         empty = cls(rows, stress, pad, head, np.zeros((0, 0)), arrangement)
         return replace(empty, expected=empty.embed(open_graph(model, "sequence-major"), range(len(rows))))
 
-    def tried(self, encoder: QuantizedEncoder, *, cls_only: bool, again: Callable[[Figures], bool]) -> Tried:
+    def evaluate(self, encoder: QuantizedEncoder, *, cls_only: bool, again: Callable[[Figures], bool]) -> Evaluation:
         """Run a variant on the probes.
 
         Args:
@@ -131,31 +131,31 @@ class Judge:
             cls_only: whether its graph returns only the first token's state.
             again: whether figures are good enough to repeat the run under perturbation, which may lower them.
         """
-        model, widths = trembling(arrange(encoder, self.arrangement, cls_only=cls_only))
+        model, widths = perturbable(arrange(encoder, self.arrangement, cls_only=cls_only))
         run = open_graph(model, self.arrangement)
-        still, *moved = tremors(widths, DRAWS)
+        unperturbed, *perturbed = perturbations(widths, DRAWS)
 
         everything = range(len(self.rows))
-        cosines = self._compared(self.embed(run, everything, still), everything)
-        found = self._figures(cosines, self._milliseconds(run, still), model.ByteSize())
+        cosines = self._compared(self.embed(run, everything, unperturbed), everything)
+        found = self._figures(cosines, self._milliseconds(run, unperturbed), model.ByteSize())
         if not again(found):
-            return Tried(found, cosines)
+            return Evaluation(found, cosines)
 
         order = np.argsort(cosines)
         worst = (order[self.stress[order] == kind][:SUSPECTS] for kind in (False, True))
         suspects = np.concatenate(list(worst)).tolist()
 
-        for tremor in moved:
-            moved_by = self._compared(self.embed(run, suspects, tremor), suspects)
-            cosines[suspects] = np.minimum(cosines[suspects], moved_by)
+        for factors in perturbed:
+            perturbed_cosines = self._compared(self.embed(run, suspects, factors), suspects)
+            cosines[suspects] = np.minimum(cosines[suspects], perturbed_cosines)
 
-        return Tried(self._figures(cosines, found.milliseconds, found.size_bytes), cosines)
+        return Evaluation(self._figures(cosines, found.milliseconds, found.size_bytes), cosines)
 
     def embed(self, run: States, which: Sequence[int], more: Mapping[str, Floats] = NOTHING) -> NDArray[np.float64]:
         """Return unit embeddings [n, D] of some probes, run one by one; `more` holds the graph's other inputs."""
         found = []
-        for place in which:
-            batch = self.pad([self.rows[place]])
+        for probe in which:
+            batch = self.pad([self.rows[probe]])
             (pooled,) = pool(run(batch, more).astype(np.float64), batch.attention_mask, self.head.pooling)
             found.append(pooled / np.linalg.norm(pooled))
 

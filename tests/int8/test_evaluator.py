@@ -9,7 +9,7 @@ import pytest
 from int8_samples import Sample
 
 from bge_export.heads.dense import dense_head
-from bge_export.precision.int8.search.judge import DRAWS, Judge
+from bge_export.precision.int8.search.evaluator import DRAWS, Evaluator
 
 
 @dataclass
@@ -25,41 +25,41 @@ class Graph:
         return np.array([[state]], np.float32)
 
 
-def judged(
+def evaluated(
     sample: Sample, monkeypatch: pytest.MonkeyPatch, states: list[tuple[float, float]], *, again: bool
 ) -> tuple[Any, int]:
     run = Graph(states)
-    monkeypatch.setattr("bge_export.precision.int8.search.judge.open_graph", lambda *_: run)
-    monkeypatch.setattr("bge_export.precision.int8.search.judge.arrange", lambda *_, **__: onnx.ModelProto())
+    monkeypatch.setattr("bge_export.precision.int8.search.evaluator.open_graph", lambda *_: run)
+    monkeypatch.setattr("bge_export.precision.int8.search.evaluator.arrange", lambda *_, **__: onnx.ModelProto())
     monkeypatch.setattr(
-        "bge_export.precision.int8.search.judge.trembling", lambda _: (onnx.ModelProto(), {"tremor.0": 2})
+        "bge_export.precision.int8.search.evaluator.perturbable", lambda _: (onnx.ModelProto(), {"perturbation.0": 2})
     )
-    monkeypatch.setattr("bge_export.precision.int8.search.judge.TIMED_RUNS", 0)
-    monkeypatch.setattr(Judge, "_milliseconds", lambda *_: 1.0)
+    monkeypatch.setattr("bge_export.precision.int8.search.evaluator.TIMED_RUNS", 0)
+    monkeypatch.setattr(Evaluator, "_milliseconds", lambda *_: 1.0)
     truth = np.array([[1.0, 0.0], [1.0, 0.0]])
     stress = np.array([False, True])
-    judge = Judge(
+    evaluator = Evaluator(
         [(1,), (2,)], stress, lambda _: sample.tokens, dense_head(sample.checkpoint.promise), truth, "sequence-major"
     )
     nothing: Any = None
-    return judge.tried(nothing, cls_only=False, again=lambda _: again), run.calls
+    return evaluator.evaluate(nothing, cls_only=False, again=lambda _: again), run.calls
 
 
 def test_everyday_and_stress_probes_are_counted_apart(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried, calls = judged(sample, monkeypatch, [(1.0, 0.0), (0.6, 0.8)], again=False)
-    assert (tried.figures.smallest, tried.figures.mean) == (1.0, 1.0)
-    assert tried.figures.smallest_stress == pytest.approx(0.6)
+    evaluation, calls = evaluated(sample, monkeypatch, [(1.0, 0.0), (0.6, 0.8)], again=False)
+    assert (evaluation.figures.smallest, evaluation.figures.mean) == (1.0, 1.0)
+    assert evaluation.figures.smallest_stress == pytest.approx(0.6)
     assert calls == 2
 
 
 def test_the_smallest_cosine_under_any_perturbation_counts(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     states = [(1.0, 0.0)] * 5 + [(0.8, 0.6)] + [(1.0, 0.0)] * 20
-    tried, calls = judged(sample, monkeypatch, states, again=True)
+    evaluation, calls = evaluated(sample, monkeypatch, states, again=True)
     assert calls == 2 + 2 * DRAWS
-    assert min(tried.figures.smallest, tried.figures.smallest_stress) == pytest.approx(0.8)
+    assert min(evaluation.figures.smallest, evaluation.figures.smallest_stress) == pytest.approx(0.8)
 
 
 def test_an_embedding_that_is_not_finite_shows(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried, _ = judged(sample, monkeypatch, [(np.nan, 0.0), (1.0, 0.0)], again=False)
-    assert np.isnan(tried.figures.smallest)
-    assert tried.figures.smallest_stress == 1.0
+    evaluation, _ = evaluated(sample, monkeypatch, [(np.nan, 0.0), (1.0, 0.0)], again=False)
+    assert np.isnan(evaluation.figures.smallest)
+    assert evaluation.figures.smallest_stress == 1.0
