@@ -68,14 +68,14 @@ def weighted_moments(encoder: Encoder, head: Dense, texts: Sequence[Batch]) -> M
     sums: dict[str, _Sums] = {}
 
     for batch in texts:
-        for place, trace, gradients in backward(encoder, head, batch, generator):
+        for layer_index, trace, gradients in backward(encoder, head, batch, generator):
             for site, gradient in gradients.items():
                 x = trace.inputs[site][batch.mask].detach()
                 lengths = gradient[batch.mask].square().sum(-1).sqrt()
                 added = _Sums(hessian(x, lengths), x.T @ x, lengths.sum().item(), len(x))
 
                 # Layers may share a weight: then it covers the tokens of all of them.
-                for name in _sources(encoder.layers[place], site):
+                for name in _sources(encoder.layers[layer_index], site):
                     sums[name] = sums[name].joined(added) if name in sums else added
 
     return {name: each.moments() for name, each in sums.items()}
@@ -131,7 +131,7 @@ def second_moments(
     counts: dict[str, int] = {}
 
     for group in groups([len(row) for row in rows]):
-        batch = tokenizer.pad([rows[place] for place in group])
+        batch = tokenizer.pad([rows[index] for index in group])
         mask = batch.attention_mask > 0
 
         for name, values in zip(names, session.run(names, batch.feed(inputs)), strict=True):

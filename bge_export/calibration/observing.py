@@ -130,7 +130,7 @@ def batches(
 
     found = []
     for group in groups([len(row) for row in rows]):
-        tokens = pad([rows[place] for place in group])
+        tokens = pad([rows[index] for index in group])
         embedded, *biases = (torch.from_numpy(array) for array in session.run(None, tokens.feed(names)))
 
         found.append(
@@ -149,11 +149,11 @@ def groups(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Yield groups of indices of similar lengths, each of at most `BATCH_TOKENS` padded tokens or one row."""
     group: list[int] = []
 
-    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
-        if group and (len(group) + 1) * lengths[place] > BATCH_TOKENS:
+    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
+        if group and (len(group) + 1) * lengths[index] > BATCH_TOKENS:
             yield group
             group = []
-        group.append(place)
+        group.append(index)
 
     if group:
         yield group
@@ -202,9 +202,9 @@ def importance(encoder: Encoder, head: Dense, texts: Sequence[Batch], tokens: To
         mine = chosen[start : start + count]
         start += count
 
-        for place, _, gradients in backward(encoder, head, batch, generator):
+        for layer_index, _, gradients in backward(encoder, head, batch, generator):
             for site, gradient in gradients.items():
-                key = place, site
+                key = layer_index, site
                 squares = gradient[batch.mask].square()
                 token.setdefault(key, []).append(squares.sum(-1))
                 sample.setdefault(key, []).append(squares[mine])
@@ -215,11 +215,13 @@ def importance(encoder: Encoder, head: Dense, texts: Sequence[Batch], tokens: To
     return [
         {
             site: Importance(
-                torch.cat(token[place, site]), total[place, site] / len(tokens.text), torch.cat(sample[place, site])
+                torch.cat(token[layer_index, site]),
+                total[layer_index, site] / len(tokens.text),
+                torch.cat(sample[layer_index, site]),
             )
             for site in SITES
         }
-        for place in range(len(encoder.layers))
+        for layer_index in range(len(encoder.layers))
     ]
 
 
@@ -240,13 +242,13 @@ def backward(
     direction = torch.randn(embedding.shape, generator=generator)
     (arriving,) = torch.autograd.grad((embedding * direction).sum(), last)
 
-    for place, layer in reversed(list(enumerate(encoder.layers))):
+    for layer_index, layer in reversed(list(enumerate(encoder.layers))):
         state = states.pop().detach().requires_grad_()
         trace = run_layer(layer, state, batch.bias)
 
         # `arriving` is the gradient with respect to this layer's result, and next to its input.
         *gradients, arriving = torch.autograd.grad(trace.state, [*trace.outputs.values(), state], arriving)
-        yield place, trace, dict(zip(trace.outputs, gradients, strict=True))
+        yield layer_index, trace, dict(zip(trace.outputs, gradients, strict=True))
 
 
 def observe(layer: Layer, texts: CalibrationSet, states: list[Tensor], weights: dict[str, Importance]) -> Observation:
@@ -266,20 +268,20 @@ def observe(layer: Layer, texts: CalibrationSet, states: list[Tensor], weights: 
     widths = [part.weight.shape[1] for part in (layer.query, layer.key, layer.value)]
     ranged = len(texts.chosen) + len(texts.ranges)
 
-    for place, batch in enumerate(texts.batches):
+    for number, batch in enumerate(texts.batches):
         with torch.no_grad():
-            trace = run_layer(layer, states[place], batch.bias)
-        states[place] = trace.state
+            trace = run_layer(layer, states[number], batch.bias)
+        states[number] = trace.state
 
         queries, keys, _ = torch.split(trace.outputs["qkv"][batch.mask], widths, dim=-1)
         asking.append(queries)
         peaks.append(trace.peaks[batch.mask])
-        if place >= ranged:
+        if number >= ranged:
             continue
 
         seen = {site: trace.inputs[site][batch.mask] for site in SITES}
         reach.widen({**seen, "query": queries, "key": keys})
-        if place < len(texts.chosen):
+        if number < len(texts.chosen):
             for site, rows in seen.items():
                 inputs[site].append(rows)
             inner.append(trace.inner[batch.mask])

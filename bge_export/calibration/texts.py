@@ -116,5 +116,5 @@ def divided(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], lis
 
 def held_back(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     """Return the rows to calibrate with, and the disjoint rows that judge the result: every `JUDGE_EVERY`-th."""
-    kept = [row for place, row in enumerate(rows) if place % JUDGE_EVERY]
+    kept = [row for index, row in enumerate(rows) if index % JUDGE_EVERY]
     return kept, list(rows[::JUDGE_EVERY])

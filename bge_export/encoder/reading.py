@@ -121,10 +121,10 @@ def _only_user(value: ir.Value, op_type: str) -> ir.Node:
     return users[0]
 
 
-def _input(node: ir.Node, place: int) -> ir.Value:
-    value = node.inputs[place]
+def _input(node: ir.Node, position: int) -> ir.Value:
+    value = node.inputs[position]
     if value is None:
-        raise UnknownGraph(f"{node.name}: has no input {place}")
+        raise UnknownGraph(f"{node.name}: has no input {position}")
     return value
 
 
@@ -159,10 +159,10 @@ def _scores(value: ir.Value) -> tuple[ir.Node, float, list[ir.Value]] | None:
 
     # Either operand may be the product; the other one is a mask or a bias.
     if node.op_type == "Add":
-        for place in (0, 1):
-            below = _scores(_input(node, place))
+        for position in (0, 1):
+            below = _scores(_input(node, position))
             if below is not None:
-                return below[0], below[1], [*below[2], _input(node, 1 - place)]
+                return below[0], below[1], [*below[2], _input(node, 1 - position)]
 
     # A scale after an added term would scale that term too: not matched.
     if node.op_type in ("Mul", "Div"):
@@ -307,8 +307,8 @@ def _rank(value: ir.Value) -> int | None:
 def _gathered(shape: ir.Node) -> Iterator[int]:
     """Yield the indices that are read from a shape; -1 for any other use of the shape."""
     for node in shape.outputs[0].consumers():
-        place = _array(_input(node, 1)) if node.op_type == "Gather" else None
-        yield int(place.reshape(())) if place is not None and place.size == 1 else -1
+        index = _array(_input(node, 1)) if node.op_type == "Gather" else None
+        yield int(index.reshape(())) if index is not None and index.size == 1 else -1
 
 
 def _tail(model: onnx.ModelProto, last: ir.Value) -> onnx.ModelProto:

@@ -77,10 +77,10 @@ def _copied_dims(source: ir.Shape | None, result: ir.Shape | None) -> list[int] 
         return None
 
     dims: list[int] = []
-    for place, dim in enumerate(result):
+    for axis, dim in enumerate(result):
         if isinstance(dim, int):
             dims.append(dim)
-        elif place < len(source) and dim.value is not None and dim == source[place]:
+        elif axis < len(source) and dim.value is not None and dim == source[axis]:
             dims.append(0)
         else:
             dims.append(-1)
@@ -97,16 +97,16 @@ def _plain_names(model: ir.Model) -> None:
     for node in graph:
         node.name = _unique((node.name or node.op_type).removeprefix(f"/{WRAPPER}").lstrip("/"), taken)
 
-        for place, value in enumerate(node.outputs):
+        for position, value in enumerate(node.outputs):
             if id(value) not in kept:
-                value.name = _unique(f"{node.name}:{place}", taken)
+                value.name = _unique(f"{node.name}:{position}", taken)
 
-        for place, weight in enumerate(node.inputs):
+        for position, weight in enumerate(node.inputs):
             if weight is not None and weight.is_initializer() and id(weight) not in kept:
                 kept.add(id(weight))
                 own = (weight.name or "").removeprefix(f"{WRAPPER}.")
                 _rename_initializer(
-                    graph, weight, _unique(own if own != weight.name else f"{node.name}.{place}", taken)
+                    graph, weight, _unique(own if own != weight.name else f"{node.name}.{position}", taken)
                 )
 
 

@@ -193,15 +193,15 @@ def test_neighbours_are_chosen_so_that_large_weights_stand_apart() -> None:
     assert {frozenset(order[:2]), frozenset(order[2:])}.isdisjoint({frozenset({0, 1})})
 
 
-def test_of_two_large_neighbours_one_is_turned_where_the_input_is_scaled() -> None:
+def test_of_two_large_neighbours_one_is_flipped_where_the_input_is_scaled() -> None:
     weight = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
     _, (signs, kept) = order_channels(
-        [Reader(weight, torch.ones(2), torch.ones(2), turns=turns) for turns in (True, False)]
+        [Reader(weight, torch.ones(2), torch.ones(2), may_flip=may_flip) for may_flip in (True, False)]
     )
     assert signs.tolist() == [1, -1]
     assert kept.tolist() == [1, 1]
     mixed = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
-    assert order_channels([Reader(mixed, torch.ones(2), torch.ones(2), turns=True)])[1][0].tolist() == [1, 1]
+    assert order_channels([Reader(mixed, torch.ones(2), torch.ones(2), may_flip=True)])[1][0].tolist() == [1, 1]
 
 
 def test_both_of_a_pair_give_way_by_half() -> None:

@@ -46,9 +46,9 @@ class Pruning:
 
     def layer(self, layer: Layer) -> Layer:
         """Return the layer with only the kept neurons."""
-        places = self.kept.numpy()
-        bias = None if layer.up.bias is None else layer.up.bias[places]
-        up = Linear(np.ascontiguousarray(layer.up.weight[:, places]), bias)
+        columns = self.kept.numpy()
+        bias = None if layer.up.bias is None else layer.up.bias[columns]
+        up = Linear(np.ascontiguousarray(layer.up.weight[:, columns]), bias)
         return replace(layer, up=up, down=self.down)
 
     def observation(self, seen: Observation) -> Observation:

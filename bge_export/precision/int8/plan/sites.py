@@ -120,8 +120,8 @@ def plan_input(seen: Input, *, exponents: Sequence[float], limits: Sequence[floa
 
 
 def _grid(low: Tensor, high: Tensor, scale: Tensor, margin: float, levels: int = LEVELS) -> Grid:
-    ends = torch.stack([low / scale, high / scale])
-    return grid_between(ends.min().item() * margin, ends.max().item() * margin, levels)
+    bounds = torch.stack([low / scale, high / scale])
+    return grid_between(bounds.min().item() * margin, bounds.max().item() * margin, levels)
 
 
 def text_errors(errors: Tensor, importance: Importance, tokens: Tokens) -> Tensor:

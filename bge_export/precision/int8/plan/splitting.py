@@ -154,9 +154,9 @@ def _boundary_costs(values: Tensor, token: Tensor, top: float) -> Tensor:
     bins = round(top / STEP) + 1
     counts = torch.zeros(bins)
     for jitter in JITTER:
-        places = torch.round((values + jitter) / STEP).long()
-        there = (values > 0) & (places >= 0) & (places < bins)
-        counts.index_add_(0, places[there], token[there] / len(JITTER))
+        bin_of = torch.round((values + jitter) / STEP).long()
+        there = (values > 0) & (bin_of >= 0) & (bin_of < bins)
+        counts.index_add_(0, bin_of[there], token[there] / len(JITTER))
 
     near = torch.arange(-round(GAP_REACH / STEP), round(GAP_REACH / STEP) + 1) * STEP
     return torch.nn.functional.conv1d(counts[None, None], gelu_gap(near).square()[None, None], padding="same")[0, 0]
@@ -168,23 +168,23 @@ def _boundaries(costs: Tensor, top: float, range_: float, count: int) -> tuple[l
     Dynamic programming over candidates `range_ / STEPS` apart; the last segment reaches `top`.
     """
     step = range_ / STEPS
-    places = [range_ + step * k for k in range(round((top - range_) / step) + 1)]
-    cost = [costs[min(round(place / STEP), len(costs) - 1)].item() for place in places]
+    starts = [range_ + step * k for k in range(round((top - range_) / step) + 1)]
+    cost = [costs[min(round(start / STEP), len(costs) - 1)].item() for start in starts]
 
     # Cheapest path to each candidate, with one more boundary in each round.
     best: dict[int, tuple[float, tuple[int, ...]]] = {0: (cost[0], (0,))}
     for _ in range(count - 1):
         after: dict[int, tuple[float, tuple[int, ...]]] = {}
-        for place, (paid, path) in best.items():
-            for following in range(place + 1, min(place + STEPS, len(places) - 1) + 1):
+        for index, (paid, path) in best.items():
+            for following in range(index + 1, min(index + STEPS, len(starts) - 1) + 1):
                 candidate = paid + cost[following]
                 if following not in after or candidate < after[following][0]:
                     after[following] = (candidate, (*path, following))
         best = after
 
-    ends = [value for place, value in best.items() if top - places[place] <= range_ + step / 2]
-    paid, path = min(ends or best.values(), key=lambda value: value[0])
-    return [places[place] for place in path], paid
+    finished = [value for index, value in best.items() if top - starts[index] <= range_ + step / 2]
+    paid, path = min(finished or best.values(), key=lambda value: value[0])
+    return [starts[index] for index in path], paid
 
 
 def split(layer: Layer, plan: SplitPlan) -> Layer:

@@ -32,15 +32,15 @@ def ordered(encoder: Encoder, plans: Iterable[LayerPlan]) -> tuple[Encoder, list
         readers += [_reader(joined, plan, "qkv"), _reader(as_tensor(layer.up.weight), plan, "up")]
 
     # All layers share the hidden channels, so one order serves all of their readers; signs are free per reader.
-    order, turned = order_channels(readers)
-    pairs = zip(turned[0::2], turned[1::2], strict=True)
+    order, signs_of_readers = order_channels(readers)
+    pairs = zip(signs_of_readers[0::2], signs_of_readers[1::2], strict=True)
     plans = [_reordered(plan, {"qkv": qkv, "up": up}, order) for plan, (qkv, up) in zip(moved, pairs, strict=True)]
     return reorder_hidden(encoder, order.numpy()), plans
 
 
 def _reader(weight: Tensor, plan: LayerPlan, site: str) -> Reader:
     scaled = weight * plan.input(site).scale[:, None]
-    return Reader(scaled, plan.gram(site).diagonal(), plan.importance[site], turns=True)
+    return Reader(scaled, plan.gram(site).diagonal(), plan.importance[site], may_flip=True)
 
 
 def _reordered(plan: LayerPlan, signs: dict[str, Tensor], order: Tensor) -> LayerPlan:

@@ -29,13 +29,13 @@ class Reader:
         weight: weight for the inputs as they are rounded, [K, N].
         diagonal: mean squares of these inputs, [K].
         importance: importance of the outputs, [N].
-        turns: whether its channels may be sign-flipped.
+        may_flip: whether its channels may be sign-flipped.
     """
 
     weight: Tensor
     diagonal: Tensor
     importance: Tensor
-    turns: bool = False
+    may_flip: bool = False
 
 
 def order_channels(readers: Iterable[Reader], groups: int = 1) -> tuple[Tensor, list[Tensor]]:
@@ -67,8 +67,8 @@ def _order_group(channels: Tensor, readers: list[Reader], codes: list[tuple[Tens
 
     # Pair the half of the channels that costs most with the other half first.
     threat = costs.sum(1)
-    places = torch.argsort(threat, descending=True, stable=True)
-    first, second = places[: len(places) // 2], places[len(places) // 2 :]
+    by_threat = torch.argsort(threat, descending=True, stable=True)
+    first, second = by_threat[: len(by_threat) // 2], by_threat[len(by_threat) // 2 :]
 
     generator = torch.Generator().manual_seed(0)
     for _ in range(ROUNDS):
@@ -98,23 +98,23 @@ def _costs(channels: Tensor, readers: list[Reader], codes: list[tuple[Tensor, Te
         same, opposite = torch.zeros_like(costs), torch.zeros_like(costs)
 
         # A pair can saturate only if one of its quantized values exceeds half of the allowed sum.
-        for place, row in enumerate(mine):
+        for index, row in enumerate(mine):
             large = row.abs() > PAIR_SUM // 2
-            least = torch.minimum(diagonal, diagonal[place])
-            for paid, sign in ((same, 1), (opposite, -1)) if reader.turns else ((same, 1),):
+            least = torch.minimum(diagonal, diagonal[index])
+            for paid, sign in ((same, 1), (opposite, -1)) if reader.may_flip else ((same, 1),):
                 this = excess(sign * row[large], mine[:, large]).square() @ price[large] * least
-                paid[place] += this
-                paid[:, place] += this
+                paid[index] += this
+                paid[:, index] += this
 
-        costs += torch.minimum(same, opposite) if reader.turns else same
+        costs += torch.minimum(same, opposite) if reader.may_flip else same
     return costs
 
 
 def _signs(order: Tensor, reader: Reader, codes: tuple[Tensor, Tensor]) -> Tensor:
     signs = torch.ones(len(order))
-    if reader.turns:
+    if reader.may_flip:
         first, second = codes[0][order[0::2]], codes[0][order[1::2]]
         price = codes[1].square() * reader.importance
-        turned = excess(-first, second).square() @ price < excess(first, second).square() @ price
-        signs[1::2] = 1 - 2 * turned.float()
+        flipped = excess(-first, second).square() @ price < excess(first, second).square() @ price
+        signs[1::2] = 1 - 2 * flipped.float()
     return signs

@@ -213,8 +213,8 @@ def _round_up(weight: Tensor, site: _Site, plan: LayerPlan, factors: Sequence[fl
     order = site.order_up
     assert order is not None  # noqa: S101 - the caller checked
 
-    places = np.argsort(order)
-    base = round_weight(weight[:, places[: plan.neurons]], site.gram, factors, paired=site.paired)
+    columns = np.argsort(order)
+    base = round_weight(weight[:, columns[: plan.neurons]], site.gram, factors, paired=site.paired)
 
     copies = plan.down.copies
     neurons = [copy.neuron for copy in copies]

@@ -81,24 +81,24 @@ def _propagate(weight: Tensor, scale: Tensor, inverse: Tensor, order: Tensor, *,
     """Round row by row in `order`; return the integers in the original order, [K, N] float32."""
     rows = len(weight)
     integers = torch.zeros_like(weight)  # in the original order
-    places: list[int] = order.tolist()
+    rows_in_order: list[int] = order.tolist()
 
     for start in range(0, rows, BLOCK):
         end = min(start + BLOCK, rows)
         errors = torch.zeros(end - start, weight.shape[1])
         for row in range(start, end):
-            place = places[row]
+            original = rows_in_order[row]
             code = torch.round(weight[row] / scale).clamp(-GREATEST, GREATEST)
 
             # The first of a pair gives way by half of the excess, the second by the rest.
             if not paired:
                 pass
             elif row % 2:
-                code = limited(code, integers[place ^ 1])
+                code = limited(code, integers[original ^ 1])
             elif row + 1 < rows:
                 code = code - code.sign() * (excess(code, torch.round(weight[row + 1] / scale)) / 2).floor()
 
-            integers[place] = code
+            integers[original] = code
             error = (weight[row] - code * scale) / inverse[row, row]
             errors[row - start] = error
             weight[row + 1 : end].addr_(inverse[row, row + 1 : end], error, alpha=-1)

@@ -85,18 +85,18 @@ class _Writer(Attention):
     def _sizes(self) -> list[ir.Value]:
         """Return batch size and sequence length, each [1] int64."""
         shape = self.op("Shape", [self.graph.inputs[0]], "sizes/ids")
-        return [self.op("Gather", [shape, self.integers([place])], f"sizes/{place}", axis=0) for place in (0, 1)]
+        return [self.op("Gather", [shape, self.integers([axis])], f"sizes/{axis}", axis=0) for axis in (0, 1)]
 
     def _sequence_first(self, embedded: ir.Value) -> None:
         """Turn the sum of embeddings into [S, B, H] by transposing the ids of its lookups, which are small."""
-        for gather, place in lookups(embedded):
-            index = gather.inputs[place]
+        for gather, position in lookups(embedded):
+            index = gather.inputs[position]
             assert index is not None  # noqa: S101 - a Gather has an index
 
-            turned = ir.node("Transpose", [index], {"perm": [1, 0]})
-            turned.outputs[0].name = f"{gather.name}/turned{place}"
-            self.graph.insert_before(gather, turned)
-            gather.replace_input_with(place, turned.outputs[0])
+            transposed = ir.node("Transpose", [index], {"perm": [1, 0]})
+            transposed.outputs[0].name = f"{gather.name}/turned{position}"
+            self.graph.insert_before(gather, transposed)
+            gather.replace_input_with(position, transposed.outputs[0])
 
     def _finish(self, state: ir.Value, hidden: int, *, cls_only: bool) -> onnx.ModelProto:
         if self.encoder.hidden_order is not None:
@@ -123,12 +123,12 @@ class _Writer(Attention):
 
     def _ordered(self, state: ir.Value, order: NDArray[np.int64]) -> ir.Value:
         """Return the states, rows of tokens or [B, S, H], with channels in the model's original order."""
-        places = self.constant(np.argsort(order).astype(np.int64), "order")
+        positions = self.constant(np.argsort(order).astype(np.int64), "order")
         if not self.by_sequence:
-            return self.op("Gather", [state, places], "states", axis=2)
+            return self.op("Gather", [state, positions], "states", axis=2)
 
         # Channels come first in between, so that whole rows of memory are reordered, not single numbers. In two
         # dimensions, since ONNX Runtime transposes three much more slowly.
         channels = self.op("Transpose", [state], "states/channels", perm=[1, 0])
-        ordered = self.op("Gather", [channels, places], "states/ordered", axis=0)
+        ordered = self.op("Gather", [channels, positions], "states/ordered", axis=0)
         return self.op("Transpose", [ordered], "states/back", perm=[1, 0])

@@ -52,8 +52,8 @@ class Attention(Parts):
 
         def total() -> ir.Value:
             result = self.biases[0]
-            for place, bias in enumerate(self.biases[1:]):
-                result = self.op("Add", [result, bias], f"bias/sum{place}")
+            for index, bias in enumerate(self.biases[1:]):
+                result = self.op("Add", [result, bias], f"bias/sum{index}")
             return result
 
         return self.once("bias", total)
@@ -65,7 +65,7 @@ class Attention(Parts):
         value = self.linear(x, layer.value, "value")
         key = self._split_rows(self.linear(x, layer.key.lowered(layer.peaks.offset), "key"), layer, "key")
         query = self._split_rows(self.linear(x, layer.query, "query"), layer, "query")
-        scores = self.op("MatMul", [key, self._turned(query, "query")], "scores")
+        scores = self.op("MatMul", [key, self._transposed(query, "query")], "scores")
 
         # Without a maximum to subtract, the mask weights the values and the ones; with one, it is added to the scores.
         if layer.peaks.bound == "maximum":
@@ -78,7 +78,7 @@ class Attention(Parts):
             scores = self.op("Min", [scores, self.floats(CAP, "cap")], "scores/capped")
 
         weights = self.op("Exp", [scores], "weights")
-        values = self._turned(self._split_rows(value, layer, "value"), "value")
+        values = self._transposed(self._split_rows(value, layer, "value"), "value")
         mixed = self.op("Div", [self.op("MatMul", [values, weights], "sums"), self.totals(ones, weights)], "mixed")
         return self._together(mixed, hidden, [3, 0, 1, 2])
 
@@ -127,14 +127,14 @@ class Attention(Parts):
         parts = [self.sizes[1], self.sizes[0], self.integers([layer.heads, width])]
         return self.op("Concat", parts, "sizes/heads", axis=0)
 
-    def _turned(self, x: ir.Value, name: str) -> ir.Value:
+    def _transposed(self, x: ir.Value, name: str) -> ir.Value:
         return self.op("Transpose", [x], f"{name}/columns", perm=[0, 1, 3, 2])
 
     def _keys_first(self) -> ir.Value:
         """Return the bias with keys before queries, expanded over the queries once for all layers."""
         shape = [self.sizes[0], self.integers([1]), self.sizes[1], self.sizes[1]]
-        turned = self.op("Transpose", [self.bias()], "bias/turned", perm=[0, 1, 3, 2])
-        return self.op("Expand", [turned, self.op("Concat", shape, "sizes/scores", axis=0)], "bias/keys")
+        transposed = self.op("Transpose", [self.bias()], "bias/turned", perm=[0, 1, 3, 2])
+        return self.op("Expand", [transposed, self.op("Concat", shape, "sizes/scores", axis=0)], "bias/keys")
 
     # ------------------------------------------------------------------------------------------------ by batch
 
@@ -151,7 +151,7 @@ class Attention(Parts):
         asking, asked = self._scored(x, layer)
         query, key = heads(asking, "query"), heads(asked, "key")
 
-        scores = self.op("MatMul", [query, self._turned(key, "key")], "scores")
+        scores = self.op("MatMul", [query, self._transposed(key, "key")], "scores")
         masked = self.op("Add", [scores, self.once("bias/whole", self._whole_bias)], "scores/masked")
         mixed = self.op("MatMul", [self.op("Softmax", [masked], "probabilities", axis=-1), value], "mixed")
         return self._together(mixed, hidden, [0, 2, 1, 3])
@@ -178,17 +178,17 @@ class Attention(Parts):
 
     def _whole(self, x: ir.Value, name: str, kind: type[np.number[Any]] = np.float32) -> ir.Value:
         """Return keys or values, [B, S, H], with S zero-padded to whole vectors."""
-        ends = self.once(
+        pads = self.once(
             "sizes/padding",
             lambda: self.op(
                 "Concat", [self.integers([0] * 4), self._missing(), self.integers([0])], "sizes/padding", axis=0
             ),
         )
-        return self.op("Pad", [x, ends, self.constant(np.array(0, kind), f"{name}.nothing")], f"{name}/padded")
+        return self.op("Pad", [x, pads, self.constant(np.array(0, kind), f"{name}.nothing")], f"{name}/padded")
 
     def _whole_bias(self) -> ir.Value:
-        ends = self.op("Concat", [self.integers([0] * 7), self._missing()], "sizes/bias_padding", axis=0)
-        return self.op("Pad", [self.bias(), ends, self.floats(MASKED, "masked")], "bias/whole")
+        pads = self.op("Concat", [self.integers([0] * 7), self._missing()], "sizes/bias_padding", axis=0)
+        return self.op("Pad", [self.bias(), pads, self.floats(MASKED, "masked")], "bias/whole")
 
     def _missing(self) -> ir.Value:
         """Return the number of keys missing in the last vector, [1]."""
@@ -244,9 +244,9 @@ class Attention(Parts):
 
     def _first_bias(self) -> ir.Value:
         """Return the bias of the first token's scores, [B, S, 1 or heads]."""
-        ends = [self.integers([n]) for n in (0, 1, 2)]
+        bounds = [self.integers([n]) for n in (0, 1, 2)]
         row = self.op(
-            "Squeeze", [self.op("Slice", [self.bias(), *ends], "bias/row"), self.integers([2])], "bias/squeezed"
+            "Squeeze", [self.op("Slice", [self.bias(), *bounds], "bias/row"), self.integers([2])], "bias/squeezed"
         )
         return self.op("Transpose", [row], "bias/first", perm=[0, 2, 1])
 

@@ -31,12 +31,12 @@ def pad_inputs(model: onnx.ModelProto, max_tokens: int) -> onnx.ModelProto:
 
     # All readers of the inputs now read the padded ones; the states are cut where they leave the graph.
     for node in graph.node:
-        for place, name in enumerate(node.input):
+        for position, name in enumerate(node.input):
             if name in names:
-                node.input[place] = f"{name}/padded"
-        for place, name in enumerate(node.output):
+                node.input[position] = f"{name}/padded"
+        for position, name in enumerate(node.output):
             if name == STATES and _long(graph):
-                node.output[place] = f"{name}/padded"
+                node.output[position] = f"{name}/padded"
 
     constants = {"lanes": [LANES], "last": [1], "none": [0], "before": [0, 0, 0]}
     missing = "padding/missing"

@@ -101,7 +101,7 @@ class Parts:
 
     def rounded(self, x: ir.Value, grid: Grid, name: str) -> tuple[ir.Value, ir.Value]:
         """Return x rounded to a grid: the quantized values, and the dequantized ones."""
-        codes = self.op("QuantizeLinear", [x, *self._ends(grid, name)], f"{name}/codes")
+        codes = self.op("QuantizeLinear", [x, *self._scale_and_zero(grid, name)], f"{name}/codes")
         return codes, self.unrounded(codes, grid, name)
 
     def rounded_evenly(
@@ -111,15 +111,15 @@ class Parts:
 
         `between` is applied to the quantized values.
         """
-        ends = [self.floats(step, f"{name}.step"), self.constant(np.array(0, np.int8), f"{name}.middle")]
-        codes = between(self.op("QuantizeLinear", [x, *ends], f"{name}/codes"))
-        return self.op("DequantizeLinear", [codes, *ends], f"{name}/rounded")
+        scale_and_zero = [self.floats(step, f"{name}.step"), self.constant(np.array(0, np.int8), f"{name}.middle")]
+        codes = between(self.op("QuantizeLinear", [x, *scale_and_zero], f"{name}/codes"))
+        return self.op("DequantizeLinear", [codes, *scale_and_zero], f"{name}/rounded")
 
     def unrounded(self, codes: ir.Value, grid: Grid, name: str) -> ir.Value:
         """Return the dequantized values."""
-        return self.op("DequantizeLinear", [codes, *self._ends(grid, name)], name)
+        return self.op("DequantizeLinear", [codes, *self._scale_and_zero(grid, name)], name)
 
-    def _ends(self, grid: Grid, name: str) -> list[ir.Value]:
+    def _scale_and_zero(self, grid: Grid, name: str) -> list[ir.Value]:
         return [self.floats(grid.scale, f"{name}.scale"), self.constant(np.array(grid.zero, np.uint8), f"{name}.zero")]
 
     def scaled(self, x: ir.Value, site: Site, name: str) -> ir.Value:
@@ -205,8 +205,8 @@ class Parts:
         """Return x with `more` added to the rows of first tokens."""
         if not self.by_sequence:
             rows = self.op("Add", [self.first(x, f"{name}/first_part"), more], f"{name}/first")
-            ends = [self.integers([1]), self.integers([2**62]), self.integers([1])]
-            return self.op("Concat", [rows, self.op("Slice", [x, *ends], f"{name}/others")], f"{name}/whole", axis=1)
+            bounds = [self.integers([1]), self.integers([2**62]), self.integers([1])]
+            return self.op("Concat", [rows, self.op("Slice", [x, *bounds], f"{name}/others")], f"{name}/whole", axis=1)
 
         # ONNX Runtime adds in place; a Concat would copy all rows.
         return self.op(
