@@ -471,10 +471,10 @@ def test_a_row_about_another_text():
 
 
 def test_a_report_about_another_checkpoint_than_the_folders():
-    verdict = judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of()], checkpoint="d" * 64)
+    verdict = judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of()], checkpoint_digest="d" * 64)
     assert rules(verdict) == {"other-bytes"}
     assert "another checkpoint, fake/checkpoint" in refusal(verdict, "other-bytes").message
-    assert judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of()], checkpoint="c" * 64).passed
+    assert judge(GOOD, POLICY, CORPUS, artifacts=[artifact_of()], checkpoint_digest="c" * 64).passed
 
 
 def test_a_report_about_other_bytes():

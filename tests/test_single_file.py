@@ -9,7 +9,7 @@ from fakes import report_of
 from bge_export.cli import run
 from bge_export.commands import Exported, check_parity, merge_reports, write_reference
 from bge_export.errors import OutputError
-from bge_export.files.single import refuse_place, written_whole
+from bge_export.files.single import refuse_path, written_whole
 from bge_export.parity.report import read_report, write_report
 from bge_export.parity.show.html import refuse_page
 
@@ -22,7 +22,7 @@ OTHERS = {
 
 
 def forbidden(*_arguments: object, **_named: object) -> None:
-    raise AssertionError("work was begun before the place was looked at")
+    raise AssertionError("work was begun before the path was checked")
 
 
 @pytest.fixture
@@ -130,4 +130,4 @@ def test_a_file_that_could_not_be_finished_leaves_the_old_one(
 
 
 def test_nothing_there_is_a_place(tmp_path: Path) -> None:
-    refuse_place(tmp_path / "new", "report")
+    refuse_path(tmp_path / "new", "report")

@@ -137,7 +137,7 @@ def write_bench(report: BenchReport, path: Path) -> None:
         with written_whole(path) as temporary:
             temporary.write_text(text + "\n", "utf-8")
     except OSError as error:
-        raise ReportError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+        raise ReportError(f"{path} cannot be written: {error.strerror}. Choose another path.") from error
 
 
 def read_bench(path: Path) -> BenchReport:

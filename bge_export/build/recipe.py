@@ -30,7 +30,7 @@ from pydantic import (
 from bge_export.contracts import Pooling, Target
 from bge_export.errors import UsageError
 from bge_export.files.regular import LIMITS_BYTES
-from bge_export.files.single import refuse_place, written_whole
+from bge_export.files.single import refuse_path, written_whole
 from bge_export.files.toml_files import read_toml
 from bge_export.precision.int8_options import Int8Options
 
@@ -202,7 +202,7 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     Raises:
         OutputError: the file exists already, or its folder does not.
     """
-    refuse_place(path, "recipe.toml")
+    refuse_path(path, "recipe.toml")
     with written_whole(path) as file:
         file.write_text(recipe_toml(recipe.with_paths(lambda one: _from(path.parent, one))), "utf-8")
 

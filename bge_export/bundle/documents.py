@@ -58,13 +58,13 @@ def strangers(root: Path, listed: Collection[str]) -> Iterator[tuple[str, str]]:
 def _entries(root: Path) -> Iterator[tuple[str, int]]:
     """Yield name and mode of everything below `root` that is not a folder, without following links."""
     for here, folders, files in os.walk(root, onerror=_raise):
-        places = {name: (Path(here) / name).relative_to(root).as_posix() for name in (*folders, *files)}
-        modes = {name: os.lstat(Path(here) / name).st_mode for name in places if places[name] not in PRIVATE}
+        paths = {name: (Path(here) / name).relative_to(root).as_posix() for name in (*folders, *files)}
+        modes = {name: os.lstat(Path(here) / name).st_mode for name in paths if paths[name] not in PRIVATE}
 
         folders[:] = sorted(name for name in folders if name in modes and stat.S_ISDIR(modes[name]))
         for name in sorted(modes):
             if not stat.S_ISDIR(modes[name]):
-                yield places[name], modes[name]
+                yield paths[name], modes[name]
 
 
 def _raise(error: OSError) -> None:

@@ -14,7 +14,7 @@ from bge_export.errors import ArtifactError, OutputError
 from bge_export.files.digest import file_sha256
 
 
-def others_in(folder: Path) -> tuple[str, ...]:
+def foreign_files(folder: Path) -> tuple[str, ...]:
     """Return the relative names of foreign files, links and folders in a folder, parents first.
 
     Links are never followed. A folder, even an empty one, is foreign if it holds no file of bge-export.
@@ -48,7 +48,7 @@ def left_in(folder: Path) -> tuple[str, ...]:
     Raises:
         OutputError: a foreign file cannot stay there.
     """
-    return others_in(folder) if (folder / MANIFEST).is_file() else _checked(folder, set())
+    return foreign_files(folder) if (folder / MANIFEST).is_file() else _checked(folder, set())
 
 
 def own_files(folder: Path) -> dict[str, str]:
@@ -85,7 +85,7 @@ def refuse_loss(old: Path, new: Path) -> None:
         OutputError: a foreign file of the old folder has the name of a file in the new one; or a file that only the old
             folder has differs from the one that bge-export wrote.
     """
-    for name in others_in(old):
+    for name in foreign_files(old):
         blocked = any((new / parent).is_file() for parent in PurePosixPath(name).parents)
         if blocked or (os.path.lexists(new / name) and not may_give_way(old / name, new / name)):
             raise OutputError(

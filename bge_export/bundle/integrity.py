@@ -82,7 +82,7 @@ def refuse_names(root: Path, digests: Mapping[str, str], models: Collection[str]
         parts = PurePosixPath(name).parts
         if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
             raise ArtifactError(f"{root / MANIFEST} names {name!r}, which is outside the folder. Do not use it.")
-        if any(PurePosixPath(name).is_relative_to(place) for place in PRIVATE):
+        if any(PurePosixPath(name).is_relative_to(folder) for folder in PRIVATE):
             raise ArtifactError(f"{root / MANIFEST} names {name!r}, which Git or the Hub's library may change.")
 
     if unknown := sorted({*models, *weights} - set(digests)):

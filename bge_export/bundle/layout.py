@@ -141,8 +141,8 @@ def _write_pooling(checkpoint: Checkpoint, root: Path) -> None:
     names = ["Transformer", "Pooling", *(["Normalize"] if head.normalize else [])]
     paths = ("", "1_Pooling", "2_Normalize")
     modules = [
-        {"idx": place, "name": str(place), "path": paths[place], "type": f"sentence_transformers.models.{name}"}
-        for place, name in enumerate(names)
+        {"idx": index, "name": str(index), "path": paths[index], "type": f"sentence_transformers.models.{name}"}
+        for index, name in enumerate(names)
     ]
     _write(root / "modules.json", modules)
 

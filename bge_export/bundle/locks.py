@@ -18,21 +18,21 @@ from bge_export.files.cache import locks_folder
 
 
 @contextmanager
-def locked(place: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of an output folder.
 
     Raises:
         OSError: no lock can be made.
         OutputError: another export holds it.
     """
-    path = locks_folder() / _name(place)
+    path = locks_folder() / _name(folder)
     lock = FileLock(path)
 
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise OutputError(
-            f"Another export writes {place} at this moment. Wait until it is done, or choose another folder "
+            f"Another export writes {folder} at this moment. Wait until it is done, or choose another folder "
             "with --output."
         ) from error
 
@@ -44,10 +44,10 @@ def locked(place: Path) -> Iterator[None]:
         lock.release()
 
 
-def _name(place: Path) -> str:
+def _name(folder: Path) -> str:
     """Return the lock's name: one for every path that leads to the same folder entry.
 
     The last name is not resolved: an export replaces a link there, not the folder that the link leads to.
     """
-    real = os.fsencode(place.parent.resolve() / place.name)
+    real = os.fsencode(folder.parent.resolve() / folder.name)
     return f"{hashlib.sha256(real).hexdigest()[:32]}.lock"

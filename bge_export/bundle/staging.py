@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bge_export.bundle.foreign import others_in, refuse_loss
+from bge_export.bundle.foreign import foreign_files, refuse_loss
 from bge_export.bundle.handover import hand_over
 from bge_export.bundle.locks import locked
 from bge_export.errors import OutputError
@@ -37,17 +37,17 @@ def staged(out: Path, *, source: Path) -> Iterator[Path]:
 
     with ExitStack() as stack:
         try:
-            _refuse_place(out, source.resolve())
-            _refuse_place(refused_folder(out), source.resolve())
+            _refuse_path(out, source.resolve())
+            _refuse_path(refused_folder(out), source.resolve())
 
-            places = (out, refused_folder(out))
+            paths = (out, refused_folder(out))
             out.parent.mkdir(parents=True, exist_ok=True)
-            for place in places:
-                stack.enter_context(locked(place))
+            for path in paths:
+                stack.enter_context(locked(path))
 
             _recover(out)
-            for place in places:
-                others_in(place)  # raises if a foreign file could not stay
+            for path in paths:
+                foreign_files(path)  # raises if a foreign file could not stay
 
             stack.callback(_tidy, out)
             staging = _sibling(out, "partial")
@@ -67,8 +67,8 @@ def refused_staging(out: Path) -> Path:
     return folder
 
 
-def publish(staging: Path, place: Path) -> None:
-    """Rename a finished folder to `place`, replacing the folder there but keeping its foreign files.
+def publish(staging: Path, path: Path) -> None:
+    """Rename a finished folder to `path`, replacing the folder there but keeping its foreign files.
 
     If this is interrupted, `staged` puts the old folder back, or moves the files that are still in it.
 
@@ -76,16 +76,16 @@ def publish(staging: Path, place: Path) -> None:
         OutputError: a foreign file would be lost, and nothing was moved; or it cannot be moved, and the message says
             where it is.
     """
-    place = Path(os.path.abspath(place))
-    old = _sibling(place, "old")
-    refuse_loss(place, staging)
+    path = Path(os.path.abspath(path))
+    old = _sibling(path, "old")
+    refuse_loss(path, staging)
 
-    if place.exists():
-        place.rename(old)
-    staging.rename(place)
+    if path.exists():
+        path.rename(old)
+    staging.rename(path)
 
     if old.exists():
-        hand_over(old, place)
+        hand_over(old, path)
 
 
 def refused_folder(out: Path) -> Path:
@@ -93,7 +93,7 @@ def refused_folder(out: Path) -> Path:
     return out.with_name(out.name + REFUSED)
 
 
-def _refuse_place(out: Path, source: Path) -> None:
+def _refuse_path(out: Path, source: Path) -> None:
     """Raise OutputError if no export may ever be published at `out`, whatever that folder holds."""
     real, here = out.resolve(), Path.cwd()
 
@@ -113,7 +113,7 @@ def _refuse_place(out: Path, source: Path) -> None:
 
     above = next(parent for parent in out.parents if os.path.lexists(parent))
     if not above.is_dir():
-        raise OutputError(f"{above} is not a folder, so {out} cannot be in it. Choose another place with --output.")
+        raise OutputError(f"{above} is not a folder, so {out} cannot be in it. Choose another path with --output.")
 
 
 def _recover(out: Path) -> None:
@@ -122,24 +122,24 @@ def _recover(out: Path) -> None:
     Raises:
         OutputError: another folder now exists at the old one's path, or a foreign file cannot be moved.
     """
-    for place in (out, refused_folder(out)):
-        staging, old = _sibling(place, "partial"), _sibling(place, "old")
+    for folder in (out, refused_folder(out)):
+        staging, old = _sibling(folder, "partial"), _sibling(folder, "old")
 
-        if old.exists() and place.exists() and not staging.exists():  # the new folder was already published
-            hand_over(old, place)
+        if old.exists() and folder.exists() and not staging.exists():  # the new folder was already published
+            hand_over(old, folder)
         elif old.exists():
-            _put_back(old, place)
+            _put_back(old, folder)
 
         if staging.exists():
             shutil.rmtree(staging)
 
 
-def _put_back(old: Path, place: Path) -> None:
+def _put_back(old: Path, path: Path) -> None:
     try:
-        old.rename(place)
+        old.rename(path)
     except OSError as error:
         raise OutputError(
-            f"{old} is what stood at {place} before an export that was killed, and something else stands there "
+            f"{old} is what stood at {path} before an export that was killed, and something else stands there "
             "now. Move one of them away."
         ) from error
 
@@ -149,5 +149,5 @@ def _tidy(out: Path) -> None:
         _recover(out)
 
 
-def _sibling(place: Path, kind: str) -> Path:
-    return place.with_name(f".{place.name}.bge-export.{kind}")
+def _sibling(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.bge-export.{kind}")

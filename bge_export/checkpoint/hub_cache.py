@@ -19,10 +19,10 @@ def verify(path: Path, model_id: str, name: str, promised: str | None) -> None:
     Raises:
         HubError: the bytes differ, or the file is outside the cache.
     """
-    places = tuple(_places(path, model_id, name))
+    chain = tuple(_link_chain(path, model_id, name))
 
     # The cache names the file behind a link by its ETag, which on the Hub is the digest.
-    named = places[1].name if len(places) > 1 else ""
+    named = chain[1].name if len(chain) > 1 else ""
     digest = (promised or named).lower()
     if not DIGEST.fullmatch(digest):
         return
@@ -31,8 +31,8 @@ def verify(path: Path, model_id: str, name: str, promised: str | None) -> None:
     if found == digest:
         return
 
-    for place in places:
-        place.unlink(missing_ok=True)
+    for link in chain:
+        link.unlink(missing_ok=True)
     raise HubError(
         f"{model_id}: the bytes of {name} are not what the Hub promises (digest {digest[:12]}…, got {found[:12]}…). "
         "The file was taken out of the cache: run the command again. If it happens again, a proxy or mirror changes it."
@@ -43,10 +43,10 @@ def refuse_foreign(folder: Path, model_id: str) -> None:
     """Raise HubError if a file in a model's folder leads out of the cache."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or path.is_file():
-            tuple(_places(path, model_id, path.relative_to(folder).as_posix()))
+            tuple(_link_chain(path, model_id, path.relative_to(folder).as_posix()))
 
 
-def _places(path: Path, model_id: str, name: str) -> Iterator[Path]:
+def _link_chain(path: Path, model_id: str, name: str) -> Iterator[Path]:
     """Yield a cached file and every target in its chain of links, the file with the bytes last.
 
     Raises:
@@ -57,14 +57,14 @@ def _places(path: Path, model_id: str, name: str) -> Iterator[Path]:
     cache = Path(constants.HF_HUB_CACHE).resolve()
     for _ in range(MOST_LINKS):
         # Only the folder is resolved: the last component is the link itself.
-        place = path.parent.resolve() / path.name
-        if path.name in ("", "..") or not place.is_relative_to(cache):
+        link = path.parent.resolve() / path.name
+        if path.name in ("", "..") or not link.is_relative_to(cache):
             break
 
-        yield place
-        if not place.is_symlink():
+        yield link
+        if not link.is_symlink():
             return
-        path = place.parent / place.readlink()
+        path = link.parent / link.readlink()
 
     raise HubError(
         f"{model_id}: {name} in the Hub's cache is a link that leads out of it, to {path}. It was neither read nor "

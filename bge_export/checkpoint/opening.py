@@ -45,7 +45,7 @@ POSITIONS_AFTER_PADDING = frozenset(
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Source:
     """A checkpoint's folder and its name in reports."""
 
     root: Path
@@ -76,8 +76,8 @@ def open_checkpoint(
         UsageError: a revision was given for a local folder.
     """
     try:
-        place = _locate(model, revision)
-        return _read(place, pooling, default_pooling)
+        found = _locate(model, revision)
+        return _read(found, pooling, default_pooling)
     except OSError as error:
         raise CheckpointError(
             f"{_shortened(str(error.filename or model))} cannot be read: {error.strerror or type(error).__name__}. "
@@ -85,7 +85,7 @@ def open_checkpoint(
         ) from error
 
 
-def _locate(model: str | Path, revision: str | None) -> _Place:
+def _locate(model: str | Path, revision: str | None) -> _Source:
     text = str(model)
     folder = Path(model).expanduser() if text.startswith("~") else Path(model)
 
@@ -94,9 +94,9 @@ def _locate(model: str | Path, revision: str | None) -> _Place:
             raise UsageError(f"{model} is a local folder, which has no revisions. Leave --revision out.")
         if not folder.is_dir():
             raise CheckpointError(f"{model} is a file. Give the folder of the checkpoint that holds it.")
-        return _Place(folder, folder.resolve().name, None)
+        return _Source(folder, folder.resolve().name, None)
 
-    # A string with the form of a path is not looked up on the Hub.
+    # A string that looks like a path is not looked up on the Hub.
     if isinstance(model, Path) or text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1:
         hint = " For a model of the Hub, give its id: ORGANISATION/NAME." if "://" in text else ""
         raise CheckpointError(f"{_shortened(text)}: no such folder. Check the path.{hint}")
@@ -107,12 +107,12 @@ def _locate(model: str | Path, revision: str | None) -> _Place:
         )
 
     root, commit = hub.fetch(text, revision)
-    return _Place(root, text, commit)
+    return _Source(root, text, commit)
 
 
-def _read(place: _Place, pooling: Pooling | None, default: Pooling | None) -> Checkpoint:
+def _read(found: _Source, pooling: Pooling | None, default: Pooling | None) -> Checkpoint:
     """Read every file that affects the embedding and compare their declarations."""
-    root = place.root
+    root = found.root
 
     # Modules and adapters first: without them a folder that needs no config.json would only be called incomplete.
     refuse_adapter(root)
@@ -135,8 +135,8 @@ def _read(place: _Place, pooling: Pooling | None, default: Pooling | None) -> Ch
     token_types = positive_integer(config.get("type_vocab_size")) or 0
 
     return Checkpoint(
-        source=place.source,
-        revision=place.revision,
+        source=found.source,
+        revision=found.revision,
         root=root,
         digest=tree_digest(root, (CONFIG, *weights.weights, *index, *tokenizer.files, *sentence.files)),
         model_type=str(config["model_type"]),

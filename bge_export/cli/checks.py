@@ -73,7 +73,7 @@ def parity(
         raise typer.BadParameter("--device needs a --runtime without a device")
 
     lanes = [name for name in runtime or [] if ":" in name]
-    lanes += [f"{name}:{place}" for name in bare for place in device or ["cpu"]]
+    lanes += [f"{name}:{one}" for name in bare for one in device or ["cpu"]]
 
     browsers = Browsers(announce, names(wait_for), listen) if serve else None
     proof = check_parity(
@@ -118,7 +118,7 @@ def reference(
     )
 
     facts = {
-        "place": str(output),
+        "path": str(output),
         "texts": len(vectors.ids),
         "source": vectors.source,
         "checkpoint_digest": vectors.checkpoint_digest,

@@ -18,9 +18,9 @@ def setup_js() -> int:
     from bge_export.cli.output import err
     from bge_export.javascript.packages import clients_folder, install_clients
 
-    place = clients_folder()
-    if not place.is_dir():
-        err.print(f"npm ci --ignore-scripts in {place} …", highlight=False, markup=False, soft_wrap=True)
+    folder = clients_folder()
+    if not folder.is_dir():
+        err.print(f"npm ci --ignore-scripts in {folder} …", highlight=False, markup=False, soft_wrap=True)
     print(f"{install_clients()}: installed.")
     return PASSED
 

@@ -227,8 +227,8 @@ def _shown(exported: "Exported", as_json: bool) -> int:
             "refused_folder": exported.refused,
             "accepting_limits": exported.accepting,
         }
-        places = {name: None if folder is None else str(folder) for name, folder in folders.items()}
-        print_json({**to_json(exported.proof.report, exported.proof.verdict), **places})
+        paths = {name: None if folder is None else str(folder) for name, folder in folders.items()}
+        print_json({**to_json(exported.proof.report, exported.proof.verdict), **paths})
         return exported.proof.verdict.exit_status
 
     status = show(exported.proof, as_json=False)

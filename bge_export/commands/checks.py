@@ -25,7 +25,7 @@ from bge_export.commands.measuring import (
 from bge_export.commands.turns import in_turn
 from bge_export.contracts import Artifact, Pooling
 from bge_export.errors import BgeExportError, UsageError
-from bge_export.files.single import refuse_place
+from bge_export.files.single import refuse_path
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.folder import other_file_failures
 from bge_export.parity.gate.judge import Failure, Verdict, judge
@@ -84,7 +84,7 @@ def check_parity(
             f"Say where to write this one: --report {texts.stem}.json"
         )
     if report_path is not None:
-        refuse_place(report_path, "report", OWN_REPORT)
+        refuse_path(report_path, "report", OWN_REPORT)
 
     refuse_unknown_runtimes(require)
     policy = read_policy(thresholds)
@@ -105,7 +105,7 @@ def check_parity(
     if browsers is not None:
         report = with_browsers(report, artifacts, browsers, measure)
 
-    verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
+    verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint_digest=manifest.source.digest)
     verdict = verdict.joined(reference_failures(report, require_reference))
     written = report_path is not None or any(lane.measured for lane in report.lanes) or not proof.exists()
     if written:
@@ -133,7 +133,7 @@ def write_reference(
     """
     if out.suffix != ".npz":
         raise UsageError(f"{out}: reference vectors are written as .npz. Name the file with that suffix.")
-    refuse_place(out, "vectors.npz")
+    refuse_path(out, "vectors.npz")
 
     corpus = read_texts(texts, column)
     vectors = run_oracle(open_checkpoint(model, revision=revision, pooling=pooling), corpus, threads)
@@ -220,7 +220,7 @@ def _judge_with_folder(
     report: ParityReport, policy: ThresholdPolicy, corpus: Corpus, require: Sequence[str], folder: Path
 ) -> Verdict:
     manifest, artifacts = read_bundle(folder)
-    return judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint=manifest.source.digest)
+    return judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint_digest=manifest.source.digest)
 
 
 def _other_files(folder: Path, reference: str, revision: str | None) -> Iterator[Failure]:
@@ -269,7 +269,7 @@ def merge_reports(
         ReportError: a report cannot be read, was edited, or does not match the others.
         ArtifactError: a report's folder differs from its manifest.
     """
-    refuse_place(out, "report", OWN_REPORT)
+    refuse_path(out, "report", OWN_REPORT)
     if out.exists() and any(path.exists() and out.samefile(path) for path in paths):
         raise UsageError(f"{out} is one of the reports to merge, and would be lost. Name another file with --output.")
 

@@ -12,7 +12,7 @@ from bge_export.errors import OutputError
 HEAD_BYTES = 4096
 
 
-def refuse_place(path: Path, what: str, ours: re.Pattern[bytes] | None = None) -> None:
+def refuse_path(path: Path, what: str, ours: re.Pattern[bytes] | None = None) -> None:
     """Raise OutputError unless `path` can be written without losing data. Call it before work that takes minutes.
 
     Args:
@@ -22,7 +22,7 @@ def refuse_place(path: Path, what: str, ours: re.Pattern[bytes] | None = None) -
     """
     if not path.parent.is_dir():
         state = "is not a folder" if os.path.lexists(path.parent) else "does not exist"
-        raise OutputError(f"{path.parent} {state}, so no {what} can be written there. Make it, or name another place.")
+        raise OutputError(f"{path.parent} {state}, so no {what} can be written there. Make it, or name another path.")
 
     if not os.path.lexists(path):
         return

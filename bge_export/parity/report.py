@@ -249,7 +249,7 @@ def write_report(report: ParityReport, path: Path) -> ParityReport:
         with written_whole(path) as temporary:
             temporary.write_text(text + "\n", "utf-8")
     except OSError as error:
-        raise ReportError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+        raise ReportError(f"{path} cannot be written: {error.strerror}. Choose another path.") from error
 
     return sealed
 

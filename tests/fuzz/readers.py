@@ -160,10 +160,10 @@ def _write_manifest(root: Path) -> None:
 
 
 def _read_manifest(root: Path) -> None:
-    from bge_export.bundle.foreign import others_in
+    from bge_export.bundle.foreign import foreign_files
     from bge_export.bundle.manifest import read_bundle
 
-    others_in(root)
+    foreign_files(root)
     read_bundle(root, verify=False)
     read_bundle(root)
 

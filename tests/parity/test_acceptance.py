@@ -77,7 +77,7 @@ def test_vectors_that_are_wrong_altogether_are_not_offered(fault, policy):
 
 def test_nothing_is_offered_where_the_report_itself_is_refused():
     report = measured(on_text("3 xxx", turned(0.95)))
-    other = judge(report, POLICY, CORPUS, artifacts=[INT8], checkpoint="d" * 64)
+    other = judge(report, POLICY, CORPUS, artifacts=[INT8], checkpoint_digest="d" * 64)
     unmeasured = judge(report, POLICY, CORPUS, require=["openvino:cpu"])
     assert rounding_alone(other) == rounding_alone(unmeasured) == rounding_alone(Verdict(())) == ()
 

@@ -17,13 +17,13 @@ CHECKPOINT = "checkpoint-"
 """Prefix of targets that are the checkpoint itself, run in torch on another device: no folder contains them."""
 
 
-def folder_failures(report: ParityReport, artifacts: Sequence[Artifact], checkpoint: str | None) -> Iterator[Failure]:
+def folder_failures(report: ParityReport, artifacts: Sequence[Artifact], checkpoint_digest: str | None) -> Iterator[Failure]:
     """Yield a failure for each mismatch between the report and the folder, and for each artifact not measured."""
     if not artifacts:
         yield failure("not-measured", "the folder holds no artifacts", "at least one")
-    if checkpoint is not None and checkpoint != report.checkpoint.digest:
+    if checkpoint_digest is not None and checkpoint_digest != report.checkpoint.digest:
         got = f"the reference is another checkpoint, {report.checkpoint.source} {report.checkpoint.digest[:12]}"
-        yield failure("other-bytes", got, f"{checkpoint[:12]}, which the folder was made of")
+        yield failure("other-bytes", got, f"{checkpoint_digest[:12]}, which the folder was made of")
 
     yield from _lane_failures(report, artifacts)
 

@@ -40,7 +40,7 @@ def judge(
     *,
     require: Sequence[str] = (),
     artifacts: Sequence[Artifact] | None = None,
-    checkpoint: str | None = None,
+    checkpoint_digest: str | None = None,
 ) -> Verdict:
     """Judge a report.
 
@@ -50,7 +50,7 @@ def judge(
         corpus: the texts that the report must be about.
         require: further `runtime:device` or `target@runtime:device` that must have been measured.
         artifacts: the artifacts on disk, with digests computed from their bytes; the report must cover all of them.
-        checkpoint: digest of the checkpoint that the folder was made from, according to its manifest.
+        checkpoint_digest: digest of the checkpoint that the folder was made from, according to its manifest.
 
     Raises:
         PolicyError: an entry of `require` is not a valid requirement.
@@ -67,7 +67,7 @@ def judge(
         *operator_failures(report),
         *(kind_failures(report, corpus) if report.texts.digest == corpus.digest else ()),
         *(bad for lane in report.lanes for bad in _lane_failures(lane, report, policy, corpus)),
-        *(folder_failures(report, artifacts, checkpoint) if artifacts is not None else ()),
+        *(folder_failures(report, artifacts, checkpoint_digest) if artifacts is not None else ()),
     ]
 
     # Several rules may refuse the same fact in the same words; each sentence counts once.

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from bge_export.files.single import refuse_place, written_whole
+from bge_export.files.single import refuse_path, written_whole
 from bge_export.parity.figures import cosine_figure, difference_figure, escaped
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import ThresholdPolicy
@@ -136,7 +136,7 @@ def render_html(
 
 def refuse_page(path: Path) -> None:
     """Raise OutputError if the path holds anything except a page of this tool, or cannot be written."""
-    refuse_place(path, "page", OWN_PAGE)
+    refuse_path(path, "page", OWN_PAGE)
 
 
 def write_html(
