@@ -77,7 +77,7 @@ def _joined(report: ParityReport, found: ParityReport) -> ParityReport:
 
 def _show(link: PageLink, lanes: Sequence[Lane]) -> None:
     """Show the browser's figures on its page, without a verdict."""
-    rows = [["file", "place", "texts", "smallest cosine"]]
+    rows = [["file", "device", "texts", "smallest cosine"]]
     for lane in lanes:
         cosines = [row.cosine for row in lane.rows]
         known = [value for value in cosines if value is not None]

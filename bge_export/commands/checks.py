@@ -105,7 +105,9 @@ def check_parity(
     if browsers is not None:
         report = with_browsers(report, artifacts, browsers, measure)
 
-    verdict = judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint_digest=manifest.source.digest)
+    verdict = judge(
+        report, policy, corpus, require=require, artifacts=artifacts, checkpoint_digest=manifest.source.digest
+    )
     verdict = verdict.joined(reference_failures(report, require_reference))
     written = report_path is not None or any(lane.measured for lane in report.lanes) or not proof.exists()
     if written:

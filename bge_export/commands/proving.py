@@ -47,7 +47,9 @@ class StagedExport:
 
     def judged(self, report: ParityReport, artifacts: Sequence[Artifact]) -> Verdict:
         """Judge a report on some of the folder's artifacts: it must be about the package's own texts."""
-        return judge(report, self.policy, builtin_corpus(), artifacts=artifacts, checkpoint_digest=self.checkpoint.digest)
+        return judge(
+            report, self.policy, builtin_corpus(), artifacts=artifacts, checkpoint_digest=self.checkpoint.digest
+        )
 
 
 @dataclass(frozen=True)

@@ -36,15 +36,15 @@ NO_GPU = ("no WebGPU adapter", "does not support fp16")
 
 
 def open_client(
-    place: str, client: Client, artifacts: Sequence[Artifact], threads: int, stack: ExitStack
+    environment: str, client: Client, artifacts: Sequence[Artifact], threads: int, stack: ExitStack
 ) -> tuple[Link, Sequence[Mapping[str, Any]]]:
     """Start one client on staged folders, and verify what it loaded for each artifact; slots count from 0."""
     requests = [opening_request(client, artifact, threads, slot) for slot, artifact in enumerate(artifacts)]
     package = packages_folder() / client.package
     answers: list[Mapping[str, Any]] = []
 
-    if place in ("node", "deno"):
-        link, stage = _native_link(place, artifacts, requests, stack)
+    if environment in ("node", "deno"):
+        link, stage = _native_link(environment, artifacts, requests, stack)
         for artifact, request in zip(artifacts, requests, strict=True):
             answers.append(_open_native(link, client, stage, package, request))
             _refuse_other_bytes(artifact, answers[-1]["sessions"])
@@ -54,13 +54,13 @@ def open_client(
     models = {f"models/{request['name']}": item.root for item, request in zip(artifacts, requests, strict=True)}
     server = Loopback({**models, f"lib/{client.name}": package, "js": JS})
     stack.callback(server.close)
-    link = _web_link(place, server, package)
+    link = _web_link(environment, server, package)
     stack.callback(link.close)
 
     for artifact, request in zip(artifacts, requests, strict=True):
         server.served.clear()
-        answers.append(open_web(link, place, client, server, package, request))
-        if place == "edge":
+        answers.append(open_web(link, environment, client, server, package, request))
+        if environment == "edge":
             _refuse_other_bytes(artifact, answers[-1]["sessions"])
         refuse_other_file(artifact, server.served, request["name"])
     return link, answers
@@ -89,7 +89,7 @@ def opening_request(client: Client, artifact: Artifact, threads: int, slot: int 
 
 
 def _native_link(
-    place: str, artifacts: Sequence[Artifact], requests: Sequence[Mapping[str, Any]], stack: ExitStack
+    environment: str, artifacts: Sequence[Artifact], requests: Sequence[Mapping[str, Any]], stack: ExitStack
 ) -> tuple[Link, Path]:
     """Start Node or Deno with the native ONNX Runtime in a stage: links to the folders, and an empty cache."""
     stage = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bge_export-")))
@@ -97,7 +97,7 @@ def _native_link(
         (stage / request["name"]).symlink_to(artifact.root.resolve(), target_is_directory=True)
     (stage / "cache").mkdir()
 
-    command = [find_node()] if place == "node" else [find_deno(), *DENO]
+    command = [find_node()] if environment == "node" else [find_deno(), *DENO]
     link = ProcessLink([*command, JS / "runner.mjs"], stage)
     stack.callback(link.close)
     return link, stage
@@ -118,17 +118,17 @@ def _open_native(
     )
 
 
-def _web_link(place: str, server: Loopback, package: Path) -> Link:
+def _web_link(environment: str, server: Loopback, package: Path) -> Link:
     """Start the environment that runs the web build: Node, Deno, or a page in Chromium."""
-    if place == "web":
+    if environment == "web":
         return ProcessLink([find_node(), JS / "runner.mjs"], package)
-    if place == "edge":
+    if environment == "edge":
         return ProcessLink([find_deno(), *DENO, "--allow-net=127.0.0.1", JS / "runner.mjs"], package)
-    return ChromiumLink(server, "js/page.html", webgpu=place == "webgpu")
+    return ChromiumLink(server, "js/page.html", webgpu=environment == "webgpu")
 
 
 def open_web(
-    link: Link, place: str, client: Client, server: Loopback, package: Path, request: Mapping[str, Any]
+    link: Link, environment: str, client: Client, server: Loopback, package: Path, request: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Open the artifact in the web build: in Node or Deno, which import scripts only from disk, or in a page.
 
@@ -137,8 +137,8 @@ def open_web(
         DeviceUnavailable: WebGPU was requested, and no usable adapter is present.
     """
     lib = f"{server.address}lib/{client.name}"
-    scripts = package.as_uri() if place in ("web", "edge") else lib
-    library = str(package / Client.WEB) if place in ("web", "edge") else f"{scripts}/{Client.WEB}"
+    scripts = package.as_uri() if environment in ("web", "edge") else lib
+    library = str(package / Client.WEB) if environment in ("web", "edge") else f"{scripts}/{Client.WEB}"
 
     # Pose as the Hub: version 4 does not look for a tokenizer if the local model path is a URL.
     env = {
@@ -146,10 +146,10 @@ def open_web(
         "allowRemoteModels": True,
         "remoteHost": f"{server.address}models/",
         "remotePathTemplate": "{model}/",
-        **({"useWasmCache": False} if place == "web" else {}),
+        **({"useWasmCache": False} if environment == "web" else {}),
     }
     settings = {"wasm": {"wasmPaths": _wasm_paths(client, lib, scripts), "numThreads": 1}, "env": env}
-    device = {"webgpu": {"device": "webgpu"}, "edge": {"device": "auto"}}.get(place, {})
+    device = {"webgpu": {"device": "webgpu"}, "edge": {"device": "auto"}}.get(environment, {})
     options = {**request["options"], **device}
 
     try:
@@ -157,13 +157,13 @@ def open_web(
             "open",
             OPEN_SECONDS,
             library=library,
-            build="edge" if place == "edge" else "wasm",
+            build="edge" if environment == "edge" else "wasm",
             models="",
             settings=settings,
             **{**request, "options": options},
         )
     except ClientError as error:
-        if place == "webgpu" and any(sign in str(error) for sign in NO_GPU):
+        if environment == "webgpu" and any(sign in str(error) for sign in NO_GPU):
             raise DeviceUnavailable(str(error)) from error
         raise
 

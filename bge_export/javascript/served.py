@@ -96,9 +96,9 @@ class ServedBrowser:
 
     def devices(self) -> Mapping[str, str | None]:
         """Return the devices of this browser; WebGPU needs an adapter and version 3 or newer."""
-        places = [f"web:{self.visitor.browser}@{name}" for name in CLIENTS]
+        web = [f"web:{self.visitor.browser}@{name}" for name in CLIENTS]
         gpu = [f"webgpu:{self.visitor.browser}@{name}" for name, client in CLIENTS.items() if client.major > 2]
-        return dict.fromkeys([*places, *(gpu if self.visitor.webgpu else ())])
+        return dict.fromkeys([*web, *(gpu if self.visitor.webgpu else ())])
 
     def reads(self, artifact: Artifact, device: str) -> bool:
         """Return whether the client version can name the artifact's file."""
@@ -123,9 +123,9 @@ class ServedBrowser:
         self.server.served.clear()
 
         package = packages_folder() / client.package
-        place = "webgpu" if device.startswith("webgpu") else "chromium"
-        answer = open_web(link, place, client, self.server, package, opening_request(client, artifact, threads))
+        environment = "webgpu" if device.startswith("webgpu") else "chromium"
+        answer = open_web(link, environment, client, self.server, package, opening_request(client, artifact, threads))
         refuse_other_file(artifact, self.server.served)
 
-        facts = {"transformers.js": str(answer["version"]), "place": device, "loaded": artifact.model}
+        facts = {"transformers.js": str(answer["version"]), "environment": device, "loaded": artifact.model}
         return ClientsSession(link, artifact, client, facts, ExitStack())

@@ -121,7 +121,7 @@ def _joined(reports: Sequence[ParityReport]) -> ParityReport:
             count=reports[0].texts.count,
         ),
         runs={name or report.digest: run for report in reports for name, run in report.runs.items()},
-        requested=tuple(sorted({place for report in reports for place in report.requested})),
+        requested=tuple(sorted({lane for report in reports for lane in report.requested})),
         targets=tuple(sorted({target for report in reports for target in report.targets})),
         lanes=tuple(sorted(_filled(lanes), key=_lane_order)),
         digest="",
@@ -130,21 +130,21 @@ def _joined(reports: Sequence[ParityReport]) -> ParityReport:
 
 def _filled(lanes: Sequence[Lane]) -> Iterable[Lane]:
     """Yield the lanes, except unrequested ones that were unavailable on one machine but measured on another."""
-    measured = {_place(lane) for lane in lanes if lane.measured}
+    measured = {_identity(lane) for lane in lanes if lane.measured}
 
     for lane in lanes:
         only_absent = lane.unavailable is not None and lane.failed is None and not lane.rows
-        if lane.requested or not only_absent or _place(lane) not in measured:
+        if lane.requested or not only_absent or _identity(lane) not in measured:
             yield lane
 
 
-def _place(lane: Lane) -> tuple[str, ...]:
+def _identity(lane: Lane) -> tuple[str, ...]:
     return lane.target, lane.model, lane.output, lane.runtime, lane.device
 
 
 def _lane_order(lane: Lane) -> tuple[str | int, ...]:
     """Return the sort key of a lane. Lanes that are equal in every other part are ordered by their facts."""
-    return *_place(lane), lane.threads, lane.run, lane.model_dump_json()
+    return *_identity(lane), lane.threads, lane.run, lane.model_dump_json()
 
 
 def _checkpoint_order(checkpoint: CheckpointRecord) -> tuple[bool, str, str]:

@@ -26,7 +26,7 @@ FINDERS = {
     "edge": (find_deno,),
 }
 DEVICES = (
-    *(f"{place}@{name}" for place in ("node", "deno", "web", "chromium") for name in CLIENTS),
+    *(f"{environment}@{name}" for environment in ("node", "deno", "web", "chromium") for name in CLIENTS),
     *(f"webgpu@{name}" for name, client in CLIENTS.items() if client.major > 2),
     "edge@3",  # as in Supabase's runtime: the web build in Deno, on a native ONNX Runtime from the host
 )
@@ -73,16 +73,20 @@ class TransformersJs:
         if (why := _missing(device)) is not None:
             raise DeviceUnavailable(f"transformersjs cannot run on {device!r}: {why}")
 
-        place, _, name = device.partition("@")
+        environment, _, name = device.partition("@")
         client = CLIENTS[name]
 
         with ExitStack() as stack:
-            link, answers = open_client(place, client, artifacts, threads, stack)
+            link, answers = open_client(environment, client, artifacts, threads, stack)
             held = stack.pop_all()
 
         sessions = []
         for slot, (artifact, answer) in enumerate(zip(artifacts, answers, strict=True)):
-            facts = {"transformers.js": str(answer.get("version")), "place": place, "loaded": artifact.model}
+            facts = {
+                "transformers.js": str(answer.get("version")),
+                "environment": environment,
+                "loaded": artifact.model,
+            }
             sessions.append(ClientsSession(link, artifact, client, facts, held, slot))
         return sessions
 

@@ -1,4 +1,4 @@
-"""Transformers.js in every place and version: the oracle's vectors, and every silent wrong turn refused by name."""
+"""Transformers.js in every environment and version: the oracle's vectors, and every silent wrong turn refused by name."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ WEB = [
     "deno@2.5", "deno@2.17", "web@2.5", "web@2.17", "web@3", "web@4", "chromium@2.5", "chromium@2.17", "chromium@3",
     "chromium@4", "edge@3",
 ]  # fmt: skip
-"""Measured on fewer texts: WebAssembly is slow, and a second place of a version differs in little."""
+"""Measured on fewer texts: WebAssembly is slow, and a second environment of a version differs in little."""
 
 FEW = 10
 
@@ -74,7 +74,7 @@ def measured(artifacts, device: str, vectors: ReferenceVectors, every: int = 1) 
 
 
 @pytest.mark.parametrize("device", [*NATIVE, *WEB])
-def test_every_place_gives_the_oracles_vectors(artifacts, vectors, device: str) -> None:
+def test_every_environment_gives_the_oracles_vectors(artifacts, vectors, device: str) -> None:
     report, corpus = measured(artifacts, device, vectors, 1 if device in NATIVE else len(builtin_corpus().texts) // FEW)
     verdict = judge(report, read_policy(None), corpus)
     assert {bad.message for bad in verdict.failures if bad.rule != "not-measured"} == set()
@@ -143,9 +143,9 @@ def half_outputs(bundle: Path) -> Artifact:
         node = next(node for node in model.graph.node if name in node.output)
         node.output[list(node.output).index(name)] = f"{name}_float32"
         for other in model.graph.node:
-            for place, given in enumerate(other.input):
+            for position, given in enumerate(other.input):
                 if given == name:
-                    other.input[place] = f"{name}_float32"
+                    other.input[position] = f"{name}_float32"
         model.graph.node.append(onnx.helper.make_node("Cast", [f"{name}_float32"], [name], to=onnx.TensorProto.FLOAT16))
         output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
     onnx.save(model, path)

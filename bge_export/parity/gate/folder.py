@@ -17,7 +17,9 @@ CHECKPOINT = "checkpoint-"
 """Prefix of targets that are the checkpoint itself, run in torch on another device: no folder contains them."""
 
 
-def folder_failures(report: ParityReport, artifacts: Sequence[Artifact], checkpoint_digest: str | None) -> Iterator[Failure]:
+def folder_failures(
+    report: ParityReport, artifacts: Sequence[Artifact], checkpoint_digest: str | None
+) -> Iterator[Failure]:
     """Yield a failure for each mismatch between the report and the folder, and for each artifact not measured."""
     if not artifacts:
         yield failure("not-measured", "the folder holds no artifacts", "at least one")

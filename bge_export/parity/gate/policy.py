@@ -21,10 +21,10 @@ TARGETS = (*model_files(), "torchscript-fp32", "checkpoint-fp32", "checkpoint-fp
 """All targets that an export writes, and the checkpoint itself in torch."""
 
 _TARGET = r"[^@:\s]+-[^@:\s]+"
-_PLACE = r"[^@:\s]+:[^@\s]+(?:@[^@\s]+)?"
-_REQUIREMENT = re.compile(rf"(?:(?P<target>{_TARGET})@)?(?P<place>{_PLACE})")
+_LANE = r"[^@:\s]+:[^@\s]+(?:@[^@\s]+)?"
+_REQUIREMENT = re.compile(rf"(?:(?P<target>{_TARGET})@)?(?P<lane>{_LANE})")
 DIFFERENCES = "token-differences"
-_TABLE = re.compile(rf"{_TARGET}(?:@{_PLACE})?")
+_TABLE = re.compile(rf"{_TARGET}(?:@{_LANE})?")
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Requirement:
     device: str
 
     def __str__(self) -> str:
-        """Return the text form that `parse` reads."""
-        place = f"{self.runtime}:{self.device}"
-        return place if self.target is None else f"{self.target}@{place}"
+        """Return the text that `parse` reads."""
+        lane = f"{self.runtime}:{self.device}"
+        return lane if self.target is None else f"{self.target}@{lane}"
 
     @classmethod
     def parse(cls, text: str) -> "Requirement":
@@ -54,7 +54,7 @@ class Requirement:
                 "or target@runtime:device, such as onnx-fp32@onnxruntime:cpu."
             )
 
-        runtime, _, device = match["place"].partition(":")
+        runtime, _, device = match["lane"].partition(":")
         return cls(match["target"], runtime, device)
 
 
@@ -78,8 +78,8 @@ class ThresholdPolicy:
 
         None if no pattern matches: then no difference is accepted, and the client need not have been measured.
         """
-        place = f"{runtime}:{device}"
-        found = [kinds for pattern, kinds in self.token_differences.items() if fnmatchcase(place, pattern)]
+        lane = f"{runtime}:{device}"
+        found = [kinds for pattern, kinds in self.token_differences.items() if fnmatchcase(lane, pattern)]
         return frozenset[str]().union(*found) if found else None
 
     def limits_for(self, target: str, runtime: str, device: str) -> Limits | None:
@@ -114,7 +114,7 @@ class ThresholdPolicy:
         tables = {name: _limits(path, name, table) for name, table in fields.items()}
         for name in tables:
             _refuse_limit_of_a_file(path, name, tables[name])
-            _refuse_unknown_place(path, name)
+            _refuse_unknown_lane(path, name)
 
         return cls(require, tables, differences)
 
@@ -137,16 +137,16 @@ def _is_target(target: str) -> bool:
     return target in TARGETS or (added and precision in precision_names())
 
 
-def _refuse_unknown_place(path: Path, name: str) -> None:
+def _refuse_unknown_lane(path: Path, name: str) -> None:
     """Raise PolicyError if a table names an unknown target, runtime or device, since its limits would never apply."""
-    target, _, place = name.partition("@")
-    runtime, _, device = place.partition(":")
+    target, _, lane = name.partition("@")
+    runtime, _, device = lane.partition(":")
     if not _is_target(target):
         raise PolicyError(
             f'{path}: ["{name}"]: there is no target {target!r}, so these limits would hold nowhere. '
             f"Known: {', '.join(TARGETS)}."
         )
-    if not place:
+    if not lane:
         return
 
     if runtime not in runtime_names():

@@ -69,7 +69,7 @@ def _worst(topics: Iterable[Topic], shown: int) -> Iterator[Text]:
 
         left = sum(len(group) for group in topic.groups[shown:])
         if left:
-            yield Text(f"        … and {left} more in {len(topic.groups) - shown} other places")
+            yield Text(f"        … and {left} more in {len(topic.groups) - shown} other groups")
         yield _advice(topic)
 
 

@@ -79,14 +79,14 @@ def _columns(lanes: Sequence[Lane], shown: Sequence[Lane]) -> list[str | None]:
 
 def _token_notes(lanes: Iterable[Lane]) -> Iterable[str]:
     """Yield a note for each set of texts that clients tokenize differently; lanes with the same set share a note."""
-    places: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    lanes_of: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for lane in lanes:
         if differing := _other_tokens(lane):
-            places[differing].append(f"{lane.runtime}:{lane.device}")
+            lanes_of[differing].append(f"{lane.runtime}:{lane.device}")
 
-    for texts, where in places.items():
+    for texts, names in lanes_of.items():
         yield (
-            f"other tokens by the client's own tokenizer, in {', '.join(dict.fromkeys(where))}: {len(texts)} texts: "
+            f"other tokens by the client's own tokenizer, in {', '.join(dict.fromkeys(names))}: {len(texts)} texts: "
             f"{', '.join(texts)}"
         )
 
