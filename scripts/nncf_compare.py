@@ -38,8 +38,8 @@ BATCH = 8
 
 def quantized_by_nncf(folder: Path, tokenizer: TextTokenizer) -> Path:
     """Return NNCF's file of the folder's float32 model; its default settings for transformers."""
-    place = folder.with_name(f"{folder.name}.nncf") / "openvino_model.xml"
-    if not place.is_file():
+    path = folder.with_name(f"{folder.name}.nncf") / "openvino_model.xml"
+    if not path.is_file():
         import nncf
         import openvino
 
@@ -48,9 +48,9 @@ def quantized_by_nncf(folder: Path, tokenizer: TextTokenizer) -> Path:
         rows = calibration_rows(tokenizer, None)
         random.Random(0).shuffle(rows)  # noqa: S311 - it takes the first 300
         data = nncf.Dataset(rows, lambda row: tokenizer.pad([row]).feed(names))
-        place.parent.mkdir(exist_ok=True)
-        openvino.save_model(nncf.quantize(model, data, model_type=nncf.ModelType.TRANSFORMER), place)
-    return place
+        path.parent.mkdir(exist_ok=True)
+        openvino.save_model(nncf.quantize(model, data, model_type=nncf.ModelType.TRANSFORMER), path)
+    return path
 
 
 def embed(

@@ -69,8 +69,8 @@ def test_inspect_reads_external_data_from_every_working_folder(
         inspect_path(place / "m.onnx")
 
 
-@pytest.mark.parametrize(("fill", "said"), [(64, "kept by 6 pairs"), (127, "broken by 6 of 6 pairs.*first in w")])
-def test_inspect_says_whether_int8_weights_keep_the_pair_rule(
+@pytest.mark.parametrize(("fill", "said"), [(64, "none of 6 pairs"), (127, "6 of 6 pairs.*can saturate, first in w")])
+def test_inspect_says_whether_int8_weights_keep_the_saturation_constraint(
     fill: int, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path, WAYS["MatMul"][0], fill=fill)
@@ -80,14 +80,14 @@ def test_inspect_says_whether_int8_weights_keep_the_pair_rule(
         assert re.search(said, " ".join(capfd.readouterr().out.split()))
         assert run(["inspect", str(file), "--json"]) == 0
         (found,) = json.loads(capfd.readouterr().out)[kind]
-        assert found["pairs"]["broken"] == (6 if fill == 127 else 0)
+        assert found["pairs"]["saturating"] == (6 if fill == 127 else 0)
 
 
 def test_inspect_says_nothing_of_pairs_where_there_are_no_int8_weights(
     tiny_export: Exported, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["inspect", str(tiny_export.folder)]) == 0
-    assert "pair rule" not in capfd.readouterr().out
+    assert "can saturate" not in capfd.readouterr().out
 
 
 def test_inspect_refuses_what_is_damaged(bundle: Path, tmp_path: Path) -> None:

@@ -718,8 +718,8 @@ def test_the_figure_that_would_pass_does_pass():
 # Weights that other processors multiply to other numbers.
 
 INT8 = artifact_of("int8")
-KEPT = PairFacts(weights=2, pairs=300, broken=0, first=None, first_broken=0)
-BROKEN = PairFacts(weights=2, pairs=300, broken=12, first="layer.0/key.weight", first_broken=7)
+KEPT = PairFacts(weights=2, pairs=300, saturating=0, first=None, first_saturating=0)
+SATURATING = PairFacts(weights=2, pairs=300, saturating=12, first="layer.0/key.weight", first_saturating=7)
 INT8_POLICY = ThresholdPolicy((), {"onnx-int8": LIMITS.model_copy(update={"max_broken_pairs": 0}), "onnx-fp32": LIMITS})
 
 
@@ -731,36 +731,36 @@ def test_int8_weights_that_keep_the_rule_pass():
     assert judge(int8_report(KEPT), INT8_POLICY, CORPUS, artifacts=[INT8]) == Verdict(())
 
 
-def test_int8_weights_that_break_the_pair_rule():
-    verdict = judge(int8_report(BROKEN), INT8_POLICY, CORPUS)
+def test_int8_weights_that_break_the_saturation_constraint():
+    verdict = judge(int8_report(SATURATING), INT8_POLICY, CORPUS)
     assert rules(verdict) == {"pair-rule"}
     found = refusal(verdict, "pair-rule")
     for part in (INT8.model, "12 of 300 pairs", "layer.0/key.weight (7)"):
         assert part in found.message
     loosened = INT8_POLICY.tables["onnx-int8"].model_copy(update={"max_broken_pairs": int(found.would_pass or "-1")})
-    assert judge(int8_report(BROKEN), ThresholdPolicy((), {"onnx-int8": loosened}), CORPUS).passed
+    assert judge(int8_report(SATURATING), ThresholdPolicy((), {"onnx-int8": loosened}), CORPUS).passed
 
 
 def test_int8_weights_that_nobody_looked_at():
     verdict = judge(int8_report(None), INT8_POLICY, CORPUS)
-    assert "were not looked at" in refusal(verdict, "pair-rule").message
+    assert "were not inspected" in refusal(verdict, "pair-rule").message
     assert INT8.model in refusal(verdict, "pair-rule").message
 
 
 def test_an_int8_file_in_which_no_int8_weight_was_found():
-    none = PairFacts(weights=0, pairs=0, broken=0, first=None, first_broken=0)
+    none = PairFacts(weights=0, pairs=0, saturating=0, first=None, first_saturating=0)
     assert rules(judge(int8_report(none), INT8_POLICY, CORPUS)) == {"pair-rule"}
     assert judge(int8_report(none, artifact_of()), INT8_POLICY, CORPUS).passed
 
 
 def test_a_target_whose_limits_name_no_pairs_may_hold_int8_weights_but_not_break_the_rule():
     assert judge(int8_report(KEPT, artifact_of()), POLICY, CORPUS).passed
-    assert rules(judge(int8_report(BROKEN, artifact_of()), POLICY, CORPUS)) == {"pair-rule"}
+    assert rules(judge(int8_report(SATURATING, artifact_of()), POLICY, CORPUS)) == {"pair-rule"}
 
 
-def test_limits_of_a_place_do_not_hide_those_of_the_file():
+def test_limits_of_a_lane_do_not_hide_those_of_the_file():
     policy = ThresholdPolicy((), {**INT8_POLICY.tables, "onnx-int8@fake:cpu": LIMITS})
-    assert rules(judge(int8_report(BROKEN), policy, CORPUS)) == {"pair-rule"}
+    assert rules(judge(int8_report(SATURATING), policy, CORPUS)) == {"pair-rule"}
     assert rules(judge(int8_report(None), policy, CORPUS)) == {"pair-rule"}
 
 
@@ -775,7 +775,7 @@ def test_one_lane_knows_the_weights_for_all_lanes_of_the_same_bytes_and_of_no_ot
 
 def test_two_counts_of_the_same_bytes():
     report = int8_report(KEPT)
-    other = report.lanes[0].model_copy(update={"pairs": PairsRecord.of(BROKEN), "threads": 2})
+    other = report.lanes[0].model_copy(update={"pairs": PairsRecord.of(SATURATING), "threads": 2})
     verdict = judge(report.model_copy(update={"lanes": (*report.lanes, other)}).sealed(), INT8_POLICY, CORPUS)
     assert rules(verdict) == {"inconsistent", "pair-rule"}
 
@@ -783,19 +783,19 @@ def test_two_counts_of_the_same_bytes():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"broken": -1},
-        {"broken": 301},
-        {"broken": 0, "first_broken": 0},
-        {"broken": 0, "first": None},
+        {"saturating": -1},
+        {"saturating": 301},
+        {"saturating": 0, "first_saturating": 0},
+        {"saturating": 0, "first": None},
         {"first": None},
-        {"first_broken": 13},
-        {"first_broken": 0},
+        {"first_saturating": 13},
+        {"first_saturating": 0},
         {"weights": 0},
         {"weights": -1},
     ],
 )
 def test_counts_of_pairs_that_no_file_gives(changes):
-    refusal(judge(int8_report(replace(BROKEN, **changes)), INT8_POLICY, CORPUS), "inconsistent")
+    refusal(judge(int8_report(replace(SATURATING, **changes)), INT8_POLICY, CORPUS), "inconsistent")
 
 
 # Operators that no set of texts can prove.
@@ -1265,7 +1265,7 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "swapped-rows": lambda: judge(report_of(swapped(text_of(0), text_of(1))), POLICY, CORPUS),
     "wrong-pooling": lambda: judge(report_of(mean_pooled), POLICY, CORPUS),
     "operators": lambda: judge(report_of(operators=("If",)), POLICY, CORPUS),
-    "pair-rule": lambda: judge(int8_report(BROKEN), INT8_POLICY, CORPUS),
+    "pair-rule": lambda: judge(int8_report(SATURATING), INT8_POLICY, CORPUS),
     "client-tokens": lambda: judge(with_client(tokens_equal=False), POLICY, CORPUS),
     "client-cosine": lambda: judge(with_client(cosine=0.5), POLICY, CORPUS),
     "client-norm": lambda: judge(with_client(norm=2.0), POLICY, CORPUS),
@@ -1306,4 +1306,4 @@ def test_no_fact_of_a_report_is_unjudged():
     judged = {"run", "target", "artifact_digest", "promise", "requested", "unavailable", "failed", "rows"}
     judged |= {"pairs", "operators"}
     assert set(Lane.model_fields) == described | judged
-    assert set(PairsRecord.model_fields) == {"weights", "pairs", "broken", "first", "first_broken"}
+    assert set(PairsRecord.model_fields) == {"weights", "pairs", "saturating", "first", "first_saturating"}

@@ -35,7 +35,7 @@ from making import make_fine_tune  # noqa: E402
 from pairs import SOURCES, Pair, batches  # noqa: E402
 from peers import present_as_int8  # noqa: E402
 from recipes import FINE_TUNES, FineTune  # noqa: E402
-from records import read_record, record_place, write_record  # noqa: E402
+from records import read_record, record_path, write_record  # noqa: E402
 from table import page  # noqa: E402
 from training import embed  # noqa: E402
 
@@ -53,9 +53,9 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def made(recipe: FineTune, tiny: Path, sets: Path, place: Path) -> Path:
-    make_fine_tune(recipe, tiny, sets, place)
-    return place
+def made(recipe: FineTune, tiny: Path, sets: Path, path: Path) -> Path:
+    make_fine_tune(recipe, tiny, sets, path)
+    return path
 
 
 # Pairs.
@@ -94,11 +94,11 @@ def test_a_fine_tune_has_the_same_bytes_each_time(tiny, sets, tmp_path):
 
 
 def test_a_fine_tune_is_trained(tiny, sets, tmp_path):
-    place = made(replace(RECIPE, steps=12), tiny, sets, tmp_path / "trained")
-    losses = json.loads((place / TRAINING).read_text())["losses"]
+    path = made(replace(RECIPE, steps=12), tiny, sets, tmp_path / "trained")
+    losses = json.loads((path / TRAINING).read_text())["losses"]
     assert len(losses) == 12
     assert losses[-1] < losses[0]
-    before, after = load_file(tiny / "model.safetensors"), load_file(place / "model.safetensors")
+    before, after = load_file(tiny / "model.safetensors"), load_file(path / "model.safetensors")
     assert set(after) <= set(before)
     assert not any(torch.equal(after[name], before[name]) for name in after if name.endswith("query.weight"))
 
@@ -127,22 +127,22 @@ def test_a_fine_tune_promises_what_it_was_trained_with(pooling, normalize, tiny,
 
 def test_layers_that_are_left_out_are_the_others(tiny, sets, tmp_path):
     recipe = replace(RECIPE, steps=1, learning_rate=0.0, layers=(1,))
-    place = made(recipe, tiny, sets, tmp_path / "fewer")
-    assert load_model(open_checkpoint(place)).config.num_hidden_layers == 1
+    path = made(recipe, tiny, sets, tmp_path / "fewer")
+    assert load_model(open_checkpoint(path)).config.num_hidden_layers == 1
     name = "encoder.layer.{}.output.dense.weight"
-    before, after = load_file(tiny / "model.safetensors"), load_file(place / "model.safetensors")
+    before, after = load_file(tiny / "model.safetensors"), load_file(path / "model.safetensors")
     assert torch.equal(after[name.format(0)], before[name.format(1)])
 
 
 def test_weights_are_saved_in_the_type_of_the_recipe(tiny, sets, tmp_path):
-    place = made(replace(RECIPE, steps=1, dtype="bfloat16"), tiny, sets, tmp_path / "half")
-    assert {tensor.dtype for tensor in load_file(place / "model.safetensors").values()} == {torch.bfloat16}
-    load_model(open_checkpoint(place))
+    path = made(replace(RECIPE, steps=1, dtype="bfloat16"), tiny, sets, tmp_path / "half")
+    assert {tensor.dtype for tensor in load_file(path / "model.safetensors").values()} == {torch.bfloat16}
+    load_model(open_checkpoint(path))
 
 
 def test_a_folder_that_is_not_filled_to_the_end_does_not_appear(tmp_path):
     def fill() -> None:
-        with appearing(tmp_path / "place") as folder:
+        with appearing(tmp_path / "folder") as folder:
             (folder / "half").touch()
             raise RuntimeError
 
@@ -177,7 +177,10 @@ def test_each_rounded_form_and_both_peers_are_run():
     assert exports == {
         ("openvino", ("--quantize", "int8")),
         ("transformersjs", ("--dtypes", "int8")),
-        *(("onnx", ("--quantize", form)) for form in ("int8", "q4", "q4f16", "uint8", "int8-dynamic", "bnb4")),
+        *(
+            ("onnx", ("--quantize", precision))
+            for precision in ("int8", "q4", "q4f16", "uint8", "int8-dynamic", "bnb4")
+        ),
     }
     assert {job.per_channel for job in JOBS.values() if isinstance(job, Peer)} == {True, False}
 
@@ -250,22 +253,22 @@ def bench(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path) -> list[str]:
-    return ["run", str(folder / "checkpoints"), str(folder / "results"), "--forms", "onnx-q4", "--threads", "1"]
+    return ["run", str(folder / "checkpoints"), str(folder / "results"), "--jobs", "onnx-q4", "--threads", "1"]
 
 
 def test_a_job_is_recorded_once_and_shown_in_the_table(bench, capsys):
     results = bench / "results"
-    place = record_place(results, "tiny", "onnx-q4")
-    record = read_record(place)
+    path = record_path(results, "tiny", "onnx-q4")
+    record = read_record(path)
     assert record.status in (0, 1)
     assert record.full_measurements == 1
     assert record.file_bytes > 1000
     assert {lane.lane.split("@")[0] for lane in record.lanes} == {"onnx-q4"}
     assert (record.status == 0) == (record.reasons == {})
 
-    written = place.stat().st_mtime_ns
+    written = path.stat().st_mtime_ns
     main(command(bench))
-    assert place.stat().st_mtime_ns == written
+    assert path.stat().st_mtime_ns == written
     assert sorted(path.name for path in (results / "tiny/onnx-q4").iterdir()) == ["stderr.txt", "stdout.txt"]
 
     main(["table", str(results)])
@@ -276,13 +279,13 @@ def test_a_job_is_recorded_once_and_shown_in_the_table(bench, capsys):
 
 def test_a_job_without_a_verdict_is_named_and_tried_again(bench):
     results = bench / "results"
-    place = record_place(results, "tiny", "onnx-q4")
-    write_record(results, replace(read_record(place), status=3, lanes=[], message="…\nerror: no memory"))
+    path = record_path(results, "tiny", "onnx-q4")
+    write_record(results, replace(read_record(path), status=3, lanes=[], message="…\nerror: no memory"))
     text = page(results)
     assert "not measured (3)" in text
     assert "- tiny, onnx-q4: error: no memory" in text
     main(command(bench))
-    assert read_record(place).status in (0, 1)
+    assert read_record(path).status in (0, 1)
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):

@@ -28,7 +28,7 @@ READ: tuple[Callable[[Path], object], ...] = (
     inspect_path,
     lambda path: facts_of(path, "onnx"),
 )
-every_reader = pytest.mark.parametrize("read", READ, ids=["bench", "check", "inspect", "pair rule"])
+every_reader = pytest.mark.parametrize("read", READ, ids=["bench", "check", "inspect", "saturation"])
 
 
 def saved(path: Path, change: Callable[[onnx.GraphProto], object]) -> Path:

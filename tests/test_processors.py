@@ -22,7 +22,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts/cpus"
 sys.path.insert(0, str(SCRIPTS))
 
 from compare import main  # noqa: E402
-from products import cut_out, products, with_broken_pairs, worst_inputs  # noqa: E402
+from products import cut_out, products, with_saturating_pairs, worst_inputs  # noqa: E402
 
 
 class Texts(CalibrationDataReader):
@@ -55,12 +55,12 @@ def int8_file(tiny_export: Exported, tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
-def test_a_file_that_keeps_the_pair_rule_is_the_same_without_vnni(
+def test_a_file_that_keeps_the_saturation_constraint_is_the_same_without_vnni(
     int8_file: Path, tiny: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The control inside breaks every pair and must differ, so this cannot pass where nothing is emulated."""
     assert facts_of(int8_file, "onnx").weights > 0
-    assert facts_of(int8_file, "onnx").broken == 0
+    assert facts_of(int8_file, "onnx").saturating == 0
     assert main([str(int8_file), "--tokenizer", str(tiny)]) == 0
     printed = capfd.readouterr().out
     assert "26 of 26 vectors bit-identical" in printed
@@ -71,9 +71,9 @@ def test_a_file_that_breaks_it_is_refused(
     int8_file: Path, tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     broken = tmp_path / "broken.onnx"
-    onnx.save(with_broken_pairs(onnx.load(int8_file)), broken)
+    onnx.save(with_saturating_pairs(onnx.load(int8_file)), broken)
     facts = facts_of(broken, "onnx")
-    assert facts.broken == facts.pairs > 0
+    assert facts.saturating == facts.pairs > 0
     assert main([str(broken), "--tokenizer", str(tiny)]) == 1
     assert "REFUSED: a product differs by" in capfd.readouterr().out
 

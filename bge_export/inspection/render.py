@@ -19,7 +19,7 @@ from bge_export.saturation import PairFacts
 def render_folder(facts: FolderFacts, verdict: str = "") -> RenderableType:
     """Return the description of a folder of artifacts, and the gate's verdict on it."""
     parts: list[RenderableType] = [] if facts.manifest is None else [_manifest(facts.manifest, verdict)]
-    models = (_pairs({"file": model.path, **_pair_rule(model.pairs)}) for model in facts.models if model.pairs.weights)
+    models = (_pairs({"file": model.path, **_saturation(model.pairs)}) for model in facts.models if model.pairs.weights)
     return Group(*parts, *(_graph(graph) for graph in facts.graphs), *models)
 
 
@@ -120,22 +120,24 @@ def _graph(graph: GraphFacts) -> RenderableType:
             "outputs": "; ".join(graph.outputs),
             "weights": ", ".join(f"{kind} {size / 1e6:.1f} MB" for kind, size in graph.weights.items()),
             "operators": ", ".join(f"{name} {count}" for name, count in graph.operators.items()),
-            **_pair_rule(graph.pairs),
+            **_saturation(graph.pairs),
         }
     )
 
 
-def _pair_rule(pairs: PairFacts) -> dict[str, str]:
+def _saturation(pairs: PairFacts) -> dict[str, str]:
     """Return whether int8 weights satisfy the saturation constraint (same vectors on any CPU); empty without int8."""
     if not pairs.weights:
         return {}
 
     checked = f"{pairs.pairs} pairs of {pairs.weights} int8 weights"
-    if not pairs.broken:
-        return {"pair rule": f"kept by {checked}"}
+    if not pairs.saturating:
+        return {"saturation": f"none of {checked} can saturate"}
 
-    first = f"first in {pairs.first} ({pairs.first_broken})"
-    return {"pair rule": f"broken by {pairs.broken} of {checked}, {first}: other vectors on processors without VNNI"}
+    first = f"first in {pairs.first} ({pairs.first_saturating})"
+    return {
+        "saturation": f"{pairs.saturating} of {checked} can saturate, {first}: other vectors on processors without VNNI"
+    }
 
 
 def _pairs(values: Mapping[str, str]) -> Table:

@@ -97,9 +97,9 @@ class PairsRecord(Record):
 
     weights: int
     pairs: int
-    broken: int
+    saturating: int
     first: str | None
-    first_broken: int
+    first_saturating: int
 
     @classmethod
     def of(cls, facts: PairFacts) -> "PairsRecord":

@@ -46,16 +46,16 @@ class PairFacts:
     Attributes:
         weights: number of weights multiplied with 8-bit activations; a weight used by two products counts twice.
         pairs: number of pairs of neighbouring inputs in these weights.
-        broken: number of pairs that can saturate.
+        saturating: number of pairs that can saturate.
         first: name of the first weight with a saturating pair, and the reason if it cannot be followed.
-        first_broken: number of saturating pairs in that weight.
+        first_saturating: number of saturating pairs in that weight.
     """
 
     weights: int
     pairs: int
-    broken: int
+    saturating: int
     first: str | None
-    first_broken: int
+    first_saturating: int
 
 
 def unfollowed(name: str, reason: str) -> tuple[str, NDArray[np.int8], int]:
@@ -63,7 +63,7 @@ def unfollowed(name: str, reason: str) -> tuple[str, NDArray[np.int8], int]:
     return f"{name} (it cannot be followed: {reason})"[:MOST_LETTERS], np.full((2, 1), 127, np.int8), GREATEST_CODE
 
 
-def broken_pairs(integers: NDArray[np.int8], greatest: int = GREATEST_CODE) -> int:
+def saturating_pairs(integers: NDArray[np.int8], greatest: int = GREATEST_CODE) -> int:
     """Return the number of pairs of rows 2i and 2i + 1 of [..., K, N] that can saturate; an unpaired last row cannot.
 
     Args:
@@ -87,19 +87,19 @@ def kernel_columns(integers: NDArray[np.int8]) -> NDArray[np.int8]:
 
 def pair_facts(weights: Iterable[tuple[str, NDArray[np.int8], int]]) -> PairFacts:
     """Return the statistics of named weights, each [..., K, N] with the qmax of its inputs."""
-    count = pairs = broken = first_broken = 0
+    count = pairs = saturating = first_saturating = 0
     first = None
 
     for name, integers, greatest in weights:
-        found = broken_pairs(integers, greatest)
+        found = saturating_pairs(integers, greatest)
         count += 1
         pairs += integers.size // max(integers.shape[-2], 1) * (integers.shape[-2] // 2)
-        broken += found
+        saturating += found
 
         if found and first is None:
-            first, first_broken = name, found
+            first, first_saturating = name, found
 
-    return PairFacts(count, pairs, broken, first, first_broken)
+    return PairFacts(count, pairs, saturating, first, first_saturating)
 
 
 def checked_formats() -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
     scripts/processors FILE.onnx … [--tokenizer FOLDER] [--runtime openvino] [--arm64]
 
-It exits 1 where they differ, or where the control, a copy with broken pairs, does not: then nothing was tested. The
+It exits 1 where they differ, or where the control, a copy with saturating pairs, does not: then nothing was tested. The
 processor at hand must have VNNI (or be another kind than x86), else there is nothing to compare with.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from products import cut_out, products, with_broken_pairs, worst_inputs
+from products import cut_out, products, with_saturating_pairs, worst_inputs
 
 from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.parity.measure.metrics import cosines
@@ -37,7 +37,7 @@ made of them may differ in the last bit. Saturation moves them by tenths."""
 
 
 @dataclass(frozen=True)
-class Place:
+class Machine:
     """A processor: how a command starts there, and what is expected of it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Place:
         min_cosine: of vectors with this processor's, by runtime. Where a runtime adds floats in another order, a value
             beside the middle between two codes is rounded the other way, and the vector moves as far as quantization
             itself moves it (measured: 0.9996). Pairs that saturate moved it to 0.98.
-        saturates: whether broken pairs give other products, so that the control must differ.
+        saturates: whether saturating pairs give other products, so that the control must differ.
     """
 
     name: str
@@ -57,8 +57,8 @@ class Place:
     saturates: bool
 
 
-HERE = Place("this one", (sys.executable,), "", {}, saturates=False)
-HASWELL = Place(
+HERE = Machine("this one", (sys.executable,), "", {}, saturates=False)
+HASWELL = Machine(
     "x86-64 with AVX2, without VNNI (Haswell)",
     ("qemu-x86_64", "-cpu", "Haswell", str(Path(sys.executable).resolve())),
     sysconfig.get_paths()["purelib"],
@@ -67,12 +67,12 @@ HASWELL = Place(
 )
 
 
-def arm64(folder: Path) -> Place:
-    """Return the place of an arm64 Python that `scripts/cpus/arm64` made."""
+def arm64(folder: Path) -> Machine:
+    """Return the machine of an arm64 Python that `scripts/cpus/arm64` made."""
     (python,) = (folder / "root/usr/bin").glob("python3.[0-9]*[0-9]")
     start = ("qemu-aarch64", "-cpu", "neoverse-n1", "-L", str(folder / "root"), str(python))
     limits = {"onnxruntime": 0.999, "openvino": 0.999}
-    return Place("arm64 (Neoverse N1)", start, str(folder / "site"), limits, saturates=False)
+    return Machine("arm64 (Neoverse N1)", start, str(folder / "site"), limits, saturates=False)
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,17 @@ class Difference:
     control: float
 
 
-def run(place: Place, runtime: str, model: onnx.ModelProto, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return what a model gives in a place, `RUN/NAME` -> array."""
+def run(machine: Machine, runtime: str, model: onnx.ModelProto, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return what a model gives on a machine, `RUN/NAME` -> array."""
     with tempfile.TemporaryDirectory() as folder:
         file, given, got = (Path(folder) / name for name in ("model.onnx", "inputs.npz", "outputs.npz"))
         onnx.save(model, file)
         np.savez(given, **inputs)
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": place.path} if place.path else {})
-        command = [*place.start, str(FEED), str(file), str(given), str(got), runtime]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": machine.path} if machine.path else {})
+        command = [*machine.start, str(FEED), str(file), str(given), str(got), runtime]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise SystemExit(f"error: {place.name}: {runtime} exits with {done.returncode}:\n{done.stderr[-2000:]}")
+            raise SystemExit(f"error: {machine.name}: {runtime} exits with {done.returncode}:\n{done.stderr[-2000:]}")
         with np.load(got) as file_of_outputs:
             return dict(file_of_outputs)
 
@@ -104,7 +104,7 @@ def token_inputs(tokenizer: Path) -> dict[str, NDArray[np.int64]]:
     """Return one run a text, for texts of many lengths up to LONGEST tokens."""
     found = TextTokenizer.load(tokenizer, 512).encode([text.text for text in builtin_corpus().texts])
     short = sorted({row for row in found if 2 < len(row) <= LONGEST}, key=lambda row: (len(row), row))
-    chosen = [short[place] for place in np.linspace(0, len(short) - 1, min(TEXTS, len(short))).astype(int)]
+    chosen = [short[index] for index in np.linspace(0, len(short) - 1, min(TEXTS, len(short))).astype(int)]
     runs: dict[str, NDArray[np.int64]] = {}
     for number, row in enumerate(chosen):
         ids = np.array([row], dtype=np.int64)
@@ -124,27 +124,28 @@ def product_difference(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDAr
     return max(float(np.abs(one[key] - other[key]).max() / np.abs(one[key]).max()) for key in one)
 
 
-def compare(model: onnx.ModelProto, tokens: Mapping[str, Any], runtime: str, place: Place) -> Difference:
-    """Return how a file differs in a place from here."""
-    here, there = (vectors(run(one, runtime, model, tokens)) for one in (HERE, place))
+def compare(model: onnx.ModelProto, tokens: Mapping[str, Any], runtime: str, machine: Machine) -> Difference:
+    """Return how a file differs on a machine from here."""
+    here, there = (vectors(run(one, runtime, model, tokens)) for one in (HERE, machine))
     worst = {f"worst/{name}": value for name, value in worst_inputs(model).items()}
-    kept, broken = cut_out(model), cut_out(with_broken_pairs(model))
+    kept, saturating = cut_out(model), cut_out(with_saturating_pairs(model))
     moved = [
-        product_difference(run(HERE, runtime, one, worst), run(place, runtime, one, worst)) for one in (kept, broken)
+        product_difference(run(HERE, runtime, one, worst), run(machine, runtime, one, worst))
+        for one in (kept, saturating)
     ]
     return Difference(float(cosines(here, there).min()), int((here == there).all(1).sum()), *moved)
 
 
-def complaints(found: Difference, runtime: str, place: Place) -> list[str]:
+def complaints(found: Difference, runtime: str, machine: Machine) -> list[str]:
     """Return what is wrong, for people."""
-    limit, wrong = place.min_cosine[runtime], []
+    limit, wrong = machine.min_cosine[runtime], []
     if not found.cosine >= limit:
         wrong.append(f"smallest cosine {cosine_figure(found.cosine)}, needed: at least {limit}")
     if not found.product <= SAME_PRODUCT:
         wrong.append(f"a product differs by {difference_figure(found.product)}, needed: at most {SAME_PRODUCT}")
-    if place.saturates and not found.control > SAME_PRODUCT:
+    if machine.saturates and not found.control > SAME_PRODUCT:
         wrong.append(
-            "the control, a copy with broken pairs, gives the same: nothing was tested (has this machine VNNI?)"
+            "the control, a copy with saturating pairs, gives the same: nothing was tested (has this machine VNNI?)"
         )
     return wrong
 
@@ -165,17 +166,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not any(products(model)):
             parser.error(f"{path} holds no product of int8 weights with quantized activations. Give an int8 file.")
         tokens = token_inputs(options.tokenizer or path.parent.parent)
-        for place in (HASWELL, *([arm64(options.arm64)] if options.arm64 else [])):
+        for machine in (HASWELL, *([arm64(options.arm64)] if options.arm64 else [])):
             for runtime in options.runtime or ["onnxruntime"]:
-                found = compare(model, tokens, runtime, place)
+                found = compare(model, tokens, runtime, machine)
                 count = len({key.partition("/")[0] for key in tokens})
                 print(
-                    f"{path.name}, {runtime}, {place.name}: smallest cosine {cosine_figure(found.cosine)}, "
+                    f"{path.name}, {runtime}, {machine.name}: smallest cosine {cosine_figure(found.cosine)}, "
                     f"{found.identical} of {count} vectors bit-identical; products differ by "
-                    f"{difference_figure(found.product)}, with broken pairs by {difference_figure(found.control)}",
+                    f"{difference_figure(found.product)}, with saturating pairs by {difference_figure(found.control)}",
                     flush=True,
                 )
-                wrong = complaints(found, runtime, place)
+                wrong = complaints(found, runtime, machine)
                 refused += len(wrong)
                 print(*(f"  REFUSED: {one}" for one in wrong), sep="\n", end="\n" if wrong else "")
     return 1 if refused else 0

@@ -42,7 +42,7 @@ def openvino_run(model: str) -> Run:
 
     def run(given: Arrays) -> Arrays:
         results = compiled({name: given[name] for name in inputs})
-        return {name: np.array(results[place]) for place, name in enumerate(outputs)}
+        return {name: np.array(results[index]) for index, name in enumerate(outputs)}
 
     return run
 

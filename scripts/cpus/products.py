@@ -101,7 +101,7 @@ def _codes(columns: int, kind: np.dtype[Any]) -> NDArray[np.float32]:
     return drawn.astype(np.float32)
 
 
-def with_broken_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_saturating_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy in which every pair of every weight breaks the rule: the control that must differ."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -109,8 +109,8 @@ def with_broken_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
         values = numpy_helper.to_array(weight)
         values = values.T if turned(product) else values
         signs = np.where(values < 0, -1, 1).astype(np.int8)
-        broken = signs[np.arange(len(signs)) // 2 * 2] * np.int8(127)
+        saturating = signs[np.arange(len(signs)) // 2 * 2] * np.int8(127)
         weight.CopyFrom(
-            numpy_helper.from_array(np.ascontiguousarray(broken.T if turned(product) else broken), weight.name)
+            numpy_helper.from_array(np.ascontiguousarray(saturating.T if turned(product) else saturating), weight.name)
         )
     return copy

@@ -18,14 +18,14 @@ TRAINING = "training.json"
 
 
 @contextmanager
-def appearing(place: Path) -> Iterator[Path]:
+def appearing(destination: Path) -> Iterator[Path]:
     """Give a folder to fill that takes its place when it is whole, and is removed where that fails."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as staging:
-        filled = Path(staging) / place.name
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as staging:
+        filled = Path(staging) / destination.name
         filled.mkdir()
         yield filled
-        filled.rename(place)
+        filled.rename(destination)
 
 
 def write_fine_tune(

@@ -32,8 +32,8 @@ class Peer:
     target: str = "onnx-int8"
 
 
-def _onnx(form: str) -> Export:
-    return Export("onnx", ("--quantize", form), f"onnx-{form}")
+def _onnx(precision: str) -> Export:
+    return Export("onnx", ("--quantize", precision), f"onnx-{precision}")
 
 
 JOBS: Mapping[str, Export | Peer] = {
@@ -48,4 +48,4 @@ JOBS: Mapping[str, Export | Peer] = {
     "peer-per-channel": Peer(per_channel=True),
     "peer-per-tensor": Peer(per_channel=False),
 }
-"""Name, as `--forms` takes it -> the job. An export passes if it is good; a peer's file must be refused."""
+"""Name, as `--jobs` takes it -> the job. An export passes if it is good; a peer's file must be refused."""

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Run jobs on checkpoints."""
     from running import run_all
 
-    found = {place.parent.name: place.parent for place in options.folder.glob("*/config.json")}
+    found = {path.parent.name: path.parent for path in options.folder.glob("*/config.json")}
     wanted = options.only or sorted(found, key=lambda name: ([*DESCRIPTIONS, name].index(name), name))
     if missing := [name for name in wanted if name not in found]:
         raise SystemExit(
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         )
 
     checkpoints = [found[name] for name in wanted]
-    run_all(checkpoints, options.results, options.forms or list(JOBS), threads=options.threads, keep=options.keep)
+    run_all(checkpoints, options.results, options.jobs or list(JOBS), threads=options.threads, keep=options.keep)
     return 0
 
 
@@ -59,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     making.add_argument("folder", type=Path)
     making.set_defaults(command=make)
 
-    running = commands.add_parser("run", help="export each checkpoint in each form; what is recorded is left out")
+    running = commands.add_parser("run", help="export each checkpoint by each job; what is recorded is left out")
     running.add_argument("folder", type=Path, help="of checkpoints")
     running.add_argument("results", type=Path, help="where records go")
     running.add_argument("--only", nargs="+", metavar="NAME", help="checkpoints [default: all of the folder]")
-    running.add_argument("--forms", nargs="+", choices=list(JOBS), metavar="JOB", help=f"of: {', '.join(JOBS)}")
+    running.add_argument("--jobs", nargs="+", choices=list(JOBS), metavar="JOB", help=f"of: {', '.join(JOBS)}")
     running.add_argument("--threads", type=int, help="of each command [default: all cores]")
     running.add_argument("--keep", action="store_true", help="leave the exported folders in the results")
     running.set_defaults(command=run)

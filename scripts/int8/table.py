@@ -10,7 +10,7 @@ from records import FINISHED, LaneFigures, Record, read_record
 from bge_export.parity.figures import cosine_figure
 
 HEADER = (
-    "| checkpoint | form | everyday min | everyday mean | stress min | verdict | MB | seconds | CPU seconds | peak GiB "
+    "| checkpoint | job | everyday min | everyday mean | stress min | verdict | MB | seconds | CPU seconds | peak GiB "
     "| measured |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|"
 )
@@ -24,7 +24,7 @@ def page(results: Path) -> str:
     Raises:
         SystemExit: there are no records.
     """
-    records = [read_record(place) for place in results.glob("*/*.json")]
+    records = [read_record(path) for path in results.glob("*/*.json")]
     if not records:
         raise SystemExit(f"error: {results} holds no records. Write some with: scripts/int8_bench run FOLDER {results}")
 

@@ -36,7 +36,7 @@ def test_in_openvino_too_no_product_of_the_exact_end_can_overflow(tiny: Path, tm
     (model,) = json.loads((tmp_path / "out/bge_export.json").read_text("utf-8"))["models"]
     assert model["options"]["frontier"][-1]["precise"] > 0
     facts = facts_of(tmp_path / "out" / model_file("openvino", "int8"), "openvino")
-    assert (facts.weights > 12, facts.broken) == (True, 0)
+    assert (facts.weights > 12, facts.saturating) == (True, 0)
 
 
 def test_a_cosine_that_no_variant_holds_is_refused_with_the_best(tiny: Path, tmp_path: Path) -> None:

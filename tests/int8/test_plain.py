@@ -22,7 +22,9 @@ from bge_export.saturation import facts_of
 from bge_export.texts.tokens import TextTokenizer
 
 
-def test_every_constant_product_is_on_integers_that_keep_the_pair_rule(unusual: Path, tmp_path: Path) -> None:
+def test_every_constant_product_is_on_integers_that_keep_the_saturation_constraint(
+    unusual: Path, tmp_path: Path
+) -> None:
     checkpoint = open_checkpoint(str(unusual))
     model = trace(checkpoint, tmp_path, sentence_embedding=False)
     with pytest.raises(UnknownGraph):
@@ -37,7 +39,7 @@ def test_every_constant_product_is_on_integers_that_keep_the_pair_rule(unusual: 
     onnx.save(plain, path)
     facts = facts_of(path, "onnx")
     assert facts.weights == len(constant_products(model.graph)) == 12
-    assert facts.broken == 0
+    assert facts.saturating == 0
     assert not constant_products(plain.graph)
     batch = tokenizer.pad(tokenizer.encode(texts))
     states = []

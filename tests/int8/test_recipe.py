@@ -45,7 +45,7 @@ from bge_export.precision.int8.search.running import open_graph
 from bge_export.precision.int8.search.variants import fastest_variant, frontier, frontier_length, residuals
 from bge_export.precision.int8.write.arrange import Arrangement, arrange
 from bge_export.precision.int8.write.parts import Parts
-from bge_export.saturation import broken_pairs, facts_of, pair_facts
+from bge_export.saturation import facts_of, pair_facts, saturating_pairs
 from bge_export.saturation.onnx import int8_weights
 
 # ---------------------------------------------------------------------------------------- reading and exact steps
@@ -150,7 +150,7 @@ def test_rounding_keeps_the_saturation_constraint_and_beats_plain_rounding() -> 
     codes = rounded.integers.astype(int)
     first, second = codes[0::2], codes[1::2]
     assert not ((first * second > 0) & (abs(first) + abs(second) > 128)).any()
-    assert broken_pairs(rounded.integers) == 0
+    assert saturating_pairs(rounded.integers) == 0
     plain = rounding.keep_pairs(torch.round(weight / (weight.abs().amax(0) / 127))) * weight.abs().amax(0) / 127
 
     def error(other: torch.Tensor) -> float:
@@ -165,8 +165,8 @@ def test_where_the_rule_does_not_bind_rounding_is_closer() -> None:
     weight = torch.randn(64, 32, generator=generator).sign() * (0.5 + torch.rand(64, 32, generator=generator))
     gram = hessian(x, torch.full((600,), 1 / 600))
     bound, free = (rounding.round_weight(weight, gram, paired=paired) for paired in (True, False))
-    assert broken_pairs(bound.integers) == 0
-    assert broken_pairs(free.integers) > 0
+    assert saturating_pairs(bound.integers) == 0
+    assert saturating_pairs(free.integers) > 0
     missed = [float(np.square(one.weight - weight.numpy()).mean()) for one in (bound, free)]
     assert missed[1] < missed[0] / 4
 
@@ -243,11 +243,11 @@ def test_with_residuals_all_weights_have_8_bits_and_none_can_overflow(
 ) -> None:
     onnx.save(arrange(builder.build(Variant(EVERYWHERE, EVERYWHERE)), arrangement), tmp_path / "model.onnx")
     weights = list(int8_weights(tmp_path / "model.onnx"))
-    assert pair_facts(weights).broken == 0
+    assert pair_facts(weights).saturating == 0
     # two inputs for each weight, and one of them for its residual; all but those of neurons are kept small
     assert [greatest for _, _, greatest in weights].count(127) == 2 * 5 * 3
     assert [greatest for _, _, greatest in weights].count(255) == 2 * 3
-    assert sum(broken_pairs(integers) for _, integers, _ in weights) > 0
+    assert sum(saturating_pairs(integers) for _, integers, _ in weights) > 0
 
 
 @pytest.mark.parametrize("levels", [127, 255])
@@ -413,7 +413,7 @@ def test_by_batch_keys_are_bound_as_weights_are(sample: Sample, builder: Builder
     openvino.save_model(openvino.convert_model(tmp_path / "model.onnx"), tmp_path / "model.xml", compress_to_fp16=False)
     facts = facts_of(tmp_path / "model.xml", "openvino")
     layers = len(sample.encoder.layers)
-    assert (facts.weights, facts.broken) == (layers * 6 + layers, 0)  # and its scores
+    assert (facts.weights, facts.saturating) == (layers * 6 + layers, 0)  # and its scores
 
 
 def test_the_grid_of_scores_holds_what_was_seen_of_both() -> None:

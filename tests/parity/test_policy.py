@@ -26,7 +26,7 @@ def test_the_package_brings_its_limits():
     assert policy.limits_for("onnx-int3", "onnxruntime", "cpu") is None
 
 
-def test_each_target_of_int8_weights_says_how_many_pairs_may_be_broken():
+def test_each_target_of_int8_weights_says_how_many_pairs_may_saturate():
     """None may be: vectors would depend on the processor. A table that forgets it lets in what nobody looked at."""
     tables = ThresholdPolicy.read(fixtures_folder() / "thresholds.toml").tables
     named = {name: limits.max_broken_pairs for name, limits in tables.items() if name.endswith("-int8")}
@@ -34,7 +34,7 @@ def test_each_target_of_int8_weights_says_how_many_pairs_may_be_broken():
     assert all(limits.max_broken_pairs in (None, 0) for limits in tables.values())
 
 
-def test_broken_pairs_are_limited_for_a_file_not_for_a_place(tmp_path):
+def test_saturating_pairs_are_limited_for_a_file_not_for_a_lane(tmp_path):
     limits = read(tmp_path, f"{GOOD}max_broken_pairs = 0\n").tables["onnx-fp32"]
     assert limits.max_broken_pairs == 0
     with pytest.raises(PolicyError, match=r'max_broken_pairs.*Write it in \["onnx-fp32"\]'):
@@ -42,7 +42,7 @@ def test_broken_pairs_are_limited_for_a_file_not_for_a_place(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["-1", "0.5", "true", "'0'"])
-def test_a_number_of_broken_pairs_that_is_not_sane(tmp_path, value):
+def test_a_number_of_saturating_pairs_that_is_not_sane(tmp_path, value):
     with pytest.raises(PolicyError, match="max_broken_pairs"):
         read(tmp_path, f"{GOOD}max_broken_pairs = {value}\n")
 
@@ -67,7 +67,7 @@ def test_the_more_specific_table_wins(tmp_path):
         ("torchscript-fp16", "there is no target 'torchscript-fp16'"),
     ],
 )
-def test_a_table_of_a_place_that_does_not_exist_is_named(tmp_path, table, message):
+def test_a_table_of_a_lane_that_does_not_exist_is_named(tmp_path, table, message):
     """Limits that were tightened there would hold nowhere, and the looser ones of the target in their stead."""
     with pytest.raises(PolicyError, match=rf'\["{table}"\]: {message}'):
         read(tmp_path, f'{GOOD}["{table}"]\n{TABLE}')

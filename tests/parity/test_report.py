@@ -9,8 +9,8 @@ from bge_export.errors import ReportError
 from bge_export.parity.report import SCHEMA, Lane, PairsRecord, ParityReport, RowParity, read_report, write_report
 from bge_export.saturation import PairFacts
 
-BROKEN = PairFacts(weights=2, pairs=300, broken=12, first="layer.0/key.weight", first_broken=9)
-REPORT = report_of(artifacts=[artifact_of(), artifact_of("fp16", both=True)], pairs={artifact_of().digest: BROKEN})
+SATURATING = PairFacts(weights=2, pairs=300, saturating=12, first="layer.0/key.weight", first_saturating=9)
+REPORT = report_of(artifacts=[artifact_of(), artifact_of("fp16", both=True)], pairs={artifact_of().digest: SATURATING})
 RUN = REPORT.runs[""].model_copy(update={"environment": {"cpu": "\u202e<x>"}})
 
 texts = st.text(max_size=10)
@@ -25,7 +25,7 @@ rows = st.builds(
 )  # fmt: skip
 counts = st.integers(0, 2**63)
 pairs = st.builds(
-    PairsRecord, weights=counts, pairs=counts, broken=counts, first=st.none() | texts, first_broken=counts,
+    PairsRecord, weights=counts, pairs=counts, saturating=counts, first=st.none() | texts, first_saturating=counts,
 )  # fmt: skip
 lanes = st.builds(
     Lane, run=texts, target=texts, output=texts, runtime=texts, device=texts, threads=st.integers(0, 99), model=texts,

@@ -1,4 +1,4 @@
-"""Transformers.js in every environment and version: the oracle's vectors, and every silent wrong turn refused by name."""
+"""Transformers.js in every environment and version: the oracle's vectors, every silent wrong turn refused by name."""
 
 import os
 import shutil

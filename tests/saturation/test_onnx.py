@@ -22,26 +22,26 @@ from bge_export.saturation import PairFacts, facts_of
 def test_a_weight_is_found_however_it_is_multiplied(way: str, tmp_path: Path) -> None:
     nodes, turned = WAYS[way]
     facts = facts_of(written(tmp_path, nodes, turned=turned), "onnx")
-    assert facts == PairFacts(weights=1, pairs=PAIRS, broken=PAIRS, first="w", first_broken=PAIRS)
+    assert facts == PairFacts(weights=1, pairs=PAIRS, saturating=PAIRS, first="w", first_saturating=PAIRS)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_weight_of_seven_bits_passes(way: str, tmp_path: Path) -> None:
     nodes, turned = WAYS[way]
     facts = facts_of(written(tmp_path, nodes, turned=turned, fill=64), "onnx")
-    assert facts == PairFacts(weights=1, pairs=PAIRS, broken=0, first=None, first_broken=0)
+    assert facts == PairFacts(weights=1, pairs=PAIRS, saturating=0, first=None, first_saturating=0)
 
 
 @pytest.mark.parametrize("way", ACTIVATIONS_IN_ITS_PLACE)
 def test_activations_in_the_place_of_a_weight(way: str, tmp_path: Path) -> None:
-    nodes, broken = ACTIVATIONS_IN_ITS_PLACE[way]
+    nodes, saturating = ACTIVATIONS_IN_ITS_PLACE[way]
     facts = facts_of(written(tmp_path, f"{nodes}\n y = Cast<to=1>(m)"), "onnx")
-    assert facts == (PairFacts(1, 1, 1, "d", 1) if broken else PairFacts(0, 0, 0, None, 0))
+    assert facts == (PairFacts(1, 1, 1, "d", 1) if saturating else PairFacts(0, 0, 0, None, 0))
 
 
 def test_activations_of_which_none_can_say_that_they_are_unsigned(tmp_path: Path) -> None:
     nodes = f"{ROUNDED} e = QuantizeLinear(c, s, i)\n d = Abs(e)\n m = MatMulInteger(q, d, z, i)\n y = Cast<to=1>(m)"
-    assert facts_of(written(tmp_path, nodes), "onnx").broken == 1
+    assert facts_of(written(tmp_path, nodes), "onnx").saturating == 1
 
 
 def test_a_weight_that_is_stored_as_float32_and_quantized_in_the_graph(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_weight_that_is_stored_as_float32_and_quantized_in_the_graph(tmp_path:
 def test_a_weight_outside_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, WAYS["MatMul"][0])
     onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=0)
-    assert facts_of(path, "onnx").broken == PAIRS
+    assert facts_of(path, "onnx").saturating == PAIRS
 
 
 def test_a_weight_that_is_multiplied_as_float_is_not_concerned(tmp_path: Path) -> None:

@@ -37,12 +37,12 @@ either = pytest.mark.parametrize("read", [AS_IT_IS, openvino.convert_model], ids
 @pytest.mark.parametrize("way", READ)
 def test_a_weight_is_found_however_it_is_multiplied(way: str, tmp_path: Path) -> None:
     facts = facts_of(ir(tmp_path, way, 127), "openvino")
-    assert facts == PairFacts(weights=1, pairs=PAIRS, broken=PAIRS, first="w", first_broken=PAIRS)
+    assert facts == PairFacts(weights=1, pairs=PAIRS, saturating=PAIRS, first="w", first_saturating=PAIRS)
 
 
 def test_a_weight_of_seven_bits_passes(tmp_path: Path) -> None:
     facts = facts_of(ir(tmp_path, "MatMul", 64), "openvino")
-    assert facts == PairFacts(weights=1, pairs=PAIRS, broken=0, first=None, first_broken=0)
+    assert facts == PairFacts(weights=1, pairs=PAIRS, saturating=0, first=None, first_saturating=0)
 
 
 @either
@@ -137,27 +137,27 @@ def rows_of_codes(x: Node) -> Node:
 def test_codes_that_only_look_small_or_hidden(inputs: Callable[[Node], Node], tmp_path: Path) -> None:
     x = ops.parameter([2, K], np.float32)
     facts = facts_of(saved(tmp_path, ops.matmul(inputs(x), weight(), False, False), x), "openvino")
-    assert (facts.weights, facts.broken) == (1, PAIRS)
+    assert (facts.weights, facts.saturating) == (1, PAIRS)
 
 
 @pytest.mark.parametrize(
-    ("bound", "broken"), [(None, 1), (0.64, 0), (0.66, 1), (1.27, 1)], ids=["free", "64", "66", "127"]
+    ("bound", "saturating"), [(None, 1), (0.64, 0), (0.66, 1), (1.27, 1)], ids=["free", "64", "66", "127"]
 )
 def test_signed_activations_on_the_right_are_bound_as_weights_are(
-    bound: float | None, broken: int, tmp_path: Path
+    bound: float | None, saturating: int, tmp_path: Path
 ) -> None:
     query, key = ops.parameter([2, 8], np.float32), ops.parameter([3, 8], np.float32)
     right = onto(key if bound is None else ops.clamp(key, -bound, bound), -1.28, 1.27)
     left = onto(query, -1.28, 1.27)
     facts = facts_of(saved(tmp_path, ops.matmul(left, right, False, True), query, key), "openvino")
-    assert (facts.weights, facts.pairs, facts.broken) == (1, 1, broken)
+    assert (facts.weights, facts.pairs, facts.saturating) == (1, 1, saturating)
 
 
 def test_activations_beside_floats_or_without_signs_are_not_bound(tmp_path: Path) -> None:
     query, key = ops.parameter([2, 8], np.float32), ops.parameter([3, 8], np.float32)
     for left, right in ((query, onto(key, -1.28, 1.27)), (onto(query, -1.28, 1.27), onto(key, 0, 2.55))):
         facts = facts_of(saved(tmp_path, ops.matmul(left, right, False, True), query, key), "openvino")
-        assert (facts.weights, facts.broken) == (0, 0)
+        assert (facts.weights, facts.saturating) == (0, 0)
 
 
 def test_signed_codes_that_were_sliced_are_bound_too(tmp_path: Path) -> None:
@@ -166,15 +166,15 @@ def test_signed_codes_that_were_sliced_are_bound_too(tmp_path: Path) -> None:
     right = ops.multiply(ops.convert(ops.slice(codes, [0], [2], [1], [0]), "f32"), np.float32(0.01))
     product = ops.matmul(onto(query, -1.28, 1.27), right, False, True)
     facts = facts_of(saved(tmp_path, product, query, key), "openvino")
-    assert (facts.weights, facts.broken) == (1, 1)
+    assert (facts.weights, facts.saturating) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    ("filled", "broken"), [(0, 0), (64, 0), (-64, 0), (65, 1), (-65, 1), (None, 1)],
+    ("filled", "saturating"), [(0, 0), (64, 0), (-64, 0), (65, 1), (-65, 1), (None, 1)],
     ids=["0", "64", "-64", "65", "-65", "no constant"],
 )  # fmt: skip
 def test_signed_codes_that_were_padded_are_bound_with_what_they_were_padded_with(
-    filled: int | None, broken: int, tmp_path: Path
+    filled: int | None, saturating: int, tmp_path: Path
 ) -> None:
     query, key = ops.parameter([2, 8], np.float32), ops.parameter([3, 8], np.float32)
     codes = ops.convert(onto(ops.clamp(key, -0.64, 0.64), -1.28, 1.27, -128, 127), "i8")
@@ -186,7 +186,7 @@ def test_signed_codes_that_were_padded_are_bound_with_what_they_were_padded_with
     )
     parameters = [query, key, *([unknown] if filled is None else [])]
     facts = facts_of(saved(tmp_path, product, *parameters), "openvino")
-    assert (facts.weights, facts.broken) == (1, broken)
+    assert (facts.weights, facts.saturating) == (1, saturating)
 
 
 def test_padded_numbers_and_codes_of_another_kind_are_not_taken_for_small(tmp_path: Path) -> None:
@@ -198,12 +198,12 @@ def test_padded_numbers_and_codes_of_another_kind_are_not_taken_for_small(tmp_pa
     facts = facts_of(
         saved(tmp_path, ops.matmul(onto(query, -1.28, 1.27), numbers, False, True), query, key), "openvino"
     )
-    assert (facts.weights, facts.broken) == (1, 1)
+    assert (facts.weights, facts.saturating) == (1, 1)
     x = ops.parameter([2, K], np.float32)
     codes = ops.convert(onto(ops.clamp(x, -0.56, 1.98), -0.56, 4.54, 0, 255), "i8")
     padded = ops.pad(codes, [0, 0], [1, 0], "constant", ops.constant(np.array(-56, np.int8)))
     product = ops.matmul(unrounded(ops.convert(padded, "u8")), weight(), False, False)
-    assert facts_of(saved(tmp_path, product, x), "openvino").broken == PAIRS
+    assert facts_of(saved(tmp_path, product, x), "openvino").saturating == PAIRS
 
 
 # ------------------------------------------------------------------------------- ways from a weight to a product
@@ -261,7 +261,7 @@ def test_activations_are_followed_through_other_operators(between: Callable[[Nod
     x = ops.parameter([2, K], np.float32)
     product = ops.matmul(between(codes_of_x(x)), weight(), False, False)
     facts = facts_of(saved(tmp_path, product, x), "openvino")
-    assert (facts.weights, facts.broken) == (1, PAIRS)
+    assert (facts.weights, facts.saturating) == (1, PAIRS)
 
 
 def picked_at_run_time(x: Node) -> Node:
@@ -296,7 +296,7 @@ def test_a_weight_that_cannot_be_followed_counts_as_saturating(
 ) -> None:
     x = ops.parameter([2, K], np.float32)
     facts = facts_of(saved(tmp_path, ops.matmul(codes_of_x(x), made(x), False, False), x), "openvino")
-    assert facts.broken == facts.weights
+    assert facts.saturating == facts.weights
     assert reason in str(facts.first)
 
 

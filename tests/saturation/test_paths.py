@@ -18,7 +18,7 @@ from bge_export.saturation import PairFacts, facts_of, known_facts
 @pytest.mark.parametrize("way", FOLLOWED)
 def test_a_weight_is_counted_whatever_stands_in_between(way: str, tmp_path: Path) -> None:
     facts = facts_of(saved(tmp_path, FOLLOWED[way]), "onnx")
-    assert (facts.weights, facts.pairs, facts.broken) == (1, PAIRS, PAIRS)
+    assert (facts.weights, facts.pairs, facts.saturating) == (1, PAIRS, PAIRS)
     assert "followed" not in str(facts.first)
 
 
@@ -26,7 +26,7 @@ def test_a_weight_is_counted_whatever_stands_in_between(way: str, tmp_path: Path
 def test_a_weight_that_cannot_be_followed_counts_as_saturating(way: str, tmp_path: Path) -> None:
     nodes, reason = UNFOLLOWED[way]
     facts = facts_of(saved(tmp_path, nodes), "onnx")
-    assert facts.broken >= 1
+    assert facts.saturating >= 1
     assert reason in str(facts.first)
 
 
@@ -92,7 +92,7 @@ def test_a_product_inside_a_branch_and_inside_a_loop(tmp_path: Path) -> None:
         " (bool c2, float[5,3] v2) { c2 = Identity(c)\n p = MatMul(a, v)\n v2 = Identity(v) }>"
     )
     facts = facts_of(saved(tmp_path, loop, changes={"two0": np.array(2)}), "onnx")
-    assert facts.broken == 1
+    assert facts.saturating == 1
     assert "depends on" in str(facts.first)
 
 
@@ -100,7 +100,7 @@ def test_int8_that_the_attribute_of_an_operator_names(tmp_path: Path) -> None:
     nodes = f"{CODES} c = Transpose(x)\n d = QuantizeLinear<output_dtype=3>(c, s)\n m = MatMulInteger(q, d)\n"
     nodes += INTO_FLOAT
     path = saved(tmp_path, nodes, domains='"" : 21', ends="(float[S,5] x) => (float[S,S] y)")
-    assert facts_of(path, "onnx").broken == 1
+    assert facts_of(path, "onnx").saturating == 1
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_one_product_that_cannot_be_followed_does_not_hide_the_next(tmp_path: Pa
         f"d = DequantizeLinear<axis=1>(w, t, u)\n y = MatMul(a, d)"
     )
     facts = facts_of(saved(tmp_path, nodes), "onnx")
-    assert (facts.weights, facts.broken) == (2, 1 + PAIRS)
+    assert (facts.weights, facts.saturating) == (2, 1 + PAIRS)
 
 
 def test_a_file_that_cannot_be_read_counts_as_saturating(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_read_counts_as_saturating(tmp_path: Path) -> None
     path.write_bytes(b"\x08\x08 not a model")
     artifact = replace(artifact_of(), root=tmp_path, model="model.onnx")
     (facts,) = known_facts([artifact]).values()
-    assert facts.broken == 1
+    assert facts.saturating == 1
     assert "cannot be read" in str(facts.first)
 
 

@@ -21,7 +21,7 @@ def pair_failures(report: ParityReport, policy: ThresholdPolicy) -> Iterator[Fai
         limit = None if limits is None else limits.max_broken_pairs
 
         if limit is not None and not found:
-            yield failure("pair-rule", f"the int8 weights of {model} were not looked at", "a count of their pairs")
+            yield failure("pair-rule", f"the int8 weights of {model} were not inspected", "a count of their pairs")
         if len(found) > 1:
             yield failure("inconsistent", f"{len(found)} counts of the pairs of {model}", "one for the same bytes")
         for pairs in found:
@@ -31,18 +31,20 @@ def pair_failures(report: ParityReport, policy: ThresholdPolicy) -> Iterator[Fai
 def _judged(pairs: PairsRecord, file: str, limit: int | None) -> Iterator[Failure]:
     """Yield the refusals of one file. A file without a limit may contain int8 weights, but no saturating pairs."""
     if not _fits(pairs):
-        yield failure("inconsistent", f"{pairs.broken} of {pairs.pairs} pairs of {file}", "counts that fit together")
+        yield failure(
+            "inconsistent", f"{pairs.saturating} of {pairs.pairs} pairs of {file}", "counts that fit together"
+        )
 
     if limit is not None and pairs.weights == 0:
         got = f"{file} has no int8 weights that are multiplied with 8-bit activations"
         yield failure("pair-rule", got, "at least one, or no max_broken_pairs")
 
-    if pairs.broken > (limit or 0):
-        got = f"{file}: {pairs.broken} of {pairs.pairs} pairs, first in {pairs.first} ({pairs.first_broken})"
-        yield failure("pair-rule", got, f"at most {limit or 0}", would_pass=str(pairs.broken))
+    if pairs.saturating > (limit or 0):
+        got = f"{file}: {pairs.saturating} of {pairs.pairs} pairs, first in {pairs.first} ({pairs.first_saturating})"
+        yield failure("pair-rule", got, f"at most {limit or 0}", would_pass=str(pairs.saturating))
 
 
 def _fits(pairs: PairsRecord) -> bool:
-    counts = 0 <= pairs.first_broken <= pairs.broken <= pairs.pairs and pairs.weights >= 0
-    named = (pairs.first is not None) == (pairs.first_broken > 0) == (pairs.broken > 0)
+    counts = 0 <= pairs.first_saturating <= pairs.saturating <= pairs.pairs and pairs.weights >= 0
+    named = (pairs.first is not None) == (pairs.first_saturating > 0) == (pairs.saturating > 0)
     return counts and named and (pairs.weights > 0 or pairs.pairs == 0)

@@ -42,7 +42,7 @@ RULES: Mapping[str, str] = {
     "crashed": _EXPORT,
     "unknown-target": "Measure it, choose limits, and add a table for it to the file of limits.",
     "pair-rule": "Processors without VNNI would give other vectors, or nobody knows. Do not use this artifact; export "
-    "again with weights that keep it. If they were not looked at, measure where the format's library is installed.",
+    "again with weights that keep it. If they were not inspected, measure where the format's library is installed.",
     "operators": "No set of texts proves what such a file computes. Do not use this artifact; export again. If they "
     "were not looked at, measure again with this version of bge-export.",
     "missing-row": _AGAIN,
