@@ -55,18 +55,22 @@ def test_inspect_speaks_json_and_reads_a_single_file(tiny_export: Exported, capf
 def test_inspect_reads_external_data_from_every_working_folder(
     tiny_export: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path / "model"
-    place.mkdir()
+    model_folder = tmp_path / "model"
+    model_folder.mkdir()
     model = onnx.load(tiny_export.folder / "onnx/model.onnx")
-    onnx.save(model, place / "m.onnx", save_as_external_data=True, location="m.onnx_data", size_threshold=0)
+    onnx.save(model, model_folder / "m.onnx", save_as_external_data=True, location="m.onnx_data", size_threshold=0)
 
-    for folder, path in ((tmp_path, place / "m.onnx"), (tmp_path, Path("model/m.onnx")), (place, Path("m.onnx"))):
+    for folder, path in (
+        (tmp_path, model_folder / "m.onnx"),
+        (tmp_path, Path("model/m.onnx")),
+        (model_folder, Path("m.onnx")),
+    ):
         monkeypatch.chdir(folder)
         assert inspect_path(path).graphs[0].external_data
 
-    (place / "m.onnx_data").unlink()
+    (model_folder / "m.onnx_data").unlink()
     with pytest.raises(ArtifactError, match=r"'m\.onnx_data', which is missing"):
-        inspect_path(place / "m.onnx")
+        inspect_path(model_folder / "m.onnx")
 
 
 @pytest.mark.parametrize(("fill", "said"), [(64, "none of 6 pairs"), (127, "6 of 6 pairs.*can saturate, first in w")])

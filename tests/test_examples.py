@@ -85,9 +85,9 @@ def source(request: pytest.FixtureRequest, folder: Path, with_int8: Path) -> Sou
 
 @pytest.fixture(scope="module")
 def oracle(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    place = tmp_path_factory.mktemp("oracle")
-    (place / "texts.txt").write_text(f"{TEXT}\n", "utf-8")
-    return commands.write_reference(str(tiny), place / "r.npz", texts=place / "texts.txt").vectors["cls"][0]
+    folder = tmp_path_factory.mktemp("oracle")
+    (folder / "texts.txt").write_text(f"{TEXT}\n", "utf-8")
+    return commands.write_reference(str(tiny), folder / "r.npz", texts=folder / "texts.txt").vectors["cls"][0]
 
 
 @pytest.fixture
@@ -110,16 +110,17 @@ def holds(row: object, source: Source, oracle: np.ndarray) -> None:
     assert float(vector @ oracle) >= source.cosine
 
 
-def write(place: Path, example: str, library: str, hub: Loopback, before: str = "") -> Path:
+def write(folder: Path, example: str, library: str, hub: Loopback, before: str = "") -> Path:
     """Write an example beside a script that points the library at the Hub of this test; return what to run."""
-    (place / "before.mjs").write_text(before, "utf-8")
-    (place / "settings.mjs").write_text(
+    (folder / "before.mjs").write_text(before, "utf-8")
+    (folder / "settings.mjs").write_text(
         f"import {{ env }} from '{library}';\n"
-        f"Object.assign(env, {{ remoteHost: '{hub.address}', cacheDir: '{place}/cache', allowLocalModels: false }});\n",
+        f"Object.assign(env, {{ remoteHost: '{hub.address}', cacheDir: '{folder}/cache' }});\n"
+        "env.allowLocalModels = false;\n",
         "utf-8",
     )
-    (place / "example.mjs").write_text(example, "utf-8")
-    main = place / "main.mjs"
+    (folder / "example.mjs").write_text(example, "utf-8")
+    main = folder / "main.mjs"
     main.write_text("import './before.mjs';\nimport './settings.mjs';\nimport './example.mjs';\n", "utf-8")
     return main
 
@@ -127,9 +128,9 @@ def write(place: Path, example: str, library: str, hub: Loopback, before: str = 
 @pytest.mark.parametrize(("name", "version"), [("node", "4"), ("v2.5", "2.5")])
 def test_in_node(name: str, version: str, source: Source, hub: Loopback, oracle, tmp_path: Path) -> None:
     client = CLIENTS[version]
-    place = tmp_path / "node_modules" / client.npm
-    place.parent.mkdir(parents=True)
-    place.symlink_to(packages_folder() / client.package)
+    folder = tmp_path / "node_modules" / client.npm
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(packages_folder() / client.package)
     main = write(tmp_path, source.examples[name], client.npm, hub)
     done = subprocess.run([find_node(), main], capture_output=True, text=True, timeout=SECONDS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -142,9 +143,9 @@ def test_an_example_with_mean_pooling_does_not_give_the_oracles_vector(folder, o
     source = Source((folder / "README.md").read_text("utf-8"), folder, "somebody/tiny", 0.9999)
     hub = Loopback({f"{source.repository}/resolve/main": folder})
     client = CLIENTS["4"]
-    place = tmp_path / "node_modules" / client.npm
-    place.parent.mkdir(parents=True)
-    place.symlink_to(packages_folder() / client.package)
+    folder = tmp_path / "node_modules" / client.npm
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(packages_folder() / client.package)
     main = write(tmp_path, source.examples["node"].replace("'cls'", "'mean'"), client.npm, hub)
     done = subprocess.run([find_node(), main], capture_output=True, text=True, timeout=SECONDS, cwd=tmp_path)
     hub.close()

@@ -124,8 +124,8 @@ def test_measurements_that_cannot_be_trusted_are_made_again(out: Path, tiny: Pat
     done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
     assert done.proof is not None
     assert done.proof.verdict.passed
-    places = {(lane.target, lane.runtime) for lane in done.proof.report.lanes}
-    assert len(places) == len(done.proof.report.lanes) == 4
+    lanes = {(lane.target, lane.runtime) for lane in done.proof.report.lanes}
+    assert len(lanes) == len(done.proof.report.lanes) == 4
     assert len(done.proof.report.runs) == 1
 
 
@@ -140,8 +140,8 @@ def test_a_target_that_was_measured_only_in_part_is_measured_again(out: Path, ti
     done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
     assert done.proof is not None
     assert done.proof.verdict.passed
-    places = [(lane.target, lane.runtime) for lane in done.proof.report.lanes if lane.measured]
-    assert sorted(places) == [
+    lanes = [(lane.target, lane.runtime) for lane in done.proof.report.lanes if lane.measured]
+    assert sorted(lanes) == [
         ("onnx-fp16", "onnxruntime"), ("onnx-fp16", "openvino"), ("onnx-fp32", "onnxruntime"), ("onnx-fp32", "openvino")
     ]  # fmt: skip
 
@@ -172,7 +172,7 @@ def test_a_refused_extension_leaves_the_folder_as_it_was(out: Path, tiny: Path, 
         assert targets(out) == ["onnx-fp32"]
         (done.folder / "notes").write_text("why it was refused")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["limits.toml", "out", "out.refused"]
-    for path in (path for place in (out, done.folder) for path in place.rglob("*") if path.is_file()):
+    for path in (path for folder in (out, done.folder) for path in folder.rglob("*") if path.is_file()):
         assert path.stat().st_nlink == 1, f"editing {path} would edit another folder's file"
     assert not (done.folder / "README.md").exists()
 

@@ -62,17 +62,17 @@ def without_chinese(tiny: Path, folder: Path) -> TextTokenizer:
 
 def test_the_packages_chinese_texts_are_everyday_where_the_vocabulary_holds_them(tiny: Path, tmp_path: Path) -> None:
     corpus = builtin_corpus()
-    chinese = [place for place, text in enumerate(corpus.texts) if text.language == "zh"]
+    chinese = [index for index, text in enumerate(corpus.texts) if text.language == "zh"]
     own = [text.kind for text in corpus.texts]
 
     known = kinds_for(TextTokenizer.load(tiny, 512), corpus)
     assert known == own
-    assert {known[place] for place in chinese} == {"everyday"}
+    assert {known[index] for index in chinese} == {"everyday"}
 
     unknown = kinds_for(without_chinese(tiny, tmp_path), corpus)
-    assert {unknown[place] for place in chinese} == {"stress"}
-    assert [kind for place, kind in enumerate(unknown) if place not in chinese] == [
-        kind for place, kind in enumerate(own) if place not in chinese
+    assert {unknown[index] for index in chinese} == {"stress"}
+    assert [kind for index, kind in enumerate(unknown) if index not in chinese] == [
+        kind for index, kind in enumerate(own) if index not in chinese
     ]
 
 

@@ -108,13 +108,13 @@ def test_rows_that_are_gathered_a_million_times_are_not_followed(tmp_path: Path)
 
 
 @every_reader
-@pytest.mark.parametrize("place", ["/etc/passwd", "../x", "a/../../x", "", "a\\b", "x" * 300, "."])
-def test_external_data_elsewhere_is_refused(tmp_path: Path, place: str, read: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize("location", ["/etc/passwd", "../x", "a/../../x", "", "a\\b", "x" * 300, "."])
+def test_external_data_elsewhere_is_refused(tmp_path: Path, location: str, read: Callable[[Path], object]) -> None:
     def move(graph: onnx.GraphProto) -> None:
         tensor = graph.initializer[0]
         tensor.data_location = onnx.TensorProto.EXTERNAL
         entry = tensor.external_data.add()
-        entry.key, entry.value = "location", place
+        entry.key, entry.value = "location", location
 
     path = saved(tmp_path / "model.onnx", move)
     with pytest.raises(ArtifactError, match="in the graph's folder"):

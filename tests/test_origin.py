@@ -22,10 +22,10 @@ WEIGHTS = "model.safetensors"
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A folder with the checkpoint's weights."""
-    place = tmp_path / "bundle"
-    place.mkdir()
-    shutil.copyfile(checkpoint_of(place).root / WEIGHTS, place / WEIGHTS)
-    return write_bundle(place, weights=[WEIGHTS])
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    shutil.copyfile(checkpoint_of(folder).root / WEIGHTS, folder / WEIGHTS)
+    return write_bundle(folder, weights=[WEIGHTS])
 
 
 def test_a_folder_of_the_checkpoint_holds_its_files(bundle: Path) -> None:

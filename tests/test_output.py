@@ -122,9 +122,9 @@ def test_an_over_long_path_is_said(tmp_path: Path, source: Path) -> None:
 
 
 def test_a_place_of_a_refused_export_that_is_not_ours_is_kept(tmp_path: Path, source: Path) -> None:
-    place = refused_folder(tmp_path / "out")
-    place.mkdir()
-    (place / "notes").touch()
+    folder = refused_folder(tmp_path / "out")
+    folder.mkdir()
+    (folder / "notes").touch()
     with pytest.raises(OutputError, match=r"out\.refused"):
         write(tmp_path / "out", source)
 
@@ -243,9 +243,9 @@ def test_a_folder_that_was_set_aside_is_never_removed_where_something_else_stand
 def test_of_two_exports_into_one_folder_the_second_is_refused(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     with staged(out, source=source) as staging:
-        for place in (out, refused_folder(out)):
+        for folder in (out, refused_folder(out)):
             with pytest.raises(OutputError, match="Another export writes"):
-                write(place, source)
+                write(folder, source)
         write(tmp_path / "other", source)
         (staging / "first").touch()
         publish(staging, out)
@@ -384,13 +384,13 @@ def test_what_others_put_there_while_an_export_ran_stays(tmp_path: Path, source:
 
 
 def test_notes_in_the_place_of_refused_exports_stay_there(tmp_path: Path, source: Path) -> None:
-    out, place = ours(tmp_path / "out"), ours(tmp_path / "out.refused")
+    out, refused = ours(tmp_path / "out"), ours(tmp_path / "out.refused")
     (out / "README.md").touch()
-    (place / "notes").write_text("why")
+    (refused / "notes").write_text("why")
     with staged(out, source=source) as staging:
         (staging / "new").touch()
         publish(staging, refused_folder(out))
-    assert names(place) == ["new", "notes"]
+    assert names(refused) == ["new", "notes"]
     assert names(out) == ["README.md", MANIFEST, OLD]
 
 

@@ -19,11 +19,11 @@ BGE = [sys.executable, "-m", "bge_export"]
 @pytest.fixture(scope="module")
 def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A proven folder of a checkpoint whose name few encodings hold, and limits that refuse it."""
-    place = tmp_path_factory.mktemp("streams")
-    shutil.copytree(tiny, place / "модель")
-    (place / "limits.toml").write_text(REFUSING)
-    export_model(OnnxExporter(), str(place / "модель"), place / "вектор")
-    return place
+    folder = tmp_path_factory.mktemp("streams")
+    shutil.copytree(tiny, folder / "модель")
+    (folder / "limits.toml").write_text(REFUSING)
+    export_model(OnnxExporter(), str(folder / "модель"), folder / "вектор")
+    return folder
 
 
 def bge(folder: Path, *arguments: str, encoding: str = "utf-8", **settings: object) -> subprocess.CompletedProcess:

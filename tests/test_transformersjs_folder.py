@@ -52,10 +52,10 @@ def test_transformers_loads_the_folder_itself(folder: Path, tiny: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
 
     rows = []
-    for place in (folder, tiny):
-        tokens = AutoTokenizer.from_pretrained(place)("a happy person", return_tensors="pt")
+    for source in (folder, tiny):
+        tokens = AutoTokenizer.from_pretrained(source)("a happy person", return_tensors="pt")
         with torch.no_grad():
-            rows.append(AutoModel.from_pretrained(place)(**tokens).last_hidden_state.numpy())
+            rows.append(AutoModel.from_pretrained(source)(**tokens).last_hidden_state.numpy())
     np.testing.assert_array_equal(*rows)
 
 
@@ -67,10 +67,10 @@ def test_other_weights_are_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_without_weights(tiny: Path, tmp_path: Path) -> None:
-    place = export_transformersjs(str(tiny), tmp_path / "out", dtypes=["fp32"], weights=False, check=False).folder
-    assert not list(place.glob("*.safetensors"))
-    assert read_manifest(place).weights == []
-    card = (place / "README.md").read_text("utf-8")
+    folder = export_transformersjs(str(tiny), tmp_path / "out", dtypes=["fp32"], weights=False, check=False).folder
+    assert not list(folder.glob("*.safetensors"))
+    assert read_manifest(folder).weights == []
+    card = (folder / "README.md").read_text("utf-8")
     assert "Not measured" in card
     assert "AutoModel" not in card
 

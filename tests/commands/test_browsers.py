@@ -78,7 +78,7 @@ def test_pages_that_did_not_greet_get_nothing(server: Loopback) -> None:
     assert server.channel("page 199") is None  # whoever has the address cannot fill the memory
 
 
-def test_webgpu_is_a_place_only_where_the_browser_has_it(server: Loopback) -> None:
+def test_webgpu_is_a_device_only_where_the_browser_has_it(server: Loopback) -> None:
     without = ServedBrowser(server, Visitor("safari", "own", webgpu=False)).devices()
     assert set(without) == {f"web:safari@{version}" for version in ("2.5", "2.17", "3", "4")}
     within = ServedBrowser(server, Visitor("safari", "own", webgpu=True)).devices()

@@ -1,4 +1,4 @@
-"""What `parity`, `gate` and `merge` refuse about the reference, the folder and the place of the report."""
+"""What `parity`, `gate` and `merge` refuse about the reference, the folder and the path of the report."""
 
 import json
 import shutil

@@ -22,14 +22,14 @@ from bge_export.progress import Advance, shown_by
 EASY = Targets(smallest=0.5, mean=0.5, smallest_stress=0.5)
 
 
-def limits(place: Path, min_cosine: float) -> Path:
+def limits(path: Path, min_cosine: float) -> Path:
     """Write limits that judge nothing but the cosine."""
     table = "max_norm_error = 0.1\nmin_batch_cosine = 0.9\n"
-    place.write_text(
+    path.write_text(
         f'require = []\n["onnx-fp32"]\nmin_cosine = 0.99\nmax_abs = 0.9\n{table}'
         f'["onnx-int8"]\nmin_cosine = {min_cosine}\nmin_stress_cosine = {min_cosine}\n{table}'
     )
-    return place
+    return path
 
 
 def smallest(folder: Path) -> float:

@@ -44,7 +44,7 @@ NO_OPERATOR = {("onnx-bnb4", "openvino")}
 PINNED = {"openvino_default_hint": "openvino"}
 """Runtime that chooses its own precision, and so proves nothing alone -> the pinned one beside it."""
 DEVICES = {"transformersjs": "node@4"}
-"""Where a runtime that has no `cpu` is measured; `tests/runtimes` has the other places."""
+"""Where a runtime that has no `cpu` is measured; `tests/runtimes` has the other devices."""
 
 PAIRS = [
     (target, name)

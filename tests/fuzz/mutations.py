@@ -20,28 +20,30 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 TOKENS = ("NaN", "Infinity", "1e999", "9" * 5000, "-0", "nul", '"', "[" * 3000, '{"a":' * 3000, "[" * 120 + "]" * 120)
 """JSON, right and wrong, that `json.dumps` would not write."""
-MARK = "@@fuzz@@"
+MARK = "@@@"
 
 
 def of_bytes(data: bytes, rng: random.Random) -> bytes:
     """Flip, cut, repeat, swap or insert bytes anywhere."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 8))):
-        place = rng.randrange(len(changed) + 1)
-        end = min(len(changed), place + rng.choice((1, 4, 64, 1000)))
+        position = rng.randrange(len(changed) + 1)
+        end = min(len(changed), position + rng.choice((1, 4, 64, 1000)))
         kind = rng.randrange(6)
-        if kind == 0 and place < len(changed):
-            changed[place] ^= 1 << rng.randrange(8)
+        if kind == 0 and position < len(changed):
+            changed[position] ^= 1 << rng.randrange(8)
         elif kind == 1:
-            del changed[place:end]
+            del changed[position:end]
         elif kind == 2:
-            changed[place:place] = changed[place:end] * rng.choice((1, 3))
+            changed[position:position] = changed[position:end] * rng.choice((1, 3))
         elif kind == 3:
-            changed[place:place] = rng.choice((b"\0", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\r", b"\n\n", b"9" * 40))
+            changed[position:position] = rng.choice(
+                (b"\0", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\r", b"\n\n", b"9" * 40)
+            )
         elif kind == 4:
-            del changed[place:]
-        elif place < len(changed):
-            changed[place] = rng.randrange(256)
+            del changed[position:]
+        elif position < len(changed):
+            changed[position] = rng.randrange(256)
     return bytes(changed)
 
 
@@ -54,28 +56,30 @@ def of_json(data: bytes, rng: random.Random) -> bytes:
     if not holders:
         return json.dumps(rng.choice(VALUES)).encode("utf-8", "surrogatepass")
     holder = rng.choice(holders)
-    place = rng.choice(list(holder)) if isinstance(holder, dict) else rng.randrange(len(holder))
+    position = rng.choice(list(holder)) if isinstance(holder, dict) else rng.randrange(len(holder))
     kind = rng.randrange(7)
     if kind == 0:
-        del holder[place]
+        del holder[position]
     elif kind == 1 and isinstance(holder, dict):
-        holder[rng.choice(TEXTS)] = holder.pop(place)
+        holder[rng.choice(TEXTS)] = holder.pop(position)
     elif kind == 2:
-        old = holder[place]
-        holder[place] = [old] if rng.random() < 0.5 else {"content": old}
-    elif kind == 3 and isinstance(holder[place], int):
-        holder[place] = rng.choice((holder[place] + 1, -holder[place], holder[place] * 2**20, float(holder[place])))
+        old = holder[position]
+        holder[position] = [old] if rng.random() < 0.5 else {"content": old}
+    elif kind == 3 and isinstance(holder[position], int):
+        holder[position] = rng.choice(
+            (holder[position] + 1, -holder[position], holder[position] * 2**20, float(holder[position]))
+        )
     elif kind == 4:
-        holder[place] = MARK
+        holder[position] = MARK
         text = json.dumps(value).replace(f'"{MARK}"', rng.choice(TOKENS), 1)
         return text.encode("utf-8", "surrogatepass")
     elif kind == 5 and isinstance(holder, dict):
-        key = json.dumps(place)
+        key = json.dumps(position)
         other = json.dumps(rng.choice(VALUES))
         holder[MARK] = None
         return json.dumps(value).replace(f'"{MARK}": null', f"{key}: {other}", 1).encode("utf-8", "surrogatepass")
     else:
-        holder[place] = rng.choice(VALUES)
+        holder[position] = rng.choice(VALUES)
     return json.dumps(value, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
 
 
@@ -95,7 +99,7 @@ def of_lines(data: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.4:
         return of_bytes(data, rng)
     lines = data.split(b"\n")
-    place = rng.randrange(len(lines))
+    position = rng.randrange(len(lines))
     extra = (
         b"",
         b"\t" * 50,
@@ -109,13 +113,13 @@ def of_lines(data: bytes, rng: random.Random) -> bytes:
     )
     kind = rng.randrange(4)
     if kind == 0:
-        del lines[place]
+        del lines[position]
     elif kind == 1:
-        lines.insert(place, rng.choice(lines))
+        lines.insert(position, rng.choice(lines))
     elif kind == 2:
-        lines[place] = rng.choice(extra)
+        lines[position] = rng.choice(extra)
     else:
-        lines[place] = lines[place] + rng.choice(extra)
+        lines[position] = lines[position] + rng.choice(extra)
     return b"\n".join(lines)
 
 
@@ -124,8 +128,8 @@ def of_toml(data: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.2:
         return of_lines(data, rng)
     lines = data.decode().split("\n")
-    place = rng.randrange(len(lines))
-    name, equals, _ = lines[place].partition("=")
+    position = rng.randrange(len(lines))
+    name, equals, _ = lines[position].partition("=")
     values = (
         "nan", "inf", "-1", "1e400", "9" * 5000, "true", '""', '"\\ud800"', "[]", "[[]]", "{}", "1979-05-27", "'x'",
         "[" * 2000, "{a=" * 500, '["a", 1]', "0.9999", "2", "[{}]",
@@ -134,9 +138,9 @@ def of_toml(data: bytes, rng: random.Random) -> bytes:
              ".".join("a" * 20_000) + "=1", ".".join("ab" * 40) + "=1", "require = 1", '["a b"]', "[token-differences]",
              '"*" = [[]]', '"*" = [{}]', '"*" = 1')  # fmt: skip
     if equals and rng.random() < 0.6:
-        lines[place] = f"{name}={rng.choice(values)}"
+        lines[position] = f"{name}={rng.choice(values)}"
     else:
-        lines.insert(place, rng.choice(names))
+        lines.insert(position, rng.choice(names))
     return "\n".join(lines).encode()
 
 
@@ -233,8 +237,8 @@ def of_onnx(data: bytes, rng: random.Random) -> bytes:
 
 def _external(tensor: Any, rng: random.Random) -> None:
     tensor.data_location = 1
-    places = ("x.bin", "../x", "/etc/passwd", "", ".", "a" * 300, "fifo")
-    for key, value in (("location", rng.choice(places)), ("length", rng.choice(("1", "-1", "9" * 30, "x")))):
+    locations = ("x.bin", "../x", "/etc/passwd", "", ".", "a" * 300, "fifo")
+    for key, value in (("location", rng.choice(locations)), ("length", rng.choice(("1", "-1", "9" * 30, "x")))):
         entry = tensor.external_data.add()
         entry.key, entry.value = key, value
 

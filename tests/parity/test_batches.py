@@ -36,13 +36,15 @@ def test_every_text_below_the_limit_is_padded_somewhere():
     assert padded >= {text for text, length in enumerate(lengths) if length < 512}
 
 
-def test_texts_stand_at_different_places():
+def test_texts_stand_at_different_positions():
     _, batches = plan(150)
-    places = Counter(
+    positions = Counter(
         batch.texts.index(text) for batch in batches if batch.shape == "8-long" for text in set(batch.texts)
     )
-    longest = Counter(place for batch in batches for place, text in enumerate(batch.texts) if batch.shape == "8-long")
-    assert len(places) == len(longest) == 8
+    longest = Counter(
+        position for batch in batches for position, text in enumerate(batch.texts) if batch.shape == "8-long"
+    )
+    assert len(positions) == len(longest) == 8
 
 
 def test_the_cost_beside_the_longest_text_is_bounded():

@@ -51,14 +51,14 @@ class ClientRuntime(FakeRuntime):
 
 
 def report_of(**own: Callable) -> ParityReport:
-    place = RuntimeDevice(ClientRuntime(name="client", own=own), "node@4", True)
-    return measured(place)
+    device = RuntimeDevice(ClientRuntime(name="client", own=own), "node@4", True)
+    return measured(device)
 
 
-def measured(place: RuntimeDevice) -> ParityReport:
+def measured(device: RuntimeDevice) -> ParityReport:
     listed = {artifact_of().digest: ("MatMul",)}
     measurement = Measurement(CORPUS, reference_of(CORPUS), 1, load_tokenizer)
-    return measurement.report([artifact_of()], [place], operators=listed)
+    return measurement.report([artifact_of()], [device], operators=listed)
 
 
 def accepting(*kinds: str) -> ThresholdPolicy:
@@ -134,9 +134,9 @@ def test_what_the_artifact_loses_itself_is_not_blamed_on_the_client() -> None:
     assert refused(0.9) == {"cosine", "client-cosine"}
 
 
-def test_a_place_of_the_policy_whose_own_tokens_were_not_looked_at_is_refused() -> None:
-    place = RuntimeDevice(FakeRuntime(name="client"), "node@4", True)
-    report = measured(place)
+def test_a_lane_of_the_policy_whose_own_tokens_were_not_looked_at_is_refused() -> None:
+    device = RuntimeDevice(FakeRuntime(name="client"), "node@4", True)
+    report = measured(device)
     assert judge(report, POLICY, CORPUS).passed
     assert ("client-missing", "plain") in rules(report, accepting())
 

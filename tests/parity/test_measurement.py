@@ -194,13 +194,13 @@ def test_rows_that_are_not_finite_are_facts_with_no_numbers():
 
 
 def test_the_worst_of_a_text_in_several_batches_of_one_shape_is_kept():
-    """A single text is all rows of every batch; one bad place is enough."""
+    """A single text is all rows of every batch; one bad position is enough."""
 
-    def last_place(rows, ids):
+    def last_position(rows, ids):
         rows[-1] += np.float32(0.1 if len(rows) > 1 else 0)
 
     corpus = small_corpus(1)
-    (lane,) = measured(FakeRuntime(last_place), corpus=corpus)
+    (lane,) = measured(FakeRuntime(last_position), corpus=corpus)
     cosines = lane.rows[0].batch_cosine
     assert max(value for value in cosines.values() if value is not None) < 0.999
     norms = lane.rows[0].batch_norm
@@ -213,7 +213,7 @@ def test_a_lost_row_in_one_of_several_batches_leaves_no_number(spoilt):
     seen = []
 
     def lose(rows, ids):
-        own = [place for place, row in enumerate(ids) if len(row) == len(longest.text) + 2]
+        own = [index for index, row in enumerate(ids) if len(row) == len(longest.text) + 2]
         if len(rows) == 8:
             if len(seen) == spoilt:
                 rows[own] = np.nan

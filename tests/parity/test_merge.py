@@ -42,7 +42,7 @@ def merged(*reports):
     return merge(reports, [f"{n}.json" for n in range(len(reports))])
 
 
-def places(report):
+def lanes_of(report):
     return [(lane.device, lane.run, lane.measured) for lane in report.lanes]
 
 
@@ -54,7 +54,7 @@ def test_one_report_is_itself():
 
 def test_a_lane_measured_elsewhere_replaces_one_that_could_not_run():
     both = merged(CPU, GPU)
-    assert places(both) == [("cpu", CPU.digest, True), ("cuda", GPU.digest, True)]
+    assert lanes_of(both) == [("cpu", CPU.digest, True), ("cuda", GPU.digest, True)]
     assert both.digest == both.computed_digest
     assert judge(both, requiring("fake:cpu", "fake:cuda"), CORPUS).passed
     assert not judge(CPU, requiring("fake:cuda"), CORPUS).passed

@@ -96,15 +96,15 @@ def test_the_largest_difference_is_the_worst():
     assert advice.plain.strip() == failures[0].advice
 
 
-@pytest.mark.parametrize("places", [1, 7, 18, 19, 20, 60])
+@pytest.mark.parametrize("lanes", [1, 7, 18, 19, 20, 60])
 @pytest.mark.parametrize("each", [1, 2, 9])
 @pytest.mark.parametrize("kinds", [("cosine",), ("cosine", "token-ids", "batch-cosine"), tuple(RULES)])
-def test_reasons_take_twenty_lines_at_most_and_none_is_lost(places, each, kinds):
+def test_reasons_take_twenty_lines_at_most_and_none_is_lost(lanes, each, kinds):
     """Each reason is shown or counted: what the lines show and what they count adds up to all there is."""
     failures = [
-        failure(rule, f"got {n}", "more", lane=f"onnx-fp32@place-{place} out", row=f"t{n}")
+        failure(rule, f"got {n}", "more", lane=f"onnx-fp32@lane-{number} out", row=f"t{n}")
         for rule in kinds
-        for place in range(places)
+        for number in range(lanes)
         for n in range(each)
     ]
     lines = [line.plain for line in reason_lines(failures)]

@@ -33,8 +33,8 @@ def reference(tiny: Path) -> ReferenceVectors:
 
 
 def measure(artifacts, reference: ReferenceVectors, device: str = "cpu"):
-    places = [RuntimeDevice(runtime, device, requested=True)]
-    return Measurement(builtin_corpus(), reference, 1).report(artifacts, places).lanes
+    devices = [RuntimeDevice(runtime, device, requested=True)]
+    return Measurement(builtin_corpus(), reference, 1).report(artifacts, devices).lanes
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ runtime = find_runtime("torchscript")
 @pytest.fixture(scope="module", params=["plain", "eland"])
 def artifact(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     exporter = TorchScriptExporter(sentence_embedding=True, layout=request.param)
-    place = export_model(exporter, str(tiny), tmp_path_factory.mktemp("out") / "tiny", check=False).folder
-    return read_bundle(place)[1][0]
+    folder = export_model(exporter, str(tiny), tmp_path_factory.mktemp("out") / "tiny", check=False).folder
+    return read_bundle(folder)[1][0]
 
 
 def embed(artifact: Artifact, device: str = "cpu", threads: int = 1):

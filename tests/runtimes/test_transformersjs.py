@@ -90,7 +90,7 @@ def test_the_one_file_without_a_name_is_fp16_in_the_oldest_version(artifacts) ->
     nameless = {
         (str(item.target), device) for item in artifacts for device in DEVICES if not RUNTIME.reads(item, device)
     }
-    assert nameless == {("onnx-fp16", f"{place}@2.5") for place in ("node", "deno", "web", "chromium")}
+    assert nameless == {("onnx-fp16", f"{environment}@2.5") for environment in ("node", "deno", "web", "chromium")}
 
 
 def test_an_unknown_dtype_that_version_4_takes_for_fp32_is_refused(artifacts, monkeypatch) -> None:

@@ -17,22 +17,22 @@ from bge_export.files.digest import file_sha256
 MODEL = "onnx/model.onnx"
 
 
-def write_bundle(place: Path, target: str = "onnx-fp32", *files: str, weights: Sequence[str] = ()) -> Path:
-    """Write the layout of a small checkpoint with one target and its manifest; the files must be in `place` already."""
-    place.mkdir(parents=True, exist_ok=True)
-    checkpoint = checkpoint_of(place)
-    write_layout(checkpoint, place)
+def write_bundle(root: Path, target: str = "onnx-fp32", *files: str, weights: Sequence[str] = ()) -> Path:
+    """Write the layout of a small checkpoint with one target and its manifest; the files must be in `root` already."""
+    root.mkdir(parents=True, exist_ok=True)
+    checkpoint = checkpoint_of(root)
+    write_layout(checkpoint, root)
     if not files:
-        write_onnx(place / MODEL, *graph_of("fp32"))
+        write_onnx(root / MODEL, *graph_of("fp32"))
 
     model = Model(target=target, files=list(files or (MODEL,)), inputs=[], outputs=[], tools={}, options={})
-    write_manifest(place, checkpoint, [model], checked=True, weights=weights)
-    return place
+    write_manifest(root, checkpoint, [model], checked=True, weights=weights)
+    return root
 
 
-def checkpoint_of(place: Path) -> Checkpoint:
+def checkpoint_of(root: Path) -> Checkpoint:
     """Return the checkpoint that a bundle was made from, which lies beside it."""
-    folder = place.with_name(f"{place.name}-checkpoint")
+    folder = root.with_name(f"{root.name}-checkpoint")
     return open_checkpoint(folder if folder.exists() else write_checkpoint(folder))
 
 

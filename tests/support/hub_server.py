@@ -188,9 +188,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         first = self.hub.drip.get(name, self.hub.silent.get(name, len(content)))
         self._count(name, content[:first])
-        for place in range(first, len(content)):
+        for position in range(first, len(content)):
             sleep(MOST_SECONDS if name in self.hub.silent else 0.1)
-            self._count(name, content[place : place + 1])
+            self._count(name, content[position : position + 1])
         while name in self.hub.endless and self.hub.sent[name] < ENDLESS_BYTES:
             self._count(name, content)
 

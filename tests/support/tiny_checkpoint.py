@@ -48,7 +48,7 @@ def write_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def write_modules(root: Path, *kinds: str, package: str = "sentence_transformers.models") -> None:
-    folders = ["" if kind == "Transformer" else f"{place}_{kind}" for place, kind in enumerate(kinds)]
+    folders = ["" if kind == "Transformer" else f"{index}_{kind}" for index, kind in enumerate(kinds)]
     write_json(
         root / "modules.json",
         [{"idx": i, "name": str(i), "path": folders[i], "type": f"{package}.{kind}"} for i, kind in enumerate(kinds)],
