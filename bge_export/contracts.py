@@ -107,7 +107,7 @@ class Target:
     precision: str
 
     def __str__(self) -> str:
-        """Return the written form, the key in the file of limits."""
+        """Return the written name, the key in the file of limits."""
         return f"{self.format}-{self.precision}"
 
 

@@ -4,7 +4,7 @@
     .venv/bin/python scripts/make_fixtures.py golden parity_fixtures/tiny MODELS/bge-small-en
 
 `tiny` writes a BERT small enough to commit and nasty enough to catch mistakes: like the real model it has a few
-outlier channels after the attention LayerNorm and one giant neuron a layer before the second feed-forward matrix,
+outlier channels after the attention LayerNorm and one outlier neuron a layer before the second feed-forward matrix,
 weights that float16 holds exactly, and a CLS embedding far from the mean. Every number comes from integers drawn by
 `RandomState`, whose stream numpy has frozen, scaled and rounded to float16 by IEEE arithmetic: so the bytes are the
 same on every processor and with every torch. Its vocabulary comes from the texts; new texts want a new `tiny`, then
@@ -46,7 +46,7 @@ GOLDEN = FIXTURES / "golden"
 SEED = 20241124
 HIDDEN, INTERMEDIATE, LAYERS, HEADS, MAX_TOKENS = 64, 128, 3, 4, 512
 OUTLIER_CHANNELS = (7, 29, 50)
-GIANT_NEURONS = (17, 90, 41)  # one a layer
+OUTLIER_NEURONS = (17, 90, 41)  # one a layer
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SUFFIXES = ("s", "es", "ed", "ing", "er", "ly", "est", "ness", "tion", "ment", "able", "ers")
 WORDS = 300
@@ -130,8 +130,8 @@ def normal(random: np.random.RandomState, shape: tuple[int, ...], std: float) ->
 
 
 def layer_weights(random: np.random.RandomState, layer: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Yield the weights of one encoder layer, its outlier channels and its giant neuron among them."""
-    outliers, giant = list(OUTLIER_CHANNELS), GIANT_NEURONS[layer]
+    """Yield the weights of one encoder layer, its outlier channels and its outlier neuron among them."""
+    outliers, neuron = list(OUTLIER_CHANNELS), OUTLIER_NEURONS[layer]
     # Logits of standard deviation 1.7: sharp enough that single tokens tell, soft enough that all of them do.
     for name, std in (("query", 0.16), ("key", 0.16), ("value", 0.17)):
         yield f"attention.self.{name}.weight", normal(random, (HIDDEN, HIDDEN), std)
@@ -146,12 +146,12 @@ def layer_weights(random: np.random.RandomState, layer: int) -> Iterator[tuple[s
 
     up, up_bias = normal(random, (INTERMEDIATE, HIDDEN), 0.1), normal(random, (INTERMEDIATE,), 0.2)
     up[:, outliers] *= 0.1  # or every neuron would see nothing but the outliers
-    up_bias[giant] = 10.0
+    up_bias[neuron] = 10.0
     yield "intermediate.dense.weight", up
     yield "intermediate.dense.bias", up_bias
 
     down = normal(random, (HIDDEN, INTERMEDIATE), 0.2)
-    down[:, giant] *= 0.07
+    down[:, neuron] *= 0.07
     yield "output.dense.weight", down
     yield "output.dense.bias", normal(random, (HIDDEN,), 0.1)
 

@@ -92,14 +92,14 @@ def closed_pipe() -> int:
     return writing
 
 
-FORMS = [[], ["--json"]]
+OUTPUTS = [[], ["--json"]]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_output_that_nobody_reads_changes_no_status(folder: Path, form: list[str]) -> None:
+@pytest.mark.parametrize("options", OUTPUTS)
+def test_output_that_nobody_reads_changes_no_status(folder: Path, options: list[str]) -> None:
     for limits, status, _ in (PASSES, REFUSES):
         writing = closed_pipe()
-        done = bge(folder, "gate", "вектор/parity.json", *limits, *form, stdout=writing)
+        done = bge(folder, "gate", "вектор/parity.json", *limits, *options, stdout=writing)
         os.close(writing)
         assert (done.returncode, done.stderr) == (status, b"")
 

@@ -38,8 +38,8 @@ class OpenVinoSession:
             )
 
         compiled = core.compile_model(model, DEVICES[device], config)
-        self._inputs = _names(compiled.inputs, artifact.inputs, artifact.model)
-        self._outputs = _names(compiled.outputs, artifact.outputs, artifact.model)
+        self._inputs = _names(compiled.inputs, artifact.inputs, f"{artifact.model}: expected exactly the inputs")
+        self._outputs = _names(compiled.outputs, artifact.outputs, f"{artifact.model}: expected exactly the outputs")
         self._static = None if shape.is_dynamic else tuple(shape.to_shape())
         self._request = compiled.create_infer_request()
 
@@ -67,15 +67,23 @@ class OpenVinoSession:
         del self._request
 
 
-def _names(ports: Iterable[Any], names: tuple[str, ...], model: str) -> list[str]:
+def _names(ports: Iterable[Any], names: tuple[str, ...], expected: str) -> list[str]:
     """Return the name of each port among `names`; OpenVINO gives some ports additional names.
 
+    Args:
+        ports: the graph's inputs or outputs.
+        names: the names that they must have.
+        expected: the beginning of the error's sentence.
+
     Raises:
-        ArtifactError: the graph's inputs or outputs are not exactly `names`.
+        ArtifactError: the ports are not exactly `names`.
     """
-    found = [next(iter(port.get_names() & set(names)), "") for port in ports]
+    own = [port.get_names() for port in ports]
+    found = [next(iter(each & set(names)), "") for each in own]
+
     if sorted(found) != sorted(names):
-        raise ArtifactError(f"{model} does not have the ends {', '.join(names)}, and no others. Export it again.")
+        there = ", ".join("/".join(sorted(each)) for each in own)
+        raise ArtifactError(f"{expected} {', '.join(names)}, found {there}. Export it again.")
     return found
 
 

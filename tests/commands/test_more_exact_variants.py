@@ -1,4 +1,4 @@
-"""What follows where the gate finds a model too coarse: its most exact variant, and a record of why."""
+"""What follows where the gate finds a model too coarse: its most accurate variant, and a record of why."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -20,7 +20,7 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 TOKENS = ("NaN", "Infinity", "1e999", "9" * 5000, "-0", "nul", '"', "[" * 3000, '{"a":' * 3000, "[" * 120 + "]" * 120)
 """JSON, right and wrong, that `json.dumps` would not write."""
-MARK = "@@@"
+MARK = "@@fuzz@@"
 
 
 def of_bytes(data: bytes, rng: random.Random) -> bytes:

@@ -16,8 +16,8 @@ _OTHER_IN_BATCHES = (
 _EXPORT = "Do not use this artifact. Export again; if it stays, the exporter or the runtime is wrong."
 
 _ROUNDED = (
-    "Rounding loses too much of this checkpoint in this form. Use int8, which follows the checkpoint up to its most "
-    "exact variant (--min-cosine asks for more), or a wider precision (--precision, or transformersjs --dtypes); "
+    "Rounding loses too much of this checkpoint in this precision. Use int8, which follows the checkpoint up to its "
+    "most accurate variant (--min-cosine asks for more), or a wider precision (--precision, or transformersjs --dtypes); "
     "--calibration takes texts like yours. To accept it knowingly, give limits of your own (--thresholds): an export "
     "leaves such a file beside what it refused."
 )
