@@ -154,8 +154,8 @@ def _refuse_unused(checkpoint: Checkpoint, report: dict[str, object], buffers: S
     unused = sorted(name for name in names if not _may_be_left_out(name) and not _is_buffer(name, buffers))
     if unused:
         raise CheckpointError(
-            f"{checkpoint.source}: the weights hold {len(unused)} tensors with no place in {checkpoint.model_type!r}, "
-            f"first {unused[0]!r}: they would silently be left out. Correct config.json (num_hidden_layers, "
+            f"{checkpoint.source}: the weights hold {len(unused)} tensors that {checkpoint.model_type!r} "
+            f"lacks, first {unused[0]!r}: they would silently be left out. Correct config.json (num_hidden_layers, "
             "model_type), or save the checkpoint again without them."
         )
 

@@ -62,7 +62,7 @@ def made_again(made: Sequence[Made], verdict: Verdict) -> list[Made] | None:
     """Replace one model that is refused only for its rounding by its next attempt.
 
     Returns:
-        All models, the new attempt in the place of the refused one; None if no refused model has an attempt left.
+        All models, the new attempt instead of the refused one; None if no refused model has an attempt left.
     """
     for one in made:
         own = [failure for failure in verdict.failures if failure.target == one.record.target]

@@ -41,9 +41,9 @@ class Kept:
         """Copy the kept models into the new folder, and kept weights from the checkpoint, not the old folder."""
         models = {name: self.root for model in self.models for name in model.files}
         for name, root in (models | dict.fromkeys(self.weights, checkpoint.root)).items():
-            place = staging / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / name, place)
+            path = staging / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, path)
 
     def lanes(self, artifacts: Iterable[Artifact], corpus: Corpus, checkpoint: Checkpoint) -> tuple[Lane, ...]:
         """Return the earlier measurements that are still valid for these artifacts and texts.

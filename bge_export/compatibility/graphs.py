@@ -35,8 +35,8 @@ def check_graph(model: "onnx.ModelProto", path: Path, facts: TargetFacts, config
         facts: the client and the host.
         config: `transformers.js_config` of the folder.
     """
-    ends = [*_ends(model), *_shapes(model)]
-    return [*_versions(model, facts), *_operators(model, facts), *ends, *_external(model, path, facts, config)]
+    values = [*_inputs_and_outputs(model), *_shapes(model)]
+    return [*_versions(model, facts), *_operators(model, facts), *values, *_external(model, path, facts, config)]
 
 
 def _opset(model: "onnx.ModelProto") -> int:
@@ -87,7 +87,7 @@ def _bits(node: "onnx.NodeProto") -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == "bits"), 4)
 
 
-def _ends(model: "onnx.ModelProto") -> Iterator[Finding]:
+def _inputs_and_outputs(model: "onnx.ModelProto") -> Iterator[Finding]:
     """Yield inputs that clients do not feed, outputs that they do not read, and types that they do not support."""
     import onnx
 
@@ -126,24 +126,24 @@ def _external(model: "onnx.ModelProto", path: Path, facts: TargetFacts, config: 
     import onnx
 
     tensors = [one for one in model.graph.initializer if one.data_location == onnx.TensorProto.EXTERNAL]
-    places = {entry.value for one in tensors for entry in one.external_data if entry.key == "location"}
-    for place in sorted(places):
-        if not (path.parent / place).is_file():
-            yield Finding("external-data", f"weights in {place!r}, which is missing", "that file beside the model")
+    locations = {entry.value for one in tensors for entry in one.external_data if entry.key == "location"}
+    for location in sorted(locations):
+        if not (path.parent / location).is_file():
+            yield Finding("external-data", f"weights in {location!r}, which is missing", "that file beside the model")
 
-    if not places:
+    if not locations:
         return
 
     if not facts.external_data:
-        yield Finding("external-data", f"weights in {', '.join(sorted(places))}", "all weights in the file itself")
+        yield Finding("external-data", f"weights in {', '.join(sorted(locations))}", "all weights in the file itself")
         return
 
     # The key says how many files there are; true is one. Clients number all but the first.
     count = _data_files(config, path.name)
     names = [f"{path.name}_data{f'_{number}' if number else ''}" for number in range(max(count, 1))]
-    for place in sorted(places - set(names)):
+    for location in sorted(locations - set(names)):
         needed = f"the name {names[0]!r}" if len(names) == 1 else f"one of the names {', '.join(names)}"
-        yield Finding("external-data", f"weights in {place!r}", f"{needed}, which browsers look for")
+        yield Finding("external-data", f"weights in {location!r}", f"{needed}, which browsers look for")
 
     if not count:
         yield Finding(

@@ -81,7 +81,7 @@ def _saved_variants(variants: Iterator[Quantized], root: Path) -> Attempts:
 
 def _save_model(model: onnx.ModelProto, root: Path, precision: str) -> ExportedModel:
     files = save(model, root, model_file("onnx", precision))
-    inputs, outputs = (tuple(v.name for v in ends) for ends in (model.graph.input, model.graph.output))
+    inputs, outputs = (tuple(v.name for v in values) for values in (model.graph.input, model.graph.output))
     return ExportedModel(precision, files, inputs, outputs)
 
 

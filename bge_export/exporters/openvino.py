@@ -117,13 +117,13 @@ class OpenVinoExporter:
 
 def _number_unnamed(model: openvino.Model) -> None:
     """Rename nodes with generated names by their index, because OpenVINO numbers them across the whole process."""
-    for place, node in enumerate(model.get_ordered_ops()):
+    for index, node in enumerate(model.get_ordered_ops()):
         if re.fullmatch(r"\w+_\d+", node.get_friendly_name()):
-            node.set_friendly_name(f"{node.get_type_name()}:{place}")
+            node.set_friendly_name(f"{node.get_type_name()}:{index}")
 
 
 def _save(model: openvino.Model, graph: onnx.ModelProto, root: Path, precision: str) -> ExportedModel:
-    inputs, outputs = (tuple(v.name for v in ends) for ends in (graph.graph.input, graph.graph.output))
+    inputs, outputs = (tuple(v.name for v in values) for values in (graph.graph.input, graph.graph.output))
     name = model_file("openvino", precision)
     path = root / name
     path.parent.mkdir(exist_ok=True)

@@ -35,8 +35,8 @@ class Work:
     def of(cls, model: onnx.ModelProto, path: Path) -> "Work":
         """Return the work that a file is worth, by the size of its bytes on disk."""
         tensors = [tensor for graph in graphs_of(model) for tensor in graph.initializer]
-        places = {one.value for tensor in tensors for one in tensor.external_data if one.key == "location"}
-        files = [path, *(path.parent / place for place in places)]
+        locations = {one.value for tensor in tensors for one in tensor.external_data if one.key == "location"}
+        files = [path, *(path.parent / name for name in locations)]
         return cls(GRAPH_BYTES // 2 + MOST_REPEATS * sum(file.stat().st_size for file in files if file.is_file()))
 
     def spend(self, count: int) -> None:
@@ -140,14 +140,14 @@ class Graph:
     def _dense(self, tensor: onnx.SparseTensorProto) -> Array:
         """Return a sparse tensor as an array; its positions are numbers of elements, or one index for each axis."""
         values = onnx.numpy_helper.to_array(tensor.values, str(self.folder))
-        places = onnx.numpy_helper.to_array(tensor.indices, str(self.folder))
+        indices = onnx.numpy_helper.to_array(tensor.indices, str(self.folder))
         self.work.spend(math.prod(tensor.dims) * values.itemsize)
 
         dense = np.zeros(tuple(tensor.dims), values.dtype)
-        if places.ndim == 1:
-            dense.reshape(-1)[places] = values
+        if indices.ndim == 1:
+            dense.reshape(-1)[indices] = values
         else:
-            dense[tuple(places.T)] = values
+            dense[tuple(indices.T)] = values
         return dense
 
     def run(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> Sequence[Array]:

@@ -33,15 +33,15 @@ def greatest_signed(node: Any) -> int:  # noqa: ANN401 - openvino has no types
     if rounding.get_type_name() != "FakeQuantize" or int(rounding.get_attributes()["levels"]) != LEVELS:
         return GREATEST_SIGNED
 
-    ends = [_number(value.get_node()) for value in rounding.input_values()[1:]]
+    limits = [_number(value.get_node()) for value in rounding.input_values()[1:]]
     bounds = _bounds(rounding.input_value(0).get_node())
-    least, greatest, *_ = ends
+    least, greatest, *_ = limits
     if bounds is None or least is None or greatest is None or not least < greatest:
         return GREATEST_SIGNED
 
     # Only a grid from -128 to 127, dequantized here or later, is understood.
     step = (greatest - least) / (LEVELS - 1)
-    if ends[2:] not in ([least, greatest], [-128.0, 127.0]) or round(least / step) != -128:
+    if limits[2:] not in ([least, greatest], [-128.0, 127.0]) or round(least / step) != -128:
         return GREATEST_SIGNED
 
     size = max(abs(bound) for bound in bounds) / step
@@ -148,8 +148,8 @@ def _grid(node: Any, *, codes: bool) -> Grid | None:  # noqa: ANN401 - openvino 
     if node.get_type_name() != "FakeQuantize" or int(node.get_attributes()["levels"]) != LEVELS:
         return None
 
-    least, greatest, *ends = (_number(value.get_node()) for value in node.input_values()[1:])
-    if least is None or greatest is None or ends != ([0.0, LEVELS - 1.0] if codes else [least, greatest]):
+    least, greatest, *limits = (_number(value.get_node()) for value in node.input_values()[1:])
+    if least is None or greatest is None or limits != ([0.0, LEVELS - 1.0] if codes else [least, greatest]):
         return None
 
     scale = (greatest - least) / (LEVELS - 1)

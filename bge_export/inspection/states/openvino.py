@@ -19,9 +19,9 @@ def read_states(artifact: Artifact, batch: TokenBatch) -> States:
     norms = [_follow(node) for node in model.get_ordered_ops() if node.get_type_name() == "MVN"]
 
     # Values are fetched by name after the run.
-    for place, port in enumerate(norms):
+    for index, port in enumerate(norms):
         if not port.get_names():
-            port.get_tensor().set_names({f"state {place}"})
+            port.get_tensor().set_names({f"state {index}"})
     names = [min(port.get_names()) for port in norms]
 
     # The last one may already be an output of the model.

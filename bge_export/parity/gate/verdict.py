@@ -17,9 +17,9 @@ _EXPORT = "Do not use this artifact. Export again; if it stays, the exporter or 
 
 _ROUNDED = (
     "Rounding loses too much of this checkpoint in this precision. Use int8, which follows the checkpoint up to its "
-    "most accurate variant (--min-cosine asks for more), or a wider precision (--precision, or transformersjs --dtypes); "
-    "--calibration takes texts like yours. To accept it knowingly, give limits of your own (--thresholds): an export "
-    "leaves such a file beside what it refused."
+    "most accurate variant (--min-cosine asks for more), or a wider precision (--precision, or transformersjs "
+    "--dtypes); --calibration takes texts like yours. To accept it knowingly, give limits of your own (--thresholds): "
+    "an export leaves such a file beside what it refused."
 )
 _FLOATS = frozenset({"bf16", *(one.name for one in precisions() if not one.rounded)})
 """Precisions whose losses are no rounding to integers; the checkpoint itself has one more than the exporters."""

@@ -60,8 +60,8 @@ def plan_batches(lengths: Sequence[int], tags: Sequence[str], max_tokens: int) -
     longest = ascending[-1]
     sample = _sample(ascending, shuffled, tags, LONG_TOKENS // max(1, lengths[longest]) * 7 // 8)
     for number, group in enumerate(_groups(sample, 7)):
-        place = number % 8
-        batches.append(Batch("8-long", (*group[:place], longest, *group[place:]), None))
+        position = number % 8
+        batches.append(Batch("8-long", (*group[:position], longest, *group[position:]), None))
 
     return tuple(batches)
 

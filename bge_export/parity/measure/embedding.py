@@ -1,6 +1,6 @@
 """Embed all texts in one session: each text alone, then in batches. Every result of the runtime is validated here.
 
-Validating the results in one place keeps the runtimes small.
+Validating the results in one module keeps the runtimes small.
 """
 
 from collections import defaultdict

@@ -79,10 +79,10 @@ def _own_constants(graph: onnx.GraphProto, kept: list[onnx.NodeProto]) -> list[o
 
     copies: dict[str, onnx.TensorProto] = {}
     for node in kept:
-        for place, name in enumerate(node.input):
+        for position, name in enumerate(node.input):
             if name in shared:
                 copy = copies.setdefault(name, TensorProto.FromString(shared[name].SerializeToString()))
-                copy.name = node.input[place] = f"float32/{name}"
+                copy.name = node.input[position] = f"float32/{name}"
 
     for name in copies.keys() - others:
         graph.initializer.remove(shared[name])

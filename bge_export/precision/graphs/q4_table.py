@@ -27,16 +27,16 @@ def pack_table(graph: onnx.GraphProto) -> None:
     """
     tables = {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type == TensorProto.FLOAT}
 
-    for place, node in enumerate(graph.node):
+    for index, node in enumerate(graph.node):
         if node.op_type == "Gather" and node.input[1] == IDS and (table := tables.get(node.input[0])):
             if table.dims[1] % 2:
                 return
 
             new, constants = _lookup(node, numpy_helper.to_array(table))
             graph.initializer.extend(constants)
-            del graph.node[place]
+            del graph.node[index]
             for offset, each in enumerate(new):
-                graph.node.insert(place + offset, each)
+                graph.node.insert(index + offset, each)
             return
 
 
