@@ -128,9 +128,9 @@ def write(folder: Path, example: str, library: str, hub: Loopback, before: str =
 @pytest.mark.parametrize(("name", "version"), [("node", "4"), ("v2.5", "2.5")])
 def test_in_node(name: str, version: str, source: Source, hub: Loopback, oracle, tmp_path: Path) -> None:
     client = CLIENTS[version]
-    folder = tmp_path / "node_modules" / client.npm
-    folder.parent.mkdir(parents=True)
-    folder.symlink_to(packages_folder() / client.package)
+    library = tmp_path / "node_modules" / client.npm
+    library.parent.mkdir(parents=True)
+    library.symlink_to(packages_folder() / client.package)
     main = write(tmp_path, source.examples[name], client.npm, hub)
     done = subprocess.run([find_node(), main], capture_output=True, text=True, timeout=SECONDS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -143,9 +143,9 @@ def test_an_example_with_mean_pooling_does_not_give_the_oracles_vector(folder, o
     source = Source((folder / "README.md").read_text("utf-8"), folder, "somebody/tiny", 0.9999)
     hub = Loopback({f"{source.repository}/resolve/main": folder})
     client = CLIENTS["4"]
-    folder = tmp_path / "node_modules" / client.npm
-    folder.parent.mkdir(parents=True)
-    folder.symlink_to(packages_folder() / client.package)
+    library = tmp_path / "node_modules" / client.npm
+    library.parent.mkdir(parents=True)
+    library.symlink_to(packages_folder() / client.package)
     main = write(tmp_path, source.examples["node"].replace("'cls'", "'mean'"), client.npm, hub)
     done = subprocess.run([find_node(), main], capture_output=True, text=True, timeout=SECONDS, cwd=tmp_path)
     hub.close()

@@ -124,8 +124,8 @@ def test_measurements_that_cannot_be_trusted_are_made_again(out: Path, tiny: Pat
     done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
     assert done.proof is not None
     assert done.proof.verdict.passed
-    lanes = {(lane.target, lane.runtime) for lane in done.proof.report.lanes}
-    assert len(lanes) == len(done.proof.report.lanes) == 4
+    proven = {(lane.target, lane.runtime) for lane in done.proof.report.lanes}
+    assert len(proven) == len(done.proof.report.lanes) == 4
     assert len(done.proof.report.runs) == 1
 
 
@@ -140,8 +140,8 @@ def test_a_target_that_was_measured_only_in_part_is_measured_again(out: Path, ti
     done = export_model(OnnxExporter(), str(tiny), out, precisions=["fp16"])
     assert done.proof is not None
     assert done.proof.verdict.passed
-    lanes = [(lane.target, lane.runtime) for lane in done.proof.report.lanes if lane.measured]
-    assert sorted(lanes) == [
+    proven = [(lane.target, lane.runtime) for lane in done.proof.report.lanes if lane.measured]
+    assert sorted(proven) == [
         ("onnx-fp16", "onnxruntime"), ("onnx-fp16", "openvino"), ("onnx-fp32", "onnxruntime"), ("onnx-fp32", "openvino")
     ]  # fmt: skip
 

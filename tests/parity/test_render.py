@@ -110,7 +110,7 @@ def test_reasons_take_twenty_lines_at_most_and_none_is_lost(lanes, each, kinds):
     lines = [line.plain for line in reason_lines(failures)]
     assert len(lines) <= LINES
     reasons = [line for line in lines if line.startswith("refused ")]
-    counted = [int(number) for line in lines for number in re.findall(r"… and (\d+) more", line)]
+    counted = [int(count) for line in lines for count in re.findall(r"… and (\d+) more", line)]
     assert len(reasons) + sum(counted) == len(failures)
     assert [line.strip() for line in lines if line.strip() in {one.advice for one in failures}]
     if len(failures) + len({one.advice for one in failures}) <= LINES:
@@ -131,7 +131,7 @@ def test_a_stress_text_never_hides_that_everyday_texts_are_refused(rule, lanes):
     reasons = [line for line in lines if line.startswith("refused ")]
     assert "'everyday0'" in reasons[0]
     assert len([line for line in reasons if "'everyday" in line]) == min(lanes, len(reasons))
-    counted = [int(number) for line in lines for number in re.findall(r"… and (\d+) more", line)]
+    counted = [int(count) for line in lines for count in re.findall(r"… and (\d+) more", line)]
     assert len(reasons) + sum(counted) == len(failures)
 
 
