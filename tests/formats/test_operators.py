@@ -12,11 +12,16 @@ import openvino
 import openvino.opset13 as ops
 import pytest
 import torch
-from fakes import artifact_of
+from exporting import export_model
+from fakes import artifact_of, report_of
 from onnx import numpy_helper, parser
 
 from bge_export.contracts import Artifact, Target
+from bge_export.exporters.openvino import OpenVinoExporter
+from bge_export.exporters.torchscript import TorchScriptExporter
 from bge_export.formats import find_format
+from bge_export.formats.contents.openvino import contents
+from bge_export.parity.gate.operators import operator_failures
 from bge_export.parity.measure.operators import MOST_KINDS, MOST_LETTERS, known_operators
 
 
@@ -153,6 +158,108 @@ def test_operators_of_no_library_and_other_spellings(tmp_path: Path) -> None:
     assert operators_of(archive(tmp_path, text), "torchscript") == ("aten::dropout (training)", "mine::draw")
 
 
+def refused(path: Path, format_name: str) -> list[str]:
+    """Return what the gate says of a file's operators."""
+    report = report_of(operators=operators_of(path, format_name))
+    return [one.message for one in operator_failures(report) if one.rule == "operators"]
+
+
+METHOD = "class M(Module):\n  n : Tensor\n  def forward(self, x: Tensor) -> Tensor:\n    {}\n    return x\n"
+
+STATEFUL_CODE = {
+    "an attribute": "self.n = torch.add(x, 1)",
+    "an attribute of a submodule": "child = self.child\n    child.n = x",
+    "one of two targets": "a, self.n, = torch.split(x, 1)",
+    "an attribute with its type": "self.n : Tensor = x",
+    "an attribute that is added to": "self.n += x",
+    "an attribute in place": "n = self.n\n    _0 = torch.add_(n, 1)",
+    "a child's attribute in place": "child = self.child\n    _0 = torch.zero_(child.bias)",
+    "a name of an attribute": "n = self.n\n    n += x",
+    "a view": "n = self.n\n    a = torch.select(n, 0, 0)\n    b = torch.view(a, [1])\n    _0 = torch.copy_(b, x)",
+    "by keyword": "_0 = torch.add(x, x, out=self.n)",
+    "itself by keyword": "_0 = torch.add_(self=self.n, other=x)",
+    "by a method": "_0 = (self.n).add_(1)",
+    "a constant": "_0 = torch.add_(CONSTANTS.c0, 1)",
+    "a list": "l = self.l\n    _0 = torch.append(l, x)",
+    "a list that holds it": "l = [torch.zeros([1])]\n    _0 = torch.append(l, self.n)\n    _1 = torch.add_(l[0], 1)",
+    "shared memory": "a = torch.zeros([1])\n    _0 = torch.set_(a, self.n)\n    _1 = torch.add_(a, 1)",
+    "an element": 'd = self.d\n    d["a"] = x',
+    "an odd name": '_0 = torch.add_(getattr(self, "0"), 1)',
+    "the private operator": "_0 = ops.aten.add_(self.n, 1)",
+    "statistics": "_0 = torch.batch_norm(x, None, None, self.mean, self.var, True, 0.1, 1e-5, False)",
+}
+
+
+@pytest.mark.parametrize("kind", STATEFUL_CODE)
+def test_code_of_torch_that_keeps_a_state_is_refused(kind: str, tmp_path: Path) -> None:
+    text = METHOD.format(STATEFUL_CODE[kind])
+    assert any(
+        "keeps a state from one call to the next" in reason
+        for reason in refused(archive(tmp_path, text), "torchscript")
+    )
+
+
+def test_code_of_torch_that_writes_to_new_memory_keeps_no_state(tmp_path: Path) -> None:
+    code = (
+        "a = torch.add(self.n, x)\n    b = torch.view(a, [1])\n    c = torch.add_(b, self.n)\n    _0 = torch.relu_(c)"
+    )
+    assert refused(archive(tmp_path, METHOD.format(code)), "torchscript") == []
+
+
+class Counting(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1)
+        return x + self.calls
+
+
+def test_a_scripted_module_that_counts_its_calls_is_refused(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Counting()), str(tmp_path / "model.pt"))
+    (reason,) = refused(tmp_path / "model.pt", "torchscript")
+    assert "aten::add_ (state), which keeps a state" in reason
+
+
+METHODS = {
+    "(x).bernoulli(0.5)": "aten::bernoulli",
+    "(torch.relu(x)).normal_()": "aten::normal_",
+    "(x).uniform_()": "aten::uniform_",
+    "(self.n).random_()": "aten::random_",
+    "(x).dropout(0.1, True)": "aten::dropout (training)",
+    "(x).dropout(0.1, train=y)": "aten::dropout (training)",
+    "ops.aten.dropout(x, 0.1, True)": "aten::dropout (training)",
+    "torch._standard_gamma(x)": "aten::_standard_gamma",
+    "torch._sample_dirichlet(x)": "aten::_sample_dirichlet",
+    "torch._fused_dropout(x, 0.5)": "aten::_fused_dropout",
+    "torch.empty([2])": "aten::empty",
+    "(x).new_empty([2])": "aten::new_empty",
+    "torch.empty_like(x)": "aten::empty_like",
+}
+
+
+@pytest.mark.parametrize("call", METHODS)
+def test_random_numbers_by_method_and_by_private_names_are_refused(call: str, tmp_path: Path) -> None:
+    path = archive(tmp_path, f"class M(Module):\n  def forward(self, x, y):\n    return {call}\n")
+    assert METHODS[call] in operators_of(path, "torchscript")
+    assert any(f"{METHODS[call]}, which draws random numbers" in reason for reason in refused(path, "torchscript"))
+
+
+def test_a_method_that_trains_by_no_argument_and_calls_of_submodules_pass(tmp_path: Path) -> None:
+    text = METHOD.format("a = (self.child).forward(x, )\n    x = (a).dropout(0.1, False)")
+    assert operators_of(archive(tmp_path, text), "torchscript") == ("aten::dropout",)
+    assert refused(tmp_path / "model.pt", "torchscript") == []
+
+
+@pytest.mark.parametrize("code", ["draw = x.bernoulli\n    return draw(0.5)", "return getattr(x, \"bernoulli\")(0.5)",
+                                  "torch = x\n    return torch.add_(1)", "return x and y"])  # fmt: skip
+def test_code_of_torch_that_hides_what_it_calls_or_decides_is_refused(code: str, tmp_path: Path) -> None:
+    assert refused(archive(tmp_path, f"class M(Module):\n  def forward(self, x, y):\n    {code}\n"), "torchscript")
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -193,6 +300,53 @@ def test_a_long_name_never_loses_that_it_is_of_a_domain(tmp_path: Path) -> None:
 def test_a_layer_of_no_set_of_operators_is_not_openvinos(tmp_path: Path) -> None:
     (tmp_path / "model.xml").write_text('<net><layers><layer id="0" type="RandomUniform"/></layers></net>')
     assert operators_of(tmp_path / "model.xml", "openvino") == ("no opset::RandomUniform",)
+
+
+LAYERS = {
+    '<layer id="0" type="ReadValue" version="opset6"/>': "keeps a state",
+    '<layer id="0" type="Assign" version="opset3"/>': "keeps a state",
+    '<layer id="0" type="assign" version="opset6"/>': "keeps a state",
+    '<layer id="0" type="randomuniform" version="opset8"/>': "draws random numbers",
+    '<layer id="0" type="TENSORITERATOR" version="opset1"/>': "decides by the input",
+    '<layer xmlns="x" id="0" type="RandomUniform" version="opset8"/>': "namespace",
+    '<layer xmlns:a="x" id="0" type="RandomUniform" version="opset8"/>': "namespace",
+    '<a:layer id="0" type="RandomUniform" version="opset8"/>': "namespace",
+    '<layer a:id="0" type="RandomUniform" version="opset8"/>': "namespace",
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_of_openvino_that_no_text_can_prove_are_refused_however_they_are_spelled(
+    layer: str, tmp_path: Path
+) -> None:
+    plain = '<layer id="1" type="Add" version="opset1"/>'
+    (tmp_path / "model.xml").write_text(f"<net><layers>{plain}{layer}</layers></net>")
+    assert any(LAYERS[layer] in reason for reason in refused(tmp_path / "model.xml", "openvino"))
+
+
+def test_constants_of_openvino_count_in_any_case(tmp_path: Path) -> None:
+    (tmp_path / "model.xml").write_text(
+        '<net><layers><layer id="0" type="CONST" version="opset1">'
+        '<data element_type="f16" shape="2,3"/></layer></layers></net>'
+    )
+    assert contents(tmp_path / "model.xml").weights == {"float16": 6}
+
+
+@pytest.mark.parametrize(
+    ("exporter", "format_name"),
+    [
+        (TorchScriptExporter(sentence_embedding=True), "torchscript"),
+        (TorchScriptExporter(layout="eland"), "torchscript"),
+        (OpenVinoExporter(), "openvino"),
+    ],
+)
+def test_our_own_traces_have_no_operator_that_the_gate_refuses(
+    exporter: TorchScriptExporter | OpenVinoExporter, format_name: str, tiny: Path, tmp_path: Path
+) -> None:
+    folder = export_model(exporter, str(tiny), tmp_path / "out").folder
+    (path,) = folder.glob("*/*.xml" if format_name == "openvino" else "*/*.pt")
+    assert refused(path, format_name) == []
+    assert not [name for name in operators_of(path, format_name) if "state" in name or name.endswith("_")]
 
 
 def test_files_of_the_exporters_have_none_that_the_gate_refuses(tiny_export) -> None:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 TRAINING = " (training)"
 """Follows the name of an operator that drops values at random, as in training."""
 
+STATE = " (state)"
+"""Follows the name of an operator that changes a value which stays until the next call."""
+
 MOST_AXES = 64
 """Axes of a shape. The product of a longer list could take any time; a runtime allows fewer."""
 
@@ -28,7 +31,8 @@ class Contents:
         tables: the same for those constants that are read by index, such as token embeddings.
         operators: name of an operator -> how often it occurs, in bodies of control flow and in functions, too. The name
             is `domain::name`, without the domain if it is the format's own, and ends in `TRAINING` if the operator
-            drops values at random. A function that the file defines occurs as `function::domain.name`.
+            drops values at random, in `STATE` if it changes what the next
+            call reads. A function that the file defines occurs as `function::domain.name`.
         packed: operator and bits, such as `MatMulNBits 4` -> the number of weights that such operators unpack.
         files: the other files that hold its weights, relative to the model file's folder.
     """

@@ -55,14 +55,21 @@ class _Reader:
         self.gathers: set[str] = set()
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        """Take the start of an element."""
+        """Take the start of an element.
+
+        Raises:
+            ValueError: it has a namespace, which OpenVINO does not look at, so that it would read another element.
+        """
+        if ":" in name or any(":" in attribute or attribute.startswith("xmlns") for attribute in attributes):
+            raise ValueError(f"its element {name} has a namespace, which no IR model has")
+
         if name == "layer":
             self.layer, self.operator = attributes.get("id", ""), attributes.get("type", "")
             self.found.operators[_name(self.operator, attributes.get("version", ""))] += 1
-            if self.operator == "Gather":
+            if self.operator.casefold() == "gather":
                 self.gathers.add(self.layer)
 
-        elif name == "data" and self.operator == "Const":
+        elif name == "data" and self.operator.casefold() == "const":
             size = size_of([int(axis) for axis in attributes.get("shape", "").split(",") if axis.strip()])
             kind = attributes.get("element_type", "")
             self.constants[self.layer] = TYPES.get(kind, kind), size

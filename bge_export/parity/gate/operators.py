@@ -1,9 +1,9 @@
-"""Refusals about operators that no set of texts can prove: random numbers, control flow, code from elsewhere."""
+"""Refusals about operators that no set of texts can prove: random numbers, control flow, state, foreign code."""
 
 from collections.abc import Iterator
 
 from bge_export.formats import find_format
-from bge_export.formats.contents import TRAINING
+from bge_export.formats.contents import STATE, TRAINING
 from bge_export.parity.gate.verdict import Failure, failure
 from bge_export.parity.report import ParityReport
 
@@ -14,6 +14,10 @@ OWN_DOMAINS = ("aten", "prim")
 """Domains of TorchScript that are torch itself."""
 
 RANDOM = frozenset({
+    "aten::_cudnn_init_dropout_state", "aten::_fill_mem_eff_dropout_mask_", "aten::_fused_dropout",
+    "aten::_sample_dirichlet", "aten::_standard_gamma", "aten::empty", "aten::empty_like", "aten::empty_permuted",
+    "aten::empty_strided", "aten::manual_seed", "aten::new_empty", "aten::new_empty_strided",
+    "aten::normal_functional", "aten::rrelu_with_noise_functional", "aten::seed",
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
     "aten::bernoulli", "aten::bernoulli_", "aten::binomial", "aten::cauchy", "aten::cauchy_", "aten::exponential",
     "aten::exponential_", "aten::geometric", "aten::geometric_", "aten::log_normal", "aten::log_normal_",
@@ -21,10 +25,13 @@ RANDOM = frozenset({
     "aten::randint", "aten::randint_like", "aten::randn", "aten::randn_like", "aten::random", "aten::random_",
     "aten::randperm", "aten::rrelu_with_noise", "aten::rrelu_with_noise_", "aten::uniform", "aten::uniform_",
 })  # fmt: skip
-"""Operators that draw random numbers, whatever their arguments are."""
+"""Operators that draw random numbers, or give memory as it happens to be, whatever their arguments are."""
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap", "TensorIterator", "prim::If", "prim::Loop"})
 """Operators that decide by their input what they compute; no exporter writes one."""
+
+STATEFUL = frozenset({"Assign", "ReadValue", "prim::SetAttr"})
+"""Operators that read or write what stays until the next call."""
 
 
 def operator_failures(report: ParityReport) -> Iterator[Failure]:
@@ -50,14 +57,24 @@ def operator_failures(report: ParityReport) -> Iterator[Failure]:
 
 
 def _reason(name: str) -> str | None:
-    """Return what is wrong with an operator, None if nothing is."""
+    """Return what is wrong with an operator, None if nothing is.
+
+    Runtimes take some names in any case, so the case says nothing.
+    """
     domain, _, _ = name.rpartition("::")
 
-    if name in RANDOM or name.endswith(TRAINING):
+    if _is_of(name, RANDOM) or name.endswith(TRAINING):
         return "draws random numbers"
-    if name in CONTROL_FLOW:
+    if _is_of(name, STATEFUL) or name.endswith(STATE):
+        return "keeps a state from one call to the next"
+    if _is_of(name, CONTROL_FLOW):
         return "decides by the input what is computed"
     if domain and domain not in OWN_DOMAINS and name not in OWN_OPERATORS:
         return "is no operator of the format or of the exporter"
 
     return None
+
+
+def _is_of(name: str, operators: frozenset[str]) -> bool:
+    """Return whether a name is one of those, in any case."""
+    return name.casefold() in {one.casefold() for one in operators}
