@@ -10,39 +10,44 @@ from collections.abc import Iterator
 
 from bge_export.formats.contents import STATE
 
-NEUTRAL = frozenset({
-    "torch", "ops", "annotate", "unchecked_cast", "uninitialized", "int", "float", "bool", "str", "Tensor", "List",
-    "Dict", "Tuple", "Optional", "inf", "nan", "infj", "nanj",
-})  # fmt: skip
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+NEUTRAL = _words(
+    "torch ops annotate unchecked_cast uninitialized int float bool str Tensor List "
+    "Dict Tuple Optional inf nan infj nanj"
+)
 """Names of the language, which hold no value of the archive."""
 
-FRESH = frozenset({
-    "add", "bmm", "clone", "cumsum", "div", "embedding", "gelu", "layer_norm", "linear", "matmul", "mul", "neg",
-    "ones_like", "relu", "rsub", "softmax", "sub", "sum", "tanh", "where", "zeros_like",
-})  # fmt: skip
+FRESH = _words(
+    "add bmm clone cumsum div embedding gelu layer_norm linear matmul mul neg "
+    "ones_like relu rsub softmax sub sum tanh where zeros_like"
+)
 """Operators of torch whose result is always new memory, whatever their arguments are."""
 
-WRITES = frozenset({
-    "Delete", "__iadd__", "__iand__", "__idiv__", "__ilshift__", "__imul__", "__ior__", "__irshift__", "__isub__",
-    "__ixor__", "_set_item", "append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "set_data",
-    "setdefault", "sort", "update",
-})  # fmt: skip
+WRITES = _words(
+    "Delete __iadd__ __iand__ __idiv__ __ilshift__ __imul__ __ior__ __irshift__ __isub__ "
+    "__ixor__ _set_item append clear extend insert pop popitem remove reverse set_data "
+    "setdefault sort update"
+)
 """Operators that change their first argument though their names do not end in a single underscore."""
 
-STATISTICS = frozenset({
-    "_batch_norm_impl_index", "_batch_norm_with_update", "_fused_moving_avg_obs_fq_helper", "_native_batch_norm_legit",
-    "batch_norm", "batch_norm_update_stats", "cudnn_batch_norm", "fused_moving_avg_obs_fake_quant", "instance_norm",
-    "miopen_batch_norm", "native_batch_norm",
-})  # fmt: skip
+STATISTICS = _words(
+    "_batch_norm_impl_index _batch_norm_with_update _fused_moving_avg_obs_fq_helper _native_batch_norm_legit "
+    "batch_norm batch_norm_update_stats cudnn_batch_norm fused_moving_avg_obs_fake_quant instance_norm "
+    "miopen_batch_norm native_batch_norm"
+)
 """Operators that can change statistics among their later arguments."""
 
-OUTPUTS = frozenset({
-    "H", "L", "LD", "LU", "M", "P", "Q", "R", "S", "U", "V", "Vh", "X", "a", "bin_edges", "buffer", "eigenvalues",
-    "eigenvectors", "eigvals", "eigvecs", "exponent", "grad_bias", "grad_input", "grad_weight", "hist", "indices",
-    "info", "inverse", "is_target", "logabsdet", "mantissa", "max", "max_values", "min", "min_indices", "out", "out0",
-    "out1", "out2", "out3", "out4", "out5", "out6", "output", "pivots", "rank", "reserve", "residuals", "result",
-    "save_invstd", "save_mean", "sign", "singular_values", "solution", "tau", "total_weight", "values",
-})  # fmt: skip
+OUTPUTS = _words(
+    "H L LD LU M P Q R S U V Vh X a bin_edges buffer eigenvalues "
+    "eigenvectors eigvals eigvecs exponent grad_bias grad_input grad_weight hist indices "
+    "info inverse is_target logabsdet mantissa max max_values min min_indices out out0 "
+    "out1 out2 out3 out4 out5 out6 output pivots rank reserve residuals result "
+    "save_invstd save_mean sign singular_values solution tau total_weight values"
+)
 """Names of arguments that operators of torch write their results to."""
 
 
