@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bundles import MODEL, checkpoint_of, seal, write_bundle
 
-from bge_export.bundle.integrity import MANIFEST
+from bge_export.bundle.integrity import MANIFEST, refuse_unknown_output
 from bge_export.bundle.manifest import read_bundle
 from bge_export.commands.extension import kept_from
 from bge_export.errors import ArtifactError, OutputError
@@ -134,6 +134,28 @@ def test_a_file_that_the_manifest_lists_for_no_target_is_refused(bundle: Path, n
     seal(bundle, files={**listed, name: ""})
     with pytest.raises(ArtifactError, match=f"lists '{re.escape(name)}' for no target"):
         read_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["added_tokens.json", "onnx/tokenizer.json", "sentence_roberta_config.json"])
+def test_settings_are_of_the_whole_folder_and_of_no_model(bundle: Path, name: str) -> None:
+    put(bundle, name)
+    manifest = json.loads((bundle / MANIFEST).read_text("utf-8"))
+    manifest["models"][0]["files"].append(name)
+    seal(bundle, models=manifest["models"], files={**manifest["files"], name: ""})
+    with pytest.raises(ArtifactError, match=f"lists '{re.escape(name)}' as a file of a model"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["merged.json", "reference.npz", "recipe.toml", "cuda.json"])
+def test_the_tool_writes_no_file_that_its_gate_refuses(bundle: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=f"{re.escape(name)} would be an unknown file"):
+        refuse_unknown_output(bundle / name)
+    refuse_unknown_output(bundle.parent / name)
+
+
+@pytest.mark.parametrize("name", ["parity.json", "parity-cuda.json", "bench.json"])
+def test_reports_may_be_written_beside_the_models(bundle: Path, name: str) -> None:
+    refuse_unknown_output(bundle / name)
 
 
 @pytest.mark.parametrize("name", ["onnx/model_quantized.onnx", "pytorch_model.bin", "tokenizer.json"])

@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from bge_export.bundle.integrity import refuse_unknown_output
 from bge_export.contracts import Pooling, Target
 from bge_export.errors import UsageError
 from bge_export.files.regular import LIMITS_BYTES
@@ -203,6 +204,7 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
         OutputError: the file exists already, or its folder does not.
     """
     refuse_path(path, "recipe.toml")
+    refuse_unknown_output(path)
     with written_whole(path) as file:
         file.write_text(recipe_toml(recipe.with_paths(lambda one: _from(path.parent, one))), "utf-8")
 

@@ -8,7 +8,7 @@ from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SE
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.checkpoint.weight_files import INDEX
 from bge_export.contracts import Promise
-from bge_export.errors import ArtifactError, CheckpointError
+from bge_export.errors import ArtifactError, CheckpointError, OutputError
 from bge_export.files.digest import file_sha256
 from bge_export.formats import belongs_to_a_model
 from bge_export.heads.dense import dense_head
@@ -88,6 +88,11 @@ def refuse_names(root: Path, digests: Mapping[str, str], models: Collection[str]
     if unknown := sorted({*models, *weights} - set(digests)):
         raise ArtifactError(f"{root / MANIFEST} gives no digest of {unknown[0]!r}. Export the folder again.")
 
+    _refuse_misplaced(root, set(digests), set(models), set(weights))
+
+
+def _refuse_misplaced(root: Path, listed: set[str], models: set[str], weights: set[str]) -> None:
+    """Raise ArtifactError if a listed file is of another purpose than the manifest says, or of none."""
     for name in sorted(weights):
         if not (name.endswith(WEIGHTS_SUFFIX) or name == INDEX):
             raise ArtifactError(
@@ -95,12 +100,29 @@ def refuse_names(root: Path, digests: Mapping[str, str], models: Collection[str]
                 "Export the folder again."
             )
 
+    # Loaders read such a file for every target, so it is held to the checkpoint and belongs to no model.
+    for name in sorted(models):
+        if is_shared(name):
+            raise ArtifactError(
+                f"{root / MANIFEST} lists {name!r} as a file of a model, but it is one of the settings or documents of "
+                "the whole folder. Export the folder again."
+            )
+
     # A model that belongs to no target is measured nowhere.
-    for name in sorted(set(digests) - {*models, *weights}):
+    for name in sorted(listed - {*models, *weights}):
         if not is_shared(name):
             raise ArtifactError(
                 f"{root / MANIFEST} lists {name!r} for no target, so nothing proves it. Export the folder again."
             )
+
+
+def refuse_unknown_output(path: Path) -> None:
+    """Raise OutputError if a file that is to be written would be an unknown one in a bundle, which the gate refuses."""
+    if (path.parent / MANIFEST).is_file() and not is_document(PurePosixPath(path.name)):
+        raise OutputError(
+            f"{path} would be an unknown file in a folder that bge-export wrote, and the gate refuses such a folder. "
+            "Write it elsewhere; a report may also be called parity-NAME.json."
+        )
 
 
 def is_shared(name: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from bge_export.bundle.integrity import CARD, MANIFEST, REPORT
+from bge_export.bundle.integrity import CARD, MANIFEST, REPORT, refuse_unknown_output
 from bge_export.bundle.manifest import Manifest, read_bundle, read_manifest
 from bge_export.bundle.origin import other_files
 from bge_export.checkpoint.opening import as_artifacts, open_checkpoint
@@ -85,6 +85,7 @@ def check_parity(
         )
     if report_path is not None:
         refuse_path(report_path, "report", OWN_REPORT)
+        refuse_unknown_output(report_path)
 
     refuse_unknown_runtimes(require)
     policy = read_policy(thresholds)
@@ -136,6 +137,7 @@ def write_reference(
     if out.suffix != ".npz":
         raise UsageError(f"{out}: reference vectors are written as .npz. Name the file with that suffix.")
     refuse_path(out, "vectors.npz")
+    refuse_unknown_output(out)
 
     corpus = read_texts(texts, column)
     vectors = run_oracle(open_checkpoint(model, revision=revision, pooling=pooling), corpus, threads)
@@ -272,6 +274,7 @@ def merge_reports(
         ArtifactError: a report's folder differs from its manifest.
     """
     refuse_path(out, "report", OWN_REPORT)
+    refuse_unknown_output(out)
     if out.exists() and any(path.exists() and out.samefile(path) for path in paths):
         raise UsageError(f"{out} is one of the reports to merge, and would be lost. Name another file with --output.")
 
