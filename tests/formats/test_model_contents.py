@@ -124,6 +124,50 @@ def test_tables_that_are_read_by_index_stay_float_in_rounded_files(tmp_path: Pat
     assert refusals(artifact) == ""
 
 
+def test_a_matrix_that_is_also_read_by_index_is_no_table(tmp_path: Path) -> None:
+    """A Gather that nothing uses would hide float weights behind one small product of four bits."""
+    nodes, weights = graph_of("bnb4")
+    node, weight = float_product()
+    gather = helper.make_node("Gather", [weight.name, "ids"], ["unused"])
+    artifact = artifact_at(tmp_path, "onnx-bnb4")
+    write_onnx(tmp_path / artifact.model, [*nodes, node, gather], [*weights, weight])
+    assert "at least 75% in MatMulBnb4 4" in refusals(artifact)
+
+
+def test_operators_cannot_unpack_more_weights_than_the_file_stores(tmp_path: Path) -> None:
+    nodes, weights = graph_of("bnb4")
+    node, weight = float_product()
+    for attribute in nodes[0].attribute:
+        if attribute.name == "K":
+            attribute.i = 1000 * ROWS
+    artifact = artifact_at(tmp_path, "onnx-bnb4")
+    write_onnx(tmp_path / artifact.model, [*nodes, node], [*weights, weight])
+    assert "unpack more weights than it stores" in refusals(artifact)
+
+
+@pytest.mark.parametrize("place", ["net", "meta_data", "rt_info"])
+def test_operators_of_an_openvino_file_count_only_where_openvino_reads_them(tmp_path: Path, place: str) -> None:
+    artifact = artifact_at(tmp_path, "openvino-fp16")
+    write_ir(tmp_path / artifact.model, "f32")
+    fake = '<layer id="9" type="Const" version="opset1"><data element_type="f16" shape="100000000"/></layer>'
+    fake = fake if place == "net" else f"<{place}>{fake}</{place}>"
+    path = tmp_path / artifact.model
+    path.write_text(path.read_text("utf-8").replace("</net>", f"{fake}</net>"), "utf-8")
+    assert "where OpenVINO reads none" in refusals(artifact)
+
+
+def test_a_constant_that_another_operator_reads_too_is_no_table_in_openvino(tmp_path: Path) -> None:
+    artifact = artifact_at(tmp_path, "openvino-fp32")
+    write_ir(tmp_path / artifact.model, "f32")
+    path = tmp_path / artifact.model
+    gather = '<layer id="8" type="Gather" version="opset8"/></layers>'
+    edge = '<edge from-layer="0" from-port="0" to-layer="8" to-port="0"/></edges>'
+    path.write_text(path.read_text("utf-8").replace("</layers>", gather).replace("</edges>", edge), "utf-8")
+    found = read_contents(artifact)
+    assert found is not None
+    assert sum(found.tables.values()) == 0
+
+
 def test_weights_are_found_wherever_a_graph_can_hold_them(tmp_path: Path) -> None:
     """In subgraphs, constants, sparse tensors, functions and lists of floats, and so are names of other files."""
     tensors = [

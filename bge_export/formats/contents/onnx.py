@@ -81,6 +81,7 @@ class _Reader:
         self.found = Contents()
         self.tensors: dict[str, tuple[str, int]] = {}
         self.gathered: set[str] = set()
+        self.read_whole: set[str] = set()
 
     def model(self, span: Span) -> Contents:
         for number, value in fields(self.message, span):
@@ -89,7 +90,8 @@ class _Reader:
             elif number == MODEL_FUNCTIONS:
                 self._function(span_of(value))
 
-        for name in self.gathered & self.tensors.keys():
+        # What another operator reads too is no table, or a Gather that nothing uses would make one of any weight.
+        for name in (self.gathered - self.read_whole) & self.tensors.keys():
             kind, size = self.tensors[name]
             self.found.tables[kind] += size
         return self.found
@@ -149,6 +151,7 @@ class _Reader:
         else:
             self.found.operators[node.name] += 1
 
+        self.read_whole |= set(node.inputs[1:] if node.operator == "Gather" else node.inputs)
         if node.operator == "Constant" and node.values:
             for name in node.outputs:
                 scope.add(name, false=all(node.values))

@@ -20,6 +20,13 @@ TYPES = {
 }
 """Element type of OpenVINO -> the name that numpy uses; others keep their own."""
 
+LAYER = ("net", "layers", "layer")
+EDGE = ("net", "edges", "edge")
+"""Where a model has its operators, and what they read."""
+
+BODIES = frozenset({"body", "then_body", "else_body"})
+"""Elements of control flow that have operators of their own."""
+
 
 def contents(path: Path) -> Contents:
     """Return what a model holds.
@@ -31,7 +38,7 @@ def contents(path: Path) -> Contents:
     found = Contents(files={path.with_suffix(".bin").name})
     reader = _Reader(found)
     parser = expat.ParserCreate()
-    parser.StartElementHandler = reader.start
+    parser.StartElementHandler, parser.EndElementHandler = reader.start, reader.end
     parser.StartDoctypeDeclHandler = _refuse_document_type
 
     try:
@@ -40,6 +47,7 @@ def contents(path: Path) -> Contents:
     except expat.ExpatError as error:
         raise ValueError(str(error)) from error
 
+    reader.tables()
     if not found.operators:
         raise ValueError("it has no layers")
     return found
@@ -50,9 +58,11 @@ class _Reader:
 
     def __init__(self, found: Contents) -> None:
         self.found = found
+        self.path: list[str] = []
         self.layer, self.operator = "", ""
         self.constants: dict[str, tuple[str, int]] = {}
         self.gathers: set[str] = set()
+        self.read: dict[str, bool] = {}
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """Take the start of an element.
@@ -63,21 +73,49 @@ class _Reader:
         if ":" in name or any(":" in attribute or attribute.startswith("xmlns") for attribute in attributes):
             raise ValueError(f"its element {name} has a namespace, which no IR model has")
 
-        if name == "layer":
-            self.layer, self.operator = attributes.get("id", ""), attributes.get("type", "")
-            self.found.operators[_name(self.operator, attributes.get("version", ""))] += 1
-            if self.operator.casefold() == "gather":
-                self.gathers.add(self.layer)
+        self.path.append(name)
+        where = tuple(self.path)
 
-        elif name == "data" and self.operator.casefold() == "const":
+        if name == "layer":
+            self._layer(attributes, where)
+
+        elif where == (*LAYER, "data") and self.operator.casefold() == "const":
             size = size_of([int(axis) for axis in attributes.get("shape", "").split(",") if axis.strip()])
             kind = attributes.get("element_type", "")
             self.constants[self.layer] = TYPES.get(kind, kind), size
             self.found.weights[TYPES.get(kind, kind)] += size
 
-        elif name == "edge" and attributes.get("to-layer") in self.gathers and attributes.get("to-port") == "0":
-            kind, size = self.constants.get(attributes.get("from-layer", ""), ("", 0))
-            self.found.tables[kind] += size
+        elif where == EDGE:
+            by_index = attributes.get("to-layer") in self.gathers and attributes.get("to-port") == "0"
+            source = attributes.get("from-layer", "")
+            self.read[source] = by_index and self.read.get(source, True)
+
+    def _layer(self, attributes: dict[str, str], where: tuple[str, ...]) -> None:
+        """Take an operator; one of a body is listed, but has no weights that count.
+
+        Raises:
+            ValueError: it lies where OpenVINO reads none.
+        """
+        if where != LAYER and not BODIES & set(where):
+            raise ValueError(f"it has an operator in {'/'.join(where[:-1])}, where OpenVINO reads none")
+
+        operator = attributes.get("type", "")
+        self.found.operators[_name(operator, attributes.get("version", ""))] += 1
+
+        self.layer, self.operator = (attributes.get("id", ""), operator) if where == LAYER else ("", "")
+        if self.operator.casefold() == "gather":
+            self.gathers.add(self.layer)
+
+    def end(self, _name: str) -> None:
+        """Take the end of an element."""
+        self.path.pop()
+
+    def tables(self) -> None:
+        """Add the constants that are read by index, and by nothing else, to the tables."""
+        for layer, by_index in self.read.items():
+            if by_index and layer in self.constants:
+                kind, size = self.constants[layer]
+                self.found.tables[kind] += size
 
 
 def _name(operator: str, version: str) -> str:

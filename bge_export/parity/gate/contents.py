@@ -59,6 +59,9 @@ def differences(artifact: Artifact, found: Contents) -> Iterator[tuple[str, str]
         yield f"{artifact.model} has the precision {artifact.target.precision}", f"one of {known}"
         return
 
+    if packed_bytes(found) > found.weights["uint8"]:
+        yield f"{artifact.model} has operators that unpack more weights than it stores", "the weights that it uses"
+
     expected = find_precision(artifact.target.precision).holds
     held = weights_of(found, tables=expected.tables)
     if (has := _share(held, expected.holder)) < expected.share:
@@ -84,9 +87,13 @@ def weights_of(found: Contents, *, tables: bool) -> Counter[str]:
     held = Counter({kind: found.weights[kind] - (0 if tables else found.tables[kind]) for kind in WEIGHTS})
 
     # Two 4-bit weights in a byte: the operators say how many weights these bytes are.
-    packed_bytes = sum(count * int(name.rpartition(" ")[2]) // 8 for name, count in found.packed.items())
-    held["uint8"] = max(0, held["uint8"] - packed_bytes)
+    held["uint8"] = max(0, held["uint8"] - packed_bytes(found))
     return held + found.packed
+
+
+def packed_bytes(found: Contents) -> int:
+    """Return the number of bytes that the weights which operators unpack take at least."""
+    return sum(count * int(name.rpartition(" ")[2]) // 8 for name, count in found.packed.items())
 
 
 def _share(held: Mapping[str, int], holder: str) -> float:
