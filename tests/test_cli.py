@@ -21,6 +21,8 @@ min_cosine = 0.999999
 max_abs = 1e-12
 max_norm_error = 1e-5
 min_batch_cosine = 0.999999
+min_token_cosine = 0.999999
+min_sequence_cosine = 0.999999
 """
 
 

@@ -161,7 +161,10 @@ def test_a_device_that_was_once_asked_for_in_vain_does_not_block_the_folder(out:
 
 def test_a_refused_extension_leaves_the_folder_as_it_was(out: Path, tiny: Path, tmp_path: Path) -> None:
     limits = tmp_path / "limits.toml"
-    table = "min_cosine = 0.999999\nmax_abs = {}\nmax_norm_error = 1e-5\nmin_batch_cosine = 0.999999\n"
+    table = (
+        "min_cosine = 0.999999\nmax_abs = {}\nmax_norm_error = 1e-5\nmin_batch_cosine = 0.999999\n"
+        "min_token_cosine = 0.5\nmin_sequence_cosine = 0.5\n"
+    )
     limits.write_text(f'require = []\n["onnx-fp32"]\n{table.format(1e-5)}["onnx-fp16"]\n{table.format(1e-9)}')
     before = (out / MANIFEST).read_bytes()
     (out / "README.md").write_text("a card")

@@ -18,6 +18,7 @@ from fakes import (
     LIMITS,
     POLICY,
     ROUNDED,
+    TABLE,
     FakeRuntime,
     artifact_of,
     crashing,
@@ -53,7 +54,7 @@ from bge_export.parity.gate.judge import Failure, Verdict, judge
 from bge_export.parity.gate.origin import reference_failures
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import RULES
-from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
+from bge_export.parity.measure.measurement import FileFacts, Measurement, RuntimeDevice
 from bge_export.parity.report import ClientRow, Lane, PairsRecord, ParityReport, RowParity
 from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Corpus, Text
@@ -1143,7 +1144,9 @@ def pooled_alike(cosine: float, fault: str) -> ParityReport:
             turned(cosine)(row)
 
     return Measurement(KINDS, reference, 1, load_tokenizer).report(
-        [INT8], [RuntimeDevice(FakeRuntime(pool), "cpu", True)], operators={INT8.digest: ("MatMul",)}
+        [INT8],
+        [RuntimeDevice(FakeRuntime(pool), "cpu", True)],
+        facts={INT8.digest: FileFacts(operators=("MatMul",), table=TABLE)},
     )
 
 
@@ -1272,12 +1275,20 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "swapped-rows": lambda: judge(report_of(swapped(text_of(0), text_of(1))), POLICY, CORPUS),
     "wrong-pooling": lambda: judge(report_of(mean_pooled), POLICY, CORPUS),
     "operators": lambda: judge(report_of(operators=("If",)), POLICY, CORPUS),
+    "coverage": lambda: judge(with_lane(GOOD, sweep=None), POLICY, CORPUS),
+    "token-table": lambda: judge(report_of(table=TABLE.model_copy(update={"worst": 2.0})), POLICY, CORPUS),
+    "token-states": lambda: judge(report_of(sweep_fault=mean_pooled), POLICY, CORPUS),
+    "not-repeatable": lambda: judge(with_sweep(repeated=False), POLICY, CORPUS),
     "pair-rule": lambda: judge(int8_report(SATURATING), INT8_POLICY, CORPUS),
     "client-tokens": lambda: judge(with_client(tokens_equal=False), POLICY, CORPUS),
     "client-cosine": lambda: judge(with_client(cosine=0.5), POLICY, CORPUS),
     "client-norm": lambda: judge(with_client(norm=2.0), POLICY, CORPUS),
     "client-missing": lambda: judge(GOOD, replace(POLICY, token_differences={"fake:*": frozenset()}), CORPUS),
 }
+
+
+def with_sweep(**changes):
+    return with_lane(GOOD, sweep=GOOD.lanes[0].sweep.model_copy(update=changes))
 
 
 def with_client(**changes):
@@ -1311,6 +1322,6 @@ def test_no_fact_of_a_report_is_unjudged():
     assert set(RowParity.model_fields) == described | judged
     described = {"facts", "threads", "model", "pooling_seen", "output", "runtime", "device"}
     judged = {"run", "target", "artifact_digest", "promise", "requested", "unavailable", "failed", "rows"}
-    judged |= {"pairs", "operators"}
+    judged |= {"pairs", "operators", "sweep", "table"}
     assert set(Lane.model_fields) == described | judged
     assert set(PairsRecord.model_fields) == {"weights", "pairs", "saturating", "first", "first_saturating"}

@@ -8,8 +8,19 @@ from bge_export.contracts import Promise, Reads
 from bge_export.errors import ReportError
 from bge_export.heads.dense import Dense
 from bge_export.oracle.vectors import ReferenceVectors
+from bge_export.sweep.plan import TokenFacts, plan_sample
+from bge_export.sweep.states import Expected, Sweep
 
 PROMISE = Promise(Reads(8, {"query": "q: "}), {"dense": Dense(2, "cls", normalize=True)})
+
+TOKENS = TokenFacts(rows=6, token_types=0, prefix=(1,), suffix=(2,), pad=0, max_tokens=8)
+
+
+def sweep() -> Sweep:
+    """Return a sweep whose last kind of mask the checkpoint does not define."""
+    *known, _ = plan_sample(TOKENS)
+    ones = [Expected(np.ones((b.judged.sum(), 2), np.float32), np.ones((len(b.judged), 2), np.float32)) for b in known]
+    return Sweep(TOKENS, (*ones, None))
 
 
 def reference() -> ReferenceVectors:
@@ -17,7 +28,7 @@ def reference() -> ReferenceVectors:
     return ReferenceVectors(
         "m", None, "c" * 64, "t" * 64, PROMISE, ("a", "b"), ((1, 2, 3), (4,)),
         {"cls": rows, "mean": rows[::-1].copy()}, {"torch": "2"}, "checkpoint",
-        {"config.json": "d" * 64},
+        sweep(), {"config.json": "d" * 64},
     )  # fmt: skip
 
 
@@ -25,7 +36,7 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "r.npz"
     reference().write(path)
     back = ReferenceVectors.read(path)
-    assert replace(back, vectors={}, kind="checkpoint") == replace(reference(), vectors={})
+    assert replace(back, vectors={}, kind="checkpoint", sweep=None) == replace(reference(), vectors={}, sweep=None)
     for name, rows in reference().vectors.items():
         np.testing.assert_array_equal(back.vectors[name], rows)
     assert back.kind == "file"

@@ -19,8 +19,9 @@ from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.panics import panics_as_errors
 from bge_export.heads.dense import dense_head
 from bge_export.oracle.stateless import refuse_changed, settings_of
+from bge_export.oracle.sweep import batches, sweep_states, token_facts
 from bge_export.oracle.vectors import ReferenceVectors
-from bge_export.progress import advance
+from bge_export.progress import advance, stage
 from bge_export.texts.corpus import Corpus
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
 def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> ReferenceVectors:
-    """Return the reference vectors of a corpus; progress counts texts.
+    """Return the reference vectors of a corpus, and the states of a sweep of token ids (`sweep.plan`).
+
+    Progress is shown in two stages, of texts and of batches.
 
     Args:
         checkpoint: the model; its weights are loaded here.
@@ -65,7 +68,7 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
     token_ids: list[tuple[int, ...]] = []
     rows: dict[str, list[NDArray[np.float32]]] = {"cls": [], "mean": [], "last": []}
 
-    with torch.inference_mode():
+    with stage(f"reference: {checkpoint.source}", len(corpus.texts)), torch.inference_mode():
         for text in corpus.texts:
             tokens = _tokens(tokenizer, text.text, checkpoint)
             states = model(**{name: tokens[name] for name in names}).last_hidden_state[0]
@@ -77,6 +80,10 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
 
             token_ids.append(tuple(tokens["input_ids"][0].tolist()))
             advance()
+
+    facts = token_facts(checkpoint, model, tokenizer)
+    with stage("reference: every token id", batches(facts)):
+        sweep = sweep_states(checkpoint, model, facts)
 
     refuse_changed(checkpoint.source, before, settings_of(model))
     return ReferenceVectors(
@@ -90,6 +97,7 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
         vectors={name: np.stack(vectors) for name, vectors in rows.items()},
         versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         kind="checkpoint",
+        sweep=sweep,
     )
 
 

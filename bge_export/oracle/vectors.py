@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,36 @@ from bge_export.files.promise import PromiseRecord
 from bge_export.files.regular import VECTORS_BYTES, open_regular
 from bge_export.files.single import written_whole
 from bge_export.heads.dense import dense_head
+from bge_export.sweep.plan import TokenFacts
+from bge_export.sweep.states import ARRAYS as SWEEP_ARRAYS
+from bge_export.sweep.states import Sweep, from_arrays
 
 SCHEMA: Literal["bge_export.reference/1"] = "bge_export.reference/1"
-ARRAYS = frozenset({"facts", "token_ids", "token_counts", *(f"vectors_{name}" for name in POOLINGS)})
+ARRAYS = frozenset({"facts", "token_ids", "token_counts", *(f"vectors_{name}" for name in POOLINGS), *SWEEP_ARRAYS})
+
+MOST_SPECIAL = 16
+"""Most special tokens before or after a text."""
+
+MOST_TOKENS = 2**20
+"""Longest input that a file may declare, since sequences of that length are made from it."""
+
+
+class _Tokens(BaseModel):
+    """`sweep.plan.TokenFacts` in a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    rows: int = Field(gt=0)
+    token_types: int = Field(ge=0)
+    prefix: list[Annotated[int, Field(ge=0)]] = Field(max_length=MOST_SPECIAL)
+    suffix: list[Annotated[int, Field(ge=0)]] = Field(max_length=MOST_SPECIAL)
+    pad: int = Field(ge=0)
+    max_tokens: int = Field(gt=0, le=MOST_TOKENS)
+
+    def facts(self) -> TokenFacts:
+        """Return them as the plan takes them."""
+        fields = self.model_dump()
+        return TokenFacts(**{**fields, "prefix": tuple(self.prefix), "suffix": tuple(self.suffix)})
 
 
 class _Facts(BaseModel):
@@ -36,6 +63,7 @@ class _Facts(BaseModel):
     ids: list[str]
     versions: dict[str, str]
     files: dict[str, str]
+    tokens: _Tokens
 
 
 @dataclass(frozen=True)
@@ -55,6 +83,7 @@ class ReferenceVectors:
         versions: the libraries that computed them.
         kind: whether the checkpoint was run here, or the vectors were read from a file.
         files: name -> sha256 of the small files and weights that a folder of the checkpoint holds.
+        sweep: the checkpoint's states of token ids that no text need hold; a file holds the sample alone.
     """
 
     source: str
@@ -67,6 +96,7 @@ class ReferenceVectors:
     vectors: Mapping[str, NDArray[np.float32]]
     versions: Mapping[str, str]
     kind: Literal["checkpoint", "file"]
+    sweep: Sweep
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -86,11 +116,13 @@ class ReferenceVectors:
             "ids": list(self.ids),
             "versions": dict(self.versions),
             "files": dict(self.files),
+            "tokens": asdict(self.sweep.facts),
         }
 
         arrays: dict[str, NDArray[np.generic]] = {f"vectors_{name}": rows for name, rows in self.vectors.items()}
         arrays["token_ids"] = np.asarray([i for row in self.token_ids for i in row], dtype=np.int64)
         arrays["token_counts"] = np.asarray([len(row) for row in self.token_ids], dtype=np.int64)
+        arrays |= self.sweep.arrays()
         arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
 
         with written_whole(path) as temporary, temporary.open("wb") as file:
@@ -122,6 +154,7 @@ class ReferenceVectors:
                 vectors={name: arrays[f"vectors_{name}"].view(np.ndarray) for name in names},
                 versions=facts.versions,
                 kind="file",
+                sweep=from_arrays(facts.tokens.facts(), arrays, facts.promise.heads.dense.dim),
                 files=facts.files,
             )
 
@@ -154,6 +187,9 @@ class ReferenceVectors:
         head = dense_head(self.promise)
         if head.pooling not in self.vectors:
             raise ValueError(f"no vectors for the declared pooling {head.pooling!r}")
+
+        if self.sweep.facts.max_tokens != self.promise.reads.max_tokens:
+            raise ValueError(f"a sweep up to {self.sweep.facts.max_tokens} tokens where the longest input is another")
 
         for name, rows in self.vectors.items():
             if rows.shape != (count, head.dim) or rows.dtype != np.float32:

@@ -107,6 +107,71 @@ class PairsRecord(Record):
         return cls(**asdict(facts))
 
 
+class SweepPart(Record):
+    """The token states of all batches of one kind (`sweep.plan`), or the vectors of an output that has no states.
+
+    Attributes:
+        kind: what the batches cover.
+        sequences: the number of sequences.
+        finite: whether every value is finite where the checkpoint's are, at masked tokens too.
+        token_cosine: the smallest cosine of a token's state with the checkpoint's; None if one is undefined.
+        token: the id of that token.
+        sequence_cosine: the smallest mean of these cosines over a sequence; None if one is undefined.
+        length: the length of that sequence.
+    """
+
+    kind: str
+    sequences: int
+    finite: bool
+    token_cosine: float | None
+    token: int
+    sequence_cosine: float | None
+    length: int
+
+
+class SweepRecord(Record):
+    """The sweep of token ids in one lane: what it covered, and what it found.
+
+    Attributes:
+        ids: the number of different token ids that were run.
+        lengths: the number of different lengths.
+        longest: the longest sequence.
+        token_types: the number of token types.
+        sizes: the batch sizes, of every kind of batch.
+        undefined: kinds of mask that the checkpoint itself does not define; they were not run.
+        states: whether the output holds the states of all tokens. If not, the sentence's vector was compared.
+        repeated: whether the same batch gave the same bytes twice.
+        parts: one for each kind of batch that was run.
+    """
+
+    ids: int
+    lengths: int
+    longest: int
+    token_types: int
+    sizes: tuple[int, ...]
+    undefined: tuple[str, ...]
+    states: bool
+    repeated: bool
+    parts: tuple[SweepPart, ...]
+
+
+class TableRecord(Record):
+    """The token table of a file, read by running its lookup, and held to the checkpoint's.
+
+    Attributes:
+        rows: the number of rows that were read.
+        unread: why it could not be read; None if it was.
+        worst: the largest error of a row, in units of the error that rounding to the precision's step may make; None
+            if it was not read, or is not a number.
+        token: the id of that row.
+    """
+
+    rows: int
+    unread: str | None
+    worst: float | None
+    token: int
+
+
 class Lane(Record):
     """One output of one artifact in one runtime on one device.
 
@@ -122,6 +187,8 @@ class Lane(Record):
         unavailable: why this machine cannot run the lane; None if it can. An unavailable lane has no rows.
         failed: how the artifact or the runtime failed; None if it did not. A failed lane has no rows.
         pooling_seen: the pooling whose reference vectors agree best with the rows; None if none agrees.
+        sweep: the sweep of token ids; None if the lane did not run.
+        table: the artifact's token table; None if it was not looked at.
     """
 
     run: str
@@ -140,6 +207,8 @@ class Lane(Record):
     unavailable: str | None
     failed: str | None
     pooling_seen: str | None
+    sweep: SweepRecord | None
+    table: TableRecord | None
     rows: tuple[RowParity, ...]
 
     @property
@@ -163,12 +232,23 @@ class CheckpointRecord(Record):
 
 
 class ReferenceRecord(Record):
-    """The source of the reference vectors, and a digest of the vectors themselves."""
+    """The source of the reference vectors, a digest of the vectors themselves, and what a sweep of ids must cover.
+
+    Attributes:
+        kind: whether the checkpoint was run, or its vectors were read from a file.
+        versions: the libraries that computed them.
+        texts_digest: digest of the texts.
+        vectors_digest: digest of the vectors.
+        token_rows: rows of the checkpoint's token table.
+        token_types: the number of token types; 0 if the model has no such input.
+    """
 
     kind: ReferenceKind
     versions: dict[str, str]
     texts_digest: str
     vectors_digest: str
+    token_rows: int
+    token_types: int
 
 
 class RunRecord(Record):

@@ -7,12 +7,14 @@ in `graphs/` and in `int8/`, and is imported when a graph is converted.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bge_export.plugins import find, names
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
+    from numpy.typing import NDArray
 
     from bge_export.contracts import Checkpoint
 
@@ -23,6 +25,12 @@ HELPERS = frozenset({"graphs", "int8_options"})
 """Modules of the room that are not precisions."""
 
 FEWEST_FLOAT_BITS = 16
+
+BLOCK = 64
+"""Values of a row that share a scale in 4-bit tables."""
+
+SMALLEST_STEP = 2.0**-25
+"""Half a step of float16's smallest values, below which it does not get finer."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,42 @@ class Holds:
 
 
 @dataclass(frozen=True)
+class Step:
+    """How a precision stores a token table, which says how far a row may be from the checkpoint's.
+
+    Attributes:
+        bits: of an integer with its sign, or of a float's fraction with its leading one.
+        group: what one scale is for: "value" for floats, else "row", "table", or "block" for `BLOCK` values of a row.
+    """
+
+    bits: int
+    group: Literal["value", "row", "table", "block"]
+
+    def largest_error(self, rows: "NDArray[np.floating]", greatest: float) -> "NDArray[np.float64]":
+        """Return the L2 norm of the error of each row [N, D] if every value is half a step off, [N] float64.
+
+        Args:
+            rows: rows of the table.
+            greatest: the greatest absolute value of the whole table.
+        """
+        import numpy as np
+
+        wide = np.abs(rows.astype(np.float64))
+        if self.group == "value":
+            return np.asarray(np.linalg.norm(wide * 2.0**-self.bits + SMALLEST_STEP, axis=1))
+
+        if self.group == "block":
+            pad = -wide.shape[1] % BLOCK
+            blocks = np.pad(wide, ((0, 0), (0, pad))).reshape(len(wide), -1, BLOCK)
+            ranges = np.repeat(blocks.max(axis=2), BLOCK, axis=1)[:, : wide.shape[1]]
+        else:
+            ranges = np.broadcast_to(wide.max(axis=1, keepdims=True) if self.group == "row" else greatest, wide.shape)
+
+        half = 0.5 / (2 ** (self.bits - 1) - 1)
+        return np.asarray(np.linalg.norm(ranges * half, axis=1))
+
+
+@dataclass(frozen=True)
 class Precision:
     """How a model stores its weights, and every name that this has outside of bge-export.
 
@@ -62,6 +106,7 @@ class Precision:
         lacked_by: runtimes that lack an operator of its ONNX graph.
         help: what it is, in a few words.
         holds: what its files must hold.
+        table: how it stores the token table.
     """
 
     name: str
@@ -69,6 +114,7 @@ class Precision:
     of: str | None
     help: str
     holds: Holds
+    table: Step
     files: Mapping[str, str] = field(default_factory=dict)
     client_dtype: str | None = None
     lacked_by: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bge_export.precision import Holds, Precision
+from bge_export.precision import Holds, Precision, Step
 
 if TYPE_CHECKING:
     import onnx
@@ -15,6 +15,7 @@ PRECISION = Precision(
     of="fp32",
     help="4-bit NormalFloat of bitsandbytes; float32 arithmetic",
     holds=Holds("MatMulBnb4 4", 0.75, rest=("float32", 0.1)),
+    table=Step(4, "block"),
     files={"onnx": "onnx/model_bnb4.onnx"},
     client_dtype="bnb4",
     lacked_by=("openvino",),

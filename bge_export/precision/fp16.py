@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bge_export.precision import Holds, Precision
+from bge_export.precision import Holds, Precision, Step
 
 if TYPE_CHECKING:
     import onnx
@@ -15,6 +15,7 @@ PRECISION = Precision(
     of="fp32",
     help="float16: half the size",
     holds=Holds("float16", 0.9, tables=True),
+    table=Step(11, "value"),
     files={"onnx": "onnx/model_fp16.onnx", "openvino": "openvino/openvino_model_fp16.xml"},
     client_dtype="fp16",
 )

@@ -1,6 +1,6 @@
 """The precision fp32: the graph as it is traced."""
 
-from bge_export.precision import Holds, Precision
+from bge_export.precision import Holds, Precision, Step
 
 PRECISION = Precision(
     "fp32",
@@ -8,6 +8,7 @@ PRECISION = Precision(
     of=None,
     help="float32, as the checkpoint computes",
     holds=Holds("float32", 0.99, tables=True),
+    table=Step(22, "value"),
     files={"onnx": "onnx/model.onnx", "openvino": "openvino/openvino_model.xml"},
     client_dtype="fp32",
 )

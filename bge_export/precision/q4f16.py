@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bge_export.precision import Holds, Precision
+from bge_export.precision import Holds, Precision, Step
 
 if TYPE_CHECKING:
     import onnx
@@ -15,6 +15,7 @@ PRECISION = Precision(
     of="q4",
     help="q4 with float16 arithmetic and scales",
     holds=Holds("MatMulNBits 4", 0.75, rest=("float16", 0.9)),
+    table=Step(4, "block"),
     files={"onnx": "onnx/model_q4f16.onnx"},
     client_dtype="q4f16",
 )

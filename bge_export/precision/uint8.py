@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bge_export.precision import Holds, Precision
+from bge_export.precision import Holds, Precision, Step
 
 if TYPE_CHECKING:
     import onnx
@@ -15,6 +15,7 @@ PRECISION = Precision(
     of="fp32",
     help="8 bits, unsigned, ranges from each batch: for comparison",
     holds=Holds("uint8", 0.5, operators={"onnx": "DynamicQuantizeLinear"}),
+    table=Step(8, "table"),
     files={"onnx": "onnx/model_uint8.onnx"},
     client_dtype="uint8",
 )

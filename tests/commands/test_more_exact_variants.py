@@ -24,7 +24,7 @@ EASY = Targets(smallest=0.5, mean=0.5, smallest_stress=0.5)
 
 def limits(path: Path, min_cosine: float) -> Path:
     """Write limits that judge nothing but the cosine."""
-    table = "max_norm_error = 0.1\nmin_batch_cosine = 0.9\n"
+    table = "max_norm_error = 0.1\nmin_batch_cosine = 0.9\nmin_token_cosine = 0.3\nmin_sequence_cosine = 0.3\n"
     path.write_text(
         f'require = []\n["onnx-fp32"]\nmin_cosine = 0.99\nmax_abs = 0.9\n{table}'
         f'["onnx-int8"]\nmin_cosine = {min_cosine}\nmin_stress_cosine = {min_cosine}\n{table}'

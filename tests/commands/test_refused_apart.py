@@ -16,7 +16,7 @@ from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.report import Lane
 
-TABLE = "max_norm_error = 0.1\nmin_batch_cosine = 0.5\n"
+TABLE = "max_norm_error = 0.1\nmin_batch_cosine = 0.5\nmin_token_cosine = 0.3\nmin_sequence_cosine = 0.3\n"
 
 
 @pytest.fixture
@@ -123,7 +123,8 @@ def test_the_limits_that_accept_what_was_refused_do(
 def test_a_refusal_that_is_not_rounding_offers_no_limits(tiny: Path, tmp_path: Path, strict: Path) -> None:
     text = strict.read_text().replace(
         f"min_cosine = 0.9999\nmin_stress_cosine = 0.9999\n{TABLE}",
-        "min_cosine = 0.1\nmin_stress_cosine = 0.1\nmax_norm_error = 0.1\nmin_batch_cosine = 1.0\n",
+        "min_cosine = 0.1\nmin_stress_cosine = 0.1\nmax_norm_error = 0.1\nmin_batch_cosine = 1.0\n"
+        "min_token_cosine = 0.3\nmin_sequence_cosine = 0.3\n",
     )
     strict.write_text(text.replace("min_batch_cosine = 1.0", "min_batch_cosine = 1.0\nmax_broken_pairs = 0"))
     done = export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["fp32", "q4"], thresholds=strict)

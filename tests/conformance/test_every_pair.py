@@ -10,15 +10,13 @@ from noise_limits import noise_limits
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import check_parity, judge_report, read_policy
-from bge_export.commands.measuring import ASKED_FOR
+from bge_export.commands.measuring import ASKED_FOR, file_facts
 from bge_export.contracts import Target
 from bge_export.exporters import find_exporter, format_names
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
-from bge_export.parity.measure.operators import known_operators
 from bge_export.runtimes import find_runtime, runtime_names
-from bge_export.saturation import known_facts
 from bge_export.texts.corpus import builtin_corpus
 
 TARGETS = [Target(name, precision) for name in format_names() for precision in find_exporter(name).precisions]
@@ -88,9 +86,7 @@ def test_a_pair_is_proven(everything: Path, reference: Path, thresholds: Path, t
         needs_client(device)
     names = {runtime, PINNED.get(runtime, runtime)}
     places = [RuntimeDevice(find_runtime(name), device, True) for name in sorted(names)]
-    report = Measurement(corpus, vectors, 1).report(
-        artifacts, places, saturation=known_facts(artifacts), operators=known_operators(artifacts)
-    )
+    report = Measurement(corpus, vectors, 1).report(artifacts, places, facts=file_facts(artifacts, vectors.sweep))
     verdict = judge(report, read_policy(thresholds), corpus, artifacts=artifacts)
     assert [bad.message for bad in verdict.failures] == []
     assert {lane.output for lane in report.lanes} == {"last_hidden_state", "sentence_embedding"}

@@ -9,6 +9,7 @@ import pytest
 from fakes import (
     POLICY,
     PROMISE,
+    TABLE,
     FakeRuntime,
     FakeSession,
     FakeTokenizer,
@@ -22,7 +23,7 @@ from bge_export.errors import PolicyError
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.client_tokens import kinds_of
-from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
+from bge_export.parity.measure.measurement import FileFacts, Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
 from bge_export.parity.show.render import as_json
 from bge_export.texts.corpus import Corpus, Text
@@ -56,9 +57,9 @@ def report_of(**own: Callable) -> ParityReport:
 
 
 def measured(device: RuntimeDevice) -> ParityReport:
-    listed = {artifact_of().digest: ("MatMul",)}
+    facts = {artifact_of().digest: FileFacts(operators=("MatMul",), table=TABLE)}
     measurement = Measurement(CORPUS, reference_of(CORPUS), 1, load_tokenizer)
-    return measurement.report([artifact_of()], [device], operators=listed)
+    return measurement.report([artifact_of()], [device], facts=facts)
 
 
 def accepting(*kinds: str) -> ThresholdPolicy:
@@ -170,7 +171,10 @@ def test_kinds_of_text(text: str, tokens: int, kinds: set[str]) -> None:
 
 def test_an_unknown_kind_in_the_file_of_limits_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "limits.toml"
-    limits = '["onnx-fp32"]\nmin_cosine = 0.9\nmax_abs = 0.1\nmax_norm_error = 0.1\nmin_batch_cosine = 0.9\n'
+    limits = (
+        '["onnx-fp32"]\nmin_cosine = 0.9\nmax_abs = 0.1\nmax_norm_error = 0.1\nmin_batch_cosine = 0.9\n'
+        "min_token_cosine = 0.5\nmin_sequence_cosine = 0.5\n"
+    )
     path.write_text(f'require = []\n{limits}[token-differences]\n"transformersjs:*" = ["everything"]\n', "utf-8")
     with pytest.raises(PolicyError, match=r"'everything' is not a known kind of text: over-long, final-sigma"):
         ThresholdPolicy.read(path)

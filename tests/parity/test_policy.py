@@ -5,9 +5,15 @@ from bge_export.exporters import find_exporter, format_names
 from bge_export.parity.gate.policy import TARGETS, Requirement, ThresholdPolicy
 from bge_export.texts.fixtures import fixtures_folder
 
-TABLE = "min_cosine = 0.9\nmax_abs = 0.1\nmax_norm_error = 0.2\nmin_batch_cosine = 0.8\n"
+TABLE = (
+    "min_cosine = 0.9\nmax_abs = 0.1\nmax_norm_error = 0.2\n"
+    "min_batch_cosine = 0.8\nmin_token_cosine = 0.5\nmin_sequence_cosine = 0.5\n"
+)
 GOOD = f'require = []\n["onnx-fp32"]\n{TABLE}'
-TWO = "min_cosine = 0.9\nmin_stress_cosine = 0.7\nmax_norm_error = 0.2\nmin_batch_cosine = 0.8\n"
+TWO = (
+    "min_cosine = 0.9\nmin_stress_cosine = 0.7\nmax_norm_error = 0.2\n"
+    "min_batch_cosine = 0.8\nmin_token_cosine = 0.5\nmin_sequence_cosine = 0.5\n"
+)
 FLOATS = ("fp32", "fp16", "bf16")
 
 

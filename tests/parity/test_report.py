@@ -6,7 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bge_export.errors import ReportError
-from bge_export.parity.report import SCHEMA, Lane, PairsRecord, ParityReport, RowParity, read_report, write_report
+from bge_export.parity.report import (
+    SCHEMA,
+    Lane,
+    PairsRecord,
+    ParityReport,
+    RowParity,
+    SweepPart,
+    SweepRecord,
+    TableRecord,
+    read_report,
+    write_report,
+)
 from bge_export.saturation import PairFacts
 
 SATURATING = PairFacts(weights=2, pairs=300, saturating=12, first="layer.0/key.weight", first_saturating=9)
@@ -27,12 +38,22 @@ counts = st.integers(0, 2**63)
 pairs = st.builds(
     PairsRecord, weights=counts, pairs=counts, saturating=counts, first=st.none() | texts, first_saturating=counts,
 )  # fmt: skip
+parts = st.builds(
+    SweepPart, kind=texts, sequences=counts, finite=st.booleans(), token_cosine=maybe, token=counts,
+    sequence_cosine=maybe, length=counts,
+)  # fmt: skip
+sweeps = st.builds(
+    SweepRecord, ids=counts, lengths=counts, longest=counts, token_types=counts,
+    sizes=st.lists(counts, max_size=2).map(tuple), undefined=st.lists(texts, max_size=2).map(tuple),
+    states=st.booleans(), repeated=st.booleans(), parts=st.lists(parts, max_size=2).map(tuple),
+)  # fmt: skip
+tables = st.builds(TableRecord, rows=counts, unread=st.none() | texts, worst=maybe, token=counts)
 lanes = st.builds(
     Lane, run=texts, target=texts, output=texts, runtime=texts, device=texts, threads=st.integers(0, 99), model=texts,
     artifact_digest=texts, promise=st.just(REPORT.promise), pairs=st.none() | pairs,
     operators=st.none() | st.lists(texts, max_size=2).map(tuple),
     facts=st.dictionaries(texts, texts, max_size=2), requested=st.booleans(), unavailable=st.none() | texts,
-    failed=st.none() | texts, pooling_seen=st.none() | texts,
+    failed=st.none() | texts, pooling_seen=st.none() | texts, sweep=st.none() | sweeps, table=st.none() | tables,
     rows=st.lists(rows, max_size=3).map(tuple),
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from exporting import export_model
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import Exported, judge_report, read_policy
+from bge_export.commands.measuring import file_facts
 from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable
 from bge_export.exporters.openvino import OpenVinoExporter
@@ -19,7 +20,6 @@ from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import Verdict
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
-from bge_export.parity.measure.operators import known_operators
 from bge_export.runtimes import find_runtime
 from bge_export.texts.corpus import Corpus, builtin_corpus
 
@@ -56,14 +56,13 @@ def test_the_default_hint_is_a_row_of_its_own_and_refused_by_the_limits_of_fp32_
     corpus = Corpus("some", builtin_corpus().texts[:24])
     reference = embed_texts(open_checkpoint(tiny), corpus, threads=1)
     artifacts = [item for item in read_bundle(ir.folder)[1] if item.target.precision == "fp32"]
-    listed = known_operators(artifacts)
-    report = Measurement(corpus, reference, 1).report(
-        artifacts, [RuntimeDevice(DEFAULT, "cpu", True)], operators=listed
-    )
+    facts = file_facts(artifacts, reference.sweep)
+    report = Measurement(corpus, reference, 1).report(artifacts, [RuntimeDevice(DEFAULT, "cpu", True)], facts=facts)
     limits = tmp_path / "limits.toml"
     limits.write_text(
         'require = []\n["openvino-fp32"]\nmin_cosine = 0.999999\nmax_abs = 1e-5\nmax_norm_error = 1e-5\n'
         "min_batch_cosine = 0.999999\n"
+        "min_token_cosine = 0.9\nmin_sequence_cosine = 0.9\n"
     )
     verdict = judge(report, ThresholdPolicy.read(limits), corpus, artifacts=artifacts)
     in_effect = {lane.facts["inference_precision"] for lane in report.lanes}
@@ -71,7 +70,7 @@ def test_the_default_hint_is_a_row_of_its_own_and_refused_by_the_limits_of_fp32_
     # However exact, it is no proof alone: only `cosine` and `batch-cosine` tell whether bfloat16 was seen.
     assert (rules_of(verdict) == {"not-measured"}) == (in_effect == {"f32"})
     both = Measurement(corpus, reference, 1).report(
-        artifacts, [RuntimeDevice(DEFAULT, "cpu", True), RuntimeDevice(RUNTIME, "cpu", True)], operators=listed
+        artifacts, [RuntimeDevice(DEFAULT, "cpu", True), RuntimeDevice(RUNTIME, "cpu", True)], facts=facts
     )
     assert judge(both, read_policy(None), corpus, artifacts=artifacts).passed
 

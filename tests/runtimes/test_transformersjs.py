@@ -14,6 +14,7 @@ from conftest import needs_client
 from bge_export import commands
 from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import read_policy
+from bge_export.commands.measuring import file_facts
 from bge_export.contracts import Artifact, Target
 from bge_export.errors import ArtifactError, ClientError, DeviceUnavailable
 from bge_export.heads.dense import dense_head
@@ -24,7 +25,6 @@ from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
-from bge_export.parity.measure.operators import known_operators
 from bge_export.parity.report import ParityReport
 from bge_export.runtimes.transformersjs import DEVICES, RUNTIME
 from bge_export.texts.corpus import Corpus, builtin_corpus
@@ -67,10 +67,10 @@ def measured(artifacts, device: str, vectors: ReferenceVectors, every: int = 1) 
         promise=vectors.promise, ids=tuple(vectors.ids[n] for n in picked),
         token_ids=tuple(vectors.token_ids[n] for n in picked),
         vectors={name: rows[list(picked)] for name, rows in vectors.vectors.items()}, versions=vectors.versions,
-        kind=vectors.kind,
+        kind=vectors.kind, sweep=vectors.sweep,
     )  # fmt: skip
     devices = [RuntimeDevice(RUNTIME, device, True)]
-    return Measurement(corpus, some, 1).report(artifacts, devices, operators=known_operators(artifacts)), corpus
+    return Measurement(corpus, some, 1).report(artifacts, devices, facts=file_facts(artifacts, some.sweep)), corpus
 
 
 @pytest.mark.parametrize("device", [*NATIVE, *WEB])
@@ -213,7 +213,14 @@ def loosely(limits: Limits) -> ThresholdPolicy:
     return ThresholdPolicy((), {**policy.tables, "onnx-int8": limits}, policy.token_differences)
 
 
-INT8 = Limits(min_cosine=0.95, max_abs=0.3, max_norm_error=1e-5, min_batch_cosine=0.9)
+INT8 = Limits(
+    min_cosine=0.95,
+    max_abs=0.3,
+    max_norm_error=1e-5,
+    min_batch_cosine=0.9,
+    min_token_cosine=0.5,
+    min_sequence_cosine=0.8,
+)
 """Loose: the file here is a crude one, whose vectors depend on their neighbours."""
 
 

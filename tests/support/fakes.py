@@ -27,10 +27,12 @@ from bge_export.heads.dense import Dense
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
-from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
-from bge_export.parity.report import ParityReport
+from bge_export.parity.measure.measurement import FileFacts, Measurement, RuntimeDevice
+from bge_export.parity.report import PairsRecord, ParityReport, TableRecord
 from bge_export.precision import model_files
 from bge_export.saturation import PairFacts
+from bge_export.sweep.plan import SweepBatch, TokenFacts, plan_rows, plan_sample
+from bge_export.sweep.states import Expected, Sweep
 from bge_export.texts.corpus import Corpus, Text
 
 Rows = NDArray[np.float32]
@@ -38,7 +40,14 @@ Fault = Callable[[Rows, Sequence[tuple[int, ...]]], object]
 
 HEAD = Dense(dim=8, pooling="cls", normalize=True)
 PROMISE = Promise(Reads(max_tokens=16, prompts={}), {"dense": HEAD})
-LIMITS = Limits(min_cosine=0.999999, max_abs=1e-5, max_norm_error=1e-5, min_batch_cosine=0.999999)
+LIMITS = Limits(
+    min_cosine=0.999999,
+    max_abs=1e-5,
+    max_norm_error=1e-5,
+    min_batch_cosine=0.999999,
+    min_token_cosine=0.999999,
+    min_sequence_cosine=0.999999,
+)
 POLICY = ThresholdPolicy((), {"onnx-fp32": LIMITS, "onnx-fp16": LIMITS})
 ROUNDED = Limits(
     min_cosine=0.998,
@@ -47,12 +56,21 @@ ROUNDED = Limits(
     max_raw_norm_error=0.05,
     max_norm_shift=5e-3,
     min_batch_cosine=0.999,
+    min_token_cosine=0.9,
+    min_sequence_cosine=0.99,
 )
 """Limits of rounded weights, one for each kind of text."""
 FOLDER = TemporaryDirectory()
 """The bundle of this world. Its files hold what their precisions must hold; nothing runs them."""
 
 LANE = "onnx-fp32@fake:cpu sentence_embedding"
+
+
+TOKENS = TokenFacts(rows=12, token_types=0, prefix=(2,), suffix=(3,), pad=0, max_tokens=PROMISE.reads.max_tokens)
+"""The sweep's ids, none of which a text has: characters begin at 42."""
+
+TABLE = TableRecord(rows=TOKENS.rows, unread=None, worst=0.6, token=1)
+"""A right token table."""
 
 
 def truth(ids: Sequence[int], pooling: str = "cls") -> Rows:
@@ -106,10 +124,12 @@ class FakeSession:
     closed: bool = False
 
     def run(self, batch: TokenBatch) -> Mapping[str, Rows]:
-        self.runtime.shapes.append(batch.input_ids.shape)
-        kept = [tuple(row[: int(mask.sum())].tolist()) for row, mask in zip(*_arrays(batch), strict=True)]
-        rows = np.stack([truth(ids) for ids in kept])
-        wrong = self.runtime.fault(rows, kept)
+        kept, rows = right_rows(batch)
+        if is_swept(kept):
+            wrong = self.runtime.sweep_fault(rows, kept)
+        else:
+            self.runtime.shapes.append(batch.input_ids.shape)
+            wrong = self.runtime.fault(rows, kept)
         if isinstance(wrong, Mapping):
             return wrong
         given = rows if wrong is None else wrong
@@ -127,8 +147,27 @@ def states_of(rows: Rows, batch: TokenBatch) -> Rows:
     return np.repeat(rows[:, None], batch.input_ids.shape[1], axis=1)
 
 
-def _arrays(batch: TokenBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    return batch.input_ids, batch.attention_mask
+def right_rows(batch: TokenBatch) -> tuple[list[tuple[int, ...]], Rows]:
+    """Return the ids of each sequence that the mask keeps, and their vectors."""
+    pairs = zip(batch.input_ids, batch.attention_mask, strict=True)
+    kept = [tuple(row[mask == 1].tolist()) for row, mask in pairs]
+    return kept, np.stack([truth(ids) for ids in kept])
+
+
+def is_swept(kept: Sequence[tuple[int, ...]]) -> bool:
+    """Return whether a batch is of the sweep of token ids, not of texts: the empty text has its ids too."""
+    return max(map(max, kept)) < TOKENS.rows and max(map(len, kept)) > 2
+
+
+def sweep_of(*, rows: bool = True, facts: TokenFacts = TOKENS) -> Sweep:
+    """Return what this world's checkpoint says of the whole plan, or of its sample alone."""
+    sample, swept = plan_sample(facts), plan_rows(facts) if rows else ()
+    return Sweep(facts, tuple(map(_expected, sample)), tuple(map(_expected, swept)))
+
+
+def _expected(batch: SweepBatch) -> Expected:
+    _, rows = right_rows(batch.tokens)
+    return Expected(states_of(rows, batch.tokens)[batch.judged], rows)
 
 
 def right(rows: Rows, ids: Sequence[tuple[int, ...]]) -> None:
@@ -137,7 +176,10 @@ def right(rows: Rows, ids: Sequence[tuple[int, ...]]) -> None:
 
 @dataclass
 class FakeRuntime:
-    """A runtime whose `fault` may change, replace or refuse each batch of right rows; `opening` is raised by `open`."""
+    """A runtime whose `fault` may change, replace or refuse each batch of right rows; `opening` is raised by `open`.
+
+    `sweep_fault` does the same to the batches of the sweep of token ids.
+    """
 
     fault: Fault = right
     opening: Exception | None = None
@@ -148,6 +190,7 @@ class FakeRuntime:
     extra: str = "fake"
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     sessions: list[FakeSession] = field(default_factory=list)
+    sweep_fault: Fault = right
 
     def devices(self) -> Mapping[str, str | None]:
         return {"cpu": None}
@@ -243,6 +286,9 @@ def small_corpus(count: int = 20) -> Corpus:
     return Corpus("small.txt", tuple(Text(f"t{n}", f"{n} {'x' * (n % 11)}", ("a", "b")[n % 2]) for n in range(count)))
 
 
+SWEEP = sweep_of()
+
+
 def reference_of(corpus: Corpus) -> ReferenceVectors:
     token_ids = tuple(FakeTokenizer(PROMISE.reads.max_tokens).encode([text.text for text in corpus.texts]))
     empty = np.zeros((0, HEAD.dim), dtype=np.float32)
@@ -253,7 +299,7 @@ def reference_of(corpus: Corpus) -> ReferenceVectors:
             name: np.stack([truth(ids, name) for ids in token_ids]) if token_ids else empty
             for name in ("cls", "mean", "last")
         },
-        versions={"torch": "2"}, kind="checkpoint",
+        versions={"torch": "2"}, kind="checkpoint", sweep=SWEEP,
     )  # fmt: skip
 
 
@@ -286,17 +332,20 @@ def report_of(
     formats: frozenset[str] = frozenset({"onnx"}),
     pairs: Mapping[str, PairFacts] | None = None,
     operators: tuple[str, ...] = ("MatMul",),
+    sweep_fault: Fault = right,
+    table: TableRecord | None = TABLE,
 ) -> ParityReport:
     """Measure artifacts of this world, with these operators, in a runtime with a fault.
 
     `pairs`: what is known of their weights, by digest.
     """
     texts = small_corpus() if corpus is None else corpus
-    device = RuntimeDevice(FakeRuntime(fault, opening, formats=formats), "cpu", requested)
+    device = RuntimeDevice(FakeRuntime(fault, opening, formats=formats, sweep_fault=sweep_fault), "cpu", requested)
     measurement = Measurement(texts, reference_of(texts), 1, tokenizer)
     measured = [artifact_of()] if artifacts is None else artifacts
-    listed = {artifact.digest: operators for artifact in measured}
-    return measurement.report(measured, [device], saturation=pairs or {}, operators=listed)
+    known = {digest: PairsRecord.of(facts) for digest, facts in (pairs or {}).items()}
+    facts = {one.digest: FileFacts(known.get(one.digest), operators, table) for one in measured}
+    return measurement.report(measured, [device], facts=facts)
 
 
 def requiring(*names: str) -> ThresholdPolicy:

@@ -10,6 +10,7 @@ from bge_export.parity.figures import escaped
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import DIFFERENCES, ThresholdPolicy
 from bge_export.parity.gate.rows import judge_row, relative_difference
+from bge_export.parity.gate.sweep import state_failures
 from bge_export.parity.gate.verdict import Failure, Verdict
 from bge_export.parity.report import Lane, ParityReport, RowParity
 from bge_export.texts.corpus import Kind
@@ -19,6 +20,9 @@ DIGITS = Decimal("0.0001")
 
 LEAST_OFFERED: Mapping[str, float] = {"everyday": 0.9, "stress": 0.8}
 """Smallest cosines that are proposed as limits. Below them, other texts of a corpus are often as near."""
+
+LEAST_STATES = 0.3
+"""Smallest cosine of a token's state that is proposed: random ids are harder than any text."""
 
 
 def rounding_alone(verdict: Verdict) -> tuple[str, ...]:
@@ -40,6 +44,8 @@ def _may_be_offered(failure: Failure) -> bool:
     if not failure.may_be_rounding or failure.figure is None or not math.isfinite(failure.figure):
         return False
 
+    if failure.rule == "token-states":
+        return failure.figure >= LEAST_STATES
     if failure.rule == "cosine":
         return failure.figure >= LEAST_OFFERED[failure.kind or "everyday"]
     return _ceiling(failure.figure) < 1
@@ -67,7 +73,11 @@ def accepting(policy: ThresholdPolicy, report: ParityReport, targets: Iterable[s
 
 
 def _passes(lane: Lane, limits: Limits | None) -> bool:
-    return limits is not None and not any(bad for row in lane.rows for bad in judge_row(row, lane, limits))
+    if limits is None or any(bad for row in lane.rows for bad in judge_row(row, lane, limits)):
+        return False
+
+    parts = () if lane.sweep is None else lane.sweep.parts
+    return not any(bad for part in parts for bad in state_failures(lane, part, limits))
 
 
 def _lowered(limits: Limits, lanes: Iterable[Lane]) -> Limits:
@@ -79,6 +89,14 @@ def _lowered(limits: Limits, lanes: Iterable[Lane]) -> Limits:
     least: dict[str, float] = {"min_cosine": _smallest(everyday, limits.min_cosine, "everyday")}
     if limits.min_stress_cosine is not None:
         least["min_stress_cosine"] = min(_smallest(stress, limits.min_stress_cosine, "stress"), least["min_cosine"])
+
+    parts = [part for lane in lanes if lane.sweep is not None for part in lane.sweep.parts]
+    for name in ("token_cosine", "sequence_cosine"):
+        limit: float = getattr(limits, f"min_{name}")
+        found = [
+            _floor(x) for x in (getattr(part, name) for part in parts) if x is not None and LEAST_STATES <= x < limit
+        ]
+        least[f"min_{name}"] = min([limit, *found])
 
     known = [value for value in map(relative_difference, rows) if value is not None and math.isfinite(value)]
     if limits.max_abs is not None and known and (widest := _ceiling(max(known))) < 1:

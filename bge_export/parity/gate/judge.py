@@ -1,8 +1,9 @@
 """Judge a report: run every rule, and collect the refusals of the report as a whole and of its lanes.
 
-Other modules hold the other rules: `rows` judges single texts, `swaps` vectors given to the wrong texts, `norms` norms
-in batches and over all texts, `kinds` the kind of each text, `pairs` int8 weights, `operators` what a file runs,
-`lanes` lanes that should have been measured but were not, and `folder` the folder on disk.
+Other modules hold the other rules: `rows` judges single texts, `sweep` token ids beside them, `swaps` vectors given to
+the wrong texts, `norms` norms in batches and over all texts, `kinds` the kind of each text, `pairs` int8
+weights, `operators` what a file runs, `lanes` lanes that should have been measured but were not, and `folder` the
+folder on disk.
 
 No average can hide a bad row: each row must meet the limits. A few rules also look at all rows together (norm shift,
 swapped vectors, pooling). Nothing passes because it is absent: missing texts, rows, limits and numbers are refused, and
@@ -26,6 +27,8 @@ from bge_export.parity.gate.pairs import pair_failures
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
 from bge_export.parity.gate.rows import SAME, judge_client, judge_row
 from bge_export.parity.gate.swaps import swap_failures
+from bge_export.parity.gate.sweep import lane_failures as sweep_lane_failures
+from bge_export.parity.gate.sweep import sweep_failures
 from bge_export.parity.gate.verdict import Failure, Verdict, failure
 from bge_export.parity.report import Lane, ParityReport
 from bge_export.texts.corpus import Corpus
@@ -65,6 +68,7 @@ def judge(
         *(bad for name in report.requested for bad in request_failures(report, name)),
         *pair_failures(report, policy),
         *operator_failures(report),
+        *sweep_failures(report),
         *(kind_failures(report, corpus) if report.texts.digest == corpus.digest else ()),
         *(bad for lane in report.lanes for bad in _lane_failures(lane, report, policy, corpus)),
         *(folder_failures(report, artifacts, checkpoint_digest) if artifacts is not None else ()),
@@ -154,6 +158,8 @@ def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy
     refused = [bad for row in lane.rows for bad in judge_row(row, lane, limits)]
     yield from refused
     yield from swap_failures(lane)
+    if (run := report.runs.get(lane.run)) is not None:
+        yield from sweep_lane_failures(lane, run.reference, limits)
     yield from judge_shift(lane, limits)
     yield from _client_failures(lane, policy, limits, corpus)
 

@@ -26,6 +26,8 @@ class Limits(BaseModel):
         max_norm_shift: largest absolute median, over all texts, of the relative norm differences of a checkpoint that
             does not normalize: rounding moves norms both ways, a wrong graph moves them one way. Applies to texts
             alone, in batches and in a client's native pipeline.
+        min_token_cosine: smallest cosine of a token's state with the checkpoint's, in the sweep of token ids.
+        min_sequence_cosine: smallest mean of these cosines over one sequence of the sweep.
         min_batch_cosine: smallest cosine between a text embedded alone and the same text in a padded batch.
         max_broken_pairs: largest number of saturating pairs in the file's int8 weights (`saturation`), which must be
             counted. If None, no pair may saturate either, but the file need not contain int8 weights.
@@ -40,6 +42,8 @@ class Limits(BaseModel):
     max_raw_norm_error: float | None = Field(default=None, ge=0, lt=1)
     max_norm_shift: float | None = Field(default=None, ge=0, lt=1)
     min_batch_cosine: float = Field(gt=0, le=1)
+    min_token_cosine: float = Field(gt=0, le=1)
+    min_sequence_cosine: float = Field(gt=0, le=1)
     max_broken_pairs: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")

@@ -62,6 +62,20 @@ class Checked:
         """Return output -> [B, D] float32, the head's rows of what the session gives.
 
         Raises:
+            RuntimeContractError: see `outputs`.
+        """
+        return self.pooled(self.outputs(batch), batch)
+
+    def pooled(
+        self, outputs: Mapping[str, NDArray[np.float32]], batch: TokenBatch
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Return output -> [B, D] float32, the head's rows of the session's outputs for a batch."""
+        return dense_head(self.artifact.promise).rows(outputs, batch.attention_mask)
+
+    def outputs(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
+        """Return what the session gives, as it is: output -> states [B, S, D] or vectors [B, D], float32.
+
+        Raises:
             RuntimeContractError: the runtime did not return every output, with what the head needs for each text.
         """
         given = self.session.run(batch)
@@ -80,7 +94,7 @@ class Checked:
                     f"{output!r} as {values.dtype} of shape {values.shape}", f"float32 of shape {needed}"
                 )
 
-        return head.rows(given, batch.attention_mask)
+        return given
 
     def native_result(self, texts: Sequence[str]) -> NativeResult | None:
         """Return the result of the client's native pipeline; None if the runtime has no tokenizer.

@@ -27,6 +27,7 @@ from bge_export.parity.measure.embedding import Checked, Embeddings, NativeResul
 from bge_export.parity.measure.environment import describe_environment
 from bge_export.parity.measure.metrics import seen_pooling
 from bge_export.parity.measure.rows import row_facts
+from bge_export.parity.measure.sweep import run_sweep, sweep_steps
 from bge_export.parity.report import (
     SCHEMA,
     CheckpointRecord,
@@ -35,9 +36,10 @@ from bge_export.parity.report import (
     ParityReport,
     ReferenceRecord,
     RunRecord,
+    SweepRecord,
+    TableRecord,
     TextsRecord,
 )
-from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Corpus
 from bge_export.texts.languages import kinds_for
 from bge_export.texts.tokens import TextTokenizer
@@ -57,6 +59,21 @@ class Tokenizer(Protocol):
 
 
 LoadTokenizer = Callable[[Path, int], Tokenizer]
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What was read from the file of one artifact, without running it as a whole; None for what was not looked at.
+
+    Attributes:
+        pairs: counts of saturating pairs in its int8 weights.
+        operators: the kinds of its operators.
+        table: its token table, held to the checkpoint's.
+    """
+
+    pairs: PairsRecord | None = None
+    operators: tuple[str, ...] | None = None
+    table: TableRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,12 @@ class Measurement:
     @property
     def steps(self) -> int:
         """Return the progress of one artifact in one runtime on one device; less is counted if it fails."""
-        return steps(len(self.corpus.texts))
+        return steps(len(self.corpus.texts)) + sweep_steps(self.reference.sweep, rows=False)
+
+    @property
+    def row_steps(self) -> int:
+        """Return the progress of sweeping every token id, once for each artifact."""
+        return sweep_steps(self.reference.sweep, rows=True) - sweep_steps(self.reference.sweep, rows=False)
 
     def report(
         self,
@@ -113,8 +135,7 @@ class Measurement:
         *,
         other_token_ids: Sequence[str] | None = None,
         other_files: Sequence[str] = (),
-        saturation: Mapping[str, PairFacts] = MappingProxyType({}),
-        operators: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+        facts: Mapping[str, FileFacts] = MappingProxyType({}),
     ) -> ParityReport:
         """Measure every artifact in every runtime and device that can load it; return the sealed report.
 
@@ -123,8 +144,7 @@ class Measurement:
             devices: the runtimes and devices to measure on.
             other_token_ids: the result of `auto_tokens` for the folder, stored in the report.
             other_files: files of the folder that are not the checkpoint's, stored in the report.
-            saturation: artifact digest -> result of `saturation`, stored in the report.
-            operators: artifact digest -> result of `operators`, stored in the report.
+            facts: artifact digest -> what was read from its file, stored in the report.
 
         Raises:
             ReportError: an artifact has other dimensions than the reference.
@@ -132,13 +152,16 @@ class Measurement:
         """
         corpus, reference = self.corpus, self.reference
 
-        lanes = [
-            lane.model_copy(update={"operators": operators.get(artifact.digest)})
-            for artifact in artifacts
-            for device in devices
-            if device.reads(artifact)
-            for lane in self.lanes(artifact, device, saturation.get(artifact.digest))
-        ]
+        lanes: list[Lane] = []
+        for artifact in artifacts:
+            known, swept = facts.get(artifact.digest, FileFacts()), False
+
+            # The bytes are the same everywhere: every id is swept in the first runtime that can run them.
+            for device in devices:
+                if device.reads(artifact):
+                    measured = self.lanes(artifact, device, known, rows=not swept)
+                    swept = swept or any(lane.measured for lane in measured)
+                    lanes += measured
 
         run = RunRecord(
             environment=describe_environment(device.runtime.library for device in devices),
@@ -147,6 +170,8 @@ class Measurement:
                 versions=dict(reference.versions),
                 texts_digest=reference.texts_digest,
                 vectors_digest=_digest(reference.truth),
+                token_rows=reference.sweep.facts.rows,
+                token_types=reference.sweep.facts.token_types,
             ),
             other_token_ids=None if other_token_ids is None else tuple(other_token_ids),
             other_files=tuple(other_files),
@@ -166,13 +191,16 @@ class Measurement:
             digest="",
         ).sealed()
 
-    def lanes(self, artifact: Artifact, device: RuntimeDevice, saturation: PairFacts | None = None) -> list[Lane]:
+    def lanes(
+        self, artifact: Artifact, device: RuntimeDevice, facts: FileFacts | None = None, *, rows: bool = True
+    ) -> list[Lane]:
         """Return one lane for each output of the artifact's graph.
 
         Args:
             artifact: the artifact to measure, with its tokenizer files.
             device: the runtime that opens it, and the device to run it on.
-            saturation: counts of saturating pairs in the artifact's int8 weights, stored in the report.
+            facts: what was read from its file, stored in the report.
+            rows: whether to sweep every token id, or a sample alone.
 
         Raises:
             ReportError: the artifact has other dimensions than the reference.
@@ -186,7 +214,7 @@ class Measurement:
                 f"{wanted.dim}: they are of another checkpoint. Make them from the one that was exported."
             )
 
-        lane = self._lane_of(artifact, device, saturation)
+        lane = self._lane_of(artifact, device, facts or FileFacts())
         try:
             tokenizer = self.load_tokenizer(artifact.root, artifact.promise.reads.max_tokens)
             kinds = kinds_for(tokenizer, corpus)
@@ -197,7 +225,8 @@ class Measurement:
             return [lane(output=output, failed=_reason("cannot be opened", error)) for output in artifact.outputs]
 
         try:
-            token_ids, embeddings, own, facts = self._run(Checked(session, artifact, device.runtime.name), tokenizer)
+            checked = Checked(session, artifact, device.runtime.name)
+            found = self._run(checked, tokenizer, rows=rows)
         except RuntimeContractError:
             raise
         except Exception as error:  # noqa: BLE001 - a crashed runtime must be a refusal, not a traceback
@@ -206,17 +235,16 @@ class Measurement:
         return [
             lane(
                 output=output,
-                facts=facts,
-                rows=row_facts(corpus, kinds, token_ids, embeddings[output], reference, own),
-                pooling_seen=seen_pooling(embeddings[output].alone, reference.vectors, wanted.pooling),
+                facts=found.facts,
+                sweep=found.sweep[output],
+                rows=row_facts(corpus, kinds, found.token_ids, found.embeddings[output], reference, found.native),
+                pooling_seen=seen_pooling(found.embeddings[output].alone, reference.vectors, wanted.pooling),
             )
             for output in artifact.outputs
         ]
 
-    def _run(
-        self, checked: Checked, tokenizer: Tokenizer
-    ) -> tuple[list[tuple[int, ...]], dict[str, Embeddings], NativeResult | None, dict[str, str]]:
-        """Return token ids, embeddings by output, the native pipeline's result and the facts; close the session."""
+    def _run(self, checked: Checked, tokenizer: Tokenizer, *, rows: bool) -> "_Found":
+        """Return what one session gives; close it."""
         try:
             self.verify(checked.artifact)  # the session may have opened other bytes than were digested before
             texts = [text.text for text in self.corpus.texts]
@@ -225,15 +253,17 @@ class Measurement:
             batches = plan_batches([len(row) for row in token_ids], tags, checked.artifact.promise.reads.max_tokens)
 
             embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad)
+            sweep = run_sweep(checked, self.reference.sweep, rows=rows)
             facts = {str(name): str(value) for name, value in checked.session.facts.items()}
             native = checked.native_result(texts)
+
             self.verify(checked.artifact)  # a session may read its file while it runs
-            return token_ids, embeddings, native, facts
+            return _Found(token_ids, embeddings, sweep, native, facts)
         finally:
             checked.session.close()
             release()
 
-    def _lane_of(self, artifact: Artifact, device: RuntimeDevice, saturation: PairFacts | None) -> Callable[..., Lane]:
+    def _lane_of(self, artifact: Artifact, device: RuntimeDevice, facts: FileFacts) -> Callable[..., Lane]:
         """Return a function that records one output of an artifact in a runtime: its rows, or why it has none."""
         return partial(
             Lane,
@@ -245,15 +275,28 @@ class Measurement:
             model=artifact.model,
             artifact_digest=artifact.digest,
             promise=PromiseRecord.of(artifact.promise),
-            pairs=None if saturation is None else PairsRecord.of(saturation),
-            operators=None,
+            pairs=facts.pairs,
+            operators=facts.operators,
+            table=facts.table,
             requested=device.requested,
             facts={},
             unavailable=None,
             failed=None,
             pooling_seen=None,
+            sweep=None,
             rows=(),
         )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one session gave: token ids and embeddings of the texts, by output, the sweep, and a client's own result."""
+
+    token_ids: list[tuple[int, ...]]
+    embeddings: Mapping[str, Embeddings]
+    sweep: Mapping[str, SweepRecord]
+    native: NativeResult | None
+    facts: dict[str, str]
 
 
 def _reason(what: str, error: Exception) -> str:

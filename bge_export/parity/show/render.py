@@ -16,6 +16,7 @@ from rich.text import Text
 from bge_export.parity.figures import cosine_figure, difference_figure, escaped
 from bge_export.parity.gate.verdict import Verdict
 from bge_export.parity.report import Lane, ParityReport
+from bge_export.parity.show.coverage import coverage, coverage_line
 from bge_export.parity.show.reasons import reason_lines
 from bge_export.parity.worst import Smallest, of_kind, worst_of
 
@@ -31,6 +32,8 @@ def render(report: ParityReport, verdict: Verdict) -> RenderableType:
     listed = f"not on the machine that measured, and not asked for: {', '.join(absent)} (why: --json)"
 
     notes = [Text(escaped(listed), style="dim")] if absent else []
+    if (line := coverage_line(report)) is not None:
+        notes.append(Text(line, style="dim"))
     notes += [Text(escaped(note), style="dim") for note in _token_notes(report.lanes)]
     reasons = reason_lines(verdict.failures)
     gap = [Text("")] if reasons else []
@@ -110,6 +113,7 @@ def as_json(report: ParityReport, verdict: Verdict) -> dict[str, Any]:
         "references": list(report.references),
         "texts": report.texts.model_dump(mode="json"),
         "report_digest": report.digest,
+        "coverage": coverage(report),
         "lanes": [_lane_json(lane, verdict) for lane in report.lanes],
         "failures": [{**asdict(failure), "advice": failure.advice} for failure in verdict.failures],
     }

@@ -1,0 +1,121 @@
+"""The checkpoint's own states of a sweep: it is given the same ids, masks and token types as the artifacts.
+
+Rows that are padded on the right are run alone and without padding, as texts are; other masks as they are.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.checkpoint.model import first_line, load_model
+from bge_export.contracts import Checkpoint, Pooling
+from bge_export.errors import CheckpointError
+from bge_export.heads.dense import dense_head
+from bge_export.progress import advance
+from bge_export.sweep.plan import MASKS, SweepBatch, TokenFacts, plan_rows, plan_sample
+from bge_export.sweep.states import Expected, Sweep
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def token_facts(checkpoint: Checkpoint, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> TokenFacts:
+    """Return what the sweep of a checkpoint depends on."""
+    around = tuple(tokenizer("")["input_ids"])
+    first = {tokenizer.bos_token_id, tokenizer.cls_token_id}
+    types = getattr(model.config, "type_vocab_size", 0) or 0
+
+    return TokenFacts(
+        rows=len(_table(model)),
+        token_types=int(types) if checkpoint.token_types else 0,
+        prefix=tuple(one for one in around if one in first),
+        suffix=tuple(one for one in around if one not in first),
+        pad=tokenizer.pad_token_id or 0,
+        max_tokens=checkpoint.promise.reads.max_tokens,
+    )
+
+
+def sweep_states(checkpoint: Checkpoint, model: "PreTrainedModel", facts: TokenFacts) -> Sweep:
+    """Return the checkpoint's states of the whole plan; progress counts batches."""
+    run = partial(_expected, checkpoint, model)
+    return Sweep(
+        facts,
+        tuple(run(batch) for batch in plan_sample(facts)),
+        tuple(run(batch) for batch in plan_rows(facts)),
+        partial(token_table, checkpoint),
+    )
+
+
+def batches(facts: TokenFacts) -> int:
+    """Return the progress of `sweep_states`."""
+    return len(plan_sample(facts)) + len(plan_rows(facts))
+
+
+def token_table(checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """Return the checkpoint's token table, [rows, D]; its weights are loaded for it."""
+    return _table(load_model(checkpoint)).copy()
+
+
+def _table(model: "PreTrainedModel") -> NDArray[np.float32]:
+    weight: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]  # a module's attribute
+    return weight.detach().numpy()
+
+
+def _expected(checkpoint: Checkpoint, model: "PreTrainedModel", batch: SweepBatch) -> Expected | None:
+    """Return what the checkpoint gives for a batch; None for a mask that it does not define.
+
+    Raises:
+        CheckpointError: the checkpoint fails on ids that are padded on the right, or gives values that are not finite.
+    """
+    try:
+        rows = _states(checkpoint, model, batch)
+    except Exception as error:  # every architecture raises kinds of its own
+        if batch.kind in MASKS:
+            return None
+        raise CheckpointError(
+            f"{checkpoint.source} cannot run token ids: {first_line(error)}. Fetch it again."
+        ) from error
+
+    advance()
+    pooling = dense_head(checkpoint.promise).pooling
+    judged = [row.numpy()[places[: len(row)]] for (row, _), places in zip(rows, batch.judged, strict=True)]
+    pooled = [_pooled(row, mask, pooling).numpy() for row, mask in rows]
+
+    finite = all(bool(row.isfinite().all()) for row, _ in rows)
+    expected = Expected(np.concatenate(judged), np.stack(pooled), finite)
+    if np.isfinite(expected.states).all() and np.isfinite(expected.pooled).all():
+        return expected
+    if batch.kind in MASKS:
+        return None
+    raise CheckpointError(f"{checkpoint.source}: its states of some token ids are not finite. It cannot be exported.")
+
+
+def _states(
+    checkpoint: Checkpoint, model: "PreTrainedModel", batch: SweepBatch
+) -> "list[tuple[torch.Tensor, torch.Tensor]]":
+    """Return the states [S, D] of each sequence with its mask [S]; S is without padding unless the mask is tested."""
+    import torch
+
+    names = ["input_ids", *(["token_type_ids"] if checkpoint.token_types else [])]
+    if batch.kind in MASKS:
+        names.append("attention_mask")
+    feed = {name: torch.from_numpy(array) for name, array in batch.tokens.feed(names).items()}
+
+    with torch.inference_mode():
+        if batch.kind in MASKS:
+            return list(zip(model(**feed).last_hidden_state, feed["attention_mask"].bool(), strict=True))
+
+        lengths = batch.tokens.attention_mask.sum(axis=1).tolist()
+        alone = [{name: array[n : n + 1, :length] for name, array in feed.items()} for n, length in enumerate(lengths)]
+        states = [model(**one).last_hidden_state[0] for one in alone]
+        return [(row, torch.ones(len(row), dtype=torch.bool)) for row in states]
+
+
+def _pooled(states: "torch.Tensor", mask: "torch.Tensor", pooling: Pooling) -> "torch.Tensor":
+    """Return the pooled vector [D] of states [S, D]; the first and the last place are counted from the left."""
+    if pooling == "cls":
+        return states[0]
+    return states[mask].mean(0) if pooling == "mean" else states[int(mask.sum()) - 1]

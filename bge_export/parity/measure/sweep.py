@@ -1,0 +1,151 @@
+"""Run the sweep of token ids in one session, and compare token states with the checkpoint's. Nothing is judged here.
+
+An output that holds the states of all tokens is compared state by state, so that one spoilt row of the token table is
+seen. Of an output that holds one vector a text, the vectors are compared.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.contracts import SENTENCE_EMBEDDING
+from bge_export.parity.measure.embedding import Checked
+from bge_export.parity.measure.metrics import cosines
+from bge_export.parity.report import SweepPart, SweepRecord
+from bge_export.progress import advance
+from bge_export.sweep.plan import HOLES, LEFT, MASKED_IDS, MASKS, SIZED, SweepBatch
+from bge_export.sweep.states import Expected, Sweep
+
+Outputs = Mapping[str, NDArray[np.float32]]
+
+
+def run_sweep(checked: Checked, sweep: Sweep, *, rows: bool) -> dict[str, SweepRecord]:
+    """Return output -> what the sweep covered and found. Progress counts batches.
+
+    Args:
+        checked: the session.
+        sweep: the plan and the checkpoint's states.
+        rows: whether to sweep every id of the vocabulary, or the sample alone.
+
+    Raises:
+        RuntimeContractError: see `Checked.outputs`.
+    """
+    planned = sweep.batches(rows=rows)
+    seen = {output: _Seen(output) for output in checked.artifact.outputs}
+    repeated = True
+
+    for batch, expected in planned:
+        if expected is not None:
+            given = checked.outputs(batch.tokens)
+            if batch.kind == SIZED:
+                before = {name: values.tobytes() for name, values in given.items()}
+                repeated = repeated and before == {
+                    name: values.tobytes() for name, values in checked.outputs(batch.tokens).items()
+                }
+
+            vectors = checked.pooled(given, batch.tokens)
+            for name, one in seen.items():
+                one.add(batch, expected, given[name], vectors[name])
+        advance()
+
+    run = [batch for batch, expected in planned if expected is not None]
+    undefined = tuple(kind for kind in MASKS if kind not in {batch.kind for batch in run})
+    return {name: _record(one, run, undefined, repeated=repeated) for name, one in seen.items()}
+
+
+def sweep_steps(sweep: Sweep, *, rows: bool) -> int:
+    """Return the progress of `run_sweep`."""
+    return len(sweep.batches(rows=rows))
+
+
+@dataclass
+class _Smallest:
+    """What one kind of batch found so far; a NaN stays."""
+
+    sequences: int = 0
+    finite: bool = True
+    token_cosine: float = math.inf
+    token: int = -1
+    sequence_cosine: float = math.inf
+    length: int = 0
+
+
+@dataclass
+class _Seen:
+    """One output in all batches."""
+
+    output: str
+    states: bool = True
+    parts: dict[str, _Smallest] = field(default_factory=dict)
+
+    def add(
+        self, batch: SweepBatch, expected: Expected, given: NDArray[np.float32], vectors: NDArray[np.float32]
+    ) -> None:
+        """Compare one batch.
+
+        Args:
+            batch: the batch.
+            expected: what the checkpoint gives for it.
+            given: the output as it is.
+            vectors: [B, D], the head's vectors of it.
+        """
+        part = self.parts.setdefault(batch.kind, _Smallest())
+        ids, mask = batch.tokens.input_ids, batch.tokens.attention_mask
+        part.sequences += len(ids)
+        part.finite = part.finite and not (expected.finite and not np.isfinite(given).all())
+
+        self.states = self.output != SENTENCE_EMBEDDING and given.shape[:2] == ids.shape
+        if self.states:
+            values = cosines(given[batch.judged], expected.states)
+            tokens, counts = ids[batch.judged], batch.judged.sum(axis=1)
+        else:
+            values = cosines(vectors, expected.pooled)
+            tokens, counts = ids[:, 0], np.ones(len(ids), dtype=np.int64)
+
+        # argmin gives the first NaN if there is one.
+        worst = int(np.argmin(values))
+        if not values[worst] >= part.token_cosine:
+            part.token_cosine, part.token = float(values[worst]), int(tokens[worst])
+
+        means = np.array([own.mean() for own in np.split(values, np.cumsum(counts)[:-1])])
+        worst = int(np.argmin(means))
+        if not means[worst] >= part.sequence_cosine:
+            part.sequence_cosine, part.length = float(means[worst]), int(mask[worst].sum())
+
+
+def _record(seen: _Seen, run: Sequence[SweepBatch], undefined: tuple[str, ...], *, repeated: bool) -> SweepRecord:
+    masks = [batch.tokens.attention_mask for batch in run]
+    ids = [batch.tokens.input_ids[batch.judged] for batch in run if batch.kind not in (HOLES, LEFT, MASKED_IDS)]
+    lengths = {int(length) for mask in masks for length in mask.sum(axis=1)}
+    types = {int(one) for batch in run for one in np.unique(batch.tokens.token_type_ids)}
+
+    return SweepRecord(
+        ids=len(np.unique(np.concatenate(ids))),
+        lengths=len(lengths),
+        longest=max(lengths),
+        token_types=len(types),
+        sizes=tuple(sorted({len(batch.judged) for batch in run})),
+        undefined=undefined,
+        states=seen.states,
+        repeated=repeated,
+        parts=tuple(_part(kind, part) for kind, part in seen.parts.items()),
+    )
+
+
+def _part(kind: str, found: _Smallest) -> SweepPart:
+    return SweepPart(
+        kind=kind,
+        sequences=found.sequences,
+        finite=found.finite,
+        token_cosine=_number(found.token_cosine),
+        token=found.token,
+        sequence_cosine=_number(found.sequence_cosine),
+        length=found.length,
+    )
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
