@@ -20,7 +20,8 @@ from bge_export.calibration.observing import Batch, backward, batches, groups
 from bge_export.calibration.texts import calibration_rows
 from bge_export.contracts import Checkpoint
 from bge_export.encoder.encoder import SITES, Encoder, Layer
-from bge_export.encoder.reading import UnknownGraph, read_encoder
+from bge_export.encoder.matching import UnknownGraph
+from bge_export.encoder.reading import read_encoder
 from bge_export.heads.dense import Dense, dense_head
 from bge_export.texts.tokens import TextTokenizer
 

@@ -1,4 +1,4 @@
-"""Exports a checkpoint to ONNX: traces it once in float32, tidies the graph and writes it in each precision.
+"""Exports a checkpoint to ONNX: traces it once in float32, arranges the graph and writes it in each precision.
 
 ONNX Runtime from 1.13, onnxruntime-web 1.14 and WebGPU's float16 LayerNorm all support opset 17 and IR 8
 (docs/decisions/0002).
@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from bge_export.contracts import Attempts, Checkpoint, ExportedModel
+from bge_export.encoder.arrange import arrange_floats
 from bge_export.exporters import started
 from bge_export.graph.trace import trace
 from bge_export.precision import find_conversion, find_precision, model_file, precision_names, precisions
@@ -55,23 +56,22 @@ class OnnxExporter:
             MissingLibrary: torch, transformers or onnxruntime is not installed.
         """
         with stage(f"tracing {checkpoint.source}", 1):
-            graphs = {"fp32": trace(checkpoint, root, sentence_embedding=self.sentence_embedding)}
+            traced = trace(checkpoint, root, sentence_embedding=self.sentence_embedding)
 
-        written: list[Attempts] = []
-        for precision in self.precisions:
-            if precision not in precisions:
-                continue
+        written: dict[str, Attempts] = {}
+        if others := [precision for precision in self.precisions if precision in precisions and precision != "int8"]:
+            graphs = {"fp32": arrange_floats(traced)}
+            for precision in others:
+                with stage(f"onnx-{precision}", 1):
+                    model = _made(precision, graphs, checkpoint)
+                written[precision] = iter([_save_model(model, root, precision)])
+            del graphs, model  # quantizing needs the memory
 
-            if precision == "int8":
-                variants = quantize(graphs["fp32"], checkpoint, self.int8, "sequence-major")
-                written.append(started(_saved_variants(variants, root)))
-                continue
+        if "int8" in precisions:
+            variants = quantize(traced, checkpoint, self.int8, "sequence-major")
+            written["int8"] = started(_saved_variants(variants, root))
 
-            with stage(f"onnx-{precision}", 1):
-                model = _made(precision, graphs, checkpoint)
-            written.append(iter([_save_model(model, root, precision)]))
-
-        return written
+        return [written[precision] for precision in self.precisions if precision in written]
 
 
 def _saved_variants(variants: Iterator[Quantized], root: Path) -> Attempts:

@@ -10,7 +10,8 @@ from architectures import HIDDEN, KINDS, Kind, build
 from bge_export.calibration.moments import SHARE_OF_ALL, input_moments, second_moments, weighted_moments
 from bge_export.calibration.observing import batches
 from bge_export.checkpoint.opening import open_checkpoint
-from bge_export.encoder.reading import UnknownGraph, read_encoder
+from bge_export.encoder.matching import UnknownGraph
+from bge_export.encoder.reading import read_encoder
 from bge_export.graph.products import constant_products
 from bge_export.graph.trace import trace
 from bge_export.heads.dense import dense_head

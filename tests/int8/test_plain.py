@@ -11,7 +11,8 @@ from exporting import export_model
 from noise_limits import noise_limits
 
 from bge_export.checkpoint.opening import open_checkpoint
-from bge_export.encoder.reading import UnknownGraph, read_encoder
+from bge_export.encoder.matching import UnknownGraph
+from bge_export.encoder.reading import read_encoder
 from bge_export.errors import UsageError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.graph.products import constant_products

@@ -27,7 +27,8 @@ from bge_export.encoder.folds import (
     shift_feedforward,
     with_layer,
 )
-from bge_export.encoder.reading import UnknownGraph, read_encoder
+from bge_export.encoder.matching import UnknownGraph
+from bge_export.encoder.reading import read_encoder
 from bge_export.encoder.reorder import reorder_heads, reorder_hidden, reorder_inner
 from bge_export.heads.dense import dense_head
 from bge_export.precision.int8.plan.grid import grid_between

@@ -24,4 +24,5 @@ def read_states(artifact: Artifact, batch: TokenBatch) -> States:
     )
 
     values = session.run(norms, batch.feed([value.name for value in session.get_inputs()]))
-    return [np.asarray(value[0], dtype=np.float32) for value in values]
+    # One text: its tokens are rows, whether or not there is an axis of texts.
+    return [np.asarray(value, dtype=np.float32).reshape(-1, value.shape[-1]) for value in values]

@@ -27,8 +27,10 @@ def pack_table(graph: onnx.GraphProto) -> None:
     """
     tables = {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type == TensorProto.FLOAT}
 
+    ids = {IDS} | {node.output[0] for node in graph.node if node.op_type == "Transpose" and node.input[0] == IDS}
+
     for index, node in enumerate(graph.node):
-        if node.op_type == "Gather" and node.input[1] == IDS and (table := tables.get(node.input[0])):
+        if node.op_type == "Gather" and node.input[1] in ids and (table := tables.get(node.input[0])):
             if table.dims[1] % 2:
                 return
 
@@ -72,7 +74,7 @@ def _lookup(node: onnx.NodeProto, table: NDArray[np.float32]) -> tuple[list[onnx
     """
     codes, scales = round_table(table)
     half = table.shape[1] // 2
-    base = node.name
+    base, ids = node.name, node.input[1]
 
     constants = {
         "bytes": codes[:, :half] | (codes[:, half:] << 4),
@@ -87,7 +89,7 @@ def _lookup(node: onnx.NodeProto, table: NDArray[np.float32]) -> tuple[list[onnx
 
     # Gather the bytes, split them into halves, subtract the zero point, and multiply by the gathered scales.
     steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
-        ("Gather", ["bytes", IDS], "packed", {}),
+        ("Gather", ["bytes", ids], "packed", {}),
         ("Cast", ["packed"], "both", {"to": TensorProto.FLOAT}),
         ("Mul", ["both", "sixteenth"], "shifted", {}),
         ("Floor", ["shifted"], "high", {}),
@@ -96,7 +98,7 @@ def _lookup(node: onnx.NodeProto, table: NDArray[np.float32]) -> tuple[list[onnx
         ("Concat", ["low", "high"], "codes", {"axis": -1}),
         ("Sub", ["codes", "middle"], "centred", {}),
         ("Reshape", ["centred", "blocks"], "centred_blocks", {}),
-        ("Gather", ["scales", IDS], "half_scales", {}),
+        ("Gather", ["scales", ids], "half_scales", {}),
         ("Cast", ["half_scales"], "scale", {"to": TensorProto.FLOAT}),
         ("Unsqueeze", ["scale", "last"], "scale_blocks", {}),
         ("Mul", ["centred_blocks", "scale_blocks"], "scaled", {}),
@@ -105,7 +107,7 @@ def _lookup(node: onnx.NodeProto, table: NDArray[np.float32]) -> tuple[list[onnx
 
     nodes = []
     for kind, inputs, output, attributes in steps:
-        names = [name if name == IDS else f"{base}/{name}" for name in inputs]
+        names = [name if name == ids else f"{base}/{name}" for name in inputs]
         result = output if output == node.output[0] else f"{base}/{output}"
         nodes.append(helper.make_node(kind, names, [result], f"{base}/{output}", **attributes))
 

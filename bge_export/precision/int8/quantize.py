@@ -9,7 +9,8 @@ from bge_export.calibration.observing import CalibrationSet, batches
 from bge_export.calibration.texts import JUDGE_EVERY, calibration_rows, divided, drawn_rows, held_back
 from bge_export.contracts import Checkpoint
 from bge_export.encoder.encoder import Encoder
-from bge_export.encoder.reading import UnknownGraph, read_encoder
+from bge_export.encoder.matching import UnknownGraph
+from bge_export.encoder.reading import read_encoder
 from bge_export.errors import ExportError, UsageError
 from bge_export.heads.dense import dense_head
 from bge_export.memory import Parked, release

@@ -35,37 +35,24 @@ class Attention(Parts):
         """Start with an encoder's prelude."""
         super().__init__(encoder.prelude, by_sequence=by_sequence)
         self.encoder = encoder
-        self.biases: list[ir.Value] = []
 
     def attention(self, layer: QuantizedLayer, x: ir.Value) -> ir.Value:
         """Return the attention of a layer's input; both are rows of tokens or [B, S, H]."""
         parts = self.parts(self.scaled(x, layer.qkv, "qkv"), layer.qkv, "qkv")
         return self._by_sequence(layer, parts) if self.by_sequence else self._by_batch(layer, parts)
 
-    def _together(self, heads: ir.Value, hidden: int, perm: list[int]) -> ir.Value:
-        rows = self.op("Transpose", [heads], "attention/rows", perm=perm)
-        shape = [-1, hidden] if self.by_sequence else [0, 0, hidden]
-        return self.op("Reshape", [rows, self.integers(shape)], "attention")
-
-    def bias(self) -> ir.Value:
-        """Return the total bias of the scores, [B, 1 or heads, 1 or queries, keys]."""
-
-        def total() -> ir.Value:
-            result = self.biases[0]
-            for index, bias in enumerate(self.biases[1:]):
-                result = self.op("Add", [result, bias], f"bias/sum{index}")
-            return result
-
-        return self.once("bias", total)
-
     # ------------------------------------------------------------------------------------------------ by sequence
 
     def _by_sequence(self, layer: QuantizedLayer, x: RoundedInput) -> ir.Value:
-        hidden, _ = _widths(layer)
+        hidden, width = _widths(layer)
+
+        def heads(rows: ir.Value, name: str) -> ir.Value:
+            return self.split_rows(rows, layer.heads, width, name)
+
         value = self.linear(x, layer.value, "value")
-        key = self._split_rows(self.linear(x, layer.key.lowered(layer.peaks.offset), "key"), layer, "key")
-        query = self._split_rows(self.linear(x, layer.query, "query"), layer, "query")
-        scores = self.op("MatMul", [key, self._transposed(query, "query")], "scores")
+        key = heads(self.linear(x, layer.key.lowered(layer.peaks.offset), "key"), "key")
+        query = heads(self.linear(x, layer.query, "query"), "query")
+        scores = self.op("MatMul", [key, self.transposed(query, "query")], "scores")
 
         # Without a maximum to subtract, the mask weights the values and the ones; with one, it is added to the scores.
         if layer.peaks.bound == "maximum":
@@ -78,9 +65,9 @@ class Attention(Parts):
             scores = self.op("Min", [scores, self.floats(CAP, "cap")], "scores/capped")
 
         weights = self.op("Exp", [scores], "weights")
-        values = self._transposed(self._split_rows(value, layer, "value"), "value")
+        values = self.transposed(heads(value, "value"), "value")
         mixed = self.op("Div", [self.op("MatMul", [values, weights], "sums"), self.totals(ones, weights)], "mixed")
-        return self._together(mixed, hidden, [3, 0, 1, 2])
+        return self.together(mixed, hidden, [3, 0, 1, 2])
 
     def _mask(self) -> ir.Value:
         """Return the weights of keys from the bias of their scores: 0 for masked keys, else 1, [B, 1, 1, S]."""
@@ -117,19 +104,6 @@ class Attention(Parts):
         peak = self.op("ReduceMax", [scores], "scores/peak", axes=[keys], keepdims=1)
         return self.op("Sub", [scores, peak], "scores/lowered")
 
-    def _split_rows(self, x: ir.Value, layer: QuantizedLayer, name: str) -> ir.Value:
-        """Return rows of tokens as [B, heads, S, width]."""
-        split = self.op("Reshape", [x, self.once("sizes/heads", lambda: self._heads(layer))], f"{name}/split")
-        return self.op("Transpose", [split], f"{name}/heads", perm=[1, 2, 0, 3])
-
-    def _heads(self, layer: QuantizedLayer) -> ir.Value:
-        _, width = _widths(layer)
-        parts = [self.sizes[1], self.sizes[0], self.integers([layer.heads, width])]
-        return self.op("Concat", parts, "sizes/heads", axis=0)
-
-    def _transposed(self, x: ir.Value, name: str) -> ir.Value:
-        return self.op("Transpose", [x], f"{name}/columns", perm=[0, 1, 3, 2])
-
     def _keys_first(self) -> ir.Value:
         """Return the bias with keys before queries, expanded over the queries once for all layers."""
         shape = [self.sizes[0], self.integers([1]), self.sizes[1], self.sizes[1]]
@@ -151,10 +125,10 @@ class Attention(Parts):
         asking, asked = self._scored(x, layer)
         query, key = heads(asking, "query"), heads(asked, "key")
 
-        scores = self.op("MatMul", [query, self._transposed(key, "key")], "scores")
+        scores = self.op("MatMul", [query, self.transposed(key, "key")], "scores")
         masked = self.op("Add", [scores, self.once("bias/whole", self._whole_bias)], "scores/masked")
         mixed = self.op("MatMul", [self.op("Softmax", [masked], "probabilities", axis=-1), value], "mixed")
-        return self._together(mixed, hidden, [0, 2, 1, 3])
+        return self.together(mixed, hidden, [0, 2, 1, 3])
 
     def _scored(self, x: RoundedInput, layer: QuantizedLayer) -> tuple[ir.Value, ir.Value]:
         """Return queries and keys, rounded if the layer says how.

@@ -1,6 +1,6 @@
 """Writes the building blocks of both arrangements: normalisations, rounded inputs, linear layers, activations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,8 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bge_export.encoder.encoder import Activation, Norm
+from bge_export.encoder.encoder import Norm
+from bge_export.encoder.frame import Frame
 from bge_export.precision.int8.plan.grid import HALF, LEVELS, Grid
 from bge_export.precision.int8.round.quantized import QuantizedLinear, Site
 from bge_export.precision.int8.round.rounding import Rounded
@@ -43,59 +44,17 @@ class RoundedInput:
     residual: Residual | None = None
 
 
-class Parts:
+class Parts(Frame):
     """Appends the parts of layers to a graph."""
 
     def __init__(self, prelude: onnx.ModelProto, *, by_sequence: bool) -> None:
         """Start with a graph whose outputs are read as rows of tokens (`by_sequence`) or as [B, S, width]."""
-        self.by_sequence = by_sequence
-        self.model = ir.from_proto(prelude)
-        self.graph = self.model.graph
-        for node in self.graph:
-            for value in node.outputs:
-                value.shape = None  # the axes of the embeddings may be transposed
-
-        self.tape = ir.tape.Tape(self.graph)
-        self.constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
-        self.prefix = ""
-        self.sizes: list[ir.Value] = []
-        self._shared: dict[str, ir.Value] = {}
+        super().__init__(prelude, by_sequence=by_sequence)
         self._normalized: dict[ir.Value, tuple[ir.Value, Norm]] = {}
 
-    def op(self, kind: str, inputs: Sequence[ir.Value], name: str, **attributes: object) -> ir.Value:
-        """Append a node, named within the layer, and return its output."""
-        value = self.tape.op(kind, inputs, attributes or None, name=f"{self.prefix}{name}")  # type: ignore[arg-type]
-        value.name = f"{self.prefix}{name}:0"
-        return value
-
-    def once(self, name: str, make: Callable[[], ir.Value]) -> ir.Value:
-        """Return a value that the whole graph shares; it is appended at the first request."""
-        if name not in self._shared:
-            prefix, self.prefix = self.prefix, ""
-            self._shared[name] = make()
-            self.prefix = prefix
-        return self._shared[name]
-
-    def constant(self, array: NDArray[np.generic], name: str) -> ir.Value:
-        """Return an initializer; equal arrays share one."""
-        key = (array.dtype.name, array.shape, array.tobytes())
-        if key not in self.constants:
-            full = f"{self.prefix}{name}"
-            self.constants[key] = self.tape.initializer(ir.tensor(array, name=full), full)
-        return self.constants[key]
-
-    def integers(self, numbers: Sequence[int]) -> ir.Value:
-        """Return an int64 constant [n]."""
-        return self.constant(np.array(numbers, np.int64), "shape." + ".".join(str(number) for number in numbers))
-
-    def floats(self, array: NDArray[np.float32] | float, name: str) -> ir.Value:
-        """Return a float32 constant."""
-        return self.constant(np.asarray(array, np.float32), name)
-
     def norm(self, x: ir.Value, norm: Norm, name: str) -> ir.Value:
-        """Return the layer normalisation of x."""
-        inputs = [x, self.floats(norm.gamma, f"{name}.gamma"), self.floats(norm.beta, f"{name}.beta")]
-        result = self.op("LayerNormalization", inputs, name, axis=-1, epsilon=norm.epsilon)
+        """Return the layer normalisation of x, and note what it normalises."""
+        result = super().norm(x, norm, name)
         self._normalized[result] = (x, norm)
         return result
 
@@ -243,15 +202,3 @@ class Parts:
         zero = self.constant(np.zeros(len(codes), np.int32), f"{name}.bias_zero")
         inputs = [self.constant(codes, f"{name}.bias"), self.floats(steps, f"{name}.bias_scale"), zero]
         return self.op("Gemm", [x, weight, self.op("DequantizeLinear", inputs, f"{name}/bias", axis=0)], name)
-
-    def activation(self, x: ir.Value, kind: Activation) -> ir.Value:
-        """Return the activation of x."""
-        if kind == "relu":
-            return self.op("Relu", [x], "activation")
-
-        # GELU: x / 2 * (1 + erf(x / sqrt(2)))
-        divided = self.op("Div", [x, self.floats(np.sqrt(2.0), "sqrt2")], "activation/divided")
-        erf = self.op("Erf", [divided], "activation/erf")
-        one = self.op("Add", [erf, self.floats(1.0, "one")], "activation/one")
-        product = self.op("Mul", [x, one], "activation/product")
-        return self.op("Mul", [product, self.floats(0.5, "half")], "activation")

@@ -1,4 +1,4 @@
-"""Finds the lookups of embedding tables in a graph, and stores large tables as 8-bit integers."""
+"""Stores the large embedding tables of a graph as 8-bit integers."""
 
 import numpy as np
 import onnx_ir as ir
@@ -7,22 +7,6 @@ from bge_export.precision.int8.round.quantized import round_table
 
 LARGE_TABLE_ROWS = 256
 """Embedding tables with at least this many rows are rounded to 8 bits row by row; smaller ones would save nothing."""
-
-
-def lookups(value: ir.Value) -> list[tuple[ir.Node, int]]:
-    """Return the embedding lookups under a sum, each with the input index of its ids."""
-    node = value.producer()
-    if node is None:  # `reading` rejects any other graph
-        raise ValueError(f"{value.name}: the embeddings are not a sum of lookups")
-    if node.op_type == "Gather":
-        return [(node, 1)]
-
-    return [
-        found
-        for source in node.inputs
-        if source is not None and source.const_value is None
-        for found in lookups(source)
-    ]
 
 
 def round_tables(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
