@@ -63,7 +63,8 @@ def test_the_command_reads_a_file_whose_bytes_changed(
 
     path = bundle / "onnx/model.onnx"
     model = onnx.load(path)
-    (weight,) = (t for t in model.graph.initializer if t.name == "encoder.layer.1.output.LayerNorm.weight")
+    (norm,) = (node for node in model.graph.node if node.name == "layer.1/feedforward_norm")
+    (weight,) = (t for t in model.graph.initializer if t.name == norm.input[1])
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight)[::-1].copy(), weight.name))
     path.write_bytes(model.SerializeToString())
     arguments = ["bisect", str(path), "--reference", str(tiny), "--text", TEXT]

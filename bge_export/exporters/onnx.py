@@ -61,6 +61,9 @@ class OnnxExporter:
         written: dict[str, Attempts] = {}
         if others := [precision for precision in self.precisions if precision in precisions and precision != "int8"]:
             graphs = {"fp32": arrange_floats(traced)}
+            if "int8" not in precisions:
+                traced = graphs["fp32"]  # frees the weights of the traced graph
+
             for precision in others:
                 with stage(f"onnx-{precision}", 1):
                     model = _made(precision, graphs, checkpoint)
