@@ -1,6 +1,6 @@
 """Arranges a float32 graph as ONNX Runtime runs it fastest: an encoder on rows of tokens, sequence-major.
 
-Chosen by measurement (docs/decisions/0028):
+Chosen by measurement (docs/decisions/0029):
 
     [S*B, width], `MatMul` and `Add`   in two dimensions, ONNX Runtime makes `Gemm` of both, and does not fuse the
                                        residual's `Add` and the normalisation into `SkipLayerNormalization`, which takes
