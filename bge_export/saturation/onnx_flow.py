@@ -1,7 +1,7 @@
 """Follows int8 weights and 8-bit activations forwards through an ONNX graph, so that no path to a product is missed.
 
-Every operator passes both on, unless `FORGETTING` or a product is known to give a new float tensor: what is not known
-here is followed too.
+Every operator passes both on, unless `FORGETTING` or a product is known to give a new float tensor that depends on the
+inputs of the model: what is not known here, and what is computed from constants, is followed too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ import onnx
 from bge_export.files.onnx_reader import bodies_of
 from bge_export.saturation.flow import Flow, first_weight
 from bge_export.saturation.onnx_constants import Graph
-from bge_export.saturation.onnx_operators import ARITHMETIC, FORGETTING, PRODUCTS, SAME_KIND
+from bge_export.saturation.onnx_operators import ARITHMETIC, FORGETTING, PRODUCTS, SAME_KIND, SHAPES
 
 EIGHT_BITS = ("int8", "uint8")
 
@@ -81,7 +81,9 @@ class Flows:
         kind = self._kind(node, index)
         codes = dynamic and (kind in EIGHT_BITS or (kind is None and node.op_type in GIVING_CODES))
 
-        if node.op_type in FORGETTING or node.op_type in PRODUCTS or (dynamic and node.op_type in ROUNDING):
+        # Runtimes compute constants beforehand, so a constant is still a weight whatever computes it.
+        new = node.op_type in FORGETTING or node.op_type in PRODUCTS or node.op_type in ROUNDING
+        if node.op_type in SHAPES or (dynamic and new):
             return Flow(dynamic, None, codes, kind)
 
         # What activations are padded with is no weight.

@@ -75,11 +75,15 @@ FORGETTING = frozenset({
     "Exp", "FastGelu", "Gelu", "Greater", "GreaterOrEqual", "GroupNormalization", "HardSigmoid", "HardSwish",
     "InstanceNormalization", "IsInf", "IsNaN", "LayerNormalization", "Less", "LessOrEqual", "Log", "LogSoftmax",
     "LpNormalization", "MatMulBnb4", "MatMulNBits", "Mish", "NonZero", "Not", "Pow", "QuickGelu", "RMSNormalization",
-    "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
-    "ReduceSumSquare", "Shape", "Sigmoid", "SimplifiedLayerNormalization", "Sin", "Size",
-    "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "Softmax", "Softplus", "Sqrt", "Swish", "Tanh",
+    "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare", "Sigmoid",
+    "SimplifiedLayerNormalization", "Sin", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "Softmax",
+    "Softplus", "Sqrt", "Swish", "Tanh",
 })  # fmt: skip
-"""Operators whose result is a new float tensor: its inputs' quantization is of no use for it."""
+"""Operators whose result is a new float tensor: its inputs' quantization is of no use for it. Those are not among them
+that OpenVINO moves before a dequantization, as it does with `ReduceMax`."""
+
+SHAPES = ("Shape", "Size")
+"""Operators that look at no value of their input."""
 
 QUANTIZED_NEIGHBOURS = frozenset({
     "DequantizeLinear", "GatherBlockQuantized", "QEmbedLayerNormalization", "QLinearAdd", "QLinearAveragePool",

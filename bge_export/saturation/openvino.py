@@ -5,7 +5,6 @@ FakeQuantize of 256 levels, or are integers. A weight that reaches a product in 
 saturating, and its name says why.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,13 @@ from numpy.typing import NDArray
 
 from bge_export.errors import ArtifactError
 from bge_export.files.openvino_reader import load_model
-from bge_export.files.regular import GRAPH_BYTES, read_regular
 from bge_export.saturation import Weights, kernel_columns, unfollowed
 from bge_export.saturation.bounds import GREATEST_CODE
 from bge_export.saturation.flow import first_weight
 from bge_export.saturation.openvino_bounds import greatest_code, greatest_signed, signed
 from bge_export.saturation.openvino_codes import Computed
 from bge_export.saturation.openvino_flow import Flows, enter, given
-from bge_export.saturation.openvino_operators import CONTROL_FLOW, CONVOLUTIONS, FORGETTING, OTHER_PRODUCTS
-
-EIGHT_BITS = re.compile(rb'element_type="[iu]8"|type="FakeQuantize"')
+from bge_export.saturation.openvino_operators import CONTROL_FLOW, CONVOLUTIONS, OTHER_PRODUCTS
 
 
 def int8_weights(path: Path) -> Weights:
@@ -33,13 +29,11 @@ def int8_weights(path: Path) -> Weights:
         ArtifactError: the file cannot be read.
     """
     try:
-        eight_bits = EIGHT_BITS.search(read_regular(path, GRAPH_BYTES)) is not None
         flows: Flows = {}
         computed = Computed(flows, path)
 
         for node in load_model(path).get_ordered_ops():
-            if eight_bits:
-                yield from _of_node(computed, node)
+            yield from _of_node(computed, node)
             enter(flows, node)
     except Exception as error:
         raise ArtifactError(f"{path}: its weights cannot be read: {error}. Export it again.") from error
@@ -58,7 +52,7 @@ def _of_node(computed: Computed, node: Any) -> Weights:  # noqa: ANN401 - openvi
 
     if name in CONTROL_FLOW:
         yield unfollowed(node.get_friendly_name(), f"what the body of {label} multiplies is not known")
-    elif weight is not None and not known and name not in FORGETTING:
+    elif weight is not None and not known:
         yield unfollowed(weight, f"what the operator {label} does with it is not known")
     elif name in OTHER_PRODUCTS:
         inputs = given(computed.flows, node)

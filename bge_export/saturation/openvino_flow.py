@@ -12,6 +12,7 @@ from bge_export.saturation.openvino_operators import (
     LEVELS,
     PADDING,
     PRODUCTS,
+    SHAPES,
 )
 
 Flows = dict[tuple[str, int], Flow]
@@ -42,7 +43,8 @@ def _result(node: Any, inputs: Sequence[Flow], kind: str, *, dynamic: bool) -> F
         return _quantized(node, inputs, kind, dynamic=dynamic)
     if name in CONTROL_FLOW:
         return Flow(True, first_weight(inputs) or node.get_friendly_name(), True, kind)
-    if name in PRODUCTS or name in FORGETTING:
+    # OpenVINO computes constants beforehand, so a constant is still a weight whatever computes it.
+    if name in SHAPES or (dynamic and (name in PRODUCTS or name in FORGETTING)):
         return Flow(dynamic, None, codes, kind)
 
     # What activations are padded with is no weight.

@@ -31,7 +31,11 @@ CONTROL_FLOW = ("If", "Loop", "TensorIterator")
 FORGETTING = frozenset({
     "Cos", "Equal", "Erf", "Exp", "Gelu", "Greater", "GreaterEqual", "GroupNormalization", "HSigmoid", "HSwish", "Less",
     "LessEqual", "Log", "LogSoftmax", "LogicalNot", "MVN", "Mish", "NormalizeL2", "NotEqual", "Power", "RMS", "Range",
-    "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ShapeOf", "Sigmoid",
+    "ReduceL1", "ReduceL2", "ReduceProd", "Sigmoid",
     "Sin", "SoftMax", "SoftPlus", "Softmax", "Sqrt", "SquaredDifference", "Swish", "Tanh",
 })  # fmt: skip
-"""Operators whose result is a new float tensor: its inputs' quantization is of no use for it."""
+"""Operators whose result is a new float tensor: its inputs' quantization is of no use for it. Those are not among them
+that OpenVINO moves before a dequantization, as it does with `ReduceMax`."""
+
+SHAPES = ("ShapeOf",)
+"""Operators that look at no value of their input."""

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from fakes import artifact_of
-from model_files import ROWS, SIZE, elsewhere, float_product, graph_of, write_ir, write_onnx
+from model_files import ROWS, SIZE, edge, elsewhere, float_product, graph_of, write_ir, write_onnx
 from onnx import TensorProto, helper
 from test_layers import HEAVY, loaded_after
 
@@ -124,14 +124,128 @@ def test_tables_that_are_read_by_index_stay_float_in_rounded_files(tmp_path: Pat
     assert refusals(artifact) == ""
 
 
-def test_a_matrix_that_is_also_read_by_index_is_no_table(tmp_path: Path) -> None:
-    """A Gather that nothing uses would hide float weights behind one small product of four bits."""
+@pytest.mark.parametrize("used", [True, False])
+def test_a_matrix_that_is_also_read_by_index_is_no_table(tmp_path: Path, used: bool) -> None:
+    """A Gather would hide float weights behind one small product of four bits."""
     nodes, weights = graph_of("bnb4")
     node, weight = float_product()
-    gather = helper.make_node("Gather", [weight.name, "ids"], ["unused"])
+    gather = helper.make_node("Gather", [weight.name, "ids"], ["rows"])
     artifact = artifact_at(tmp_path, "onnx-bnb4")
-    write_onnx(tmp_path / artifact.model, [*nodes, node, gather], [*weights, weight])
+    outputs = ["y", *node.output, *(["rows"] if used else [])]
+    write_onnx(tmp_path / artifact.model, [*nodes, node, gather], [*weights, weight], outputs)
     assert "at least 75% in MatMulBnb4 4" in refusals(artifact)
+
+
+PACKED = sorted(name for name in precision_names() if name not in ("fp32", "fp16"))
+
+
+@pytest.mark.parametrize("said", PACKED)
+@pytest.mark.parametrize("way", ["nothing reads", "only its shape is read", "a node reads it that nothing reads"])
+def test_weights_that_the_outputs_do_not_depend_on_count_for_nothing(tmp_path: Path, said: str, way: str) -> None:
+    """A float32 file may store the weights of any other precision beside its own, with the operators that read them."""
+    node, weight = float_product(name="real")
+    nodes, weights = graph_of(said)
+    outputs = list(node.output)
+    if way == "only its shape is read":
+        nodes = [*nodes, helper.make_node("Shape", ["y"], ["shape"])]
+        outputs.append("shape")
+    elif way == "a node reads it that nothing reads":
+        nodes = [*nodes, helper.make_node("Relu", ["y"], ["unused"])]
+
+    artifact = artifact_at(tmp_path, f"onnx-{said}")
+    write_onnx(tmp_path / artifact.model, [node, *nodes], [weight, *weights], outputs)
+    assert "100.0% of its weights in float32" in refusals(artifact)
+
+
+@pytest.mark.parametrize("operator", ["QuantizeLinear", "FakeQuantize"])
+def test_an_operator_that_nothing_reads_makes_no_precision(tmp_path: Path, operator: str) -> None:
+    artifact = artifact_at(tmp_path, "onnx-int8" if operator == "QuantizeLinear" else "openvino-int8")
+    path = tmp_path / artifact.model
+    if operator == "QuantizeLinear":
+        nodes, weights = graph_of("int8")
+        nodes[1].input[0] = "x"
+        write_onnx(path, nodes, weights, ["y"])
+    else:
+        write_ir(path, "i8")
+        path.write_text(path.read_text("utf-8").replace(edge(2, 1), ""), "utf-8")
+
+    assert f"has no {operator} that works" in refusals(artifact)
+
+
+def test_a_weight_that_is_stored_twice_or_also_computed_is_refused(tmp_path: Path) -> None:
+    """Runtimes take the last one, or the first, and none says so."""
+    node, weight = float_product()
+    other = helper.make_tensor(weight.name, TensorProto.INT8, [2], [1, 1])
+    maker = helper.make_node("Relu", ["x"], [weight.name])
+    artifact = artifact_at(tmp_path, "onnx-fp32")
+    for nodes, weights in (([node], [weight, other]), ([maker, node], [weight]), ([maker, maker, node], [])):
+        write_onnx(tmp_path / artifact.model, nodes, weights, list(node.output))
+        assert "twice" in refusals(artifact) or "two nodes give" in refusals(artifact)
+
+
+def test_operators_of_the_files_themselves_are_judged_whatever_a_report_lists(tmp_path: Path) -> None:
+    node, weight = float_product()
+    drawn = helper.make_node("RandomNormalLike", ["x"], ["noise"])
+    artifact = artifact_at(tmp_path, "onnx-fp32")
+    write_onnx(tmp_path / artifact.model, [node, drawn], [weight])
+    assert "has RandomNormalLike, which draws random numbers" in refusals(artifact)
+
+
+@pytest.mark.parametrize("said", ["fp16", "int8"])
+def test_constants_that_the_results_do_not_depend_on_count_for_nothing_in_openvino(tmp_path: Path, said: str) -> None:
+    artifact = artifact_at(tmp_path, f"openvino-{said}")
+    path = tmp_path / artifact.model
+    write_ir(path, "f32")
+    kind = {"fp16": "f16", "int8": "i8"}[said]
+    dead = (
+        f'<layer id="7" type="Const" version="opset1"><data element_type="{kind}" shape="900, 900"/></layer>'
+        '<layer id="8" type="FakeQuantize" version="opset1"/><layer id="9" type="ShapeOf" version="opset3"/>'
+        '<layer id="10" type="Result" version="opset1"/></layers>'
+    )
+    text = path.read_text("utf-8").replace("</layers>", dead)
+    for edges in (edge(7, 8), edge(7, 8) + edge(8, 9) + edge(9, 10)):
+        path.write_text(text.replace("</edges>", f"{edges}</edges>"), "utf-8")
+        assert "100.0% of its weights in float32" in refusals(artifact)
+
+
+CONST = '<layer id="0" type="Const" version="opset1"><data element_type="f16" shape="9, 9"/></layer>'
+
+SECOND = {
+    "a list of layers": ("</layers>", "</layers><layers></layers>", "two elements net/layers"),
+    "a list of edges": ("</edges>", "</edges><edges></edges>", "two elements net/edges"),
+    "settings": ("</layer>", "<data/></layer>", "two elements net/layers/layer/data"),
+    "a layer": ("</layers>", f"{CONST}</layers>", "two of its layers have the id 0"),
+    "an edge": ("</edges>", f"{edge(2, 3)}</edges>", "two edges go to the port 0 of the layer 3"),
+    "a spelling": ('to-layer="3"', 'to-layer="03"', "no number that OpenVINO writes"),
+}
+
+
+@pytest.mark.parametrize("kind", SECOND)
+def test_what_openvino_reads_once_is_refused_twice(tmp_path: Path, kind: str) -> None:
+    artifact = artifact_at(tmp_path, "openvino-fp32")
+    write_ir(tmp_path / artifact.model, "f32")
+    path = tmp_path / artifact.model
+    old, new, reason = SECOND[kind]
+    path.write_text(path.read_text("utf-8").replace(old, new, 1), "utf-8")
+    assert reason in refusals(artifact)
+
+
+@pytest.mark.timeout(60)
+def test_files_of_more_parts_than_any_model_are_refused_in_bounded_time(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    nodes = field(1, b"") * 400_000
+    length = bytes(len(nodes) >> shift & 127 | (128 if shift < 28 else 0) for shift in range(0, 35, 7))
+    (tmp_path / "onnx/model.onnx").write_bytes(b"\x3a" + length + nodes)
+    assert "more than 300000 operators" in refusals(artifact_at(tmp_path, "onnx-fp32"))
+
+    artifact = artifact_at(tmp_path, "openvino-fp32")
+    write_ir(tmp_path / artifact.model)
+    path = tmp_path / artifact.model
+    text = path.read_text("utf-8")
+    path.write_text(text.replace("</edges>", '<edge from-layer="1"/>' * 10 + "</edges>"), "utf-8")
+    assert "no number that OpenVINO writes" in refusals(artifact)
+    path.write_text(text.replace("</net>", "<a>" * 1000 + "</a>" * 1000 + "</net>"), "utf-8")
+    assert "nested deeper than 200" in refusals(artifact)
 
 
 def test_operators_cannot_unpack_more_weights_than_the_file_stores(tmp_path: Path) -> None:
@@ -161,8 +275,8 @@ def test_a_constant_that_another_operator_reads_too_is_no_table_in_openvino(tmp_
     write_ir(tmp_path / artifact.model, "f32")
     path = tmp_path / artifact.model
     gather = '<layer id="8" type="Gather" version="opset8"/></layers>'
-    edge = '<edge from-layer="0" from-port="0" to-layer="8" to-port="0"/></edges>'
-    path.write_text(path.read_text("utf-8").replace("</layers>", gather).replace("</edges>", edge), "utf-8")
+    edges = edge(0, 8) + "</edges>"
+    path.write_text(path.read_text("utf-8").replace("</layers>", gather).replace("</edges>", edges), "utf-8")
     found = read_contents(artifact)
     assert found is not None
     assert sum(found.tables.values()) == 0
@@ -183,7 +297,8 @@ def test_weights_are_found_wherever_a_graph_can_hold_them(tmp_path: Path) -> Non
         helper.make_node("Constant", [], ["s"], sparse_value=helper.make_sparse_tensor(tensors[2], indices, [9])),
         helper.make_node("Constant", [], ["f"], value_floats=[1.0, 2.0, 3.0]),
     ]
-    graph = helper.make_graph(nodes, "graph", [], [], [])
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [9]) for name in ("y", "s", "f", "t3")]
+    graph = helper.make_graph(nodes, "graph", [], outputs, [])
     graph.sparse_initializer.append(helper.make_sparse_tensor(tensors[3], indices, [9]))
     function = helper.make_function(
         "own",
@@ -200,7 +315,7 @@ def test_weights_are_found_wherever_a_graph_can_hold_them(tmp_path: Path) -> Non
     contents = read_contents(artifact_at(tmp_path, "onnx-fp32"))
     assert contents is not None
     assert contents.files == {f"file{place}" for place in range(5)}
-    assert contents.weights["float32"] == 4 * 7 + 3
+    assert contents.weights["float32"] == 4 + 4 + 3  # of bodies and functions, which are refused, none counts
     assert contents.operators["If"] == 1
 
 

@@ -329,7 +329,8 @@ def test_layers_of_openvino_that_no_text_can_prove_are_refused_however_they_are_
 def test_constants_of_openvino_count_in_any_case(tmp_path: Path) -> None:
     (tmp_path / "model.xml").write_text(
         '<net><layers><layer id="0" type="CONST" version="opset1">'
-        '<data element_type="f16" shape="2,3"/></layer></layers></net>'
+        '<data element_type="f16" shape="2,3"/></layer><layer id="1" type="RESULT" version="opset1"/></layers>'
+        '<edges><edge from-layer="0" from-port="0" to-layer="1" to-port="0"/></edges></net>'
     )
     assert contents(tmp_path / "model.xml").weights == {"float16": 6}
 

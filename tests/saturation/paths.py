@@ -56,6 +56,9 @@ FOLLOWED: Mapping[str, str] = {
     "activations behind Where": f"{ACTIVATIONS} {BACK} c = Where(row, low, a)\n y = MatMul(c, b)",
     "activations behind Concat": f"{ACTIVATIONS} {BACK} c = Concat<axis=0>(x, a)\n y = MatMul(c, b)",
     "activations behind an unknown operator": f"{ACTIVATIONS} {BACK} c = elsewhere.Same(a)\n y = MatMul(c, b)",
+    "activations behind a maximum over one": (
+        f"{ACTIVATIONS} {BACK} c = Unsqueeze(a, axis0)\n d = ReduceMax<axes=[0],keepdims=0>(c)\n y = MatMul(d, b)"
+    ),
     "integers that are cast to floats": f"{CODES} {BACK} a = Cast<to=1>(q)\n y = MatMul(a, b)",
 }  # fmt: skip
 """Name -> nodes whose weight is found with all its pairs."""
@@ -79,6 +82,20 @@ UNFOLLOWED: Mapping[str, tuple[str, str]] = {
         "f = Squeeze(e, axes)\n b = DequantizeLinear(f, t0, u0)\n y = MatMul(a, b)",
         "MaxPool",
     ),
+    "a maximum of integers beside integers": (
+        f"{CODES} c = Unsqueeze(w, axis0)\n d = ReduceMax<axes=[0],keepdims=0>(c)\n m = MatMulInteger(q, d, z)\n"
+        f" {INTO_FLOAT}", "ReduceMax",
+    ),
+    "a maximum of integers": (
+        f"{ACTIVATIONS} c = Unsqueeze(w, axis0)\n d = ReduceMax<axes=[0],keepdims=0>(c)\n"
+        "b = DequantizeLinear<axis=1>(d, t, u)\n y = MatMul(a, b)", "ReduceMax",
+    ),
+    "a maximum of floats": (
+        f"{ACTIVATIONS} {BACK} c = Unsqueeze(b, axis0)\n d = ReduceMax<axes=[0],keepdims=0>(c)\n y = MatMul(a, d)",
+        "ReduceMax",
+    ),
+    "a root of squares": (f"{ACTIVATIONS} {BACK} c = Pow(b, two0)\n d = Sqrt(c)\n y = MatMul(a, d)", "Sqrt"),
+    "a product of constants": (f"{ACTIVATIONS} {BACK} c = MatMul(square, b)\n y = MatMul(a, c)", "MatMul"),
     "an operator of somebody else": (f"{ACTIVATIONS} {BACK} y = elsewhere.Product(a, b)", "Product"),
     "an operator of somebody else on integers": (f"{CODES} y = com.microsoft.Product(q, w)", "Product"),
     "an operator of somebody else in between": (
@@ -124,7 +141,8 @@ VALUES: Mapping[str, np.ndarray] = {
     "shape7": np.array([7, 2]), "huge": np.array([1 << 20, K, 1 << 20]), "floats": np.full((K, N), 127, np.float32),
     "larger": np.full((K, N), 300, np.float32), "large": np.full((K, N), 127, np.int32),
     "turned": np.full((N, K), 127, np.int8), "rows3": np.full((9, N), 127, np.int8), "axis0": np.array([0]),
-    "axes": np.array([0, 1]), "from": np.array([0]), "two": np.array([2]),
+    "square": np.eye(K, dtype=np.float32), "two0": np.array(2, np.float32), "axes": np.array([0, 1]),
+    "from": np.array([0]), "two": np.array([2]),
 }  # fmt: skip
 
 

@@ -63,6 +63,16 @@ def test_bounds_that_keep_nothing_small(way: str, read: Read, tmp_path: Path) ->
     assert facts == PairFacts(1, PAIRS, PAIRS, "w", PAIRS)
 
 
+def test_a_weight_is_found_however_the_file_is_written(tmp_path: Path) -> None:
+    """XML knows two kinds of quotes, white space around a sign, and characters by their number."""
+    path = ir(tmp_path, "MatMul", 127)
+    text = path.read_text("utf-8")
+    assert '"i8"' in text
+    for old, new in (('"', "'"), ('="', ' = "'), ('"i8"', '"&#105;8"'), ('"FakeQuantize"', '"Fake&#81;uantize"')):
+        path.write_text(text.replace(old, new), "utf-8")
+        assert facts_of(path, "openvino").saturating == PAIRS
+
+
 def test_a_file_that_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "model.xml").write_text("<net>")
     with pytest.raises(ArtifactError, match="weights cannot be read"):
@@ -238,7 +248,16 @@ def factor_first() -> Node:
     return ops.multiply(ops.constant(np.full(N, 0.01, np.float32)), ops.convert(integers("w", K, N), "f32"))
 
 
-@pytest.mark.parametrize("made", [joined, joined_as_floats, split_off, spread, factor_first])
+def largest_of_one() -> Node:
+    """A maximum over an axis of length one, which is the weight itself once OpenVINO has computed its constants."""
+    return ops.convert(ops.reduce_max(integers("w", 1, K, N), 0, False), "f32")
+
+
+def sum_of_one(_: Node) -> Node:
+    return ops.convert(ops.reduce_sum(integers("w", 1, K, N), 0, False), "f32")
+
+
+@pytest.mark.parametrize("made", [joined, joined_as_floats, split_off, spread, factor_first, largest_of_one])
 def test_a_weight_is_counted_whatever_stands_in_between(made: Callable[[], Node], tmp_path: Path) -> None:
     x = ops.parameter([2, K], np.float32)
     facts = facts_of(saved(tmp_path, ops.matmul(codes_of_x(x), made(), False, False), x), "openvino")
@@ -254,8 +273,12 @@ def test_a_weight_is_counted_whatever_stands_in_between(made: Callable[[], Node]
         lambda a: ops.add(a, np.float32(2)),
         lambda a: ops.squeeze(ops.max_pool(ops.unsqueeze(a, 0), [1], [1], [0], [0], [1]).output(0), 0),
         lambda a: ops.concat([ops.constant(np.zeros((1, K), np.float32)), a], 0),
+        *(
+            lambda a, reduce=reduce: reduce(ops.unsqueeze(a, 0), 0, False)
+            for reduce in (ops.reduce_max, ops.reduce_min, ops.reduce_mean, ops.reduce_sum)
+        ),
     ],
-    ids=["Relu", "Clamp", "Multiply", "Add", "MaxPool", "Concat"],
+    ids=["Relu", "Clamp", "Multiply", "Add", "MaxPool", "Concat", "ReduceMax", "ReduceMin", "ReduceMean", "ReduceSum"],
 )
 def test_activations_are_followed_through_other_operators(between: Callable[[Node], Node], tmp_path: Path) -> None:
     x = ops.parameter([2, K], np.float32)
@@ -278,6 +301,20 @@ def pooled(_: Node) -> Node:
     return ops.squeeze(ops.avg_pool(made, [1, 1], [0, 0], [0, 0], [1, 1], False), [0, 1])
 
 
+def largest_as_floats(_: Node) -> Node:
+    return ops.reduce_max(ops.convert(integers("w", 1, K, N), "f32"), 0, False)
+
+
+def root_of_square(_: Node) -> Node:
+    made = ops.convert(integers("w", K, N), "f32")
+    return ops.sqrt(ops.power(made, np.float32(2)))
+
+
+def product_of_constants(_: Node) -> Node:
+    one = ops.convert(ops.constant(np.eye(K, dtype=np.float32)), "f32")
+    return ops.matmul(one, ops.convert(integers("w", K, N), "f32"), False, False)
+
+
 def rounded_by_openvino(_: Node) -> Node:
     return onto(ops.constant(np.full((K, N), 1.27, np.float32), name="w"), -1.28, 1.27)
 
@@ -288,6 +325,10 @@ def rounded_by_openvino(_: Node) -> Node:
         (picked_at_run_time, "depends on"),
         (of_two, "computes with two"),
         (pooled, "AvgPool"),
+        (largest_as_floats, "ReduceMax"),
+        (sum_of_one, "ReduceSum"),
+        (root_of_square, "Sqrt"),
+        (product_of_constants, "MatMul"),
         (rounded_by_openvino, "FakeQuantize"),
     ],
 )

@@ -44,12 +44,24 @@ def graph_of(precision: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProt
     return packed_product(operator, TensorProto.FLOAT16 if precision == "q4f16" else TensorProto.FLOAT)
 
 
-def write_onnx(path: Path, nodes: Sequence[onnx.NodeProto], weights: Sequence[onnx.TensorProto]) -> None:
-    """Write a graph, which need not run."""
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, ROWS]) for name in ("x", "y")]
+def write_onnx(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    weights: Sequence[onnx.TensorProto],
+    outputs: Sequence[str] | None = None,
+) -> None:
+    """Write a graph, which need not run; by default its outputs are the results that no node reads."""
+    made = dict.fromkeys(name for node in nodes for name in node.output)
+    names = outputs or [name for name in made if not any(name in node.input for node in nodes)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, ROWS]) for name in ("x", *names)]
     graph = helper.make_graph(list(nodes), "graph", ends[:1], ends[1:], list(weights))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(helper.make_model(graph, ir_version=8).SerializeToString())
+
+
+def edge(source: int, reader: int, port: int = 0) -> str:
+    """Return an edge between two operators of an OpenVINO model."""
+    return f'<edge from-layer="{source}" from-port="0" to-layer="{reader}" to-port="{port}"/>'
 
 
 def write_ir(path: Path, kind: str = "f32") -> None:
@@ -57,8 +69,9 @@ def write_ir(path: Path, kind: str = "f32") -> None:
     matrix = f'<data element_type="{kind}" shape="{ROWS}, {ROWS}" offset="0" size="9"/>'
     constant = f'<layer id="0" type="Const" version="opset1">{matrix}</layer>'
     quantize = '<layer id="2" type="FakeQuantize" version="opset1"/>' if kind == "i8" else ""
-    layers = f'{constant}<layer id="1" type="MatMul" version="opset1"/>{quantize}'
-    edges = '<edge from-layer="0" from-port="0" to-layer="1" to-port="1"/>'
+    result = '<layer id="3" type="Result" version="opset1"/>'
+    layers = f'{constant}<layer id="1" type="MatMul" version="opset1"/>{quantize}{result}'
+    edges = edge(0, 1, 1) + (edge(2, 1) if quantize else "") + edge(1, 3)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'<?xml version="1.0"?><net><layers>{layers}</layers><edges>{edges}</edges></net>')
     path.with_suffix(".bin").touch()

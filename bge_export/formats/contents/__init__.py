@@ -26,20 +26,23 @@ class Contents:
     """What a model file holds; readers add to it.
 
     Attributes:
-        weights: element type, such as `float32` -> the number of constant values of that type. A value of fewer than
-            eight bits that is packed into a byte counts with the byte.
+        weights: element type, such as `float32` -> the number of constant values of that type that the outputs depend
+            on. A value of fewer than eight bits that is packed into a byte counts with the byte.
         tables: the same for those constants that are read by index, such as token embeddings.
         operators: name of an operator -> how often it occurs, in bodies of control flow and in functions, too. The name
             is `domain::name`, without the domain if it is the format's own, and ends in `TRAINING` if the operator
-            drops values at random, in `STATE` if it changes what the next
-            call reads. A function that the file defines occurs as `function::domain.name`.
-        packed: operator and bits, such as `MatMulNBits 4` -> the number of weights that such operators unpack.
+            drops values at random, in `STATE` if it changes what the next call reads. A function that the file defines
+            occurs as `function::domain.name`.
+        idle: those among `operators` that the outputs do not depend on.
+        packed: operator and bits, such as `MatMulNBits 4` -> the number of weights that such operators unpack for the
+            outputs.
         files: the other files that hold its weights, relative to the model file's folder.
     """
 
     weights: Counter[str] = field(default_factory=Counter)
     tables: Counter[str] = field(default_factory=Counter)
     operators: Counter[str] = field(default_factory=Counter)
+    idle: Counter[str] = field(default_factory=Counter)
     packed: Counter[str] = field(default_factory=Counter)
     files: set[str] = field(default_factory=set)
 

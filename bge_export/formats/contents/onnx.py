@@ -1,32 +1,32 @@
-"""Reads what an ONNX file holds: initializers, constants and operators of its graph, subgraphs and functions."""
+"""Reads what an ONNX file holds: initializers, constants and operators of its graph, subgraphs and functions.
+
+Weights count if the outputs of the main graph depend on them. Those in bodies of control flow and in functions do not
+count, since the gate refuses such files for their operators; their operators and files are listed.
+"""
 
 import mmap
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from bge_export.files.regular import GRAPH_BYTES, open_regular
-from bge_export.formats.contents import TRAINING, Contents, size_of
+from bge_export.formats.contents import Contents
+from bge_export.formats.contents.onnx_graph import Node, Scope
 from bge_export.formats.contents.onnx_tensors import Tensor, read_sparse, read_tensor
 from bge_export.formats.contents.protobuf import Message, Span, fields, span_of, text
 
 DEEPEST = 50
 """The deepest allowed nesting of subgraphs; exports have none."""
 
-OWN_DOMAINS = ("", "ai.onnx")
-
-PACKED = {"MatMulNBits": 4, "MatMulBnb4": 4}
-"""Operators that unpack weights, and their bits if they do not say."""
+MOST_PARTS = 300_000
+"""Most nodes, attributes, tensors and names in a file; an encoder of 24 layers has about 15,000."""
 
 MODEL_GRAPH, MODEL_FUNCTIONS = 7, 25
-GRAPH_NODES, GRAPH_WEIGHTS, GRAPH_SPARSE = 1, 5, 15
+GRAPH_NODES, GRAPH_WEIGHTS, GRAPH_OUTPUTS, GRAPH_SPARSE = 1, 5, 12, 15
+VALUE_NAME = 1
 FUNCTION_NAME, FUNCTION_NODES, FUNCTION_DOMAIN, FUNCTION_ATTRIBUTES = 1, 7, 10, 11
 NODE_INPUTS, NODE_OUTPUTS, NODE_OPERATOR, NODE_ATTRIBUTES, NODE_DOMAIN = 1, 2, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_INTEGER, ATTRIBUTE_FLOATS = 1, 3, 7
 ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
-
-DECIDES = 2
-"""Index of the input of Dropout that says whether it trains."""
 
 
 def contents(path: Path) -> Contents:
@@ -45,75 +45,45 @@ def contents(path: Path) -> Contents:
             return _Reader(message).model((0, size))
 
 
-@dataclass
-class _Node:
-    """What counts of a node: names, integer attributes, and whether its constant `value` is false."""
-
-    operator: str = ""
-    domain: str = ""
-    inputs: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    numbers: dict[str, int] = field(default_factory=dict)
-    values: list[bool] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.operator if self.domain in OWN_DOMAINS else f"{self.domain}::{self.operator}"
-
-
-@dataclass
-class _Scope:
-    """One graph or function: whether each constant of it is false, and its Dropouts that an input decides about."""
-
-    false: dict[str, bool] = field(default_factory=dict)
-    dropouts: list[_Node] = field(default_factory=list)
-
-    def add(self, name: str, *, false: bool) -> None:
-        """Add a constant; one that is stored twice is false only if both are."""
-        self.false[name] = false and self.false.get(name, True)
-
-
 class _Reader:
     """Reads one file; every method adds what it finds to `found`."""
 
     def __init__(self, message: Message) -> None:
         self.message = message
         self.found = Contents()
-        self.tensors: dict[str, tuple[str, int]] = {}
-        self.gathered: set[str] = set()
-        self.read_whole: set[str] = set()
+        self.parts = 0
 
     def model(self, span: Span) -> Contents:
+        graph = Scope()  # Fields of a message that come twice are joined.
         for number, value in fields(self.message, span):
             if number == MODEL_GRAPH:
-                self._graph(span_of(value), 0)
+                self._graph(span_of(value), 0, graph)
             elif number == MODEL_FUNCTIONS:
                 self._function(span_of(value))
 
-        # What another operator reads too is no table, or a Gather that nothing uses would make one of any weight.
-        for name in (self.gathered - self.read_whole) & self.tensors.keys():
-            kind, size = self.tensors[name]
-            self.found.tables[kind] += size
+        graph.list_operators(self.found)
+        graph.count(self.found)
         return self.found
 
-    def _graph(self, span: Span, depth: int) -> None:
+    def _graph(self, span: Span, depth: int, scope: Scope) -> None:
         if depth > DEEPEST:
             raise ValueError(f"its subgraphs are nested deeper than {DEEPEST}")
 
-        scope = _Scope()
         for number, value in fields(self.message, span):
             if number == GRAPH_NODES:
-                self._node(span_of(value), depth, scope)
+                scope.add(self._node(span_of(value), depth))
+            elif number == GRAPH_OUTPUTS:
+                inside = fields(self.message, span_of(value))
+                scope.outputs += [self._name(name) for field, name in inside if field == VALUE_NAME]
             elif number == GRAPH_WEIGHTS:
                 tensor = self._tensor(span_of(value))
-                scope.add(tensor.name, false=tensor.false)
+                scope.store(tensor.name, [tensor])
             elif number == GRAPH_SPARSE:
-                self._sparse(span_of(value))
-
-        self._dropouts(scope)
+                parts = self._sparse(span_of(value))
+                scope.store(next((one.name for one in parts if one.name), ""), parts)
 
     def _function(self, span: Span) -> None:
-        scope = _Scope()
+        scope = Scope()
         name = domain = ""
         for number, value in fields(self.message, span):
             if number == FUNCTION_NAME:
@@ -121,20 +91,21 @@ class _Reader:
             elif number == FUNCTION_DOMAIN:
                 domain = text(self.message, value)
             elif number == FUNCTION_NODES:
-                self._node(span_of(value), 0, scope)
+                scope.add(self._node(span_of(value), 0))
             elif number == FUNCTION_ATTRIBUTES:
-                self._attribute(span_of(value), 0, _Node())
+                self._attribute(span_of(value), 0, Node())
 
         self.found.operators[f"function::{domain}.{name}"] += 1
-        self._dropouts(scope)
+        scope.list_operators(self.found)
 
-    def _node(self, span: Span, depth: int, scope: _Scope) -> None:
-        node = _Node()
+    def _node(self, span: Span, depth: int) -> Node:
+        self._count()
+        node = Node()
         for number, value in fields(self.message, span):
             if number == NODE_INPUTS:
-                node.inputs.append(text(self.message, value))
+                node.inputs.append(self._name(value))
             elif number == NODE_OUTPUTS:
-                node.outputs.append(text(self.message, value))
+                node.outputs.append(self._name(value))
             elif number == NODE_OPERATOR:
                 node.operator = text(self.message, value)
             elif number == NODE_DOMAIN:
@@ -142,63 +113,56 @@ class _Reader:
             elif number == NODE_ATTRIBUTES:
                 self._attribute(span_of(value), depth, node)
 
-        self._take(node, scope)
+        return node
 
-    def _take(self, node: _Node, scope: _Scope) -> None:
-        """Add a node whose fields are all read; whether a Dropout trains is known at the end of its graph."""
-        if node.operator == "Dropout" and any(node.inputs[DECIDES : DECIDES + 1]):
-            scope.dropouts.append(node)
-        else:
-            self.found.operators[node.name] += 1
-
-        self.read_whole |= set(node.inputs[1:] if node.operator == "Gather" else node.inputs)
-        if node.operator == "Constant" and node.values:
-            for name in node.outputs:
-                scope.add(name, false=all(node.values))
-        elif node.operator == "Gather":
-            self.gathered |= set(node.inputs[:1])
-        elif node.operator in PACKED:
-            bits = node.numbers.get("bits", PACKED[node.operator])
-            weights = size_of([node.numbers.get("K", 0), node.numbers.get("N", 0)])
-            self.found.packed[f"{node.operator} {bits}"] += weights
-
-    def _dropouts(self, scope: _Scope) -> None:
-        """Add the Dropouts of a graph. One trains unless the input that decides is a constant that is false."""
-        for node in scope.dropouts:
-            trains = not scope.false.get(node.inputs[DECIDES], False)
-            self.found.operators[node.name + (TRAINING if trains else "")] += 1
-
-    def _attribute(self, span: Span, depth: int, node: _Node) -> None:
-        name, integer, values = "", None, list[bool]()
+    def _attribute(self, span: Span, depth: int, node: Node) -> None:
+        self._count()
+        name, integer, values = "", None, list[Tensor]()
         for number, value in fields(self.message, span):
             if number == ATTRIBUTE_NAME:
                 name = text(self.message, value)
             elif number == ATTRIBUTE_INTEGER and isinstance(value, int):
                 integer = value
             elif number in ATTRIBUTE_TENSORS:
-                values.append(self._tensor(span_of(value)).false)
+                values.append(self._tensor(span_of(value)))
             elif number in ATTRIBUTE_SPARSE:
-                self._sparse(span_of(value))
+                node.tensors += self._sparse(span_of(value))
             elif number in ATTRIBUTE_GRAPHS:
-                self._graph(span_of(value), depth + 1)
+                self._body(span_of(value), depth + 1, node)
             elif number == ATTRIBUTE_FLOATS and not isinstance(value, int):
-                self.found.weights["float32"] += (value[1] - value[0]) // 4
+                node.floats += (value[1] - value[0]) // 4
 
         if integer is not None:
             node.numbers[name] = integer
         if name == "value":
-            node.values += values
+            node.values += [one.false for one in values]
+        node.tensors += values
 
-    def _sparse(self, span: Span) -> None:
-        for tensor in read_sparse(self.message, span):
-            self._add(tensor)
+    def _body(self, span: Span, depth: int, node: Node) -> None:
+        """Read a graph that a node runs: what it reads, the node reads too."""
+        scope = Scope()
+        self._graph(span, depth, scope)
+        scope.list_operators(self.found)
+        node.around += set(scope.reads())
+
+    def _sparse(self, span: Span) -> list[Tensor]:
+        return [self._noted(tensor) for tensor in read_sparse(self.message, span)]
 
     def _tensor(self, span: Span) -> Tensor:
-        tensor = read_tensor(self.message, span)
-        self._add(tensor)
+        return self._noted(read_tensor(self.message, span))
+
+    def _noted(self, tensor: Tensor) -> Tensor:
+        """Return a tensor whose files are listed, wherever it stands."""
+        self._count()
+        self.found.files |= set(tensor.files)
         return tensor
 
-    def _add(self, tensor: Tensor) -> None:
-        self.tensors[tensor.name] = tensor.kind, tensor.size
-        self.found.weights[tensor.kind] += tensor.size
-        self.found.files |= set(tensor.files)
+    def _name(self, value: int | Span) -> str:
+        self._count()
+        return text(self.message, value)
+
+    def _count(self) -> None:
+        """Count a part; raise ValueError if there are more than any model has."""
+        self.parts += 1
+        if self.parts > MOST_PARTS:
+            raise ValueError(f"it has more than {MOST_PARTS} operators, attributes and names")

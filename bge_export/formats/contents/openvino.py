@@ -1,10 +1,12 @@
 """Reads what an OpenVINO IR model holds, from its XML alone; its weights lie in the `.bin` of the same name."""
 
+import re
 from pathlib import Path
 from xml.parsers import expat
 
 from bge_export.files.regular import GRAPH_BYTES, open_regular
 from bge_export.formats.contents import Contents, size_of
+from bge_export.formats.contents.openvino_graph import Graph, Layer
 
 TYPES = {
     "f64": "float64",
@@ -20,12 +22,25 @@ TYPES = {
 }
 """Element type of OpenVINO -> the name that numpy uses; others keep their own."""
 
-LAYER = ("net", "layers", "layer")
-EDGE = ("net", "edges", "edge")
+LAYERS = ("net", "layers")
+LAYER = (*LAYERS, "layer")
+EDGES = ("net", "edges")
+EDGE = (*EDGES, "edge")
 """Where a model has its operators, and what they read."""
+
+ONCE = (LAYERS, EDGES, (*LAYER, "data"))
+"""Elements of which OpenVINO reads the first one in each place, and no other."""
 
 BODIES = frozenset({"body", "then_body", "else_body"})
 """Elements of control flow that have operators of their own."""
+
+DEEPEST = 200
+"""The deepest allowed nesting of elements; bodies of control flow take some, and exports have none."""
+
+MOST_PARTS = 300_000
+"""Most operators and edges; an encoder of 24 layers has about 10,000."""
+
+NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 def contents(path: Path) -> Contents:
@@ -35,8 +50,7 @@ def contents(path: Path) -> Contents:
         OSError: it cannot be read.
         ValueError: it is not an IR model.
     """
-    found = Contents(files={path.with_suffix(".bin").name})
-    reader = _Reader(found)
+    reader = _Reader(Contents(files={path.with_suffix(".bin").name}))
     parser = expat.ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler = reader.start, reader.end
     parser.StartDoctypeDeclHandler = _refuse_document_type
@@ -47,48 +61,53 @@ def contents(path: Path) -> Contents:
     except expat.ExpatError as error:
         raise ValueError(str(error)) from error
 
-    reader.tables()
-    if not found.operators:
+    if not reader.found.operators:
         raise ValueError("it has no layers")
-    return found
+    reader.graph.count(reader.found)
+    return reader.found
 
 
 class _Reader:
-    """Takes the elements of one file in order; edges follow the layers."""
+    """Takes the elements of one file in order; `found` and `graph` take what they say."""
 
     def __init__(self, found: Contents) -> None:
         self.found = found
         self.path: list[str] = []
-        self.layer, self.operator = "", ""
-        self.constants: dict[str, tuple[str, int]] = {}
-        self.gathers: set[str] = set()
-        self.read: dict[str, bool] = {}
+        self.seen: list[set[str]] = []
+        self.graph = Graph()
+        self.layer: Layer | None = None
+        self.parts = 0
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """Take the start of an element.
 
         Raises:
-            ValueError: it has a namespace, which OpenVINO does not look at, so that it would read another element.
+            ValueError: it has a namespace, which OpenVINO does not look at, so that it would read another element; or
+                it is the second one where OpenVINO reads the first.
         """
         if ":" in name or any(":" in attribute or attribute.startswith("xmlns") for attribute in attributes):
             raise ValueError(f"its element {name} has a namespace, which no IR model has")
 
         self.path.append(name)
-        where = tuple(self.path)
+        if len(self.path) > DEEPEST:
+            raise ValueError(f"its elements are nested deeper than {DEEPEST}")
+
+        where = tuple(self.path) if len(self.path) <= len(LAYER) + 1 else ()
+        if where in ONCE and name in self.seen[-1]:
+            raise ValueError(f"it has two elements {'/'.join(where)} in one place, of which OpenVINO reads one")
+        if where in ONCE:
+            self.seen[-1].add(name)
+        self.seen.append(set())
 
         if name == "layer":
             self._layer(attributes, where)
-
-        elif where == (*LAYER, "data") and self.operator.casefold() == "const":
+        elif where == (*LAYER, "data") and self.layer is not None and self.layer.operator == "const":
             size = size_of([int(axis) for axis in attributes.get("shape", "").split(",") if axis.strip()])
             kind = attributes.get("element_type", "")
-            self.constants[self.layer] = TYPES.get(kind, kind), size
-            self.found.weights[TYPES.get(kind, kind)] += size
-
+            self.layer.constant = TYPES.get(kind, kind), size
         elif where == EDGE:
-            by_index = attributes.get("to-layer") in self.gathers and attributes.get("to-port") == "0"
-            source = attributes.get("from-layer", "")
-            self.read[source] = by_index and self.read.get(source, True)
+            self._count()
+            self.graph.join(*(_number(attributes, key) for key in ("from-layer", "to-layer", "to-port")))
 
     def _layer(self, attributes: dict[str, str], where: tuple[str, ...]) -> None:
         """Take an operator; one of a body is listed, but has no weights that count.
@@ -96,26 +115,37 @@ class _Reader:
         Raises:
             ValueError: it lies where OpenVINO reads none.
         """
-        if where != LAYER and not BODIES & set(where):
-            raise ValueError(f"it has an operator in {'/'.join(where[:-1])}, where OpenVINO reads none")
+        if where != LAYER and not BODIES & set(self.path):
+            raise ValueError(f"it has an operator in {'/'.join(self.path[:-1])}, where OpenVINO reads none")
 
         operator = attributes.get("type", "")
-        self.found.operators[_name(operator, attributes.get("version", ""))] += 1
+        name = _name(operator, attributes.get("version", ""))
+        self.found.operators[name] += 1
+        self._count()
 
-        self.layer, self.operator = (attributes.get("id", ""), operator) if where == LAYER else ("", "")
-        if self.operator.casefold() == "gather":
-            self.gathers.add(self.layer)
+        self.layer = None
+        if where == LAYER:
+            self.layer = Layer(name, operator.casefold())
+            self.graph.add(_number(attributes, "id"), self.layer)
 
     def end(self, _name: str) -> None:
         """Take the end of an element."""
         self.path.pop()
+        self.seen.pop()
 
-    def tables(self) -> None:
-        """Add the constants that are read by index, and by nothing else, to the tables."""
-        for layer, by_index in self.read.items():
-            if by_index and layer in self.constants:
-                kind, size = self.constants[layer]
-                self.found.tables[kind] += size
+    def _count(self) -> None:
+        """Count a part; raise ValueError if there are more than any model has."""
+        self.parts += 1
+        if self.parts > MOST_PARTS:
+            raise ValueError(f"it has more than {MOST_PARTS} operators and edges")
+
+
+def _number(attributes: dict[str, str], key: str) -> str:
+    """Return the number of a layer or an input, as OpenVINO writes it: readers do not agree about other spellings."""
+    found = attributes.get(key, "")
+    if not NUMBER.fullmatch(found):
+        raise ValueError(f"it has the {key} {found[:50]!r}, no number that OpenVINO writes")
+    return found
 
 
 def _name(operator: str, version: str) -> str:

@@ -1,6 +1,6 @@
 """Refusals about operators that no set of texts can prove: random numbers, control flow, state, foreign code."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bge_export.formats import find_format
 from bge_export.formats.contents import STATE, TRAINING
@@ -50,10 +50,15 @@ def operator_failures(report: ParityReport) -> Iterator[Failure]:
         if len(found) > 1:
             yield failure("inconsistent", f"{len(found)} lists of the operators of {model}", "one for the same bytes")
 
-        for name in dict.fromkeys(name for names in found for name in names):
-            reason = _reason(name)
-            if reason is not None:
-                yield failure("operators", f"{target} {model} has {name}, which {reason}", "none")
+        yield from listed_failures(target, model, dict.fromkeys(name for names in found for name in names))
+
+
+def listed_failures(target: str, model: str, names: Iterable[str]) -> Iterator[Failure]:
+    """Yield the refusal of each operator of a file that no set of texts can prove."""
+    for name in names:
+        reason = _reason(name)
+        if reason is not None:
+            yield failure("operators", f"{target} {model} has {name}, which {reason}", "none")
 
 
 def _reason(name: str) -> str | None:

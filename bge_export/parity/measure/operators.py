@@ -34,13 +34,13 @@ def known_operators(artifacts: Iterable[Artifact]) -> dict[str, tuple[str, ...]]
             continue
 
         if contents is not None:
-            found[artifact.digest] = _listed(contents.operators)
+            found[artifact.digest] = listed(contents.operators)
 
     return found
 
 
-def _listed(operators: Iterable[str]) -> tuple[str, ...]:
-    """Return the names sorted, and cut to what a report holds."""
+def listed(operators: Iterable[str]) -> tuple[str, ...]:
+    """Return names of operators as a report lists them: sorted, and cut to what it holds."""
     listed = sorted({_short(name) for name in operators})
     more = [f"more than {MOST_KINDS} kinds::of operators"] if len(listed) > MOST_KINDS else []
     return (*listed[:MOST_KINDS], *more)
