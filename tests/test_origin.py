@@ -118,6 +118,33 @@ def test_gate_and_parity_hold_a_folder_to_the_checkpoint_or_to_its_vectors(
     assert ("other-reference" in capfd.readouterr().out) == (reference == "reference.npz")
 
 
+EXCHANGED = {name: make for name, make in CHANGES.values()}
+"""Small file, or the weights -> another one in its place."""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, "its own report") for name in EXCHANGED), (WEIGHTS, "a merged one")]
+)
+def test_a_file_that_is_exchanged_after_the_proof_is_refused_without_the_checkpoint(
+    tiny: Path, bundle_of_tiny: Path, tmp_path: Path, name: str, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copyfile(tiny / WEIGHTS, bundle_of_tiny / WEIGHTS)
+    listed = read_manifest(bundle_of_tiny).files
+    seal(bundle_of_tiny, files={**listed, WEIGHTS: ""}, weights=[WEIGHTS])
+    report = bundle_of_tiny / "parity.json"
+    gate = ["gate", str(report)]
+    if kind == "a merged one":
+        shutil.copyfile(report, tmp_path / "other.json")
+        gate = ["merge", str(report), str(tmp_path / "other.json"), "-o", str(tmp_path / "both.json")]
+    assert run(gate) == 0
+
+    EXCHANGED[name](bundle_of_tiny)
+    seal(bundle_of_tiny)
+    capfd.readouterr()
+    assert run(gate) == 1
+    assert f"{name} is not the file that an export of tiny writes" in capfd.readouterr().out
+
+
 @pytest.fixture
 def bundle_of_tiny(tiny_export, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_export.folder, tmp_path / "tiny-bundle"))

@@ -223,8 +223,17 @@ def folder_verdict(folder: Path) -> str:
 def _judge_with_folder(
     report: ParityReport, policy: ThresholdPolicy, corpus: Corpus, require: Sequence[str], folder: Path
 ) -> Verdict:
+    """Return the verdict on a report and on the folder that it is about.
+
+    Weights belong to no artifact, so the report's own digests of them are compared with the folder, too.
+    """
     manifest, artifacts = read_bundle(folder)
-    return judge(report, policy, corpus, require=require, artifacts=artifacts, checkpoint_digest=manifest.source.digest)
+    verdict = judge(
+        report, policy, corpus, require=require, artifacts=artifacts, checkpoint_digest=manifest.source.digest
+    )
+
+    names = dict.fromkeys(name for run in report.runs.values() for name in other_files(manifest, run.files))
+    return verdict.joined(other_file_failures(names, report.checkpoint.source))
 
 
 def _other_files(folder: Path, reference: str, revision: str | None) -> Iterator[Failure]:

@@ -262,12 +262,15 @@ class RunRecord(Record):
         other_token_ids: ids of the texts for which transformers' `AutoTokenizer`, loaded from the folder, gives
             token ids that differ from the checkpoint's; None if this run did not check.
         other_files: small files and weights of the folder that are missing, or not those of the checkpoint.
+        files: name -> sha256 of the small files that a folder of the checkpoint holds, and of the weights that it may
+            hold: what the folder was compared with, and what the gate compares it with again.
     """
 
     environment: dict[str, str]
     reference: ReferenceRecord
     other_token_ids: tuple[str, ...] | None
     other_files: tuple[str, ...]
+    files: dict[str, str]
 
 
 class TextsRecord(Record):

@@ -175,6 +175,7 @@ class Measurement:
             ),
             other_token_ids=None if other_token_ids is None else tuple(other_token_ids),
             other_files=tuple(other_files),
+            files=dict(reference.files),
         )
 
         return ParityReport(
