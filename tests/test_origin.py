@@ -118,7 +118,7 @@ def test_gate_and_parity_hold_a_folder_to_the_checkpoint_or_to_its_vectors(
     assert ("other-reference" in capfd.readouterr().out) == (reference == "reference.npz")
 
 
-EXCHANGED = {name: make for name, make in CHANGES.values()}
+EXCHANGED = dict(CHANGES.values())
 """Small file, or the weights -> another one in its place."""
 
 
