@@ -424,6 +424,25 @@ def test_an_archive_that_is_packed_badly_is_refused(tmp_path: Path) -> None:
     assert "other-content" in refusals(artifact_at(tmp_path, "torchscript-fp32", PLAIN_FILE))
 
 
+INNER = "".join(" " * depth + "def f(a):\n" for depth in range(90)) + (" " * 90 + "b = a.c(a)\n") * 3_000
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (INNER, "a function in another one"),
+        ("x = lambda: 0\n", "a function in another one"),
+        ("x = 1\n" * 200_000, "more than 524288"),
+    ],
+)
+@pytest.mark.timeout(30)
+def test_code_that_would_take_any_time_is_refused(tmp_path: Path, code: str, reason: str) -> None:
+    (tmp_path / "torchscript").mkdir()
+    with zipfile.ZipFile(tmp_path / PLAIN_FILE, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model/code/__torch__.py", code)
+    assert reason in refusals(artifact_at(tmp_path, "torchscript-fp32", PLAIN_FILE))
+
+
 @pytest.mark.parametrize("constants", [None, b"\x80\x02q", b"\x80\x02h\x00Q.", b"no pickle"])
 def test_a_damaged_torchscript_file_is_refused_without_unpickling(tmp_path: Path, constants: bytes | None) -> None:
     archive = io.BytesIO()

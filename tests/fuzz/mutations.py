@@ -230,9 +230,32 @@ def of_onnx(data: bytes, rng: random.Random) -> bytes:
         lambda: setattr(model, "ir_version", rng.choice((0, -1, 99, 2**62))),
         lambda: model.opset_import.pop(),
         lambda: graph.output.pop(),
+        lambda: graph.initializer.append(tensor),
+        lambda: _nest(node, graph, rng),
+        lambda: model.functions.append(onnx.helper.make_function("own", "f", ["x"], ["y"], [node], [])),
+        lambda: graph.sparse_initializer.append(
+            onnx.helper.make_sparse_tensor(tensor, rng.choice(graph.initializer), [rng.choice((0, 3, 2**62))])
+        ),
+        lambda: node.attribute.append(onnx.helper.make_attribute("K", rng.choice((-1, 2**62)))),
+        lambda: setattr(node, "domain", rng.choice(("", "ai.onnx", "com.microsoft", "x" * 5000))),
     )
     rng.choice(changes)()
     return bytes(model.SerializeToString())
+
+
+def _nest(node: Any, graph: Any, rng: random.Random) -> None:
+    """Give a node a body: the graph itself, or many graphs in one another."""
+    import onnx
+
+    body = onnx.GraphProto()
+    if rng.random() < 0.5:
+        body.CopyFrom(graph)
+    else:
+        for _ in range(rng.choice((3, 40))):
+            inner = onnx.GraphProto()
+            inner.node.add(op_type="If").attribute.append(onnx.helper.make_attribute("then_branch", body))
+            body = inner
+    node.attribute.append(onnx.helper.make_attribute("body", body))
 
 
 def _external(tensor: Any, rng: random.Random) -> None:
@@ -257,10 +280,54 @@ def of_xml(data: bytes, rng: random.Random) -> bytes:
         found = list(re.finditer(r'"([^"]*)"', text))
     if rng.random() < 0.1:
         text = text.replace("<layers>", "<layers>" + "<a>" * 5000, 1)
+    if rng.random() < 0.2:
+        element = rng.choice(re.findall(r"<(?:layer|edge|data)\b[^>]*>", text) or ["<layer>"])
+        end = "" if element.endswith("/>") else f"</{element[1:].split()[0]}>"
+        place = rng.choice([match.end() for match in re.finditer(">", text)])
+        text = text[:place] + (element + end) * rng.choice((1, 2, 3000)) + text[place:]
+    if rng.random() < 0.1:
+        text = text.replace('"', "'")
     return text.encode()
+
+
+PARTS = (
+    "(" * 300, "[" * 300, "-" * 3000 + "1", "a." * 3000 + "b", "torch.rand([1])", "self.weight += 1", "if x:\n  y",
+    "\0", "torch = 1", "def f(", "lambda: 0", "x" * 100_000, "f(" * 90 + ")" * 90, "_0 = torch.add_(self.weight, 1)",
+    "\udcff", "1 if x else 2", "[y for y in x]", "9" * 5000, '"' * 3, "# é", "def f():\n def g(): 1\n",
+)  # fmt: skip
+"""Source text, right and wrong."""
+
+
+def of_torch(data: bytes, rng: random.Random) -> bytes:
+    """Change a file of a TorchScript archive, its name, how it is stored, or any byte."""
+    if rng.random() < 0.25:
+        return of_bytes(data, rng)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = rng.choice(sorted(members))
+    kind, packing = rng.randrange(6), zipfile.ZIP_STORED
+    if kind < 2:
+        members[name] = of_lines(members[name], rng) if name.endswith(".py") else of_bytes(members[name], rng)
+    elif kind == 2:
+        code = members["m/code/__torch__.py"]
+        place = rng.choice([match.start() for match in re.finditer(rb"[ \n(]", code)])
+        part = rng.choice(PARTS).encode("utf-8", "surrogateescape")
+        members["m/code/__torch__.py"] = code[:place] + part + code[place:]
+    elif kind == 3:
+        members[rng.choice(("m/x.py", "../data.pkl", "m/data.pkl/", "M/DATA.PKL", ".py"))] = members.pop(name)
+    elif kind == 4:
+        packing = zipfile.ZIP_DEFLATED
+        members[rng.choice((name, "m/big.py"))] = rng.choice((b"\0", b"#", b"x=1\n")) * rng.choice((9, 10**5, 10**7))
+    else:
+        members[f"m/code/{rng.randrange(9)}.py"] = rng.choice(list(members.values()))
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", packing) as archive:
+        for one, content in members.items():
+            archive.writestr(one, content)
+    return out.getvalue()
 
 
 MUTATE: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "json": of_json, "bytes": of_bytes, "lines": of_lines, "toml": of_toml, "npz": of_npz, "onnx": of_onnx,
-    "safetensors": of_safetensors, "xml": of_xml,
+    "safetensors": of_safetensors, "torch": of_torch, "xml": of_xml,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 from tiny_checkpoint import write_checkpoint
 
+from bge_export.contracts import Artifact, Target
 from bge_export.texts.corpus import Corpus, Text
 
 TINY = Path(__file__).resolve().parents[2] / "parity_fixtures" / "tiny"
@@ -287,6 +289,54 @@ def _read_openvino(root: Path) -> None:
     facts_of(root / "model.xml", "openvino")
 
 
+CODE = """class M(Module):
+  __parameters__ = ["weight", ]
+  __buffers__ = []
+  weight : Tensor
+  training : bool
+  def forward(self: __torch__.M,
+    input_ids: Tensor) -> Tensor:
+    weight = self.weight
+    x = torch.embedding(weight, input_ids, -1, False, False)
+    _0 = torch.dropout(x, 0.10000000000000001, False)
+    return torch.add(_0, torch.matmul(x, CONSTANTS.c0), alpha=1)
+"""
+
+STORED = (
+    b"\x80\x02c__torch__\nM\nq\x00)\x81q\x01}(X\x06\x00\x00\x00weightctorch._utils\n_rebuild_tensor_v2\nq\x02("
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nq\x03X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x10tQK\x00(K\x04K\x04t"
+    b"(K\x04K\x01t\x89tR(X\x07\x00\x00\x00storageh\x03X\x01\x00\x00\x001X\x03\x00\x00\x00cpuM\x00\x01tQub."
+)
+"""What torch writes of an object with two tensors; no reader may unpickle it."""
+
+
+def _write_torchscript(root: Path) -> None:
+    with zipfile.ZipFile(root / "model.pt", "w") as archive:
+        archive.writestr("m/data.pkl", STORED)
+        archive.writestr("m/constants.pkl", STORED)
+        archive.writestr("m/code/__torch__.py", CODE)
+        archive.writestr("m/version", "3\n")
+
+
+def _read_contents(target: Target, model: str) -> Callable[[Path], None]:
+    """Return what reads a model file as the gate does: what it holds, its operators and its int8 weights."""
+
+    def read(root: Path) -> None:
+        from bge_export.formats import read_contents
+        from bge_export.heads.dense import UNDECLARED
+        from bge_export.parity.gate.contents import content_failures
+        from bge_export.parity.measure.operators import known_operators
+        from bge_export.saturation import known_facts
+
+        artifact = Artifact(target, root, model, (model,), "a" * 64, UNDECLARED, (), ("last_hidden_state",))
+        list(content_failures(artifact))
+        known_operators([artifact])
+        known_facts([artifact])
+        read_contents(artifact)
+
+    return read
+
+
 SMALL = {
     "config.json": "json", "modules.json": "json", "1_Pooling/config.json": "json", "sentence_bert_config.json": "json",
     "config_sentence_transformers.json": "json", "tokenizer_config.json": "json", "tokenizer.json": "json",
@@ -315,4 +365,9 @@ READERS: Mapping[str, Reader] = {
                                    "pairs.tsv": "lines"}, _read_texts),
     "onnx": Reader(_write_onnx, {"model.onnx": "onnx"}, _read_onnx),
     "openvino": Reader(_write_openvino, {"model.xml": "xml", "model.bin": "bytes"}, _read_openvino),
+    "onnx contents": Reader(_write_onnx, {"model.onnx": "onnx"}, _read_contents(Target("onnx", "int8"), "model.onnx")),
+    "openvino contents": Reader(_write_openvino, {"model.xml": "xml", "model.bin": "bytes"},
+                                _read_contents(Target("openvino", "int8"), "model.xml")),
+    "torchscript contents": Reader(_write_torchscript, {"model.pt": "torch"},
+                                   _read_contents(Target("torchscript", "fp32"), "model.pt")),
 }  # fmt: skip

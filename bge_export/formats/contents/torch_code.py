@@ -20,6 +20,9 @@ TRAINING_ARGUMENT = {
 }  # fmt: skip
 """Operator of torch -> index of the argument that must be false or zero, or values are dropped at random."""
 
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+"""What defines a function; the subset of Python has only those of the first kind."""
+
 CONTROL = {
     ast.If: "prim::If",
     ast.IfExp: "prim::If",
@@ -41,6 +44,7 @@ def operators_of(text: str) -> Iterator[str]:
     except (SyntaxError, MemoryError, RecursionError) as error:  # the parser's own limits of depth are the latter two
         raise ValueError(f"its code cannot be read: {str(error) or 'it is nested too deep'}") from error
 
+    _refuse_inner_functions(tree)
     names = _assigned(tree)
     if names & {"torch", "ops"}:
         raise ValueError("its code gives another meaning to torch or ops")
@@ -52,6 +56,16 @@ def operators_of(text: str) -> Iterator[str]:
             yield from _called(node, names)
 
     yield from written_state(tree)
+
+
+def _refuse_inner_functions(tree: ast.AST) -> None:
+    """Raise ValueError if a function is defined in another one, which the subset of Python does not know."""
+    for node in ast.walk(tree):
+        inner = (one for child in ast.iter_child_nodes(node) for one in ast.walk(child))
+        if isinstance(node, FUNCTIONS[1:]) or (
+            isinstance(node, ast.FunctionDef) and any(isinstance(one, FUNCTIONS) for one in inner)
+        ):
+            raise ValueError("its code defines a function in another one")
 
 
 def _assigned(tree: ast.AST) -> set[str]:

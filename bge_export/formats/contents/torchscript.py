@@ -1,4 +1,8 @@
-"""Reads what a TorchScript file holds, without unpickling: the types and sizes of its constants, and its operators."""
+"""Reads what a TorchScript file holds, without unpickling: the types and sizes of its constants, and its operators.
+
+Every constant counts, whether its code reads it or not: there is one precision, the most exact one, and constants that
+nothing reads cannot make its limits wider.
+"""
 
 import lzma
 import pickletools
@@ -12,11 +16,12 @@ from bge_export.files.regular import MIB, open_regular
 from bge_export.formats.contents import Contents
 from bge_export.formats.contents.torch_code import operators_of
 
-PICKLE_BYTES = 64 * MIB
+PICKLE_BYTES = 4 * MIB
 """The largest allowed list of constants; an encoder of 24 layers has a few ten KiB."""
 
-CODE_BYTES = 64 * MIB
-"""The most source text in one archive; an encoder has about 100 KiB."""
+CODE_BYTES = MIB // 2
+"""The most source text in one archive, whose syntax tree takes a thousand times as much; an encoder of 24 layers has about
+50 KiB."""
 
 CODE = ".py"
 WEIGHTS = ("/data.pkl", "/constants.pkl")
