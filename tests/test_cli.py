@@ -1,6 +1,7 @@
 """Exit statuses through a real process: 0 passed, 1 refused, 2 usage, 3 could not measure; and nothing left behind."""
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -225,8 +226,9 @@ def test_no_declared_pooling_needs_the_option(tiny: Path, tmp_path: Path, capfd:
     assert '"pooling": "mean"' in (tmp_path / "out/bge_export.json").read_text("utf-8")
 
 
-def test_nothing_is_read_from_the_environment_but_what_is_documented(bge, tmp_path: Path) -> None:
-    done = bge("doctor", cwd=tmp_path, BGE_EXPORT_DEBUG="1")
+def test_nothing_is_read_from_the_environment_but_what_is_documented(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bge_export", "doctor"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "BGE_EXPORT_DEBUG": "1"}, check=False)
     assert done.returncode == 0
     assert list(tmp_path.iterdir()) == []
 

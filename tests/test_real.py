@@ -26,7 +26,7 @@ LIMITS = {"onnx-fp32": (0.999999, 1e-5), "onnx-fp16": (0.9999, 5e-3)}
 
 def oracle(name: str, text: str) -> np.ndarray:
     checkpoint = open_checkpoint(outside("BGE_EXPORT_MODELS", name))
-    reference = embed_texts(checkpoint, Corpus("one", (Text("1", text, ""),)), threads=2)
+    reference = embed_texts(checkpoint, Corpus("one", (Text("1", text, ""),)), threads=1)
     return reference.vectors["cls"][0]
 
 
@@ -48,7 +48,7 @@ def test_the_oracle_gives_the_golden_vectors(real_checkpoint, tmp_path) -> None:
     digest = open_checkpoint(real_checkpoint).digest
     golden = fixtures_folder() / "golden" / f"{real_checkpoint.name}@{digest[:12]}.npz"
     assert golden.is_file(), "the checkpoint changed: run scripts/make_fixtures.py golden"
-    reference = write_reference(str(real_checkpoint), tmp_path / "r.npz", threads=2)
+    reference = write_reference(str(real_checkpoint), tmp_path / "r.npz", threads=1)
     with np.load(golden) as data:
         assert tuple(data["ids"].tolist()) == reference.ids
         np.testing.assert_allclose(reference.vectors["cls"], data["vectors"], rtol=0, atol=1e-6)
@@ -75,5 +75,5 @@ def test_every_precision_is_far_within_its_limits(real_export: Exported) -> None
 )
 def test_artifacts_score_what_was_published(name, task, published, tolerance, real_exports) -> None:
     pairs = outside("BGE_EXPORT_EVAL", f"{task}/test.tsv")
-    for score in evaluate_pairs(real_exports(name).folder, pairs, threads=2):
+    for score in evaluate_pairs(real_exports(name).folder, pairs, threads=1):
         assert score.spearman == pytest.approx(published, abs=tolerance), score
