@@ -15,9 +15,12 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+Run = Callable[[str, Path], "subprocess.CompletedProcess[str]"]
+"""Runs a command line in a folder."""
 PAGES = (
     ROOT / "README.md",
     ROOT / "docs/tutorial.md",
@@ -80,13 +83,18 @@ def commands() -> str:
 TABLES = {"runs_where": runs_where, "precisions": precisions, "code_map": code_map, "commands": commands}
 
 
-def output(command: str, folder: Path, last: int | None) -> str:
-    """Return a console block: the command, its standard output or the last lines of it, its exit status if not 0."""
+def in_bash(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a command as a reader does."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "COLUMNS": "120"}
-    done = subprocess.run(
+    return subprocess.run(
         ["/bin/bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def output(command: str, folder: Path, last: int | None, run: Run) -> str:
+    """Return a console block: the command, its standard output or the last lines of it, its exit status if not 0."""
+    done = run(command, folder)
     printed = [line.rstrip() for line in done.stdout.splitlines()]
     shown = printed if last is None else ["…", *printed[-last:]]
     lines = [f"$ {command}", *shown]
@@ -95,7 +103,7 @@ def output(command: str, folder: Path, last: int | None) -> str:
     return "\n".join(lines)
 
 
-def written(text: str) -> str:
+def written(text: str, run: Run = in_bash) -> str:
     """Return a page with every block and table made again."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -103,7 +111,7 @@ def written(text: str) -> str:
 
         def block(match: re.Match[str]) -> str:
             command, lines = match["command"], match["lines"]
-            printed = output(command, folder, None if lines is None else int(lines))
+            printed = output(command, folder, None if lines is None else int(lines), run)
             comment = match[0].partition("\n")[0]
             return f"{comment}\n```console\n{printed}\n```\n"
 
@@ -116,19 +124,27 @@ def words(text: str) -> list[str]:
     return re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{12}\b|[0-9][0-9.e+-]*", "#", text).split()
 
 
+def first_difference(page: Path, run: Run = in_bash) -> str | None:
+    """Return where a page says other words than commands and files; None if it says the same."""
+    old = words(page.read_text("utf-8"))
+    new = words(written(page.read_text("utf-8"), run))
+    if old == new:
+        return None
+
+    pairs = zip(old, new, strict=False)
+    return f"{page.name} is out of date, first at: {next((pair for pair in pairs if pair[0] != pair[1]), 'its end')}"
+
+
 def main() -> int:
     """Rewrite or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check
     for page in PAGES:
-        old = page.read_text("utf-8")
-        new = written(old)
         if not check:
-            page.write_text(new, "utf-8")
-        elif words(old) != words(new):
-            pairs = zip(words(old), words(new), strict=False)
-            print(f"{page.name} is out of date, first at:", next((p for p in pairs if p[0] != p[1]), "its end"))
+            page.write_text(written(page.read_text("utf-8")), "utf-8")
+        elif (found := first_difference(page)) is not None:
+            print(found)
             print("Run: .venv/bin/python scripts/make_readme.py")
             return 1
     return 0
