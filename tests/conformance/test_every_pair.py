@@ -10,12 +10,13 @@ from noise_limits import noise_limits
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import check_parity, judge_report, read_policy
-from bge_export.commands.measuring import ASKED_FOR, file_facts
+from bge_export.commands.measuring import ASKED_FOR, Proof, file_facts
 from bge_export.contracts import Target
 from bge_export.exporters import find_exporter, format_names
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
+from bge_export.parity.report import ParityReport
 from bge_export.runtimes import find_runtime, runtime_names
 from bge_export.texts.corpus import builtin_corpus
 
@@ -71,25 +72,48 @@ def reference(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def proof(everything: Path, tiny: Path, thresholds: Path, tmp_path_factory: pytest.TempPathFactory) -> Proof:
+    """Every target in every runtime that needs not be named, measured and judged at once."""
+    folder = Path(shutil.copytree(everything, tmp_path_factory.mktemp("measured") / "out"))
+    return check_parity(folder, str(tiny), thresholds=thresholds)
+
+
 @pytest.fixture(scope="session")
 def thresholds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return noise_limits(tmp_path_factory.mktemp("limits"))
 
 
 @pytest.mark.parametrize(("target", "runtime"), PAIRS, ids=lambda part: str(part))
-def test_a_pair_is_proven(everything: Path, reference: Path, thresholds: Path, target: Target, runtime: str) -> None:
+def test_a_pair_is_proven(
+    everything: Path, reference: Path, thresholds: Path, proof: Proof, target: Target, runtime: str
+) -> None:
     corpus = builtin_corpus()
     artifacts = [item for item in read_bundle(everything)[1] if item.target == target]
-    vectors = ReferenceVectors.read(reference)
     device = DEVICES.get(runtime, "cpu")
-    if runtime in DEVICES:
-        needs_client(device)
     names = {runtime, PINNED.get(runtime, runtime)}
-    places = [RuntimeDevice(find_runtime(name), device, True) for name in sorted(names)]
-    report = Measurement(corpus, vectors, 1).report(artifacts, places, facts=file_facts(artifacts, vectors.sweep))
-    verdict = judge(report, read_policy(thresholds), corpus, artifacts=artifacts)
+    if runtime in ASKED_FOR:
+        needs_client(device)
+        vectors = ReferenceVectors.read(reference)
+        report = Measurement(corpus, vectors, 1).report(
+            artifacts,
+            [RuntimeDevice(find_runtime(runtime), device, True)],
+            facts=file_facts(artifacts, vectors.sweep),
+        )
+    else:
+        report = alone(proof.report, target, names)
+
+    required = [f"{target}@{name}:{device}" for name in sorted(names)]
+    verdict = judge(report, read_policy(thresholds), corpus, require=required, artifacts=artifacts)
+    assert {(lane.runtime, lane.device) for lane in report.lanes if lane.measured} == {(name, device) for name in names}
     assert [bad.message for bad in verdict.failures] == []
     assert {lane.output for lane in report.lanes} == {"last_hidden_state", "sentence_embedding"}
+
+
+def alone(report: ParityReport, target: Target, runtimes: set[str]) -> ParityReport:
+    """Return a report with nothing but the lanes of a target in some runtimes."""
+    lanes = tuple(lane for lane in report.lanes if lane.target == str(target) and lane.runtime in runtimes)
+    return report.model_copy(update={"lanes": lanes, "targets": (str(target),), "requested": ()}).sealed()
 
 
 def test_the_list_of_unsupported_pairs_is_what_the_runtimes_say() -> None:
@@ -125,17 +149,15 @@ def test_every_cell_can_fail(everything: Path, reference: Path, target: Target) 
 
 
 def test_without_a_runtime_named_everything_here_is_measured_and_the_rest_says_why(
-    everything: Path, tiny: Path, thresholds: Path, tmp_path: Path
+    proof: Proof, thresholds: Path
 ) -> None:
-    folder = Path(shutil.copytree(everything, tmp_path / "out"))
-    proof = check_parity(folder, str(tiny), thresholds=thresholds)
     assert proof.verdict.passed
     measured = {(lane.target, lane.runtime) for lane in proof.report.lanes if lane.measured}
     assert measured == {(str(target), name) for target, name in PAIRS if name not in ASKED_FOR}
     for lane in proof.report.lanes:
         assert lane.measured or lane.unavailable, lane.name
-    assert judge_report(folder / "parity.json", thresholds=thresholds).verdict.passed
-    refused = judge_report(folder / "parity.json", thresholds=thresholds, require=["onnxruntime:directml"])
+    assert judge_report(proof.path, thresholds=thresholds).verdict.passed
+    refused = judge_report(proof.path, thresholds=thresholds, require=["onnxruntime:directml"])
     assert refused.verdict.exit_status == 1
 
 
