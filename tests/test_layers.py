@@ -13,7 +13,7 @@ import bge_export
 from bge_export.heads.dense import Dense
 
 PACKAGE = Path(bge_export.__file__).parent
-HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "openvino", "optimum", "scipy", "onnx_ir"}
+HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "openvino", "scipy", "onnx_ir"}
 FOR_FILES = {"numpy", "tokenizers", "safetensors", "huggingface_hub", "jinja2", "filelock"}
 """Not as heavy, but of no use before a command reads a file."""
 

@@ -40,7 +40,7 @@ class OnnxExporter:
     int8: Int8Options = field(default_factory=Int8Options)
     format: ClassVar[str] = "onnx"
     precisions: ClassVar[tuple[str, ...]] = precision_names("onnx")
-    tools: ClassVar[tuple[str, ...]] = ("torch", "transformers", "optimum", "onnx", "onnx-ir", "onnxruntime")
+    tools: ClassVar[tuple[str, ...]] = ("torch", "transformers", "onnx", "onnx-ir", "onnxruntime")
 
     @property
     def options(self) -> Mapping[str, object]:

@@ -52,7 +52,6 @@ class OpenVinoExporter:
     tools: ClassVar[tuple[str, ...]] = (
         "torch",
         "transformers",
-        "optimum",
         "onnx",
         "onnx-ir",
         "onnxruntime",

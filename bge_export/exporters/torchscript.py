@@ -54,7 +54,7 @@ class TorchScriptExporter:
     layout: Literal["plain", "eland"] = "plain"
     format: ClassVar[str] = "torchscript"
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
-    tools: ClassVar[tuple[str, ...]] = ("torch", "transformers", "optimum")
+    tools: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     @property
     def options(self) -> Mapping[str, object]:

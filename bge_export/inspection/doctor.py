@@ -12,7 +12,6 @@ from bge_export.runtimes import find_runtime, runtime_names
 LIBRARIES: tuple[tuple[str, str], ...] = (
     ("torch", "export"),
     ("transformers", "export"),
-    ("optimum", "export"),
     ("onnx", "export"),
     ("onnxscript", "export"),
     ("onnxruntime", "onnxruntime"),

@@ -241,7 +241,7 @@ RUN = """
 import importlib.util, json, sys, warnings
 if sys.argv[3]:
     sys.path.append(sys.argv[3])
-    missing = [name for name in ("transformers", "bge_export", "optimum") if importlib.util.find_spec(name)]
+    missing = [name for name in ("transformers", "bge_export") if importlib.util.find_spec(name)]
     assert not missing, missing
 else:
     sys.modules["transformers"] = None
