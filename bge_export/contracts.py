@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Pooling = Literal["cls", "mean", "last"]
 POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "last")
 
+PromptOrigin = Literal["checkpoint", "published", "given"]
+"""Where prompts come from: the checkpoint's own files, what its authors publish for the model, or the user."""
+
 LAST_HIDDEN_STATE = "last_hidden_state"
 SENTENCE_EMBEDDING = "sentence_embedding"
 
@@ -36,8 +39,8 @@ class Reads:
 
     Attributes:
         max_tokens: the longest input in tokens, including special tokens; longer texts are truncated.
-        prompts: name -> the instruction that precedes texts of that use. `query` is for retrieval queries; empty if
-            the model declares none.
+        prompts: `query` and `document` -> the instruction that precedes texts of that use, "" for none; empty if no
+            text has one.
     """
 
     max_tokens: int
@@ -87,6 +90,8 @@ class Checkpoint:
         promise: what the model promises.
         weights: the safetensors files, relative to `root`.
         token_types: whether the model distinguishes token types; if so, its artifacts have that input.
+        prompts_from: where the promise's prompts come from; `checkpoint` too if there are none.
+        notes: what the user should know of it, one sentence each.
     """
 
     source: str
@@ -97,6 +102,8 @@ class Checkpoint:
     promise: Promise
     weights: tuple[str, ...]
     token_types: bool
+    prompts_from: PromptOrigin = "checkpoint"
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, order=True)

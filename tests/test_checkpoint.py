@@ -106,7 +106,7 @@ def test_the_declared_pooling_may_be_given_too(root: Path) -> None:
 
 def test_the_query_prompt_is_read(root: Path) -> None:
     change_json(root / "config_sentence_transformers.json", prompts={"query": "query: ", "document": ""})
-    assert open_checkpoint(root).promise.reads.prompts == {"query": "query: "}
+    assert open_checkpoint(root).promise.reads.prompts == {"query": "query: ", "document": ""}
 
 
 def test_the_longest_input_is_the_setting_of_sentence_transformers_before_the_tokenizers(root: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_folder_without_a_manifest_says_how_to_make_one(tmp_path: Path) -> Non
         ),
         ("modules.json", lambda old: old[:2], "normalisation"),
         ("sentence_bert_config.json", lambda old: {**old, "max_seq_length": 128}, "longest input"),
-        ("config_sentence_transformers.json", lambda old: {**old, "prompts": {"query": "q: "}}, "query prefix"),
+        ("config_sentence_transformers.json", lambda old: {**old, "prompts": {"query": "q: "}}, "prompts"),
     ],
 )
 def test_pooling_files_that_promise_something_else_are_refused_even_where_the_digests_agree(

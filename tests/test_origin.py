@@ -54,7 +54,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "prompts": (
         "config_sentence_transformers.json",
-        lambda root: change_json(root / "config_sentence_transformers.json", prompts={"document": "passage: "}),
+        lambda root: change_json(root / "config_sentence_transformers.json", prompts={"clustering": "passage: "}),
     ),
     "similarity": (
         "config_sentence_transformers.json",
@@ -106,7 +106,7 @@ def test_gate_and_parity_hold_a_folder_to_the_checkpoint_or_to_its_vectors(
     gate = ["gate", str(bundle_of_tiny / "parity.json"), "--reference", given]
     assert run(gate) == 0
 
-    prompts = {**open_checkpoint(tiny).promise.reads.prompts, "document": "passage: "}
+    prompts = {**open_checkpoint(tiny).promise.reads.prompts, "clustering": "passage: "}
     change_json(bundle_of_tiny / "config_sentence_transformers.json", prompts=prompts)
     seal(bundle_of_tiny)
     assert run(["parity", str(bundle_of_tiny), "--reference", given, "--runtime", "onnxruntime"]) == 1

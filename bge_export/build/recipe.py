@@ -69,11 +69,14 @@ class Source(Part):
         model: a Hub id, or a local folder.
         revision: the branch, tag or commit of the Hub id.
         pooling: the pooling, if the checkpoint declares none.
+        query_prefix: the instruction before queries, if the checkpoint declares no prompts; "" for none. By default the
+            one that its authors publish, if the model is one of theirs.
     """
 
     model: str = DEFAULT_MODEL
     revision: str | None = None
     pooling: Pooling | None = None
+    query_prefix: str | None = None
 
 
 class Output(Part):

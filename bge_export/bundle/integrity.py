@@ -193,7 +193,7 @@ def refuse_other_promise(root: Path, promise: Promise) -> None:
         "normalisation": (declared.normalize, head.normalize),
         "longest input": (declared.max_seq_length, promise.reads.max_tokens),
         "width": (declared.width, head.dim),
-        "query prefix": (declared.query_prefix, promise.reads.prompts.get("query", "")),
+        "prompts": (declared.prompts, promise.reads.prompts),
     }
 
     for what, (given, promised) in pairs.items():

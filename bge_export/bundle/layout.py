@@ -160,7 +160,7 @@ def _write_pooling(checkpoint: Checkpoint, root: Path) -> None:
     declared = _read(checkpoint.root / "config_sentence_transformers.json")
     declared.setdefault("__version__", {})
     if promise.reads.prompts:
-        declared.setdefault("prompts", dict(promise.reads.prompts))
+        declared["prompts"] = {**declared.get("prompts", {}), **promise.reads.prompts}
     _write(root / "config_sentence_transformers.json", declared)
 
 

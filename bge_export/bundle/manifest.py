@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bge_export.bundle.integrity import MANIFEST, files_below, refuse_changed, refuse_names, refuse_other_promise
-from bge_export.contracts import Artifact, Checkpoint, Target
+from bge_export.contracts import Artifact, Checkpoint, PromptOrigin, Target
 from bge_export.errors import ArtifactError
 from bge_export.files.digest import combined_digest, file_sha256, tree_digest
 from bge_export.files.json_files import parse
@@ -21,12 +21,21 @@ class _Record(BaseModel):
 
 
 class Source(_Record):
-    """The checkpoint that the artifacts were exported from."""
+    """The checkpoint that the artifacts were exported from.
+
+    Attributes:
+        id: its Hub id, or the name of its folder.
+        revision: the Hub commit; None for a folder.
+        digest: sha256 over its files.
+        model_type: its architecture.
+        prompts_from: where the promise's prompts come from; manifests of earlier versions hold what files declared.
+    """
 
     id: str
     revision: str | None
     digest: str
     model_type: str
+    prompts_from: PromptOrigin = "checkpoint"
 
 
 class Model(_Record):
@@ -75,6 +84,7 @@ def write_manifest(
             revision=checkpoint.revision,
             digest=checkpoint.digest,
             model_type=checkpoint.model_type,
+            prompts_from=checkpoint.prompts_from,
         ),
         promise=PromiseRecord.of(checkpoint.promise),
         models=list(models),

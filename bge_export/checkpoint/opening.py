@@ -13,6 +13,7 @@ from bge_export.checkpoint import hub
 from bge_export.checkpoint.declared_sizes import refuse_oversized
 from bge_export.checkpoint.other_models import refuse_adapter, refuse_other_model
 from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles, read_sentence_files
+from bge_export.checkpoint.prompts import choose_prompts
 from bge_export.checkpoint.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from bge_export.checkpoint.weight_files import WeightFiles, read_weight_files
 from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Checkpoint, Pooling, Promise, Reads, Target
@@ -53,12 +54,24 @@ class _Source:
     revision: str | None
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What stands in for declarations that a checkpoint lacks; see `open_checkpoint`."""
+
+    pooling: Pooling | None
+    default_pooling: Pooling | None
+    query_prefix: str | None
+    name: str
+
+
 def open_checkpoint(
     model: str | Path,
     *,
     revision: str | None = None,
     pooling: Pooling | None = None,
     default_pooling: Pooling | None = None,
+    query_prefix: str | None = None,
+    known_as: str | None = None,
 ) -> Checkpoint:
     """Return the checkpoint in a local folder, or the one with a Hub id if no such path exists.
 
@@ -68,6 +81,9 @@ def open_checkpoint(
         pooling: the pooling of a checkpoint that declares none; the embedding is then also divided by its norm,
             unless there is a `modules.json` without a Normalize module.
         default_pooling: used like `pooling`, but a declared pooling wins: the pooling that an artifact promises.
+        query_prefix: the instruction before queries of a checkpoint that declares no prompts; "" for none. By default
+            the one that its authors publish, if the model is one of theirs (`published`).
+        known_as: the name by which published models are known, if it is not that of the folder or the Hub id.
 
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged, contradicts itself or is not supported.
@@ -77,7 +93,8 @@ def open_checkpoint(
     """
     try:
         found = _locate(model, revision)
-        return _read(found, pooling, default_pooling)
+        wanted = _Wanted(pooling, default_pooling, query_prefix, found.source if known_as is None else known_as)
+        return _read(found, wanted)
     except OSError as error:
         raise CheckpointError(
             f"{_shortened(str(error.filename or model))} cannot be read: {error.strerror or type(error).__name__}. "
@@ -110,7 +127,7 @@ def _locate(model: str | Path, revision: str | None) -> _Source:
     return _Source(root, text, commit)
 
 
-def _read(found: _Source, pooling: Pooling | None, default: Pooling | None) -> Checkpoint:
+def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
     """Read every file that affects the embedding and compare their declarations."""
     root = found.root
 
@@ -127,9 +144,9 @@ def _read(found: _Source, pooling: Pooling | None, default: Pooling | None) -> C
     _compare_widths(root, width, sentence, weights)
     _compare_vocabulary(root, tokenizer, weights)
 
-    prompts = {"query": sentence.query_prefix} if sentence.query_prefix else {}
-    reads = Reads(_max_tokens(root, config, sentence, tokenizer), prompts)
-    head = Dense(width, _pooling(root, sentence.pooling or default, pooling), sentence.normalize)
+    prompts = choose_prompts(root / PROMPTS, sentence.prompts, config, wanted.name, wanted.query_prefix)
+    reads = Reads(_max_tokens(root, config, sentence, tokenizer), prompts.texts)
+    head = Dense(width, _pooling(root, sentence.pooling or wanted.default_pooling, wanted.pooling), sentence.normalize)
 
     index = (weights.index,) if weights.index else ()
     token_types = positive_integer(config.get("type_vocab_size")) or 0
@@ -143,6 +160,8 @@ def _read(found: _Source, pooling: Pooling | None, default: Pooling | None) -> C
         promise=Promise(reads, {Dense.kind: head}),
         weights=weights.weights,
         token_types=token_types > 1,
+        prompts_from=prompts.origin,
+        notes=prompts.notes,
     )
 
 

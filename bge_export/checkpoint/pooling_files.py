@@ -28,6 +28,9 @@ FLAGS: Mapping[str, str] = {
 MEAN_FLAG = "pooling_mode_mean_tokens"
 KINDS = ("Transformer", "Pooling", "Normalize")
 
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""Names under which sentence-transformers looks for the prompt of documents, in this order."""
+
 
 @dataclass(frozen=True)
 class SentenceFiles:
@@ -39,7 +42,7 @@ class SentenceFiles:
         width: the declared width of the token states.
         max_seq_length: the declared longest input in tokens.
         lower_case: whether texts are lowercased before they are tokenised.
-        query_prefix: the declared query prompt; empty if there is none.
+        prompts: the declared prompts of `query` and `document`; empty if both are.
         truncate_dim: the declared number of leading dimensions that the embedding keeps; None for all.
         files: the files that were read, relative to the folder.
     """
@@ -49,7 +52,7 @@ class SentenceFiles:
     width: int | None
     max_seq_length: int | None
     lower_case: bool
-    query_prefix: str
+    prompts: Mapping[str, str]
     truncate_dim: int | None
     files: tuple[str, ...]
 
@@ -86,7 +89,7 @@ def read_sentence_files(root: Path) -> SentenceFiles:
         width=width,
         max_seq_length=positive_integer(settings.get("max_seq_length")),
         lower_case=settings.get("do_lower_case") is True,
-        query_prefix=_query_prefix(root / PROMPTS, declared),
+        prompts=_prompts(root / PROMPTS, declared),
         truncate_dim=positive_integer(declared.get("truncate_dim")),
         files=tuple(name for name in candidates if name and (root / name).is_file()),
     )
@@ -196,8 +199,8 @@ def _named_modes(path: Path, value: object) -> list[str]:
     return modes
 
 
-def _query_prefix(path: Path, config: Mapping[str, object]) -> str:
-    """Return the query prompt; raise CheckpointError if a prompt is put before every text."""
+def _prompts(path: Path, config: Mapping[str, object]) -> dict[str, str]:
+    """Return the prompts of queries and documents; raise CheckpointError if a prompt is put before every text."""
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise CheckpointError(f"{path}: 'prompts' must map names to texts. Correct the file.")
@@ -209,4 +212,7 @@ def _query_prefix(path: Path, config: Mapping[str, object]) -> str:
             "Set default_prompt_name to null and give the prompt with the texts."
         )
 
-    return str(prompts.get("query", ""))
+    # `encode_document` takes the first of these names that is declared, even if its prompt is empty.
+    document = next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), "")
+    found = {"query": str(prompts.get("query", "")), "document": str(document)}
+    return found if any(found.values()) else {}

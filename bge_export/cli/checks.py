@@ -13,6 +13,7 @@ from bge_export.cli.options import (
     Json,
     ModelArgument,
     PoolingOption,
+    QueryPrefix,
     Require,
     RequireReference,
     Revision,
@@ -101,6 +102,7 @@ def reference(
     column: Column = None,
     revision: Revision = None,
     pooling: PoolingOption = None,
+    query_prefix: QueryPrefix = None,
     threads: Threads = CORES,
     as_json: Json = False,
 ) -> int:
@@ -112,6 +114,7 @@ def reference(
         output,
         revision=revision,
         pooling=pooling,
+        query_prefix=query_prefix,
         texts=texts,
         column=column,
         threads=threads,

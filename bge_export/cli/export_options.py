@@ -17,6 +17,7 @@ from bge_export.cli.options import (
     Output,
     Overwrite,
     PoolingOption,
+    QueryPrefix,
     Revision,
     Thresholds,
 )
@@ -29,6 +30,7 @@ class ExportOptions:
     output: Output = None
     revision: Revision = None
     pooling: PoolingOption = None
+    query_prefix: QueryPrefix = None
     overwrite: Overwrite = False
     no_check: NoCheck = False
     thresholds: Thresholds = None
@@ -38,14 +40,18 @@ class ExportOptions:
     @property
     def given(self) -> bool:
         """Return whether an option was given that is part of a recipe."""
-        return any(
-            (self.output, self.revision, self.pooling, self.overwrite, self.no_check, self.thresholds is not None)
-        )
+        values = (self.output, self.revision, self.pooling, self.query_prefix, self.thresholds)
+        return self.overwrite or self.no_check or any(value is not None for value in values)
 
     def table(self, model: str) -> dict[str, Any]:
         """Return the recipe's tables for these options."""
         return {
-            "source": {"model": model, "revision": self.revision, "pooling": self.pooling},
+            "source": {
+                "model": model,
+                "revision": self.revision,
+                "pooling": self.pooling,
+                "query_prefix": self.query_prefix,
+            },
             "output": {"folder": self.output, "overwrite": self.overwrite},
             "proof": {"check": not self.no_check, "thresholds": self.thresholds},
         }

@@ -19,7 +19,7 @@ from bge_export.cli.options import (
     SentenceEmbedding,
     WeightPrecision,
 )
-from bge_export.cli.output import names, print_json, show, show_int8
+from bge_export.cli.output import names, print_json, print_notes, show, show_int8
 from bge_export.cli.summary import summary
 from bge_export.precision import precision_names
 
@@ -210,6 +210,7 @@ def _export(recipe: "Recipe", options: ExportOptions) -> int:
 
 def _shown(exported: "Exported", as_json: bool) -> int:
     """Print the result of an export; return its exit status."""
+    print_notes(exported.notes)
     if not as_json:
         for folder in dict.fromkeys(filter(None, (exported.folder, exported.refused))):
             show_int8(folder)

@@ -46,6 +46,14 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the
 PoolingOption = Annotated[
     Literal["cls", "mean", "last"] | None, typer.Option(help="Pooling, for a checkpoint that declares none.")
 ]
+QueryPrefix = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Instruction before queries, for a checkpoint that declares none; '' for none. [default: for a model of "
+        "the BGE family what its authors publish]",
+    ),
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder to write. [default: ./ and the model's own name]")
 ]

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,9 +40,14 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
     notes = list(proof.notes)
     if not proof.written:
         notes.append(f"{proof.path} is still the report that stood there: this run measured nothing.")
+    print_notes(notes)
+    return proof.verdict.exit_status
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print sentences that the user should know besides a result, on standard error."""
     for note in notes:
         err.print(note, highlight=False, markup=False, soft_wrap=True)
-    return proof.verdict.exit_status
 
 
 def show_int8(folder: Path) -> None:

@@ -124,6 +124,7 @@ def write_reference(
     *,
     revision: str | None = None,
     pooling: Pooling | None = None,
+    query_prefix: str | None = None,
     texts: Path | None = None,
     column: str | None = None,
     threads: int = 1,
@@ -140,7 +141,8 @@ def write_reference(
     refuse_unknown_output(out)
 
     corpus = read_texts(texts, column)
-    vectors = run_oracle(open_checkpoint(model, revision=revision, pooling=pooling), corpus, threads)
+    checkpoint = open_checkpoint(model, revision=revision, pooling=pooling, query_prefix=query_prefix)
+    vectors = run_oracle(checkpoint, corpus, threads)
     vectors.write(out)
     return vectors
 

@@ -36,12 +36,14 @@ class Exported:
         refused: the folder of refused targets; None if there are none.
         accepting: a file of limits in that folder, under which targets pass that were refused only for their rounding;
             None if there are no such targets.
+        notes: what the user should know besides, one sentence each.
     """
 
     folder: Path
     proof: Proof | None
     refused: Path | None = None
     accepting: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 @in_turn
@@ -64,7 +66,9 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
     folder = None if recipe.transformersjs is None else ClientFolder(recipe.transformersjs, policy)
 
     source = recipe.source
-    checkpoint = open_checkpoint(source.model, revision=source.revision, pooling=source.pooling)
+    checkpoint = open_checkpoint(
+        source.model, revision=source.revision, pooling=source.pooling, query_prefix=source.query_prefix
+    )
     out = Path(os.path.normpath(recipe.output.folder or checkpoint.source.rpartition("/")[2]))
 
     with staged(out, source=checkpoint.root) as staging:
@@ -90,7 +94,7 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
             if folder:
                 folder.write_card(checkpoint, staging, artifacts, None)
             publish(staging, out)
-            return Exported(out, None)
+            return Exported(out, None, notes=checkpoint.notes)
 
         corpus = builtin_corpus()
         measurement = Measurement(corpus, run_oracle(checkpoint, corpus, threads), threads)
@@ -141,7 +145,7 @@ def _published(
         refused = refused_folder(out)
         publish(export.root, refused)
         proof = Proof(measured.report, measured.verdict, refused / REPORT)
-        return Exported(refused, proof, refused, refused / limits if limits else None)
+        return Exported(refused, proof, refused, refused / limits if limits else None, export.checkpoint.notes)
 
     aside, limits = None, None
     if proven is not measured:
@@ -159,11 +163,11 @@ def _published(
     publish(export.root, out)
     proof = Proof(measured.report, measured.verdict, out / REPORT)
     if aside is None:
-        return Exported(out, proof)
+        return Exported(out, proof, notes=export.checkpoint.notes)
 
     refused = refused_folder(out)
     publish(aside, refused)
-    return Exported(out, proof, refused, refused / limits if limits else None)
+    return Exported(out, proof, refused, refused / limits if limits else None, export.checkpoint.notes)
 
 
 def _write_accepting(export: StagedExport, measured: Measured, folder: Path) -> str | None:

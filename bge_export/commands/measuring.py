@@ -155,13 +155,22 @@ def reference_files(reference: str, revision: str | None, manifest: Manifest) ->
 
 
 def open_reference(reference: str, revision: str | None, manifest: Manifest) -> Checkpoint:
-    """Return the checkpoint that a folder was exported from, with the folder's pooling if it declares none.
+    """Return the checkpoint that a folder was exported from; what it does not declare is as when it was exported.
 
     Raises:
         UsageError: the reference is not the folder's checkpoint, or cannot be used.
         MeasurementError: the Hub failed.
     """
-    checkpoint = open_checkpoint(reference, revision=revision, default_pooling=manifest.promise.heads.dense.pooling)
+    source, promise = manifest.source, manifest.promise
+    given = promise.reads.prompts.get("query", "") if source.prompts_from == "given" else None
+
+    checkpoint = open_checkpoint(
+        reference,
+        revision=revision,
+        default_pooling=promise.heads.dense.pooling,
+        query_prefix=given,
+        known_as=source.id,
+    )
     _refuse_other_checkpoint(reference, checkpoint.digest, manifest)
     return checkpoint
 

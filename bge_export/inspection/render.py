@@ -8,12 +8,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from bge_export.bundle.manifest import Manifest
+from bge_export.contracts import PromptOrigin
 from bge_export.formats import GraphFacts
 from bge_export.inspection.bisect import Drift
 from bge_export.inspection.doctor import MachineFacts
 from bge_export.inspection.folder import FolderFacts
 from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.saturation import PairFacts
+
+PROMPT_USES = ("query", "document")
+PROMPT_ORIGINS: Mapping[PromptOrigin, str] = {
+    "checkpoint": "declared by the checkpoint",
+    "published": "published by its authors",
+    "given": "as the export was told",
+}
 
 
 def render_folder(facts: FolderFacts, verdict: str = "") -> RenderableType:
@@ -90,7 +98,6 @@ def render_drift(drift: Drift) -> RenderableType:
 
 def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
     reads, head, source = manifest.promise.reads, manifest.promise.heads.dense, manifest.source
-    prompt = reads.prompts.get("query")
     revision = f" at {source.revision}" if source.revision else ""
     normalized = "normalised" if head.normalize else "not normalised"
     vector = f"{head.dim} dimensions, {head.pooling} pooling, {normalized}"
@@ -101,7 +108,7 @@ def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
         {
             "made of": f"{source.id}{revision}, {source.model_type}, digest {source.digest[:12]}",
             "embedding": f"{vector}, up to {reads.max_tokens} tokens",
-            "query prefix": repr(prompt) if prompt else "none declared",
+            **_prefixes(manifest),
             "models": ", ".join(model.target for model in manifest.models),
             "files": f"{len(manifest.files)}, every digest verified",
             "made with": ", ".join(f"{name} {number}" for name, number in tools.items()),
@@ -109,6 +116,15 @@ def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
             "verdict": verdict,
         }
     )
+
+
+def _prefixes(manifest: Manifest) -> dict[str, str]:
+    """Return what precedes queries and documents, and where it comes from."""
+    prompts, origin = manifest.promise.reads.prompts, PROMPT_ORIGINS[manifest.source.prompts_from]
+    if not prompts:
+        return {"query prefix": f"none, {origin}" if manifest.source.prompts_from == "given" else "none declared"}
+
+    return {f"{use} prefix": f"{prompts[use]!r}, {origin}" if prompts.get(use) else "none" for use in PROMPT_USES}
 
 
 def _graph(graph: GraphFacts) -> RenderableType:

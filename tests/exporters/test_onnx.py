@@ -209,8 +209,8 @@ def test_a_checkpoint_opened_from_the_folder_promises_the_same(tiny_export: Expo
     promise = open_checkpoint(tiny).promise
     head = dense_head(promise)
     written = read_sentence_files(tiny_export.folder)
-    assert (written.pooling, written.normalize, written.query_prefix) == (
+    assert (written.pooling, written.normalize, written.prompts) == (
         head.pooling,
         head.normalize,
-        promise.reads.prompts["query"],
+        promise.reads.prompts,
     )
