@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from exporting import export_model
 from tiny_checkpoint import change_json
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from bge_export.bundle.layout import write_layout
 from bge_export.bundle.manifest import read_bundle
@@ -18,6 +20,7 @@ from bge_export.oracle.auto_tokens import other_token_ids
 from bge_export.oracle.eager import embed_texts
 from bge_export.parity.report import read_report
 from bge_export.texts.corpus import Corpus, Text
+from bge_export.texts.tokens import TextTokenizer
 
 SHOUTED = Corpus("shouted.txt", (Text("low", "the water", ""), Text("high", "The WATER", "")))
 
@@ -81,22 +84,76 @@ def test_a_cased_checkpoint_is_exported_and_proven(cased: Path, tmp_path: Path) 
     assert read_report(tmp_path / "out/parity.json").runs[""].other_token_ids == ()
 
 
+def lowercased_by(normalizer: dict[str, object]) -> Callable[[Path], object]:
+    """Return a change that gives a checkpoint another normalizer."""
+    return lambda folder: (
+        change_json(folder / "tokenizer.json", normalizer=normalizer),
+        change_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast"),
+    )
+
+
 @pytest.mark.parametrize(
-    ("change", "lowers"),
+    "change",
     [
-        (lambda f: None, True),
-        (lambda f: (f / "sentence_bert_config.json").unlink(), False),
-        (lambda f: change_json(f / "sentence_bert_config.json", do_lower_case=None), False),
-        (lambda f: (f / "sentence_bert_config.json").rename(f / "sentence_roberta_config.json"), True),
+        lambda f: None,
+        lambda f: (f / "sentence_bert_config.json").unlink(),
+        lambda f: change_json(f / "sentence_bert_config.json", do_lower_case=None),
+        lambda f: (f / "sentence_bert_config.json").rename(f / "sentence_roberta_config.json"),
+        lowercased_by({"type": "Lowercase"}),
+        lowercased_by({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}),
     ],
 )
-def test_only_the_checkpoints_own_settings_ask_to_lowercase_before_the_tokenizer(
-    tiny: Path, tmp_path: Path, change: Callable[[Path], object], lowers: bool
+def test_texts_are_not_lowercased_before_a_tokenizer_that_lowercases(
+    tiny: Path, tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
     folder = Path(shutil.copytree(tiny, tmp_path / "checkpoint"))
     change(folder)
     write_layout(open_checkpoint(folder), tmp_path / "out")
-    assert settings(tmp_path / "out", "sentence_bert_config.json")["do_lower_case"] is lowers
+    assert settings(tmp_path / "out", "sentence_bert_config.json")["do_lower_case"] is False
+
+
+def test_texts_are_lowercased_before_a_tokenizer_that_does_not_if_the_checkpoint_asks_for_it(
+    tiny: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "checkpoint"))
+    (folder / "tokenizer.json").unlink()
+    change_json(folder / "tokenizer_config.json", do_lower_case=False)
+    write_layout(open_checkpoint(folder), tmp_path / "out")
+    assert settings(tmp_path / "out", "sentence_bert_config.json")["do_lower_case"] is True
+
+
+@pytest.mark.parametrize("longest", [512, 24])
+@pytest.mark.parametrize(
+    "baked", [{}, {"truncation": {"direction": "Right", "max_length": 8, "strategy": "OnlyFirst", "stride": 2}}]
+)
+def test_whoever_only_reads_the_tokenizer_file_gets_the_longest_input_and_no_padding(
+    tiny: Path, tmp_path: Path, longest: int, baked: dict[str, object]
+) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "checkpoint"))
+    change_json(folder / "tokenizer.json", padding={"strategy": "BatchLongest"} if baked else None, **baked)
+    change_json(folder / "sentence_bert_config.json", max_seq_length=longest)
+    write_layout(open_checkpoint(folder), tmp_path / "out")
+
+    alone = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    auto = AutoTokenizer.from_pretrained(tmp_path / "out")
+    texts = ["", "the water", "[CLS] water [SEP] [MASK]", "\u039f\u0394\u039f\u03a3", "water " * 600]
+
+    for text, encoding in zip(texts, alone.encode_batch(texts), strict=True):
+        assert encoding.ids == auto(text, truncation=True)["input_ids"]
+        assert len(encoding.ids) <= longest
+    assert len(alone.encode(texts[-1]).ids) == longest
+
+    for pair in ((texts[-1], "water"), ("water", texts[-1]), (texts[-1], texts[-1])):
+        assert alone.encode(*pair).ids == auto(*pair, truncation=True)["input_ids"]
+        assert len(alone.encode(*pair).ids) == longest
+
+
+def test_the_truncation_in_the_file_does_not_act_on_those_who_ask_for_none(tiny: Path, tmp_path: Path) -> None:
+    write_layout(open_checkpoint(tiny), tmp_path / "out")
+    auto = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert len(auto("water " * 600)["input_ids"]) == 602
+    assert len(auto("water " * 600, truncation=True, max_length=16)["input_ids"]) == 16
+    assert len(TextTokenizer.load(tmp_path / "out", 16).encode(["water " * 600])[0]) == 16
 
 
 def test_what_is_written_is_read_back_as_the_promise(tiny_export: Exported) -> None:

@@ -2,8 +2,8 @@
 
 The layout follows the conventions of the Hub's sentence-transformers, Transformers.js and text-embeddings-inference
 readers, old and new. Pooling is written as booleans *and* as a string, because some readers know only one of them.
-Padding and truncation are removed from `tokenizer.json`, because some clients apply them unasked, and baked-in padding
-ruins their embeddings.
+`tokenizer.json` truncates texts at the longest input, because some clients do nothing but read that file, and a longer
+text crashes the model. Padding is removed from it: clients that apply it unasked would embed the padding.
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bge_export.checkpoint.pooling_files import read_sentence_files
+from bge_export.checkpoint.tokenizer_settings import lowers
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.json_files import read_object_if_there
@@ -38,6 +39,9 @@ TOKENIZER_CLASSES: Mapping[str, str] = {
     "xlm-roberta": "XLMRobertaTokenizer",
 }
 """Classes that all consumers know; older ones reject `TokenizersBackend`, the class that transformers 5 saves."""
+
+TRUNCATION: Mapping[str, object] = {"direction": "Right", "max_length": 0, "strategy": "LongestFirst", "stride": 0}
+"""The truncation of `tokenizer.json`, as `tokenizers` writes it; its length is that of the longest input."""
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -71,14 +75,16 @@ def write_layout(checkpoint: Checkpoint, root: Path) -> None:
         if (checkpoint.root / name).is_file():
             shutil.copyfile(checkpoint.root / name, root / name)
 
-    _write_tokenizer(checkpoint, root)
-    _write_pooling(checkpoint, root)
+    tokenizer = _write_tokenizer(checkpoint, root)
+    _write_pooling(checkpoint, root, lowers=lowers(tokenizer.get("normalizer")))
 
 
-def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> None:
+def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:
+    """Write the files of the tokenizer; return the content of `tokenizer.json`."""
     source = checkpoint.root / "tokenizer.json"
     text = read_regular_text(source, TOKENIZER_BYTES) if source.is_file() else _convert_tokenizer(checkpoint)
-    tokenizer = json.loads(text) | {"truncation": None, "padding": None}
+    truncation = {**TRUNCATION, "max_length": checkpoint.promise.reads.max_tokens}
+    tokenizer: dict[str, Any] = json.loads(text) | {"truncation": truncation, "padding": None}
     (root / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
 
     # Older consumers must recognise the tokenizer class.
@@ -105,6 +111,8 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> None:
 
     if not (root / "special_tokens_map.json").is_file():
         _write(root / "special_tokens_map.json", {k: config[k] for k in SPECIAL_TOKENS if config.get(k)})
+
+    return tokenizer
 
 
 def _normalizer_settings(normalizer: object) -> dict[str, Any]:
@@ -136,7 +144,8 @@ def _convert_tokenizer(checkpoint: Checkpoint) -> str:
         ) from error
 
 
-def _write_pooling(checkpoint: Checkpoint, root: Path) -> None:
+def _write_pooling(checkpoint: Checkpoint, root: Path, *, lowers: bool) -> None:
+    """Write the files of sentence-transformers; `lowers` says whether the tokenizer lowercases by itself."""
     promise, head = checkpoint.promise, dense_head(checkpoint.promise)
     names = ["Transformer", "Pooling", *(["Normalize"] if head.normalize else [])]
     paths = ("", "1_Pooling", "2_Normalize")
@@ -153,8 +162,8 @@ def _write_pooling(checkpoint: Checkpoint, root: Path) -> None:
     pooling = {"word_embedding_dimension": head.dim, **flags, "include_prompt": True, "pooling_mode": string}
     _write(root / "1_Pooling" / "config.json", pooling)
 
-    # sentence-transformers would lowercase before the tokenizer does: only if the checkpoint's own settings ask for it.
-    lower = read_sentence_files(checkpoint.root).lower_case
+    # Some versions of sentence-transformers lowercase before the tokenizer, by other rules, and special tokens too.
+    lower = read_sentence_files(checkpoint.root).lower_case and not lowers
     _write(root / "sentence_bert_config.json", {"max_seq_length": promise.reads.max_tokens, "do_lower_case": lower})
 
     declared = _read(checkpoint.root / "config_sentence_transformers.json")

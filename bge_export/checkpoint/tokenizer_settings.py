@@ -48,16 +48,16 @@ def refuse_contradictions(
     _refuse_other_normalizer(root, settings, tokenizer.get("normalizer"))
     _refuse_without_special_tokens(path, settings, tokenizer.get("post_processor"))
 
-    lowers = _lowers(tokenizer.get("normalizer"))
+    lowered = lowers(tokenizer.get("normalizer"))
     declared = settings.get("do_lower_case")
-    if isinstance(declared, bool) and declared != lowers:
+    if isinstance(declared, bool) and declared != lowered:
         raise CheckpointError(
             f"{root / SETTINGS} says do_lower_case: {str(declared).lower()}, but the normalizer of {TOKENIZER} "
-            f"{'lowercases' if lowers else 'does not lowercase'}: readers of one file would get other embeddings than "
+            f"{'lowercases' if lowered else 'does not lowercase'}: readers of one file would get other embeddings than "
             "readers of the other. Correct one of them after the model's card."
         )
 
-    if lower_case and not lowers:
+    if lower_case and not lowered:
         raise CheckpointError(
             f"{root}: the sentence-transformers settings lowercase texts (do_lower_case: true), {TOKENIZER} does not. "
             "Correct one of them after the model's card."
@@ -102,13 +102,13 @@ def _refuse_without_special_tokens(path: Path, settings: Mapping[str, object], p
         )
 
 
-def _lowers(normalizer: object) -> bool:
+def lowers(normalizer: object) -> bool:
     """Return whether a normalizer of `tokenizer.json`, or one of its parts, lowercases texts."""
     if not isinstance(normalizer, dict):
         return False
 
     parts = normalizer.get("normalizers")
     if isinstance(parts, list):
-        return any(_lowers(part) for part in parts)
+        return any(lowers(part) for part in parts)
 
     return normalizer.get("type") == "Lowercase" or normalizer.get("lowercase") is True

@@ -45,7 +45,8 @@ def check_folder(root: Path, facts: TargetFacts) -> list[Finding]:
     if "tokenizer_config.json" in objects:
         findings += _settings(objects["tokenizer_config.json"], objects.get("config.json", {}), facts)
     if "tokenizer.json" in objects:
-        findings += _tokenizer(objects["tokenizer.json"])
+        length = objects.get("tokenizer_config.json", {}).get("model_max_length")
+        findings += _tokenizer(objects["tokenizer.json"], length)
     return [*findings, *_card(root)]
 
 
@@ -76,13 +77,25 @@ def _settings(settings: dict[str, Any], config: dict[str, Any], facts: TargetFac
         yield Finding("json", got, f"one of {', '.join(sorted(allowed))}: version 2 knows no other")
 
 
-def _tokenizer(tokenizer: dict[str, Any]) -> Iterator[Finding]:
-    for key in ("padding", "truncation"):
-        if tokenizer.get(key) is not None:
-            got = f"tokenizer.json with {key} baked in"
-            yield Finding(
-                "tokenizer", got, f"{key}: null; readers that apply it give other vectors than those that do not"
-            )
+def _tokenizer(tokenizer: dict[str, Any], length: object) -> Iterator[Finding]:
+    """Yield what readers of `tokenizer.json` do to a text, and other clients do not.
+
+    Args:
+        tokenizer: the content of the file.
+        length: the longest input in tokens, at which all others truncate too.
+    """
+    others = "readers that apply it give other vectors than those that do not"
+    if tokenizer.get("padding") is not None:
+        yield Finding("tokenizer", "tokenizer.json with padding baked in", f"padding: null; {others}")
+
+    truncation = tokenizer.get("truncation")
+    if truncation is None:
+        return
+
+    side = truncation.get("direction", "Right") if isinstance(truncation, dict) else None
+    if not isinstance(truncation, dict) or truncation.get("max_length") != length or side != "Right":
+        needed = f"truncation: null, or on the right at {length} tokens, the longest input; {others}"
+        yield Finding("tokenizer", "tokenizer.json with another truncation baked in", needed)
 
 
 def _card(root: Path) -> Iterator[Finding]:

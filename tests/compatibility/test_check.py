@@ -227,10 +227,28 @@ def test_what_is_left_in_place_of_a_model_is_named(folder: Path, content: bytes,
         inspect_path(folder / "onnx/model.onnx")
 
 
-@pytest.mark.parametrize("key", ["padding", "truncation"])
-def test_a_tokenizer_file_with_baked_in_padding_or_truncation(folder: Path, key: str) -> None:
-    change_json(folder / "tokenizer.json", **{key: {"strategy": {"Fixed": 128}, "max_length": 128}})
+@pytest.mark.parametrize(
+    "baked",
+    [
+        {"padding": {"strategy": {"Fixed": 128}, "pad_id": 0}},
+        {"truncation": {"direction": "Right", "max_length": 128, "strategy": "LongestFirst", "stride": 0}},
+        {"truncation": {"direction": "Left", "max_length": 512, "strategy": "LongestFirst", "stride": 0}},
+        {"truncation": {"direction": "Right", "strategy": "LongestFirst", "stride": 0}},
+        {"truncation": "yes"},
+    ],
+)
+def test_a_tokenizer_file_with_baked_in_padding_or_another_truncation(folder: Path, baked: dict[str, object]) -> None:
+    change_json(folder / "tokenizer.json", **baked)
     assert refusals(folder, "transformers.js@4") == {("", "tokenizer")}
+
+
+@pytest.mark.parametrize(
+    "truncation",
+    [None, {"direction": "Right", "max_length": 512, "strategy": "LongestFirst", "stride": 0}, {"max_length": 512}],
+)
+def test_a_tokenizer_file_that_truncates_at_the_longest_input_or_not_at_all(folder: Path, truncation: object) -> None:
+    change_json(folder / "tokenizer.json", truncation=truncation)
+    assert refusals(folder, "transformers.js@4") == set()
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
