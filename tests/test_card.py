@@ -70,7 +70,7 @@ def test_a_card_without_a_measurement_names_no_loss(tiny: Path, tmp_path: Path) 
 def test_a_card_whose_figures_are_not_the_reports_is_named(tiny: Path, tmp_path: Path) -> None:
     report = measured(everyday=0.9990, character_full_stop=0.9875)
     card = card_of(tiny, tmp_path, report)
-    models = [INT8, "openvino/openvino_model.xml"]
+    models = [INT8, "openvino_model.xml"]
     assert other_figures(tmp_path, models, report) == ()
 
     worse = measured(everyday=0.9985, character_full_stop=0.9875)

@@ -346,7 +346,7 @@ def test_one_precision_does_not_stand_in_for_another_that_is_required():
 
 
 def ir_of() -> Artifact:
-    model = "openvino/openvino_model.xml"
+    model = "openvino_model.xml"
     write_ir(Path(FOLDER.name) / model)
     files = (model, str(Path(model).with_suffix(".bin")))
     return replace(artifact_of(), target=Target("openvino", "fp32"), model=model, files=files)
@@ -583,7 +583,7 @@ def test_weights_in_a_file_that_the_target_lists_pass():
     assert judge(GOOD, POLICY, CORPUS, artifacts=[with_data("model.onnx_data", "onnx/model.onnx_data")]).passed
 
 
-@pytest.mark.parametrize("name", ["onnx/model_fp16.onnx", "model.safetensors", "openvino/openvino_model.bin"])
+@pytest.mark.parametrize("name", ["onnx/model_fp16.onnx", "model.safetensors", "openvino_model.bin"])
 def test_a_model_that_another_target_lists_but_does_not_read(name):
     artifact = artifact_of()
     good = replace(artifact, files=(*artifact.files, "tokenizer.json", "1_Pooling/config.json", "README.md"))

@@ -11,6 +11,7 @@ from bge_export.contracts import Promise
 from bge_export.errors import ArtifactError, CheckpointError, OutputError
 from bge_export.files.digest import file_sha256
 from bge_export.formats import belongs_to_a_model
+from bge_export.formats.torchscript import BESIDE_ELAND
 from bge_export.heads.dense import dense_head
 
 MANIFEST = "bge_export.json"
@@ -128,7 +129,7 @@ def refuse_unknown_output(path: Path) -> None:
 def is_shared(name: str) -> bool:
     """Return whether a file may belong to every artifact: settings of tokenizer, model and pooling, or a document."""
     path = PurePosixPath(name)
-    return path.name in SHARED_NAMES or is_document(path)
+    return path.name in SHARED_NAMES or name in BESIDE_ELAND or is_document(path)
 
 
 def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
@@ -177,7 +178,8 @@ def refuse_strangers(root: Path, listed: Collection[str]) -> None:
 
 def decides(path: PurePosixPath) -> bool:
     """Return whether a file (name in lower case) is a model file, or one that affects how a model is loaded."""
-    return path.suffix in MODEL_SUFFIXES or path.name in DECIDING_NAMES or belongs_to_a_model(path)
+    named = path.name in DECIDING_NAMES or path.as_posix() in BESIDE_ELAND
+    return named or path.suffix in MODEL_SUFFIXES or belongs_to_a_model(path)
 
 
 def refuse_other_promise(root: Path, promise: Promise) -> None:

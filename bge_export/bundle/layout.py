@@ -76,7 +76,7 @@ def write_layout(checkpoint: Checkpoint, root: Path) -> None:
             shutil.copyfile(checkpoint.root / name, root / name)
 
     tokenizer = _write_tokenizer(checkpoint, root)
-    _write_pooling(checkpoint, root, lowers=lowers(tokenizer.get("normalizer")))
+    _write_pooling(checkpoint, root, lowered=lowers(tokenizer.get("normalizer")))
 
 
 def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:
@@ -144,8 +144,8 @@ def _convert_tokenizer(checkpoint: Checkpoint) -> str:
         ) from error
 
 
-def _write_pooling(checkpoint: Checkpoint, root: Path, *, lowers: bool) -> None:
-    """Write the files of sentence-transformers; `lowers` says whether the tokenizer lowercases by itself."""
+def _write_pooling(checkpoint: Checkpoint, root: Path, *, lowered: bool) -> None:
+    """Write the files of sentence-transformers; `lowered` says whether the tokenizer lowercases by itself."""
     promise, head = checkpoint.promise, dense_head(checkpoint.promise)
     names = ["Transformer", "Pooling", *(["Normalize"] if head.normalize else [])]
     paths = ("", "1_Pooling", "2_Normalize")
@@ -163,7 +163,7 @@ def _write_pooling(checkpoint: Checkpoint, root: Path, *, lowers: bool) -> None:
     _write(root / "1_Pooling" / "config.json", pooling)
 
     # Some versions of sentence-transformers lowercase before the tokenizer, by other rules, and special tokens too.
-    lower = read_sentence_files(checkpoint.root).lower_case and not lowers
+    lower = read_sentence_files(checkpoint.root).lower_case and not lowered
     _write(root / "sentence_bert_config.json", {"max_seq_length": promise.reads.max_tokens, "do_lower_case": lower})
 
     declared = _read(checkpoint.root / "config_sentence_transformers.json")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bge_export.bundle.elasticsearch import write_elasticsearch_files
 from bge_export.bundle.integrity import MANIFEST, files_below, refuse_changed, refuse_names, refuse_other_promise
 from bge_export.contracts import Artifact, Checkpoint, PromptOrigin, Target
 from bge_export.errors import ArtifactError
@@ -14,6 +15,7 @@ from bge_export.files.digest import combined_digest, file_sha256, tree_digest
 from bge_export.files.json_files import parse
 from bge_export.files.promise import PromiseRecord
 from bge_export.files.regular import SETTINGS_BYTES, read_regular_text
+from bge_export.formats.torchscript import ELAND_FILE
 
 
 class _Record(BaseModel):
@@ -76,7 +78,13 @@ SCHEMA: Literal["bge_export.manifest/1"] = "bge_export.manifest/1"
 def write_manifest(
     root: Path, checkpoint: Checkpoint, models: Sequence[Model], *, checked: bool, weights: Sequence[str] = ()
 ) -> None:
-    """Record every file below `root` with its digest; `weights` names the files of the checkpoint's own weights."""
+    """Record every file below `root` with its digest; `weights` names the files of the checkpoint's own weights.
+
+    What belongs beside a model of the folder is written first.
+    """
+    if any(ELAND_FILE in model.files for model in models):
+        write_elasticsearch_files(checkpoint, root)
+
     manifest = Manifest(
         schema_=SCHEMA,
         source=Source(

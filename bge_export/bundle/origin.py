@@ -9,12 +9,14 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from bge_export.bundle.documents import is_document
+from bge_export.bundle.elasticsearch import write_elasticsearch_files
 from bge_export.bundle.integrity import WEIGHTS_SUFFIX, files_below
 from bge_export.bundle.layout import write_layout
 from bge_export.bundle.manifest import Manifest
 from bge_export.checkpoint.weight_files import INDEX
 from bge_export.contracts import Checkpoint
 from bge_export.files.digest import file_digests
+from bge_export.formats.torchscript import BESIDE_ELAND, ELAND_FILE
 
 
 def weight_names(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -32,6 +34,7 @@ def files_of(checkpoint: Checkpoint) -> dict[str, str]:
     with TemporaryDirectory(prefix="bge_export-") as folder:
         root = Path(folder)
         write_layout(checkpoint, root)
+        write_elasticsearch_files(checkpoint, root)
         small = file_digests(root, files_below(root))
 
     return small | file_digests(checkpoint.root, weight_names(checkpoint))
@@ -51,5 +54,6 @@ def other_files(manifest: Manifest, files: Mapping[str, str]) -> tuple[str, ...]
         if name not in models and not is_document(PurePosixPath(name))
     }
 
-    needed = {name for name in files if not (name.endswith(WEIGHTS_SUFFIX) or name == INDEX)}
+    unneeded = () if ELAND_FILE in models else BESIDE_ELAND
+    needed = {name for name in files if not (name.endswith(WEIGHTS_SUFFIX) or name == INDEX or name in unneeded)}
     return tuple(sorted(name for name in needed | held.keys() if held.get(name) != files.get(name)))

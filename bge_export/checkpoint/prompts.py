@@ -97,8 +97,8 @@ def choose_prompts(
     published = published_instruction(name, config)
     if published is not None:
         note = (
-            f"Queries get the instruction {published!r}, which the authors of {_own(name)} publish for it and its files "
-            "leave out. Refuse it with --query-prefix ''."
+            f"Queries get the instruction {published!r}: the authors of {_own(name)} publish it, its files leave it "
+            "out. Refuse it with --query-prefix ''."
         )
         return Prompts(_queries(published), "published", (note,))
 

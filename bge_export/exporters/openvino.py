@@ -29,9 +29,12 @@ CONVERSION = re.compile(r"\n\t*<conversion_parameters>.*?</conversion_parameters
 
 @dataclass(frozen=True)
 class OpenVinoExporter:
-    """Writes `openvino/openvino_model.xml` and `.bin`; fp16 stores float16 weights as `openvino_model_fp16`.
+    """Writes `openvino_model.xml` and `.bin`; fp16 stores float16 weights as `openvino/openvino_model_fp16.xml`.
 
-    fp16 keeps that name even if it is the only precision: a target has one name in every folder, so that a folder can
+    fp32 stands at the top of the folder, the only place where optimum-intel, LlamaIndex and LangChain look unasked;
+    sentence-transformers looks there first. Elsewhere they would convert the PyTorch weights and run those.
+
+    fp16 keeps its name even if it is the only precision: a target has one name in every folder, so that a folder can
     be extended (docs/decisions/0012), and consumers that load `openvino_model.xml` by default never get another
     precision. Only the weights are rounded: OpenVINO does not round scalars that float16 cannot represent, so that
     arithmetic whose result becomes an index (MPNet's distance buckets) gives the same indices; a test counts them.

@@ -30,14 +30,15 @@ def test_every_architecture_is_proven_in_both_precisions(kind: str, pooling: str
 def test_files_names_types_and_shapes_are_what_consumers_expect(tiny: Path, tmp_path: Path) -> None:
     exporter = OpenVinoExporter(sentence_embedding=True)
     out = export_model(exporter, str(tiny), tmp_path / "out", precisions=["fp32", "fp16"], check=False).folder
-    names = sorted(path.name for path in (out / "openvino").iterdir())
-    assert names == [f"openvino_model{part}" for part in (".bin", ".xml", "_fp16.bin", "_fp16.xml")]
-    model = openvino.Core().read_model(out / "openvino/openvino_model.xml")
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("openvino_model*"))
+    parts = ("openvino/openvino_model_fp16", "openvino_model")
+    assert names == [f"{part}.{suffix}" for part in parts for suffix in ("bin", "xml")]
+    model = openvino.Core().read_model(out / "openvino_model.xml")
     assert [next(iter(port.get_names())) for port in model.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
     assert {port.get_element_type().get_type_name() for port in model.inputs} == {"i64"}
     assert all(dim.is_dynamic for port in model.inputs for dim in port.get_partial_shape())
     assert ["last_hidden_state" in model.outputs[0].get_names(), "sentence_embedding" in model.outputs[1].get_names()]
-    half, full = ((out / f"openvino/openvino_model{part}.bin").stat().st_size for part in ("_fp16", ""))
+    half, full = ((out / name).stat().st_size for name in ("openvino/openvino_model_fp16.bin", "openvino_model.bin"))
     assert half < 0.52 * full
 
 
@@ -48,7 +49,7 @@ def test_two_exports_give_the_same_bytes_and_name_no_machine(tiny: Path, tmp_pat
     ]
     for name in sorted(path.relative_to(folders[0]) for path in folders[0].rglob("*") if path.is_file()):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
-    text = (folders[0] / "openvino/openvino_model.xml").read_text("utf-8")
+    text = (folders[0] / "openvino_model.xml").read_text("utf-8")
     assert str(tmp_path) not in text
     assert str(Path.home()) not in text
 
@@ -76,7 +77,7 @@ def test_float16_weights_move_no_bucket_of_mpnet(tmp_path: Path) -> None:
     checkpoint = build("mpnet", tmp_path / "mpnet", "mean")
     precisions = ["fp32", "fp16"]
     out = export_model(OpenVinoExporter(), str(checkpoint), tmp_path / "out", precisions=precisions, check=False).folder
-    full, half = (mpnet_buckets(out / f"openvino/openvino_model{part}.xml") for part in ("", "_fp16"))
+    full, half = map(mpnet_buckets, (out / "openvino_model.xml", out / "openvino/openvino_model_fp16.xml"))
     assert full.shape == (512, 512)
     assert len(np.unique(full)) > 8
     np.testing.assert_array_equal(half, full)
@@ -89,9 +90,10 @@ def test_the_order_of_precisions_does_not_change_the_files(tiny: Path, tmp_path:
         for order in orders
     ]
     for folder in folders[1:]:
-        for path in sorted((folder / "openvino").iterdir()):
-            assert path.read_bytes() == (folders[0] / "openvino" / path.name).read_bytes(), path.name
-    assert not (folders[2] / "openvino/openvino_model.xml").exists()
+        for path in sorted(folder.rglob("openvino_model*")):
+            name = path.relative_to(folder)
+            assert path.read_bytes() == (folders[0] / name).read_bytes(), name
+    assert not (folders[2] / "openvino_model.xml").exists()
 
 
 @pytest.mark.parametrize("shape", ["512", "1x", "0x512", "axb"])

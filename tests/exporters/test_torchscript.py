@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -14,15 +15,18 @@ import torch
 from architectures import KINDS, build
 from exporting import export_model
 from packaging.requirements import Requirement
+from tokenizers import Tokenizer
 
-from bge_export.bundle.manifest import read_bundle
+from bge_export.bundle.manifest import read_bundle, read_manifest
+from bge_export.bundle.origin import files_of, other_files
 from bge_export.checkpoint.model import load_model
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import Exported
 from bge_export.errors import ExportError
+from bge_export.exporters.onnx import OnnxExporter
 from bge_export.exporters.torchscript import ELAND_INPUTS, NAMES, TorchScriptExporter
 from bge_export.exporters.torchscript import eland_inputs as inputs_of
-from bge_export.formats.torchscript import ELAND_FILE, PLAIN_FILE
+from bge_export.formats.torchscript import BESIDE_ELAND, ELAND_CONFIG, ELAND_FILE, ELAND_VOCABULARY, PLAIN_FILE
 from bge_export.graph import tracing
 from bge_export.heads.dense import dense_head
 from bge_export.oracle.eager import embed_texts
@@ -89,6 +93,17 @@ def test_elands_form_is_proven_with_the_inputs_that_elasticsearch_gives(
     assert artifact.inputs == (ELAND_INPUTS if kind in FOUR_INPUTS else ELAND_INPUTS[:2])
     assert artifact.outputs == ("sentence_embedding",)
 
+    # What Elasticsearch tokenises with is what the folder's own tokenizer has.
+    tokenizer = Tokenizer.from_file(str(done.folder / "tokenizer.json"))
+    written = json.loads((done.folder / ELAND_VOCABULARY).read_text("utf-8"))
+    assert written["vocabulary"] == [tokenizer.id_to_token(number) for number in range(tokenizer.get_vocab_size())]
+    assert ("merges" in written, "scores" in written) == (kind == "roberta", kind == "xlm-roberta")
+    assert len(written.get("scores", written["vocabulary"])) == len(written["vocabulary"])
+    (name,) = json.loads((done.folder / ELAND_CONFIG).read_text("utf-8"))["inference_config"]["text_embedding"][
+        "tokenization"
+    ]
+    assert name == {"distilbert": "bert", "xlm-roberta": "xlm_roberta"}.get(kind, kind)
+
 
 @pytest.mark.parametrize(
     ("tokenizer", "count"),
@@ -118,6 +133,44 @@ def test_elands_file_takes_four_positions_and_gives_the_oracles_embedding(eland:
         given = module(*(torch.from_numpy(array) for array in feed.values()))
         assert isinstance(given, torch.Tensor)
         np.testing.assert_allclose(given.numpy()[0], reference.truth[position], atol=1e-5)
+
+
+def test_elands_layout_holds_all_that_its_importer_asks_for(eland: Exported, tiny: Path) -> None:
+    written = json.loads((eland.folder / ELAND_CONFIG).read_text("utf-8"))
+    assert written["model_type"] == "pytorch"
+    assert written["inference_config"]["text_embedding"] == {
+        "tokenization": {"bert": {"max_sequence_length": 512, "do_lower_case": True}},
+        "embedding_size": 64,
+    }
+    assert written["prefix_strings"] == {"search": open_checkpoint(tiny).promise.reads.prompts["query"]}
+
+
+def test_other_layouts_hold_nothing_of_elands(plain: Exported) -> None:
+    assert not any((plain.folder / name).exists() for name in BESIDE_ELAND)
+
+
+def test_elands_files_are_of_the_checkpoint_and_a_folder_without_them_is_refused(
+    eland: Exported, tiny: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(eland.folder)
+    files = files_of(open_checkpoint(tiny))
+    assert other_files(manifest, files) == ()
+
+    for name in BESIDE_ELAND:
+        other = manifest.model_copy(update={"files": {**manifest.files, name: "0" * 64}})
+        assert other_files(other, files) == (name,)
+        missing = {file: digest for file, digest in manifest.files.items() if file != name}
+        assert other_files(manifest.model_copy(update={"files": missing}), files) == (name,)
+
+
+def test_a_folder_that_is_extended_keeps_elands_files(eland: Exported, tiny: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(eland.folder, tmp_path / "tiny"))
+    done = export_model(OnnxExporter(), str(tiny), folder)
+    assert done.folder == folder
+    assert done.proof is not None
+    assert done.proof.verdict.passed
+    assert {model.target for model in read_manifest(folder).models} == {"onnx-fp32", "torchscript-fp32"}
+    assert all((folder / name).is_file() for name in BESIDE_ELAND)
 
 
 def test_elands_file_needs_no_operator_that_elasticsearch_refuses(eland: Exported) -> None:
