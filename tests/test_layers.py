@@ -42,6 +42,7 @@ ROOMS = (
     "runtimes",
     "bundle",
     "parity",
+    "foreign",
     "compatibility",
     "inspection",
     "bench",

@@ -10,15 +10,13 @@ from bge_export.contracts import Artifact, Target
 from bge_export.errors import ArtifactError, CheckpointError, UsageError
 from bge_export.files.digest import file_sha256
 from bge_export.files.json_files import read_object
+from bge_export.foreign.files import KNOWN_INPUTS
 from bge_export.formats import ModelFile, find_format, format_of, suffixes_where
 from bge_export.heads.dense import UNDECLARED
 from bge_export.parity.measure.measurement import RuntimeDevice
 
 SOME_IDS = 500
 """Vocabulary size to assume if no configuration beside a file declares one: every vocabulary is larger."""
-
-KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-"""Inputs that a `TokenBatch` can feed."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The commands that measure parity and judge it: `parity`, `reference`, `gate` and `merge`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,11 +22,19 @@ from bge_export.cli.options import (
     Threads,
     Thresholds,
 )
-from bge_export.cli.output import announce, names, print_json, show
+from bge_export.cli.output import announce, names, out, print_json, show
+
+if TYPE_CHECKING:
+    from bge_export.foreign.measure import ForeignProof
 
 
 def parity(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", exists=True, help="A folder that bge-export wrote.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", exists=True, help="A folder that bge-export wrote; or a model file of others, or theirs."
+        ),
+    ],
     reference: Annotated[
         str, typer.Option(help="The checkpoint (Hub id or folder), or a .npz file of 'bge-export reference'.")
     ],
@@ -59,11 +68,15 @@ def parity(
 ) -> int:
     """Measure every artifact of a folder against the reference, and judge it.
 
+    Of a model file that others wrote (.onnx, .xml, .pt), or a folder of them, it finds which output and pooling come
+    nearest to the checkpoint, measures that on the CPU, and judges it by the limits of its precision; it says what is
+    not known, and proves nothing of a folder.
+
     Without --runtime all that this machine can run is measured, and of the rest the table says why not. Two are
     measured only where they are named: 'torch' is the checkpoint itself on another device and in half precisions, and
     'transformersjs:node@4' a pinned Transformers.js ('bge-export doctor' lists the others).
     """
-    from bge_export.commands import check_parity
+    from bge_export.commands import check_foreign, check_parity, is_foreign
     from bge_export.commands.browsers import Browsers
 
     if wait_for and not serve:
@@ -75,6 +88,27 @@ def parity(
 
     lanes = [name for name in runtime or [] if ":" in name]
     lanes += [f"{name}:{one}" for name in bare for one in device or ["cpu"]]
+
+    if is_foreign(folder):
+        if serve or html or require or require_reference:
+            raise typer.BadParameter(
+                f"{folder} is not a folder that bge-export wrote: --serve, --html, --require and --require-reference "
+                "are about those"
+            )
+        return _foreign(
+            check_foreign(
+                folder,
+                reference,
+                revision=revision,
+                texts=texts,
+                column=column,
+                lanes=lanes,
+                thresholds=thresholds,
+                report_path=report,
+                threads=threads,
+            ),
+            as_json,
+        )
 
     browsers = Browsers(announce, names(wait_for), listen) if serve else None
     proof = check_parity(
@@ -93,6 +127,19 @@ def parity(
     )
 
     return show(proof, as_json, html, thresholds)
+
+
+def _foreign(proofs: "Sequence[ForeignProof]", as_json: bool) -> int:
+    """Print what was found of files that others wrote; return the exit status."""
+    from bge_export.foreign.render import render_foreign
+    from bge_export.foreign.report import as_json as to_json
+
+    if as_json:
+        print_json(to_json(proofs))
+    else:
+        for proof in proofs:
+            out().print(render_foreign(proof))
+    return max(proof.verdict.exit_status for proof in proofs)
 
 
 def reference(

@@ -2,6 +2,7 @@
 
 export           recipe -> checkpoint -> layout + models + manifest, staged -> parity -> gate -> OUT, or OUT.refused
 check_parity     folder x reference x texts x lanes -> report -> verdict
+check_foreign    files of others x checkpoint x texts x lanes -> their reading, report, verdict
 write_reference  checkpoint x texts -> vectors
 judge_report     report -> verdict
 folder_verdict   folder with a report -> its verdict in one line
@@ -15,6 +16,7 @@ from bge_export.commands.analysis import bisect_artifact, evaluate_pairs
 from bge_export.commands.bench import bench_files
 from bge_export.commands.checks import check_parity, folder_verdict, judge_report, merge_reports, write_reference
 from bge_export.commands.exports import Exported, export
+from bge_export.commands.foreign import check_foreign, is_foreign
 from bge_export.commands.measuring import Proof, read_policy
 
 __all__ = [
@@ -22,10 +24,12 @@ __all__ = [
     "Proof",
     "bench_files",
     "bisect_artifact",
+    "check_foreign",
     "check_parity",
     "evaluate_pairs",
     "export",
     "folder_verdict",
+    "is_foreign",
     "judge_report",
     "merge_reports",
     "read_policy",

@@ -20,6 +20,9 @@ from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Kind
 
 SCHEMA: Literal["bge_export.parity/1"] = "bge_export.parity/1"
+FOREIGN_SCHEMA = "bge_export.foreign/1"
+"""Schema of reports on files that others wrote (`foreign.report`), which prove no folder."""
+
 OWN_REPORT = re.compile(rb'\A\s*{\s*"schema"\s*:\s*"bge_export\.parity/')
 """Matches the beginning of a file that `write_report` wrote."""
 
@@ -356,5 +359,10 @@ def read_report(path: Path) -> ParityReport:
     except ValidationError as error:
         # A wrong schema explains every other error, so report it first.
         first = next((e for e in error.errors() if e["loc"] == ("schema",)), error.errors()[0])
+        if first["loc"] == ("schema",) and first["input"] == FOREIGN_SCHEMA:
+            raise ReportError(
+                f"{path} is about files that bge-export did not write, so it proves no folder and the gate refuses it. "
+                "Give the parity.json of a folder that bge-export wrote."
+            ) from error
         field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ReportError(f"{path} is not a report of schema {SCHEMA}: {field}: {first['msg']}. {advice}") from error

@@ -1,0 +1,107 @@
+"""Measures files that bge-export did not write against a checkpoint: a bare model file, or all of a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bge_export.bundle.integrity import MANIFEST
+from bge_export.bundle.layout import write_layout
+from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.commands.measuring import named_device, read_policy, read_texts, run_oracle
+from bge_export.commands.turns import in_turn
+from bge_export.contracts import Runtime
+from bge_export.errors import OutputError, UsageError
+from bge_export.files.single import refuse_path
+from bge_export.foreign.files import ForeignFile, model_files_at, read_foreign
+from bge_export.foreign.measure import Against, ForeignProof, measure_foreign
+from bge_export.foreign.report import OWN_FOREIGN_REPORT, write_foreign_report
+from bge_export.formats import find_format
+from bge_export.memory import release
+from bge_export.runtimes import find_runtime
+from bge_export.texts.tokens import TextTokenizer
+
+
+def is_foreign(path: Path) -> bool:
+    """Return whether a path is measured as what others wrote: a file, or a folder without a manifest."""
+    return path.is_file() or (path.is_dir() and not (path / MANIFEST).is_file())
+
+
+@in_turn
+def check_foreign(
+    path: Path,
+    reference: str,
+    *,
+    revision: str | None = None,
+    texts: Path | None = None,
+    column: str | None = None,
+    lanes: Sequence[str] = (),
+    thresholds: Path | None = None,
+    report_path: Path | None = None,
+    threads: int = 1,
+) -> tuple[ForeignProof, ...]:
+    """Measure the model files at a path against a checkpoint, and judge each by the limits of its precision.
+
+    Args:
+        path: a model file, or a folder without a manifest.
+        reference: the checkpoint (Hub id or folder); its tokenizer makes the tokens.
+        revision: the reference's Hub revision.
+        texts: a file of texts to use instead of the package's own.
+        column: the column of a `.tsv` or `.csv` file that holds them.
+        lanes: `runtime:device` to measure in; by default each format's own runtime on the CPU.
+        thresholds: a file of limits to use instead of the package's own.
+        report_path: where to write the report; by default none is written.
+        threads: threads for the oracle and the runtimes.
+
+    Raises:
+        UsageError: an argument cannot be used.
+        MeasurementError: a file could not be measured.
+    """
+    if reference.endswith(".npz"):
+        raise UsageError(
+            f"{reference}: a file that bge-export did not write needs the checkpoint itself, whose tokenizer makes its "
+            "tokens. Give the Hub id or the folder as --reference."
+        )
+    if report_path is not None:
+        _refuse_report(report_path)
+
+    policy, corpus = read_policy(thresholds), read_texts(texts, column)
+    chosen = [(device.runtime, device.device) for device in map(named_device, lanes)]
+    paths = model_files_at(path)
+
+    checkpoint = open_checkpoint(reference, revision=revision)
+    files = [read_foreign(one, path, checkpoint.promise) for one in paths]
+    devices = [_devices(file, chosen) for file in files]
+
+    vectors = run_oracle(checkpoint, corpus, threads)
+    release()
+    with TemporaryDirectory(prefix="bge_export-") as folder:
+        write_layout(checkpoint, Path(folder))
+        tokenizer = TextTokenizer.load(Path(folder), checkpoint.promise.reads.max_tokens)
+
+    against = Against(vectors, corpus, tokenizer, policy, threads)
+    proofs = tuple(measure_foreign(file, one, against) for file, one in zip(files, devices, strict=True))
+    if report_path is not None:
+        write_foreign_report(proofs, report_path)
+    return proofs
+
+
+def _devices(file: ForeignFile, chosen: Sequence[tuple[Runtime, str]]) -> Sequence[tuple[Runtime, str]]:
+    """Return where a file is measured: in the chosen runtimes that read its format, else in its own on the CPU."""
+    format_name = file.artifact.target.format
+    if not chosen:
+        return [(find_runtime(find_format(format_name).runtimes[0]), "cpu")]
+
+    able = [one for one in chosen if format_name in one[0].formats]
+    if not able:
+        names = ", ".join(runtime.name for runtime, _ in chosen)
+        raise UsageError(f"{file.path} is of {format_name}, which {names} does not read. Name another --runtime.")
+    return able
+
+
+def _refuse_report(path: Path) -> None:
+    """Raise OutputError unless a report on files of others may be written there: never into a folder of ours."""
+    refuse_path(path, "report on such files", OWN_FOREIGN_REPORT)
+    if (path.parent / MANIFEST).is_file():
+        raise OutputError(
+            f"{path} would lie in a folder that bge-export wrote, as if it were a report on it. Write it elsewhere."
+        )
