@@ -131,7 +131,7 @@ def test_own_texts_are_measured_and_judged(bge, tiny: Path, tiny_export: Exporte
         (["onnx", "not//an//id"], 2, "no such folder"),
         (["onnx", "--precision", "fp8"], 2, "See: bge-export onnx --help"),
         (["gate", "missing.json"], 2, "'missing.json' does not exist"),
-        (["gate", "."], 2, "is a directory"),
+        (["gate", "."], 2, "holds no parity.json"),
         (["merge", "missing.json", "-o", "all.json"], 2, "'missing.json' does not exist"),
         (["inspect", "missing"], 2, "'missing' does not exist"),
         (["bench", "missing"], 2, "missing does not exist"),

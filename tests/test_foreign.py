@@ -168,6 +168,14 @@ def test_all_files_of_a_folder_are_measured_with_what_lies_beside_them(
     assert any("declare mean pooling" in one for one in found(folder)[1]["files"][0]["unknown"])
 
 
+def test_a_file_that_cannot_be_measured_keeps_no_other_from_it(bare: Path, found: Callable[..., Any]) -> None:
+    (bare.parent / "broken.onnx").write_bytes(b"nothing")
+    status, result = found(bare.parent)
+    assert (status, result["within_limits"]) == (3, False)
+    assert "broken.onnx" in result["files"][0]["unmeasured"]
+    assert result["files"][1]["measured"]["passed"]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_traced_module_is_measured_by_the_position_of_its_inputs(
     tiny: Path, tmp_path: Path, found: Callable[..., Any]

@@ -12,13 +12,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, NoReturn
 
 import typer
 
 from bge_export.cli import bench, checks, clients, exports
 from bge_export.cli import inspection as looks
+from bge_export.cli.hints import hint_for
 from bge_export.cli.options import NOT_MEASURED, PASSED, USAGE
 from bge_export.cli.output import err, progress_bar
 from bge_export.cli.streams import open_streams, output_failure
@@ -31,10 +32,22 @@ COMPLETION = ("--install-completion", "--show-completion")
 UsageProblem: type[Exception] = typer.BadParameter.__bases__[0]
 """click's UsageError, which typer does not export."""
 
+EPILOG = """Exit status: 0 passed, 1 refused, 2 usage, 3 could not measure.
+
+[bold]First steps:[/]
+
+bge-export onnx BAAI/bge-small-en --quantize int8 -o out
+
+bge-export gate out --require onnxruntime:cpu
+
+bge-export check out --target transformers.js@4
+
+bge-export inspect out"""
+
 app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    epilog="Exit status: 0 passed, 1 refused, 2 usage, 3 could not measure.",
+    epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -47,25 +60,29 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for command in (
-    exports.export,
-    exports.onnx,
-    exports.torchscript,
-    exports.openvino,
-    exports.transformersjs,
-    checks.parity,
-    clients.check,
-    checks.reference,
-    checks.gate,
-    checks.merge,
-    looks.bisect,
-    looks.evaluate,
-    bench.bench,
-    looks.inspect,
-    looks.doctor,
-):
-    app.command()(command)
-app.command("setup-js")(clients.setup_js)
+COMMANDS: Mapping[str, tuple[Callable[..., int], ...]] = {
+    "Export a checkpoint, and prove what was written": (
+        exports.onnx,
+        exports.openvino,
+        exports.torchscript,
+        exports.transformersjs,
+        exports.export,
+    ),
+    "Prove again: other machines, other texts, files of others": (
+        checks.parity,
+        checks.gate,
+        checks.reference,
+        checks.merge,
+    ),
+    "Publish: where a folder will run": (clients.check,),
+    "Look closer": (looks.inspect, looks.evaluate, bench.bench, looks.bisect),
+    "This machine": (looks.doctor, clients.setup_js),
+}
+"""What people want -> the commands for it, as the first screen of `--help` shows them."""
+
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
 
 
 @app.callback()
@@ -108,7 +125,8 @@ def run(arguments: list[str]) -> int:
 
     except UsageProblem as error:
         describe: Callable[[], str] = getattr(error, "format_message", error.__str__)
-        return _complain(_sentence(describe()), USAGE, f"See: {_help_of(arguments)}")
+        reason = _sentence(describe())
+        return _complain(reason, USAGE, f"{hint_for(reason)} See: {_help_of(arguments)}".strip())
 
     except typer.Abort:
         return _interrupted()

@@ -8,6 +8,7 @@ import typer
 
 from bge_export.cli.options import (
     CORES,
+    NOT_MEASURED,
     PASSED,
     Column,
     Html,
@@ -25,7 +26,7 @@ from bge_export.cli.options import (
 from bge_export.cli.output import announce, names, out, print_json, show
 
 if TYPE_CHECKING:
-    from bge_export.foreign.measure import ForeignProof
+    from bge_export.foreign.measure import ForeignProof, Unmeasured
 
 
 def parity(
@@ -129,8 +130,9 @@ def parity(
     return show(proof, as_json, html, thresholds)
 
 
-def _foreign(proofs: "Sequence[ForeignProof]", as_json: bool) -> int:
+def _foreign(proofs: "Sequence[ForeignProof | Unmeasured]", as_json: bool) -> int:
     """Print what was found of files that others wrote; return the exit status."""
+    from bge_export.foreign.measure import ForeignProof
     from bge_export.foreign.render import render_foreign
     from bge_export.foreign.report import as_json as to_json
 
@@ -138,8 +140,11 @@ def _foreign(proofs: "Sequence[ForeignProof]", as_json: bool) -> int:
         print_json(to_json(proofs))
     else:
         for proof in proofs:
-            out().print(render_foreign(proof))
-    return max(proof.verdict.exit_status for proof in proofs)
+            console = out()
+            console.print(render_foreign(proof, console.width))
+
+    judged = [proof.verdict.exit_status for proof in proofs if isinstance(proof, ForeignProof)]
+    return max(judged, default=PASSED) or (NOT_MEASURED if len(judged) < len(proofs) else PASSED)
 
 
 def reference(
@@ -183,7 +188,9 @@ def reference(
 
 
 def gate(
-    report: Annotated[Path, typer.Argument(metavar="REPORT", exists=True, dir_okay=False, help="A parity.json.")],
+    report: Annotated[
+        Path, typer.Argument(metavar="REPORT", exists=True, help="A parity.json, or the folder that holds it.")
+    ],
     texts: Texts = None,
     column: Column = None,
     require: Require = None,
@@ -201,10 +208,17 @@ def gate(
     as_json: Json = False,
 ) -> int:
     """Judge a report again, from its facts alone: on another machine, in another job."""
+    from bge_export.bundle.integrity import REPORT
     from bge_export.commands import judge_report
 
+    path = report / REPORT if report.is_dir() else report
+    if not path.is_file():
+        raise typer.BadParameter(
+            f"{report} holds no {REPORT}. Measure it: bge-export parity {report} --reference MODEL"
+        )
+
     proof = judge_report(
-        report,
+        path,
         texts=texts,
         column=column,
         require=require or (),

@@ -29,7 +29,10 @@ def check(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", exists=True, help="A folder as Transformers.js loads it.")
     ],
-    target: Annotated[list[str], typer.Option(help="Client or host, such as transformers.js@2.5. Repeatable.")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Client or host, such as transformers.js@2.5. Repeatable. Without it they are listed."),
+    ] = None,
     dtypes: Annotated[str, typer.Option(metavar="A,B,…", help="Files to look at. [default: all that are there]")] = "",
     as_json: Json = False,
 ) -> int:
@@ -44,6 +47,10 @@ def check(
     from bge_export.commands import folder_verdict
     from bge_export.compatibility.check import check_targets
     from bge_export.compatibility.render import render_check
+    from bge_export.compatibility.targets import TARGETS
+
+    if not target:
+        raise typer.BadParameter(f"say where the folder will run with --target, once or more: {', '.join(TARGETS)}")
 
     found = check_targets(folder, target, dtypes=[name.strip() for name in dtypes.split(",") if name.strip()])
     gate = folder_verdict(folder) if (folder / MANIFEST).is_file() else None

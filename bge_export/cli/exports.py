@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bge_export.cli.export_options import ExportOptions, Int8Choices, with_options
+from bge_export.cli.hints import dtype_hint
 from bge_export.cli.options import (
     DTYPES,
     PASSED,
@@ -20,7 +21,7 @@ from bge_export.cli.options import (
     WeightPrecision,
 )
 from bge_export.cli.output import names, print_json, print_notes, show, show_int8
-from bge_export.cli.summary import summary
+from bge_export.cli.summary import next_steps, summary
 from bge_export.precision import precision_names
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ def transformersjs(
     """
     chosen = dict.fromkeys(name for one in dtypes or () for name in names(one))
     if unknown := [name for name in chosen if name not in precision_names("onnx")]:
-        raise typer.BadParameter(f"--dtypes: there is no {unknown[0]!r}: {', '.join(precision_names('onnx'))}")
+        meant = dtype_hint(unknown[0]) or ", ".join(precision_names("onnx"))
+        raise typer.BadParameter(f"--dtypes: there is no {unknown[0]!r}: {meant}")
 
     table = {
         "targets": [f"onnx:{dtype}" for dtype in chosen or DEFAULT_DTYPES],
@@ -237,4 +239,5 @@ def _shown(exported: "Exported", as_json: bool) -> int:
     status = show(exported.proof, as_json=False)
     for line in summary(exported):
         print(line)
+    print_notes(next_steps(exported))
     return status

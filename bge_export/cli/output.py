@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bge_export.commands import Proof
 
 err = Console(stderr=True)
+FILE_COLUMNS = 160
 BLOCKS = "█▀▄"
 """Characters that a QR code is drawn with."""
 
@@ -35,7 +36,8 @@ def show(proof: "Proof", as_json: bool, html: Path | None = None, thresholds: Pa
     if as_json:
         print_json(to_json(proof.report, proof.verdict))
     else:
-        out().print(render(proof.report, proof.verdict))
+        console = out()
+        console.print(render(proof.report, proof.verdict, console.width))
 
     notes = list(proof.notes)
     if not proof.written:
@@ -93,8 +95,8 @@ def _choice(target: str, choice: Mapping[str, Any]) -> str:
 
 
 def out() -> Console:
-    """Return the console of standard output, wide enough that table cells are not folded to a few letters."""
-    width = max(shutil.get_terminal_size().columns, 140) if sys.stdout.isatty() else 160
+    """Return the console of standard output: as wide as the terminal, and wide in files, where no line is too long."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else FILE_COLUMNS
     return Console(highlight=False, width=width)
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bge_export.cli.loading import loading_lines
+
 if TYPE_CHECKING:
     from bge_export.commands import Exported
     from bge_export.parity.gate.verdict import Verdict
@@ -35,6 +37,19 @@ def summary(exported: "Exported") -> Iterator[str]:
             "To accept what rounding loses there, knowingly, give this command and the gate these limits: "
             f"--thresholds {exported.accepting}{again and f' (and this command{again})'}"
         )
+
+
+def next_steps(exported: "Exported") -> Iterator[str]:
+    """Yield what to do with a proven folder: the next commands, and the lines that load it."""
+    if exported.proof is None or exported.folder == exported.refused:
+        return
+
+    folder = exported.folder
+    yield f"\nNext: bge-export inspect {folder} (what it holds), bge-export gate {folder} (judge again)."
+
+    lines = list(loading_lines(folder))
+    if lines:
+        yield "Load it in Python:\n" + "\n".join(f"    {line}" for line in lines)
 
 
 def _refused_first(described: Mapping[str, str], verdict: "Verdict") -> str:

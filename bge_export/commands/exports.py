@@ -128,7 +128,7 @@ def _exporters(recipe: Recipe) -> dict[str, Exporter]:
     for target in every:
         known = exporters[target.format].precisions
         if target.precision not in known:
-            raise UsageError(f"{target.format} has no precision {target.precision!r}: {', '.join(known)}")
+            raise UsageError(f"{target.format} has no precision {target.precision!r}: {', '.join(known)}.")
 
     return exporters
 

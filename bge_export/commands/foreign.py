@@ -9,15 +9,17 @@ from bge_export.bundle.layout import write_layout
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands.measuring import named_device, read_policy, read_texts, run_oracle
 from bge_export.commands.turns import in_turn
-from bge_export.contracts import Runtime
-from bge_export.errors import OutputError, UsageError
+from bge_export.contracts import Checkpoint, Runtime
+from bge_export.errors import BgeExportError, OutputError, UsageError
 from bge_export.files.single import refuse_path
 from bge_export.foreign.files import ForeignFile, model_files_at, read_foreign
-from bge_export.foreign.measure import Against, ForeignProof, measure_foreign
+from bge_export.foreign.measure import Against, ForeignProof, Unmeasured, measure_foreign
 from bge_export.foreign.report import OWN_FOREIGN_REPORT, write_foreign_report
 from bge_export.formats import find_format
 from bge_export.memory import release
+from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.runtimes import find_runtime
+from bge_export.texts.corpus import Corpus
 from bge_export.texts.tokens import TextTokenizer
 
 
@@ -38,8 +40,10 @@ def check_foreign(
     thresholds: Path | None = None,
     report_path: Path | None = None,
     threads: int = 1,
-) -> tuple[ForeignProof, ...]:
+) -> tuple[ForeignProof | Unmeasured, ...]:
     """Measure the model files at a path against a checkpoint, and judge each by the limits of its precision.
+
+    A file of a folder that cannot be measured does not keep the others from it; a single one raises.
 
     Args:
         path: a model file, or a folder without a manifest.
@@ -69,20 +73,38 @@ def check_foreign(
     paths = model_files_at(path)
 
     checkpoint = open_checkpoint(reference, revision=revision)
-    files = [read_foreign(one, path, checkpoint.promise) for one in paths]
-    devices = [_devices(file, chosen) for file in files]
+    if path.is_file():  # before the checkpoint runs, which takes minutes
+        _devices(read_foreign(path, path, checkpoint.promise), chosen)
 
-    vectors = run_oracle(checkpoint, corpus, threads)
-    release()
-    with TemporaryDirectory(prefix="bge_export-") as folder:
-        write_layout(checkpoint, Path(folder))
-        tokenizer = TextTokenizer.load(Path(folder), checkpoint.promise.reads.max_tokens)
-
-    against = Against(vectors, corpus, tokenizer, policy, threads)
-    proofs = tuple(measure_foreign(file, one, against) for file, one in zip(files, devices, strict=True))
+    against = _against(checkpoint, corpus, policy, threads)
+    proofs = tuple(_measured(one, path, chosen, against) for one in paths)
     if report_path is not None:
         write_foreign_report(proofs, report_path)
     return proofs
+
+
+def _against(checkpoint: Checkpoint, corpus: Corpus, policy: ThresholdPolicy, threads: int) -> Against:
+    """Run the checkpoint; return its vectors with the tokenizer that a folder of it would have."""
+    vectors = run_oracle(checkpoint, corpus, threads)
+    release()
+
+    with TemporaryDirectory(prefix="bge_export-") as folder:
+        write_layout(checkpoint, Path(folder))
+        tokenizer = TextTokenizer.load(Path(folder), checkpoint.promise.reads.max_tokens)
+    return Against(vectors, corpus, tokenizer, policy, threads)
+
+
+def _measured(
+    path: Path, given: Path, chosen: Sequence[tuple[Runtime, str]], against: Against
+) -> ForeignProof | Unmeasured:
+    """Return what was found of one file, or why it could not be measured, if there may be others."""
+    try:
+        file = read_foreign(path, given, against.reference.promise)
+        return measure_foreign(file, _devices(file, chosen), against)
+    except BgeExportError as error:
+        if path == given:
+            raise
+        return Unmeasured(path.relative_to(given).as_posix(), str(error))
 
 
 def _devices(file: ForeignFile, chosen: Sequence[tuple[Runtime, str]]) -> Sequence[tuple[Runtime, str]]:

@@ -56,6 +56,14 @@ class ForeignProof:
 
 
 @dataclass(frozen=True)
+class Unmeasured:
+    """A file of a folder that could not be measured, by its name there, and the reason."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Against:
     """What files are measured against.
 

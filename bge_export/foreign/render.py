@@ -4,15 +4,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bge_export.foreign.measure import ForeignProof
+from bge_export.foreign.measure import ForeignProof, Unmeasured
 from bge_export.foreign.reading import Reading
 from bge_export.heads.dense import dense_head
 from bge_export.parity.figures import cosine_figure, escaped
 from bge_export.parity.show.render import render
 
 
-def render_foreign(proof: ForeignProof) -> RenderableType:
+def render_foreign(proof: ForeignProof | Unmeasured, width: int) -> RenderableType:
     """Return what a file holds and how it is read, the table of its lanes, the reasons, and what is not known."""
+    if isinstance(proof, Unmeasured):
+        return Text.assemble(("NOT MEASURED", "bold red"), escaped(f": {proof.name}: {proof.reason}"))
+
     file, target = proof.file, proof.file.artifact.target
     facts = Table(show_header=False, box=None, pad_edge=False)
     for name, value in (
@@ -25,7 +28,7 @@ def render_foreign(proof: ForeignProof) -> RenderableType:
         facts.add_row(f"[bold]{name}[/]", Text(escaped(value)))
 
     # The conclusion of a proof is not one of a file of which less is known.
-    parts = render(proof.report, proof.verdict)
+    parts = render(proof.report, proof.verdict, width)
     inner = parts.renderables[:-1] if isinstance(parts, Group) else [parts]
     unknown = [Text(escaped(f"  - {phrase}"), style="dim") for phrase in proof.unknown]
     return Group(facts, Text(""), *inner, Text("not known:"), *unknown, _conclusion(proof))

@@ -8,7 +8,7 @@ from typing import Any
 
 from bge_export.errors import ReportError
 from bge_export.files.single import written_whole
-from bge_export.foreign.measure import ForeignProof
+from bge_export.foreign.measure import ForeignProof, Unmeasured
 from bge_export.parity.report import FOREIGN_SCHEMA
 from bge_export.parity.show.render import as_json as parity_json
 
@@ -16,16 +16,19 @@ OWN_FOREIGN_REPORT = re.compile(rb'\A\s*{\s*"schema"\s*:\s*"bge_export\.foreign/
 """Matches the beginning of a file that `write_foreign_report` wrote."""
 
 
-def as_json(proofs: Sequence[ForeignProof]) -> dict[str, Any]:
+def as_json(proofs: Sequence[ForeignProof | Unmeasured]) -> dict[str, Any]:
     """Return what was found of each file as JSON-compatible types."""
     return {
         "schema": FOREIGN_SCHEMA,
-        "within_limits": all(proof.verdict.passed for proof in proofs),
+        "within_limits": all(isinstance(proof, ForeignProof) and proof.verdict.passed for proof in proofs),
         "files": [_file(proof) for proof in proofs],
     }
 
 
-def _file(proof: ForeignProof) -> dict[str, Any]:
+def _file(proof: ForeignProof | Unmeasured) -> dict[str, Any]:
+    if isinstance(proof, Unmeasured):
+        return {"file": proof.name, "unmeasured": proof.reason}
+
     file, reading, artifact = proof.file, proof.reading, proof.file.artifact
     held = {
         "file": file.name,
@@ -48,16 +51,18 @@ def _file(proof: ForeignProof) -> dict[str, Any]:
     return {**held, **read, "unknown": unknown, "measured": parity_json(proof.report, proof.verdict)}
 
 
-def write_foreign_report(proofs: Sequence[ForeignProof], path: Path) -> None:
+def write_foreign_report(proofs: Sequence[ForeignProof | Unmeasured], path: Path) -> None:
     """Write the report, whole or not at all.
 
     Raises:
         ReportError: the file cannot be written.
     """
-    rows = [proof.report.model_dump(mode="json") for proof in proofs]
     table = as_json(proofs)
-    for file, report in zip(table["files"], rows, strict=True):
-        file["rows"] = {f"{lane['runtime']}:{lane['device']}": lane["rows"] for lane in report["lanes"]}
+    for file, proof in zip(table["files"], proofs, strict=True):
+        lanes = proof.report.lanes if isinstance(proof, ForeignProof) else ()
+        file["rows"] = {
+            f"{lane.runtime}:{lane.device}": [row.model_dump(mode="json") for row in lane.rows] for lane in lanes
+        }
 
     try:
         with written_whole(path) as temporary:

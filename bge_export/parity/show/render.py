@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bge_export.contracts import LAST_HIDDEN_STATE
 from bge_export.parity.figures import cosine_figure, difference_figure, escaped
 from bge_export.parity.gate.verdict import Verdict
 from bge_export.parity.report import Lane, ParityReport
@@ -20,12 +21,21 @@ from bge_export.parity.show.coverage import coverage, coverage_line
 from bge_export.parity.show.reasons import reason_lines
 from bge_export.parity.worst import Smallest, of_kind, worst_of
 
+TABLE_COLUMNS = 130
+"""Columns that the table of lanes takes at least; cells of figures are of no use folded."""
+
 SMALLEST, LARGEST, BATCHED = "smallest\ncosine", "largest\ndifference", "smallest\nin batch"
 STRESS = "of stress\ntexts"
 
 
-def render(report: ParityReport, verdict: Verdict) -> RenderableType:
-    """Return the table of lanes, the refusals and the verdict."""
+def render(report: ParityReport, verdict: Verdict, width: int = TABLE_COLUMNS) -> RenderableType:
+    """Return the lanes as a table, or one below the other where it does not fit, the refusals and the verdict.
+
+    Args:
+        report: the report.
+        verdict: the verdict on it.
+        width: columns of the terminal.
+    """
     kinds = " and a ".join(report.references)
     head = f"{report.checkpoint.source} {report.checkpoint.digest[:12]}, reference from a {kinds}, {report.texts.name}"
     absent = dict.fromkeys(f"{lane.runtime}:{lane.device}" for lane in report.lanes if _is_absent(lane))
@@ -37,7 +47,35 @@ def render(report: ParityReport, verdict: Verdict) -> RenderableType:
     notes += [Text(escaped(note), style="dim") for note in _token_notes(report.lanes)]
     reasons = reason_lines(verdict.failures)
     gap = [Text("")] if reasons else []
-    return Group(Text(escaped(head)), _table(report, verdict), *notes, *gap, *reasons, _conclusion(report, verdict))
+    lanes = [_table(report, verdict)] if width >= TABLE_COLUMNS else _blocks(report, verdict)
+    return Group(Text(escaped(head)), *lanes, *notes, *gap, *reasons, _conclusion(report, verdict))
+
+
+def _blocks(report: ParityReport, verdict: Verdict) -> Iterable[Text]:
+    """Yield each lane in a few short lines, for terminals that are too narrow for the table."""
+    for lane in report.lanes:
+        if _is_absent(lane):
+            continue
+
+        worst = worst_of(lane.rows)
+        output = "" if lane.output == LAST_HIDDEN_STATE else f" {lane.output}"
+        yield Text.assemble(
+            (escaped(f"{lane.target} in {lane.runtime}:{lane.device}{output}: "), "bold"), _said(lane, verdict)
+        )
+        if worst is None:
+            continue
+
+        for kind, least in (("everyday", worst.everyday), ("stress", worst.stress)):
+            if least is not None:
+                yield Text(escaped(f"  smallest cosine of {kind} texts {cosine_figure(least.cosine)} ({least.row.id})"))
+        yield Text(f"  largest difference {difference_figure(worst.max_abs)}")
+        yield Text(f"  smallest cosine in a batch {cosine_figure(worst.batch_cosine)}")
+
+
+def _said(lane: Lane, verdict: Verdict) -> str:
+    """Return a lane's state, with the reason why it was not measured if no refusal says it."""
+    reason = None if _refusals(lane, verdict) else lane.unavailable or lane.failed
+    return _state(lane, verdict) + ("" if reason is None else f": {reason.partition(chr(10))[0]}")
 
 
 def _table(report: ParityReport, verdict: Verdict) -> Table:
@@ -180,8 +218,7 @@ def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
         ]
 
     # A library's message folds into dozens of lines in a column; where the lane is refused, the reasons below hold it.
-    state = _state(lane, verdict)
-    reason = None if _refusals(lane, verdict) else lane.unavailable or lane.failed
+    state = _said(lane, verdict)
     device = f"{lane.device} (run {lane.run[:12]})" if lane.run and name_run else lane.device
 
     return [
@@ -191,7 +228,7 @@ def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
         device,
         str(len(lane.rows)),
         *figures,
-        state if reason is None else f"{state}: {reason.partition(chr(10))[0]}",
+        state,
     ]
 
 

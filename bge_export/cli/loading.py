@@ -1,0 +1,72 @@
+"""The lines that load a folder's model and embed a text with it, for the end of an export."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bge_export.formats.torchscript import PLAIN_FILE
+
+if TYPE_CHECKING:
+    from bge_export.bundle.manifest import Manifest, Model
+
+POOLED: Mapping[str, str] = {"cls": "states[0, 0]", "mean": "states[0].mean(0)", "last": "states[0, -1]"}
+"""Pooling -> the vector of one text that was embedded alone, from its states [1, S, D] as a numpy array."""
+
+INSTALLS: Mapping[str, str] = {
+    "onnx": "onnxruntime tokenizers",
+    "openvino": "openvino tokenizers",
+    "torchscript": "torch tokenizers numpy",
+}
+
+
+def loading_lines(folder: Path) -> Iterator[str]:
+    """Yield Python lines that load the folder's last model and embed a text; nothing if no such model takes one."""
+    from bge_export.bundle.manifest import read_manifest
+
+    manifest = read_manifest(folder)
+    model = next((one for one in reversed(manifest.models) if _takes_a_text(one)), None)
+    if model is None:
+        return
+
+    format_name = model.target.partition("-")[0]
+    yield f"# pip install {INSTALLS[format_name]}"
+    yield f"import numpy as np, tokenizers, {'torch' if format_name == 'torchscript' else _module(format_name)}"
+    if query := manifest.promise.reads.prompts.get("query"):
+        yield f"# a query begins with {query!r}"
+
+    text = "That is a happy person"
+    yield f'ids = tokenizers.Tokenizer.from_file("{folder / "tokenizer.json"}").encode("{text}").ids'
+    arrays = {"input_ids": "[ids]", "attention_mask": "[[1] * len(ids)]", "token_type_ids": "[[0] * len(ids)]"}
+    yield "feed = {" + ", ".join(f'"{name}": {arrays[name]}' for name in model.inputs) + "}"
+    yield _states(format_name, folder / model.files[0])
+    yield _vector(manifest)
+
+
+def _takes_a_text(model: "Model") -> bool:
+    """Return whether a model takes one text of any length by the names of its inputs, and returns states."""
+    fixed = model.options.get("static_shape") is not None
+    pooled = model.target.startswith("torchscript") and model.files[0] != PLAIN_FILE
+    return not fixed and not pooled and model.target.partition("-")[0] in INSTALLS
+
+
+def _module(format_name: str) -> str:
+    return {"onnx": "onnxruntime"}.get(format_name, format_name)
+
+
+def _states(format_name: str, path: Path) -> str:
+    """Return the line that runs a model on `feed`."""
+    if format_name == "onnx":
+        return f'states = onnxruntime.InferenceSession("{path}").run(None, feed)[0]'
+    if format_name == "openvino":
+        settings = '"CPU", {"INFERENCE_PRECISION_HINT": "f32"}'
+        arrays = "{name: np.array(one) for name, one in feed.items()}"
+        return f'states = openvino.Core().compile_model("{path}", {settings})({arrays})[0]'
+
+    given = f'torch.jit.load("{path}")(*map(torch.tensor, feed.values()))'
+    return f"states = {given}; states = (states[0] if isinstance(states, tuple) else states).numpy()"
+
+
+def _vector(manifest: "Manifest") -> str:
+    head = manifest.promise.heads.dense
+    pooled = POOLED[head.pooling]
+    return f"embedding = {pooled} / np.linalg.norm({pooled})" if head.normalize else f"embedding = {pooled}"
