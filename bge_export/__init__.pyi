@@ -5,6 +5,7 @@ from bge_export.build.recipe import read_recipe as read_recipe
 from bge_export.checkpoint.opening import open_checkpoint as open_checkpoint
 from bge_export.commands import Exported as Exported
 from bge_export.commands import Proof as Proof
+from bge_export.commands import PublishOptions as PublishOptions
 from bge_export.commands import bench_files as bench_files
 from bge_export.commands import bisect_artifact as bisect_artifact
 from bge_export.commands import check_parity as check_parity
@@ -12,6 +13,7 @@ from bge_export.commands import evaluate_pairs as evaluate_pairs
 from bge_export.commands import export as export
 from bge_export.commands import judge_report as judge_report
 from bge_export.commands import merge_reports as merge_reports
+from bge_export.commands import publish_folder as publish_folder
 from bge_export.commands import write_reference as write_reference
 from bge_export.contracts import Artifact as Artifact
 from bge_export.contracts import Checkpoint as Checkpoint

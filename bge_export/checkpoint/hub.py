@@ -7,50 +7,28 @@ writes branch names to the cache last, so the files that a name points to in the
 """
 
 import re
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from bge_export.checkpoint.hub_cache import DIGEST, refuse_foreign, verify
 from bge_export.checkpoint.hub_errors import HubUnreachableError, explain, is_worth_repeating
-from bge_export.checkpoint.hub_guard import COMMIT, run
+from bge_export.checkpoint.hub_guard import run
+from bge_export.checkpoint.hub_listing import Listing, list_files
+from bge_export.checkpoint.hub_settings import plain_transfers, progress_on_terminals_only
 from bge_export.checkpoint.hub_transfer import Transfer
 from bge_export.checkpoint.other_models import ADAPTER
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.checkpoint.weight_files import INDEX, SINGLE, entry_file
 from bge_export.errors import BgeExportError, CheckpointError, HubError, MissingLibrary
-from bge_export.files.regular import MIB, SETTINGS_BYTES, TOKENIZER_BYTES, WEIGHTS_BYTES
+from bge_export.files.regular import SETTINGS_BYTES, TOKENIZER_BYTES, WEIGHTS_BYTES
 
-STEP_SECONDS = 5.0
-"""Timeout of the first request for its connection, and again for its answer."""
-CONTACT_SECONDS = 6.0
-"""Timeout of the whole first request, including name resolution, which no HTTP client limits."""
 ATTEMPTS = 3
 ROOT_FILES = frozenset({"config.json", ADAPTER, MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES})
 MODULE_CONFIG = re.compile(r"\d+_\w+/config\.json", re.ASCII)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
-LISTING_BYTES = 32 * MIB
-"""The size limit of the answer about a model; a repository with a hundred thousand files stays below it."""
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """The Hub's description of a commit.
-
-    Attributes:
-        commit: its 40 hexadecimal digits.
-        digests: file -> sha256 of large files, git's blob hash of small ones, None if not given.
-        sizes: file -> bytes, None if not given.
-    """
-
-    commit: str
-    digests: Mapping[str, str | None]
-    sizes: Mapping[str, int | None]
 
 
 def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
@@ -78,7 +56,7 @@ def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
     names = _wanted(listing.digests, model_id)
     transfers = {name: _transfer(model_id, name, listing) for name in names}
 
-    with _progress_on_terminals_only(), _plain_transfers():
+    with progress_on_terminals_only(), plain_transfers():
         for name in names:
             path = _download(model_id, listing.commit, name, transfers[name])
             verify(path, model_id, name, listing.digests[name])
@@ -92,33 +70,14 @@ def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
     return config.parent, listing.commit
 
 
-def _list_files(model_id: str, revision: str | None) -> _Listing:
-    from huggingface_hub import HfApi
-
-    def ask() -> _Listing:
-        info = HfApi().model_info(model_id, revision=revision or "main", files_metadata=True, timeout=STEP_SECONDS)
-        files = info.siblings or []
-        return _Listing(
-            str(info.sha),
-            {str(f.rfilename): f.lfs.sha256 if f.lfs else f.blob_id for f in files},
-            {str(f.rfilename): f.lfs.size if f.lfs else f.size for f in files},
-        )
-
+def _list_files(model_id: str, revision: str | None) -> Listing:
     try:
-        listing = run(Transfer(model_id, LISTING_BYTES), ask, CONTACT_SECONDS)
+        return list_files(model_id, revision)
     except Exception as error:
         raise explain(error, model_id, revision) from error
 
-    if not COMMIT.fullmatch(listing.commit):
-        raise HubError(
-            f"{model_id}: the Hub gives the commit {listing.commit[:80]!r}, which is not 40 hexadecimal digits, so "
-            "nothing was fetched. A proxy or mirror answers in its place: check HF_ENDPOINT."
-        )
 
-    return listing
-
-
-def _transfer(model_id: str, name: str, listing: _Listing) -> Transfer:
+def _transfer(model_id: str, name: str, listing: Listing) -> Transfer:
     """Return the limits of one file's transfer.
 
     Raises:
@@ -200,30 +159,3 @@ def _from_cache(model_id: str, revision: str | None, reason: HubUnreachableError
 
     refuse_foreign(folder, model_id)
     return folder, folder.name
-
-
-@contextmanager
-def _plain_transfers() -> Iterator[None]:
-    """Fetch files over plain HTTP: the library's other protocol (Xet) observes neither of our limits."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_DISABLE_XET
-    constants.HF_HUB_DISABLE_XET = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_DISABLE_XET = before
-
-
-@contextmanager
-def _progress_on_terminals_only() -> Iterator[None]:
-    """Keep the library's progress bars out of logs, unless the user's environment asks for them."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    if on_terminal or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None:
-        yield
-        return
-    with disable_progress_bars():
-        yield

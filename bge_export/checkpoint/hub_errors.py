@@ -18,20 +18,20 @@ def explain(error: Exception, model_id: str, revision: str | None, name: str = "
     if isinstance(error, BgeExportError):
         return error
 
-    chain = _chain(error)
+    links = chain(error)
     what = f"{model_id}: {name}" if name else model_id
 
-    answer = next((link for link in chain if isinstance(link, HfHubHTTPError)), None)
+    answer = next((link for link in links if isinstance(link, HfHubHTTPError)), None)
     if answer is not None:
         return _explain_answer(answer, model_id, revision, what)
 
-    if any(isinstance(link, OfflineModeIsEnabled) for link in chain):
+    if any(isinstance(link, OfflineModeIsEnabled) for link in links):
         return HubUnreachableError(
             f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids to fetch it. "
             "Unset HF_HUB_OFFLINE, or give a local folder that holds the checkpoint instead of the id."
         )
 
-    if _is_of_this_machine(error):
+    if is_of_this_machine(error):
         return HubError(
             f"{what} cannot be written to the Hub's cache: {getattr(error, 'strerror', '')}. "
             "Make room there, or set HF_HOME to a folder that can be written."
@@ -44,7 +44,7 @@ def explain(error: Exception, model_id: str, revision: str | None, name: str = "
         )
 
     return HubUnreachableError(
-        f"{what} cannot be fetched from the Hub ({_reason(chain)}), and there is no folder {model_id} here. {LOCAL}."
+        f"{what} cannot be fetched from the Hub ({reason(links)}), and there is no folder {model_id} here. {LOCAL}."
     )
 
 
@@ -52,7 +52,7 @@ def is_worth_repeating(error: Exception) -> bool:
     """Return whether an immediate retry may succeed: not if the Hub answered or the local disk failed."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
-    return not isinstance(error, (HfHubHTTPError, EntryNotFoundError)) and not _is_of_this_machine(error)
+    return not isinstance(error, (HfHubHTTPError, EntryNotFoundError)) and not is_of_this_machine(error)
 
 
 def _explain_answer(error: Exception, model_id: str, revision: str | None, what: str) -> BgeExportError:
@@ -84,22 +84,22 @@ def _explain_answer(error: Exception, model_id: str, revision: str | None, what:
     return HubError(f"{what}: the Hub refuses the request ({status}). Check HF_ENDPOINT and the proxy. {LOCAL}.")
 
 
-def _is_of_this_machine(error: Exception) -> bool:
+def is_of_this_machine(error: Exception) -> bool:
     """Return whether the local disk failed, not the network: only then does the error name a file."""
     return isinstance(error, OSError) and error.errno is not None and error.filename is not None
 
 
-def _reason(chain: list[BaseException]) -> str:
+def reason(links: list[BaseException]) -> str:
     """Return the operating system's reason, else the error type: error texts can quote headers, and so tokens."""
-    if isinstance(chain[0], TimeoutError):
+    if isinstance(links[0], TimeoutError):
         return "no answer in time"
-    system = [link.strerror for link in chain if isinstance(link, OSError) and link.errno and link.strerror]
-    return system[-1] if system else type(chain[-1]).__name__
+    system = [link.strerror for link in links if isinstance(link, OSError) and link.errno and link.strerror]
+    return system[-1] if system else type(links[-1]).__name__
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def chain(error: BaseException) -> list[BaseException]:
     """Return the error and its chain of causes, the first cause last."""
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    return chain
+    links: list[BaseException] = [error]
+    while (cause := links[-1].__cause__ or links[-1].__context__) is not None and cause not in links:
+        links.append(cause)
+    return links

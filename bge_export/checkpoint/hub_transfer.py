@@ -25,11 +25,13 @@ class Transfer:
         what: the model and file, for messages.
         most_bytes: the size that the Hub promised, or the limit for the file's kind if it promised none.
         answers: how many times those bytes may be sent, since broken transfers start again.
+        sending_seconds: how much longer it may wait for an answer, because it sends a file first.
     """
 
     what: str
     most_bytes: int
     answers: int = 1
+    sending_seconds: float = 0.0
     stopped: bool = False
     _received: int = 0
     _since_mark: int = 0
@@ -76,7 +78,7 @@ class Transfer:
         """Return whether fewer than `LEAST_BYTES` arrived in `STALL_SECONDS` of waiting for the network."""
         with self._lock:
             running = 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
-            return self._idle_seconds_spent + running > STALL_SECONDS
+            return self._idle_seconds_spent + running > STALL_SECONDS + self.sending_seconds
 
     def watch(self, response: "Response") -> None:
         """Remember the answer whose connection is closed if the transfer is stopped."""
@@ -99,9 +101,10 @@ class Transfer:
 
     def stalled(self) -> HubError:
         """Return the error for a stalled transfer."""
+        seconds = STALL_SECONDS + self.sending_seconds
         return HubError(
-            f"{self.what}: the transfer stalled: less than {LEAST_BYTES // 1024} KiB came in {STALL_SECONDS:.0f} "
-            "seconds. Check the network, HF_ENDPOINT and the proxy, and run the command again."
+            f"{self.what}: the transfer stalled: less than {LEAST_BYTES // 1024} KiB came in {seconds:.0f} seconds. "
+            "Check the network, HF_ENDPOINT and the proxy, and run the command again."
         )
 
     def too_large(self) -> HubError:

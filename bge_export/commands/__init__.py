@@ -9,6 +9,7 @@ folder_verdict   folder with a report -> its verdict in one line
 merge_reports    reports of several machines -> one report -> verdict
 bisect_artifact  model file x checkpoint x text -> the layer where it drifts
 evaluate_pairs   folder x scored pairs -> task scores
+publish_folder   folder that passes -> one commit on the Hub, read back
 bench_files      files x runtimes x shapes -> time, memory, size
 """
 
@@ -18,10 +19,14 @@ from bge_export.commands.checks import check_parity, folder_verdict, judge_repor
 from bge_export.commands.exports import Exported, export
 from bge_export.commands.foreign import check_foreign, is_foreign
 from bge_export.commands.measuring import Proof, read_policy
+from bge_export.commands.publishing import Published, PublishOptions, Required, publish_folder
 
 __all__ = [
     "Exported",
     "Proof",
+    "PublishOptions",
+    "Published",
+    "Required",
     "bench_files",
     "bisect_artifact",
     "check_foreign",
@@ -32,6 +37,7 @@ __all__ = [
     "is_foreign",
     "judge_report",
     "merge_reports",
+    "publish_folder",
     "read_policy",
     "write_reference",
 ]

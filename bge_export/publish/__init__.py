@@ -1,1 +1,1 @@
-"""Publishing: the model card of a bundle on the Hub."""
+"""Publishing: a proven bundle becomes one commit of a repository on the Hub, with its model card."""

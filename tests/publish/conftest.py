@@ -1,0 +1,3 @@
+"""The Hub of these tests can be written to."""
+
+from publishing import command, hub  # noqa: F401 - fixtures
