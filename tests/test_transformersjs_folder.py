@@ -81,7 +81,13 @@ def test_extending_the_folder_keeps_weights_and_card(folder: Path, tiny: Path, t
         export_transformersjs(str(tiny), copy, dtypes=["fp32"], check=False)
     export_model(find_exporter("torchscript"), str(tiny), copy, check=False)
     assert read_manifest(copy).weights == ["model.safetensors"]
-    assert (copy / "README.md").read_bytes() == (folder / "README.md").read_bytes()
+
+    before, after = ((one / "README.md").read_text("utf-8") for one in (folder, copy))
+    assert "torchscript/model.pt" not in before
+    assert "| torchscript-fp32 | `torchscript/model.pt` |" in after
+    for kept in ("license: mit", "somebody/tiny", "library_name: transformers.js", "AutoModel"):
+        assert kept in before
+        assert kept in after
 
 
 def test_writing_the_card_again_leaves_the_earlier_folder_alone(folder: Path, tiny: Path, tmp_path: Path) -> None:
@@ -98,7 +104,9 @@ def test_the_card_says_what_was_measured_and_pools_as_the_checkpoint(folder: Pat
     assert "license: mit" in card
     assert "somebody/tiny" in card
     assert "mean" not in card
-    assert re.search(r"\| `onnx/model\.onnx` \| `fp32` \| [\d.]+ MB \| 0\.99999\d* \| 0\.99999\d* \|\n", card)
+    assert re.search(r"\| onnx-fp32 \| `onnx/model\.onnx` \| [\d.]+ MB \| `fp32` \|\n", card)
+    figures = r"0\.99999\d* \| 0\.99999\d* \| 0\.99999\d* \|"
+    assert re.search(rf"\| `onnx/model\.onnx` \| onnxruntime:cpu \| last_hidden_state \| {figures}", card)
     assert "\n\n\n" not in card
     assert len(re.findall(r"pooling: 'cls', normalize: true", card)) == 4
 

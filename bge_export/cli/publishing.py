@@ -25,6 +25,12 @@ def publish(
     remove_others: Annotated[
         bool, typer.Option("--remove-others", help="Remove files of the repository that nothing proves.")
     ] = False,
+    license_name: Annotated[
+        str | None,
+        typer.Option(
+            "--license", help="The checkpoint's licence, for the card. [default: that of the base on the Hub]"
+        ),
+    ] = None,
     require: Require = None,
     require_reference: RequireReference = None,
     thresholds: Thresholds = None,
@@ -44,7 +50,9 @@ def publish(
     done = publish_folder(
         folder,
         repo,
-        PublishOptions(dry_run=dry_run, create_pr=create_pr, private=private, remove_others=remove_others),
+        PublishOptions(
+            dry_run=dry_run, create_pr=create_pr, private=private, remove_others=remove_others, license=license_name
+        ),
         Required(require or (), require_reference, thresholds, reference),
     )
     if not done.proof.verdict.passed:

@@ -35,7 +35,7 @@ from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.merge import merge
 from bge_export.parity.report import OWN_REPORT, ParityReport, ReferenceKind, read_report, write_report
 from bge_export.parity.show.frontier import read_frontiers
-from bge_export.publish.card import other_figures
+from bge_export.publish.figures import other_figures
 from bge_export.texts.corpus import Corpus
 
 

@@ -23,6 +23,8 @@ from bge_export.exporters import find_exporter
 from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
 from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.report import write_report
+from bge_export.publish.card import write_card
+from bge_export.publish.facts import CardFacts, facts_of
 from bge_export.texts.corpus import builtin_corpus
 
 
@@ -63,7 +65,7 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
     """
     exporters = _exporters(recipe)
     policy = read_policy(recipe.proof.thresholds)
-    folder = None if recipe.transformersjs is None else ClientFolder(recipe.transformersjs, policy)
+    folder = None if recipe.transformersjs is None else ClientFolder(recipe.transformersjs)
 
     source = recipe.source
     checkpoint = open_checkpoint(
@@ -89,10 +91,12 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
         devices = folder.devices() if folder else ()
         export = StagedExport(staging, checkpoint, kept, weights, devices, policy)
         artifacts = export.record(made, checked=recipe.proof.check)
+        # A card that an earlier export wrote follows the folder, whatever is added to it.
+        facts = folder.card_facts(checkpoint) if folder else facts_of(out)
 
         if not recipe.proof.check:
-            if folder:
-                folder.write_card(checkpoint, staging, artifacts, None)
+            if facts is not None:
+                write_card(staging, facts, None, policy)
             publish(staging, out)
             return Exported(out, None, notes=checkpoint.notes)
 
@@ -106,7 +110,7 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
             artifacts = export.record(made, checked=True)
             measured = prove(export, artifacts, measurement, measured)
 
-        return _published(export, out, made, measured, folder)
+        return _published(export, out, made, measured, facts)
 
 
 def _exporters(recipe: Recipe) -> dict[str, Exporter]:
@@ -134,7 +138,7 @@ def _exporters(recipe: Recipe) -> dict[str, Exporter]:
 
 
 def _published(
-    export: StagedExport, out: Path, made: Sequence[Made], measured: Measured, folder: ClientFolder | None
+    export: StagedExport, out: Path, made: Sequence[Made], measured: Measured, facts: CardFacts | None
 ) -> Exported:
     """Publish the proven targets as `out`, and the refused targets beside it as `OUT.refused`."""
     proven = measured if measured.verdict.passed else proven_alone(export, measured, made)
@@ -158,8 +162,8 @@ def _published(
         export.record([one for one in made if one.record.target in stay], checked=True)
 
     write_report(proven.report, export.root / REPORT)
-    if folder:
-        folder.write_card(export.checkpoint, export.root, proven.artifacts, proven.report)
+    if facts is not None:
+        write_card(export.root, facts, proven.report, export.policy)
     publish(export.root, out)
     proof = Proof(measured.report, measured.verdict, out / REPORT)
     if aside is None:

@@ -1,6 +1,5 @@
 """The publishing command: takes a folder that the gate passes, and uploads it to the Hub in one commit."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +7,16 @@ from pathlib import Path
 from bge_export.bundle.integrity import CARD, REPORT
 from bge_export.bundle.manifest import Manifest, read_manifest
 from bge_export.commands.checks import judge_report
-from bge_export.commands.measuring import Proof
+from bge_export.commands.measuring import Proof, read_policy
+from bge_export.commands.published_card import card_of, facts_for
 from bge_export.errors import ArtifactError, BgeExportError, HubError, UsageError
 from bge_export.parity.figures import escaped
 from bge_export.parity.report import ParityReport, ReferenceKind
-from bge_export.publish.contents import PublishedFile, listed_files, own_card, proof_files
+from bge_export.publish.contents import PublishedFile, listed_files, proof_files
+from bge_export.publish.facts import REPOSITORY
 from bge_export.publish.plan import Plan, Request, after_a_lost_answer, planned, refuse_other_bytes, refuse_others
 from bge_export.publish.repository import shown
 from bge_export.publish.upload import Committed, Destination, Message, commit, create, refuse_card, send
-
-REPOSITORY = re.compile(r"(?!.*(\.\.|--))[^\W_][\w.-]*/[^\W_][\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,14 @@ class PublishOptions:
         create_pr: whether the files are proposed in a pull request.
         private: whether a repository that does not exist yet is created for its owner alone.
         remove_others: whether files of the repository that nothing proves are removed in the same commit.
+        license: the checkpoint's licence, for the card; by default that of the base model on the Hub.
     """
 
     dry_run: bool = False
     create_pr: bool = False
     private: bool = False
     remove_others: bool = False
+    license: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,14 @@ def publish_folder(
     if not proof.verdict.passed:
         return Published(proof, repository)
 
-    message = message_of(read_manifest(folder), proof.report)
+    manifest, policy = read_manifest(folder), read_policy(required.thresholds)
+    facts, notes = facts_for(folder, proof.report, repository, options.license, must=not options.dry_run)
+    files = sorted([*files, card_of(folder, proof.report, facts, policy)], key=lambda file: file.name)
+
+    message = message_of(manifest, proof.report)
     request = Request(repository, files, message.title, options.create_pr, options.remove_others)
     if options.dry_run:
-        return _dry_run(proof, request)
+        return _dry_run(proof, request, notes)
 
     plan = planned(request)
     if plan.before is None:
@@ -133,7 +138,7 @@ def message_of(manifest: Manifest, report: ParityReport) -> Message:
 
 
 def _judged(folder: Path, required: Required) -> tuple[Proof, Sequence[PublishedFile]]:
-    """Return the verdict on a folder, and its files, if they are those that the verdict is about."""
+    """Return the verdict on a folder, and its files without the card, if they are those that the verdict is about."""
     before = proof_files(folder)
     proof = judge_report(
         folder / REPORT,
@@ -148,12 +153,9 @@ def _judged(folder: Path, required: Required) -> tuple[Proof, Sequence[Published
         return proof, ()
 
     files = [*listed_files(folder, read_manifest(folder)), *before.values()]
-    if (card := own_card(folder)) is not None:
-        files = [*(file for file in files if file.name != CARD), card]
-
     if proof_files(folder) != before:
         raise ArtifactError(f"{folder} changed while it was judged. Let nothing write into it, and publish again.")
-    return proof, sorted(files, key=lambda file: file.name)
+    return proof, [file for file in files if file.name != CARD]
 
 
 def _uploaded(request: Request, plan: Plan, destination: Destination, message: Message) -> Committed:
@@ -175,16 +177,18 @@ def _uploaded(request: Request, plan: Plan, destination: Destination, message: M
     return done
 
 
-def _dry_run(proof: Proof, request: Request) -> Published:
+def _dry_run(proof: Proof, request: Request, notes: list[str]) -> Published:
     """Return what would be published; the Hub is only asked what it holds, and need not answer."""
     repository, files = request.repository, request.files
     try:
         plan = planned(request)
     except HubError as error:
-        names, note = [file.name for file in files], f"What the Hub holds is not known: {error}"
-        return Published(proof, repository, files, changed=names, notes=[note])
+        names = [file.name for file in files]
+        notes.append(f"What the Hub holds is not known: {error}")
+        return Published(proof, repository, files, changed=names, notes=notes)
 
-    notes = [] if plan.before is not None else [f"{repository} does not exist yet, and would be created."]
+    if plan.before is None:
+        notes.append(f"{repository} does not exist yet, and would be created.")
     if plan.others and not request.remove_others:
         notes.append(
             f"{repository} holds {shown(plan.others)}, which nothing proves: this would be refused without "

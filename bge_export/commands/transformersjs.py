@@ -7,11 +7,9 @@ from pathlib import Path
 
 from bge_export.build.recipe import JavaScriptFolder
 from bge_export.bundle.origin import weight_names
-from bge_export.contracts import Artifact, Checkpoint
-from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.contracts import Checkpoint
 from bge_export.parity.measure.measurement import RuntimeDevice
-from bge_export.parity.report import ParityReport
-from bge_export.publish.card import CardFacts, write_card
+from bge_export.publish.facts import CardFacts
 from bge_export.runtimes import find_runtime
 
 PROVING = ("node@3", "node@4")
@@ -25,11 +23,9 @@ class ClientFolder:
 
     Attributes:
         options: the recipe's options.
-        policy: the limits by which the folder is judged, for the card.
     """
 
     options: JavaScriptFolder
-    policy: ThresholdPolicy
 
     def devices(self) -> Sequence[RuntimeDevice]:
         """Return the clients to measure in; the report names a missing client, but the gate does not refuse it."""
@@ -46,11 +42,7 @@ class ClientFolder:
                 shutil.copyfile(checkpoint.root / name, root / name)
         return names
 
-    def write_card(
-        self, checkpoint: Checkpoint, root: Path, artifacts: Sequence[Artifact], report: ParityReport | None
-    ) -> None:
-        """Write `README.md`."""
-        options = self.options
-        repository = options.repository or f"ORGANISATION/{checkpoint.source.rpartition('/')[2]}"
-        facts = CardFacts(repository, checkpoint.source, options.license, options.weights)
-        write_card(root, checkpoint, artifacts, facts, report, self.policy)
+    def card_facts(self, checkpoint: Checkpoint) -> CardFacts:
+        """Return what the card of the folder says besides manifest and report."""
+        repository = self.options.repository or f"ORGANISATION/{checkpoint.source.rpartition('/')[2]}"
+        return CardFacts(repository, self.options.license, clients=True)

@@ -1,123 +1,82 @@
-"""Writes the model card of a Transformers.js folder: its files, measured parity, and examples that run correctly."""
+"""Renders the model card of any bundle from its manifest and report: files, parity, examples that run, and the gaps."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bge_export.bundle.foreign import is_generated_card
 from bge_export.bundle.integrity import CARD, GENERATED_CARD
-from bge_export.contracts import Artifact, Checkpoint, Promise
+from bge_export.bundle.manifest import Manifest, Model, read_manifest
+from bge_export.contracts import SENTENCE_EMBEDDING, Promise
 from bge_export.heads.dense import dense_head
 from bge_export.javascript.clients import CLIENTS, FILES
-from bge_export.parity.figures import cosine_figure, difference_figure
+from bge_export.parity.figures import escaped
 from bge_export.parity.gate.policy import ThresholdPolicy
-from bge_export.parity.report import Lane, ParityReport
-from bge_export.parity.worst import of_kind, smallest
-from bge_export.texts.corpus import Kind, builtin_corpus
+from bge_export.parity.report import ParityReport
+from bge_export.publish.facts import REPOSITORY, CardFacts
+from bge_export.publish.figures import gaps, lane_lines, losses, machines
 
 ORDER = ("q8", "fp16", "fp32")
 """Preferred dtype of the examples: the smallest file that every client and host of the examples loads. If the folder
 has none of these, the examples use a dtype that version 2.5 has no name for, and the example for 2.5 is left out."""
+PLAIN = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)
+"""Text that YAML reads as itself, with the exception of a few words that `_yaml` quotes."""
+FORMATS = ("onnx", "openvino", "torchscript")
+"""Formats with an example in Python, in the order of the card."""
 
 
-@dataclass(frozen=True)
-class CardFacts:
-    """Facts of a card besides the promise.
-
-    Attributes:
-        id: the repository that the examples name.
-        source: the checkpoint.
-        license: the checkpoint's licence, if known.
-        weights: whether the PyTorch weights are in the folder.
-    """
-
-    id: str
-    source: str
-    license: str | None
-    weights: bool
-
-
-def write_card(
-    root: Path,
-    checkpoint: Checkpoint,
-    artifacts: Sequence[Artifact],
-    facts: CardFacts,
-    report: ParityReport | None,
-    policy: ThresholdPolicy,
-) -> None:
-    """Write `README.md` into a folder of artifacts.
+def write_card(root: Path, facts: CardFacts, report: ParityReport | None, policy: ThresholdPolicy) -> None:
+    """Write `README.md` into a folder.
 
     Args:
-        root: the folder.
-        checkpoint: the checkpoint that the artifacts were exported from.
-        artifacts: all artifacts of the folder; those that Transformers.js has a name for are listed.
-        facts: further facts of the card.
+        root: the folder, with its manifest.
+        facts: what the card says besides.
         report: the figures; if None, the card says that nothing was measured.
         policy: the limits by which the report passed. Losses of stress texts beyond the everyday limit are listed.
     """
-    models = {item.model: item for item in artifacts if item.model in FILES}
-    lanes = [] if report is None else [lane for lane in report.lanes if lane.measured and lane.model in models]
+    text = card_text(root, read_manifest(root), facts, report, policy)
+    (root / CARD).write_text(text, "utf-8")
 
-    files = [
-        {
-            "name": model,
-            "dtype": FILES[model],
-            "megabytes": f"{(root / model).stat().st_size / 1e6:.1f}",
-            "everyday": _smallest(model, lanes, "everyday"),
-            "stress": _smallest(model, lanes, "stress"),
-            "losses": _losses(model, lanes, policy),
-        }
-        for model in sorted(models)
-    ]
+
+def card_text(
+    root: Path, manifest: Manifest, facts: CardFacts, report: ParityReport | None, policy: ThresholdPolicy
+) -> str:
+    """Return the card of a folder with this manifest and report; the folder is only asked for sizes."""
+    models = sorted(manifest.models, key=lambda model: model.target)
+    dtypes = {FILES[model.files[0]] for model in models if model.files[0] in FILES}
+    source = manifest.source
 
     text = (
         _environment()
         .get_template("card.md.j2")
         .render(
-            **_values(checkpoint.promise, facts.id, {FILES[model] for model in models}),
-            source=facts.source,
-            license=facts.license,
-            weights=facts.weights,
-            files=files,
-            measured=bool(lanes),
-            texts=0 if report is None else report.texts.count,
-            max_tokens=checkpoint.promise.reads.max_tokens,
-            runtimes=", ".join(dict.fromkeys(f"{lane.runtime}:{lane.device}" for lane in lanes)),
+            **_values(manifest.promise.promise(), facts.id, dtypes),
+            **_python(models),
+            facts=facts,
+            source=escaped(source.id),
+            base=source.id if REPOSITORY.fullmatch(source.id) else None,
+            manifest=manifest,
+            library=_library(manifest, facts),
+            tags=_tags(manifest, facts),
+            files=_file_lines(root, models, clients=facts.clients),
+            targets=[model.target for model in models],
+            lines=[line for model in models for line in lane_lines(model.files[0], report)] if report else [],
+            losses={model.files[0]: losses(model.files[0], report, policy) for model in models} if report else {},
+            report=report,
+            gaps=gaps(report) if report else [],
+            machines=machines(report) if report else [],
+            tools={name: value for model in models for name, value in model.tools.items()},
+            version_of_tool=version("bge-export"),
         )
     )
-
-    (root / CARD).write_text(f"{text.rstrip()}\n\n{GENERATED_CARD}\n", "utf-8")
-
-
-def other_figures(root: Path, models: Iterable[str], report: ParityReport) -> tuple[str, ...]:
-    """Return the model files whose figures in a folder's generated card are not those of a report.
-
-    A card that the user wrote, or a folder without one, gives none.
-
-    Args:
-        root: the folder.
-        models: its model files.
-        report: the report.
-    """
-    if not is_generated_card(root / CARD):
-        return ()
-
-    lines = (root / CARD).read_text("utf-8", errors="replace").splitlines()
-    lanes = [lane for lane in report.lanes if lane.measured]
-    other = []
-    for model in sorted(name for name in models if name in FILES):
-        figures = f"| {_smallest(model, lanes, 'everyday')} | {_smallest(model, lanes, 'stress')} |"
-        own = [line for line in lines if line.startswith(f"| `{model}` |")]
-        if len(own) != 1 or not own[0].endswith(figures):
-            other.append(model)
-
-    return tuple(other)
+    return f"{text.rstrip()}\n\n{facts.record}\n{GENERATED_CARD}\n"
 
 
 def examples(promise: Promise, repository: str, dtypes: set[str]) -> str:
-    """Return only the examples, for a folder that has files of these dtypes."""
+    """Return only the examples in JavaScript, for a folder that has files of these dtypes."""
     return _environment().get_template("examples.md.j2").render(**_values(promise, repository, dtypes))
 
 
@@ -130,7 +89,9 @@ def _values(promise: Promise, repository: str, dtypes: set[str]) -> Mapping[str,
         "id": repository,
         "dim": head.dim,
         "normalize": str(head.normalize).lower(),
+        "prompts": promise.reads.prompts,
         "query_prefix": promise.reads.prompts.get("query", ""),
+        "max_tokens": promise.reads.max_tokens,
         "pooling": {"last": "last_token"}.get(head.pooling, head.pooling),
         "dtype": dtype,
         "quantized": str("q8" in dtypes).lower(),
@@ -139,37 +100,71 @@ def _values(promise: Promise, repository: str, dtypes: set[str]) -> Mapping[str,
     }
 
 
-def _smallest(model: str, lanes: Sequence[Lane], kind: Kind) -> str:
-    """Return the smallest cosine of a file's texts of one kind, over all lanes."""
-    least = smallest(of_kind([row for lane in lanes if lane.model == model for row in lane.rows], kind))
-    return cosine_figure(least.cosine if least else None)
+def _python(models: Sequence[Model]) -> Mapping[str, object]:
+    """Return the model file of each format for the examples in Python: the most exact one, of any shape."""
+    chosen: dict[str, Model] = {}
+    for model in models:
+        name, _, precision = model.target.partition("-")
+        if name in FORMATS and not model.options.get("static_shape") and (precision == "fp32" or name not in chosen):
+            chosen[name] = model
+
+    return {"chosen": {name: chosen.get(name) for name in FORMATS}, "embedding": SENTENCE_EMBEDDING}
 
 
-def _losses(model: str, lanes: Sequence[Lane], policy: ThresholdPolicy) -> Sequence[str]:
-    """Return the loss of a file's stress texts by tag, largest first, if it exceeds the limit of everyday texts."""
-    tags = {text.id: text.tag for text in builtin_corpus().texts}
-    least: dict[str, float] = {}
+def _file_lines(root: Path, models: Sequence[Model], *, clients: bool) -> Sequence[str]:
+    """Return the table of model files, for Transformers.js with the name by which it loads each."""
+    rows = [["target", "file", "size"], ["---", "---", "---"]]
+    for model in models:
+        size = sum((root / name).stat().st_size for name in model.files)
+        rows.append([model.target, f"`{model.files[0]}`", f"{size / 1e6:.1f} MB"])
 
-    for lane in lanes:
-        limits = policy.limits_for(lane.target, lane.runtime, lane.device)
-        if lane.model != model or limits is None:
-            continue
+    if clients:
+        dtypes = [FILES.get(model.files[0]) for model in models]
+        last = ["`dtype`", "---", *(f"`{dtype}`" if dtype else "none" for dtype in dtypes)]
+        rows = [[*row, cell] for row, cell in zip(rows, last, strict=True)]
+    return [f"| {' | '.join(row)} |" for row in rows]
 
-        for row in of_kind(lane.rows, "stress"):
-            if row.cosine is not None and row.cosine < limits.min_cosine:
-                tag = tags.get(row.id) or row.id
-                least[tag] = min(row.cosine, least.get(tag, row.cosine))
 
-    ordered = sorted(least.items(), key=lambda item: item[1])
-    return [f"{difference_figure(1 - cosine)} on {tag} texts" for tag, cosine in ordered]
+def _library(manifest: Manifest, facts: CardFacts) -> str | None:
+    """Return the library whose widget the Hub shows."""
+    if facts.clients:
+        return "transformers.js"
+    if manifest.weights:
+        return "sentence-transformers"
+    formats = {model.target.partition("-")[0] for model in manifest.models}
+    return next((name for name in ("onnx", "openvino") if name in formats), None)
+
+
+def _tags(manifest: Manifest, facts: CardFacts) -> Sequence[str]:
+    """Return the tags by which the Hub finds the folder."""
+    formats = sorted({model.target.partition("-")[0] for model in manifest.models})
+    clients = ["transformers.js"] if facts.clients else []
+    libraries = ["sentence-transformers"] if manifest.weights or "onnx" in formats else []
+    return [*clients, *libraries, *formats, "feature-extraction", "sentence-similarity", "bge-export"]
+
+
+def _yaml(text: str) -> str:
+    """Return a text as YAML reads it back."""
+    words = {"yes", "no", "true", "false", "null", "on", "off", "y", "n"}
+    return text if PLAIN.fullmatch(text) and text.lower() not in words else json.dumps(text)
+
+
+def _code(text: str) -> str:
+    """Return a text as code in a cell of a Markdown table, with visible spaces at its ends."""
+    quoted = json.dumps(text, ensure_ascii=False).replace("|", "\\|")
+    longest = max(map(len, re.findall("`+", quoted)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {quoted} {fence}" if longest else f"`{quoted}`"
 
 
 def _environment() -> Environment:
     """Return the template environment; the output is Markdown about a checkpoint whose export passed the gate."""
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("bge_export.publish"),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
         autoescape=False,  # noqa: S701 - Markdown, not HTML
     )
+    environment.filters |= {"yaml": _yaml, "code": _code}
+    return environment

@@ -10,7 +10,7 @@ from hub_repository import DROPPED, LOST, TOKEN, Repository, WritableHub, pull
 from huggingface_hub import constants
 from publishing import Done, Run
 
-from bge_export.bundle.integrity import CARD, MANIFEST, REPORT
+from bge_export.bundle.integrity import CARD, GENERATED_CARD, MANIFEST, REPORT
 from bge_export.bundle.manifest import read_manifest
 from bge_export.publish import contents
 
@@ -48,6 +48,7 @@ def test_a_folder_is_published_in_one_commit_with_its_proof(bundle: Path, hub: W
     repository = hub.repositories[REPO]
     assert (holds(repository, bundle), len(repository.commits)) == (True, 2)
     assert "LICENSE" not in repository.head
+    assert f"# {REPO.partition('/')[2]}\n" in repository.head[CARD].decode()
     assert repository.refs["main"] in done.stdout
     assert "every digest is the folder's" in done.stdout
 
@@ -278,6 +279,44 @@ def test_a_repository_that_ignores_a_file_refuses_before_the_commit(
     hub.ignored.add("tokenizer.json")
     refused(command("publish", bundle, "--repo", REPO), 2, "tokenizer.json", ".gitignore")
     assert hub.asked("commit") == 0
+
+
+def made_of(bundle: Path, base: str, revision: str) -> None:
+    """Let a folder say that it was exported from a model on the Hub."""
+    fields = json.loads((bundle / MANIFEST).read_text("utf-8"))
+    fields["source"] |= {"id": base, "revision": revision}
+    (bundle / MANIFEST).write_text(json.dumps(fields), "utf-8")
+
+
+def test_the_card_takes_licence_and_languages_from_the_base(bundle: Path, hub: WritableHub, command: Run) -> None:
+    base = hub.repositories["someone/base"] = Repository()
+    made_of(bundle, "someone/base", base.add({}))
+    hub.cards["someone/base"] = {"license": "apache-2.0", "language": ["en", "zh"]}
+    assert command("publish", bundle, "--repo", REPO).returncode == 0
+    card = hub.repositories[REPO].head[CARD].decode()
+    for line in ("base_model: someone/base", "license: apache-2.0", "  - en", "  - zh"):
+        assert f"\n{line}\n" in card
+
+    assert command("publish", bundle, "--repo", REPO, "--license", "mit").returncode == 0
+    assert "\nlicense: mit\n" in hub.repositories[REPO].head[CARD].decode()
+
+
+def test_a_base_that_is_gone_gives_no_licence(bundle: Path, hub: WritableHub, command: Run) -> None:
+    made_of(bundle, "someone/base", "a" * 40)
+    assert command("publish", bundle, "--repo", REPO).returncode == 0
+    assert "license:" not in hub.repositories[REPO].head[CARD].decode()
+
+
+def test_a_card_of_the_users_own_is_published_as_it_is(bundle: Path, hub: WritableHub, command: Run) -> None:
+    (bundle / CARD).write_text("# Mine\n", "utf-8")
+    assert command("publish", bundle, "--repo", REPO).returncode == 0
+    assert hub.repositories[REPO].head[CARD] == b"# Mine\n"
+
+
+def test_a_generated_card_with_other_figures_is_made_anew(bundle: Path, hub: WritableHub, command: Run) -> None:
+    (bundle / CARD).write_text(f"| `onnx/model.onnx` | perfect |\n{GENERATED_CARD}\n", "utf-8")
+    assert command("publish", bundle, "--repo", REPO).returncode == 0
+    assert "perfect" not in hub.repositories[REPO].head[CARD].decode()
 
 
 def test_front_matter_that_the_hub_refuses_is_told_before_anything_is_sent(

@@ -1,7 +1,7 @@
 """A Hub on the loopback interface that repositories can be published to: commits, pull requests, faults on demand.
 
 It speaks what huggingface_hub 2.4 asks for one model after another: create, look, pre-upload, LFS batch and PUT,
-validate-yaml, commit, whoami, discussions, and resolve for what is read back.
+validate-yaml, commit, whoami, discussions, and tree and resolve for what is read back.
 """
 
 import base64
@@ -29,6 +29,7 @@ ROUTES = {
     "create": ("POST", r"/api/repos/create"),
     "validate": ("POST", r"/api/validate-yaml"),
     "info": ("GET", r"/api/models/(?P<id>[^/]+/[^/]+)/revision/(?P<revision>[^/]+)"),
+    "tree": ("GET", r"/api/models/(?P<id>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)"),
     "discussions": ("GET", r"/api/models/(?P<id>[^/]+/[^/]+)/discussions"),
     "preupload": ("POST", r"/api/models/(?P<id>[^/]+/[^/]+)/preupload/(?P<revision>[^/]+)"),
     "commit": ("POST", r"/api/models/(?P<id>[^/]+/[^/]+)/commit/(?P<revision>[^/]+)"),
@@ -37,7 +38,7 @@ ROUTES = {
     "storage": ("(GET|HEAD)", r"/storage/(?P<oid>[0-9a-f]{64})"),
     "resolve": ("(GET|HEAD)", r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)"),
 }
-OPEN_TO_ALL = frozenset({"info", "resolve", "storage", "put", "validate"})
+OPEN_TO_ALL = frozenset({"info", "tree", "resolve", "storage", "put", "validate"})
 """Requests that need no token; storage is another host, which must never see one."""
 Files = Mapping[str, bytes]
 
@@ -78,6 +79,7 @@ class WritableHub:
         requests: the requests so far, each with its Authorization header.
         stored: sha256 -> bytes.
         front_matter: what is wrong with every card, if anything.
+    cards: repository -> what its front matter says.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class WritableHub:
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     stored: dict[str, bytes] = field(default_factory=dict)
     front_matter: str | None = None
+    cards: dict[str, Mapping[str, object]] = field(default_factory=dict)
     endpoint: str = ""
     storage: str = ""
     lock: RLock = field(default_factory=RLock)
@@ -210,7 +213,16 @@ class Handler(BaseHTTPRequestHandler):
                 digest = self.hub.lies.get(name, sha256(content))
                 sibling["lfs"] = {"size": len(content), "sha256": digest, "pointerSize": 130}
             siblings.append(sibling)
-        return 200, {"_id": "1", "id": values["id"], "modelId": values["id"], "sha": oid, "siblings": siblings}, {}
+        name = values["id"]
+        card = {"cardData": dict(self.hub.cards[name])} if name in self.hub.cards else {}
+        return 200, {"_id": "1", "id": name, "modelId": name, "sha": oid, "siblings": siblings, **card}, {}
+
+    def _tree(self, values: Mapping[str, str], body: bytes) -> tuple[int, object, Mapping[str, str]]:
+        entries = []
+        for name, content in self._files(values)[1].items():
+            lfs = {"oid": sha256(content), "size": len(content), "pointerSize": 130} if name.endswith(LARGE) else None
+            entries.append({"type": "file", "path": name, "size": len(content), "oid": git_hash(content), "lfs": lfs})
+        return 200, entries, {}
 
     def _discussions(self, values: Mapping[str, str], body: bytes) -> tuple[int, object, Mapping[str, str]]:
         pulls = [one for one in self._found(values).pulls if one["author"]["name"] == values.get("author")]

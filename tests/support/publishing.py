@@ -41,6 +41,8 @@ def command(
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    files = "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + files)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
