@@ -7,13 +7,12 @@ writes branch names to the cache last, so the files that a name points to in the
 """
 
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bge_export.checkpoint.hub_cache import DIGEST, refuse_foreign, verify
-from bge_export.checkpoint.hub_errors import HubUnreachableError, explain, is_worth_repeating
-from bge_export.checkpoint.hub_guard import run
+from bge_export.checkpoint.hub_cache import refuse_foreign, verify
+from bge_export.checkpoint.hub_errors import HubUnreachableError, explain
+from bge_export.checkpoint.hub_files import ATTEMPTS, download, transfer_of
 from bge_export.checkpoint.hub_listing import Listing, list_files
 from bge_export.checkpoint.hub_settings import plain_transfers, progress_on_terminals_only
 from bge_export.checkpoint.hub_transfer import Transfer
@@ -21,10 +20,9 @@ from bge_export.checkpoint.other_models import ADAPTER
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.checkpoint.weight_files import INDEX, SINGLE, entry_file
-from bge_export.errors import BgeExportError, CheckpointError, HubError, MissingLibrary
+from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.regular import SETTINGS_BYTES, TOKENIZER_BYTES, WEIGHTS_BYTES
 
-ATTEMPTS = 3
 ROOT_FILES = frozenset({"config.json", ADAPTER, MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES})
 MODULE_CONFIG = re.compile(r"\d+_\w+/config\.json", re.ASCII)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors", re.ASCII)
@@ -54,17 +52,17 @@ def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
         return _from_cache(model_id, revision, error)
 
     names = _wanted(listing.digests, model_id)
-    transfers = {name: _transfer(model_id, name, listing) for name in names}
+    transfers = {name: transfer_of(model_id, name, listing, _most_bytes(name)) for name in names}
 
     with progress_on_terminals_only(), plain_transfers():
         for name in names:
-            path = _download(model_id, listing.commit, name, transfers[name])
+            path = download(model_id, listing.commit, name, transfers[name])
             verify(path, model_id, name, listing.digests[name])
 
         # A request by branch name makes the library record its commit, for later runs without a network.
         again = Transfer(f"{model_id}: config.json", transfers["config.json"].most_bytes, ATTEMPTS)
-        _download(model_id, revision or "main", "config.json", again)
-        config = _download(model_id, listing.commit, "config.json", again)
+        download(model_id, revision or "main", "config.json", again)
+        config = download(model_id, listing.commit, "config.json", again)
 
     refuse_foreign(config.parent, model_id)
     return config.parent, listing.commit
@@ -75,31 +73,6 @@ def _list_files(model_id: str, revision: str | None) -> Listing:
         return list_files(model_id, revision)
     except Exception as error:
         raise explain(error, model_id, revision) from error
-
-
-def _transfer(model_id: str, name: str, listing: Listing) -> Transfer:
-    """Return the limits of one file's transfer.
-
-    Raises:
-        HubError: the Hub gives an invalid digest, or a size that is not plausible for the file.
-    """
-    what = f"{model_id}: {name}"
-    digest, size = listing.digests[name], listing.sizes[name]
-
-    if digest is not None and not (isinstance(digest, str) and DIGEST.fullmatch(digest)):
-        raise HubError(
-            f"{what}: the Hub gives the digest {str(digest)[:80]!r}, which is not 40 or 64 hexadecimal digits, so "
-            "nothing was fetched. A proxy or mirror answers in its place: check HF_ENDPOINT."
-        )
-
-    most = _most_bytes(name)
-    if size is not None and not (isinstance(size, int) and 0 <= size <= most):
-        raise HubError(
-            f"{what}: the Hub gives the size {size!r}; such a file has {most} bytes at most, so nothing was fetched. "
-            "Choose another checkpoint, or fetch it yourself and give its folder."
-        )
-
-    return Transfer(what, most if size is None else size, ATTEMPTS)
 
 
 def _most_bytes(name: str) -> int:
@@ -125,23 +98,6 @@ def _wanted(names: Mapping[str, object], model_id: str) -> list[str]:
     small = sorted(name for name in names if name in ROOT_FILES or MODULE_CONFIG.fullmatch(name))
     shards = sorted(name for name in names if SHARD.fullmatch(name)) if entry == INDEX else []
     return [*small, entry, *shards]
-
-
-def _download(model_id: str, revision: str, name: str, transfer: Transfer) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return Path(run(transfer, lambda: hf_hub_download(model_id, name, revision=revision)))
-        except BgeExportError:
-            raise
-        except Exception as error:
-            if attempt == ATTEMPTS or not is_worth_repeating(error):
-                raise explain(error, model_id, revision, name) from error
-
-        time.sleep(attempt)
-
-    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _from_cache(model_id: str, revision: str | None, reason: HubUnreachableError) -> tuple[Path, str]:

@@ -10,6 +10,7 @@ merge_reports    reports of several machines -> one report -> verdict
 bisect_artifact  model file x checkpoint x text -> the layer where it drifts
 evaluate_pairs   folder x scored pairs -> task scores
 publish_folder   folder that passes -> one commit on the Hub, read back
+verify           folder, or repository on the Hub -> verdict on its bytes, its report, and what is made anew
 bench_files      files x runtimes x shapes -> time, memory, size
 """
 
@@ -20,6 +21,7 @@ from bge_export.commands.exports import Exported, export
 from bge_export.commands.foreign import check_foreign, is_foreign
 from bge_export.commands.measuring import Proof, read_policy
 from bge_export.commands.publishing import Published, PublishOptions, Required, publish_folder
+from bge_export.commands.verifying import Verified, VerifyOptions, verify
 
 __all__ = [
     "Exported",
@@ -27,6 +29,8 @@ __all__ = [
     "PublishOptions",
     "Published",
     "Required",
+    "Verified",
+    "VerifyOptions",
     "bench_files",
     "bisect_artifact",
     "check_foreign",
@@ -39,5 +43,6 @@ __all__ = [
     "merge_reports",
     "publish_folder",
     "read_policy",
+    "verify",
     "write_reference",
 ]
