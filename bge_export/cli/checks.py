@@ -13,6 +13,7 @@ from bge_export.cli.options import (
     Column,
     Html,
     Json,
+    Junit,
     ModelArgument,
     PoolingOption,
     QueryPrefix,
@@ -23,7 +24,7 @@ from bge_export.cli.options import (
     Threads,
     Thresholds,
 )
-from bge_export.cli.output import announce, names, out, print_json, show
+from bge_export.cli.output import announce, names, out, print_json, show, show_ci
 
 if TYPE_CHECKING:
     from bge_export.foreign.measure import ForeignProof, Unmeasured
@@ -205,6 +206,10 @@ def gate(
     ] = None,
     revision: Revision = None,
     html: Html = None,
+    junit: Junit = None,
+    github: Annotated[
+        bool, typer.Option("--github", help="Also print refusals as annotations of a GitHub run, to standard error.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Judge a report again, from its facts alone: on another machine, in another job."""
@@ -228,6 +233,8 @@ def gate(
         reference=reference,
         revision=revision,
     )
+    if junit is not None or github:
+        show_ci(proof, junit, github=github)
     return show(proof, as_json, html, thresholds)
 
 

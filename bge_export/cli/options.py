@@ -41,6 +41,17 @@ def _page(path: Path | None) -> Path | None:
     return path
 
 
+def _junit(path: Path | None) -> Path | None:
+    """Reject an unusable path of the JUnit file before a report is read."""
+    from bge_export.bundle.integrity import refuse_unknown_output
+    from bge_export.parity.show.ci import refuse_junit
+
+    if path is not None:
+        refuse_junit(path)
+        refuse_unknown_output(path)
+    return path
+
+
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id, or a local checkpoint folder.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub id.")]
 PoolingOption = Annotated[
@@ -69,6 +80,7 @@ NoCheck = Annotated[bool, typer.Option("--no-check", help="Leave parity and gate
 Html = Annotated[
     Path | None, typer.Option("--html", callback=_page, help="Also write the report as a page for people.")
 ]
+Junit = Annotated[Path | None, typer.Option(callback=_junit, help="Also write the verdict as a JUnit file.")]
 Texts = Annotated[
     Path | None, typer.Option(help="Your own texts: .txt, .jsonl, .tsv or .csv. [default: the package's fixture texts]")
 ]

@@ -52,6 +52,16 @@ def print_notes(notes: Iterable[str]) -> None:
         err.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
+def show_ci(proof: "Proof", junit: Path | None, *, github: bool) -> None:
+    """Write a verdict as a JUnit file, and print it as annotations of GitHub, to standard error."""
+    from bge_export.parity.show.ci import annotations, write_junit
+
+    if junit is not None:
+        write_junit(junit, proof.report, proof.verdict)
+    for line in annotations(proof.verdict) if github else ():
+        print(line, file=sys.stderr)
+
+
 def show_int8(folder: Path) -> None:
     """Print how the folder's int8 models were quantized: the plain arrangement and why, or the variant and its cost."""
     from bge_export.bundle.manifest import read_manifest
