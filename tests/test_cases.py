@@ -5,12 +5,19 @@ from pathlib import Path
 
 import pytest
 from conftest import outside
+from exporting import export_model
 
+from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.model import load_model
 from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.commands.measuring import measure_folder, named_device, read_policy, run_oracle
 from bge_export.compatibility.check import check_targets
-from bge_export.errors import ArtifactError, CheckpointError
+from bge_export.errors import ArtifactError, BgeExportError, CheckpointError
+from bge_export.exporters.onnx import OnnxExporter
 from bge_export.inspection.folder import inspect_path
+from bge_export.parity.gate.judge import judge
+from bge_export.parity.measure.measurement import Measurement
+from bge_export.texts.corpus import Corpus, builtin_corpus
 
 OPENED = (
     "arch_ernie",
@@ -23,6 +30,7 @@ OPENED = (
     "mod_twonorm",
     "no_flags",
     "prompts_names",
+    "prompts_none",
     "shard",
     "tk_padleft",
     "tk_vocab_blank",
@@ -52,7 +60,6 @@ REFUSED = {
     "prefix_module_": r"begin with 'module\.'",
     "prompt_nopool": "include_prompt",
     "prompts_default": "before every text",
-    "prompts_none": "'prompts' must map names to texts",
     "reranker": "a reranker",
     "shard_stale": "two sets of weights",
     "static": "StaticEmbedding",
@@ -64,6 +71,29 @@ REFUSED = {
     "truncdim": "truncate_dim",
 }
 """Checkpoint -> what its refusal names."""
+
+EXPORTED = (
+    "arch_deberta",
+    "arch_deberta-v2",
+    "arch_mistral",
+    "arch_nomic_bert",
+    "arch_rembert",
+    "arch_squeezebert",
+    "arch_t5enc",
+    "arch_xlmr_xl",
+    "arch_xlnet",
+    "prompts_none",
+)
+"""Checkpoints whose file is proven on some texts of every length."""
+
+NOT_EXPORTED = {
+    "arch_convbert": "another vector where padding follows it",
+    "arch_gemma3_text": "torch cannot trace the architecture 'gemma3_text'",
+    "arch_mobilebert": "another vector where padding follows it",
+    "arch_nystromformer": "another vector where padding follows it",
+    "arch_qwen2": r"Qwen2Tokenizer makes other token ids of \d+ of 149 texts",
+}
+"""Checkpoint -> what the export's refusal names."""
 
 CHECKED = {
     "ext": "use_external_data_format",
@@ -91,6 +121,33 @@ def test_a_case_is_refused_with_its_cause_in_one_line(name: str, cause: str) -> 
     with pytest.raises(CheckpointError, match=cause) as caught:
         load_model(open_checkpoint(folder, default_pooling="cls"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_an_architecture_is_exported_and_proven(name: str, tmp_path: Path) -> None:
+    folder = outside("BGE_EXPORT_CASES", "checkpoints") / name
+    texts = builtin_corpus().texts
+    longest = max(texts, key=lambda text: len(text.text))
+    corpus = Corpus("some.jsonl", (*texts[::15], longest))
+
+    export_model(OnnxExporter(), str(folder), tmp_path / "out", check=False)
+    manifest, artifacts = read_bundle(tmp_path / "out")
+    measurement = Measurement(corpus, run_oracle(open_checkpoint(folder), corpus, 1), 1)
+    report = measure_folder(measurement, tmp_path / "out", artifacts, [named_device("onnxruntime:cpu")])
+
+    verdict = judge(report, read_policy(None), corpus, artifacts=artifacts, checkpoint_digest=manifest.source.digest)
+    assert [bad.message for bad in verdict.failures] == []
+
+
+@pytest.mark.parametrize(("name", "cause"), NOT_EXPORTED.items())
+def test_an_architecture_that_cannot_be_proven_is_refused_in_one_sentence(
+    name: str, cause: str, tmp_path: Path
+) -> None:
+    folder = outside("BGE_EXPORT_CASES", "checkpoints") / name
+    with pytest.raises(BgeExportError, match=cause) as caught:
+        export_model(OnnxExporter(), str(folder), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "cause"), CHECKED.items())

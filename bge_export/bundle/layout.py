@@ -168,6 +168,9 @@ def _write_pooling(checkpoint: Checkpoint, root: Path, *, lowered: bool) -> None
 
     declared = _read(checkpoint.root / "config_sentence_transformers.json")
     declared.setdefault("__version__", {})
+    if declared.get("prompts"):
+        # Servers that read prompts as text cannot load a folder with a prompt that is null.
+        declared["prompts"] = {name: text for name, text in declared["prompts"].items() if text is not None}
     if promise.reads.prompts:
         declared["prompts"] = {**declared.get("prompts", {}), **promise.reads.prompts}
     _write(root / "config_sentence_transformers.json", declared)

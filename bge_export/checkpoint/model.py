@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
+from bge_export.checkpoint.other_models import ENCODER_HALVES
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
 
@@ -57,7 +58,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     """
     try:
         import torch
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoConfig
         from transformers.utils import logging
     except ImportError as error:
         raise MissingLibrary("torch and transformers", "export", "running a PyTorch checkpoint") from error
@@ -68,7 +69,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     try:
         config = AutoConfig.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
         _set_plain_outputs(config)
-        model, report = AutoModel.from_pretrained(
+        model, report = _loader(config).from_pretrained(
             checkpoint.root,
             config=config,
             trust_remote_code=False,
@@ -91,6 +92,13 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
         parameter.requires_grad_(False)
 
     return model  # type: ignore[no-any-return]  # transformers' factories are untyped
+
+
+def _loader(config: "PretrainedConfig") -> Any:  # noqa: ANN401 - transformers' factories are untyped
+    """Return the factory of the model: of T5 and its kin only the encoder embeds texts, as in sentence-transformers."""
+    from transformers import AutoModel, AutoModelForTextEncoding
+
+    return AutoModelForTextEncoding if config.model_type in ENCODER_HALVES else AutoModel
 
 
 def _set_plain_outputs(config: "PretrainedConfig") -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bge_export.checkpoint import hub
 from bge_export.checkpoint.declared_sizes import refuse_oversized
-from bge_export.checkpoint.other_models import refuse_adapter, refuse_other_model
+from bge_export.checkpoint.other_models import ENCODER_HALVES, refuse_adapter, refuse_other_model
 from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles, read_sentence_files
 from bge_export.checkpoint.prompts import choose_prompts
 from bge_export.checkpoint.tokenizer_files import TokenizerFiles, read_tokenizer_files
@@ -177,7 +177,7 @@ def _read_config(path: Path) -> dict[str, object]:
             f"{path} asks to run code from the repository (auto_map), which is never done here. "
             "Choose a checkpoint whose architecture transformers knows."
         )
-    if config.get("is_encoder_decoder") is True:
+    if config.get("is_encoder_decoder") is True and model_type not in ENCODER_HALVES:
         raise CheckpointError(
             f"{path} describes an encoder-decoder ({model_type}); only encoders give one state a token. "
             "Choose an encoder."

@@ -20,6 +20,9 @@ HEADS: Mapping[str, str] = {
 """Ending of an architecture's name -> what the model is. Heads of language models are not listed: encoders are
 published with them and used without."""
 
+ENCODER_HALVES = frozenset({"mt5", "t5", "t5gemma", "umt5"})
+"""Encoder-decoders of which transformers has the encoder alone, which sentence-transformers embeds texts with."""
+
 TOKEN_PROJECTION = "linear.weight"  # noqa: S105 - a tensor
 """The tensor with which ColBERT projects every token's state."""
 

@@ -200,9 +200,12 @@ def _named_modes(path: Path, value: object) -> list[str]:
 
 
 def _prompts(path: Path, config: Mapping[str, object]) -> dict[str, str]:
-    """Return the prompts of queries and documents; raise CheckpointError if a prompt is put before every text."""
+    """Return the prompts of queries and documents; raise CheckpointError if a prompt is put before every text.
+
+    A prompt that is null is none, as in sentence-transformers.
+    """
     prompts = config.get("prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
         raise CheckpointError(f"{path}: 'prompts' must map names to texts. Correct the file.")
 
     default = config.get("default_prompt_name")
@@ -213,6 +216,6 @@ def _prompts(path: Path, config: Mapping[str, object]) -> dict[str, str]:
         )
 
     # `encode_document` takes the first of these names that is declared, even if its prompt is empty.
-    document = next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), "")
-    found = {"query": str(prompts.get("query", "")), "document": str(document)}
+    document = next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), None)
+    found = {"query": prompts.get("query") or "", "document": document or ""}
     return found if any(found.values()) else {}

@@ -20,6 +20,7 @@ from bge_export.commands.turns import in_turn
 from bge_export.contracts import Exporter, Target
 from bge_export.errors import UsageError
 from bge_export.exporters import find_exporter
+from bge_export.oracle.same_tokens import refuse_other_tokens
 from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
 from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.report import write_report
@@ -81,6 +82,9 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
         kept.carry_models(staging, checkpoint)
         write_layout(checkpoint, staging)
         limit_threads(threads)
+        corpus = builtin_corpus()
+        if recipe.proof.check:
+            refuse_other_tokens(checkpoint, staging, corpus)
 
         made = [
             one
@@ -100,7 +104,6 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
             publish(staging, out)
             return Exported(out, None, notes=checkpoint.notes)
 
-        corpus = builtin_corpus()
         measurement = Measurement(corpus, run_oracle(checkpoint, corpus, threads), threads)
         measured = prove(export, artifacts, measurement)
 

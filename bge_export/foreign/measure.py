@@ -105,10 +105,8 @@ def measure_foreign(file: ForeignFile, devices: Sequence[tuple[Runtime, str]], a
     lanes = [RuntimeDevice(ReadAs(one, file, reading), name, requested=True) for one, name in devices]
     measurement = Measurement(corpus, reference, against.threads, load_tokenizer=lambda _folder, _: against.tokenizer)
 
-    with stage(f"measuring {file.name}", measurement.steps * len(lanes)):
-        report = measurement.report(
-            [measured], lanes, saturation=known_facts([measured]), operators=known_operators([measured])
-        )
+    with stage(f"measuring {file.name}", measurement.steps * len(lanes) + measurement.row_steps):
+        report = measurement.report([measured], lanes, facts=known_files([measured], reference.sweep))
 
     beside = look_beside(file.path, corpus, reference)
     verdict = judge(report, against.policy, corpus).joined(_found_failures(file.path, reading, beside, reference))

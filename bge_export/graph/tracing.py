@@ -79,20 +79,36 @@ def output_names(*, sentence_embedding: bool) -> tuple[str, ...]:
 
 
 def trace_inputs(model: "PreTrainedModel", names: tuple[str, ...]) -> tuple[Tensor, ...]:
-    """Return a padded batch to trace with, [2, 16] int64 each: tokens drawn from the model's own table."""
+    """Return a padded batch to trace with, [2, S] int64 each: tokens drawn from the model's own table."""
     table = model.get_input_embeddings()
     if not isinstance(table, nn.Embedding):
         raise ExportError(f"{type(model).__name__} has no table of token embeddings: it cannot be exported.")
 
-    shape = (TRACE_BATCH, TRACE_LENGTH)
+    length = _trace_length(model)
+    shape = (TRACE_BATCH, length)
     ids = torch.randint(table.num_embeddings, shape, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(shape, dtype=torch.int64)
-    mask[-1, TRACE_LENGTH // 2 :] = 0
+    mask[-1, length // 2 :] = 0
 
     values = {
         "input_ids": ids,
         "attention_mask": mask,
         "token_type_ids": torch.zeros(shape, dtype=torch.int64),
-        "position_ids": torch.arange(TRACE_LENGTH).expand(shape),
+        "position_ids": torch.arange(length).expand(shape),
     }
     return tuple(values[name] for name in names)
+
+
+def _trace_length(model: "PreTrainedModel") -> int:
+    """Return the number of tokens to trace with.
+
+    DeBERTa cuts its relative positions at the farthest one that it knows. Only a batch that is longer traces the cut: a
+    graph of a shorter one fails on texts beyond it.
+    """
+    config = model.config
+    if config.model_type != "deberta" or not getattr(config, "relative_attention", False):
+        return TRACE_LENGTH
+
+    longest = int(config.max_position_embeddings)
+    farthest = int(getattr(config, "max_relative_positions", -1))
+    return min(max(TRACE_LENGTH, (farthest if farthest > 0 else longest) + 1), longest)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.checkpoint.model import load_model
+from bge_export.checkpoint.model import first_line, load_model
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.panics import panics_as_errors
 from bge_export.heads.dense import dense_head
+from bge_export.oracle.padding import refuse_padding
 from bge_export.oracle.stateless import refuse_changed, settings_of
 from bge_export.oracle.sweep import batches, sweep_states, token_facts
 from bge_export.oracle.vectors import ReferenceVectors
@@ -26,7 +27,7 @@ from bge_export.texts.corpus import Corpus
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -71,7 +72,7 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
     with stage(f"reference: {checkpoint.source}", len(corpus.texts)), torch.inference_mode():
         for text in corpus.texts:
             tokens = _tokens(tokenizer, text.text, checkpoint)
-            states = model(**{name: tokens[name] for name in names}).last_hidden_state[0]
+            states = _states(model, {name: tokens[name] for name in names}, checkpoint, text.id)
 
             # Without padding, the mean over all states and the last state need no attention mask.
             for pooling, vector in (("cls", states[0]), ("mean", states.mean(0)), ("last", states[-1])):
@@ -86,6 +87,7 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
         sweep = sweep_states(checkpoint, model, facts)
 
     refuse_changed(checkpoint.source, before, settings_of(model))
+    refuse_padding(checkpoint, model, token_ids, tokenizer.pad_token_id or 0)
     return ReferenceVectors(
         source=checkpoint.source,
         revision=checkpoint.revision,
@@ -99,6 +101,25 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
         kind="checkpoint",
         sweep=sweep,
     )
+
+
+def _states(
+    model: "PreTrainedModel", tokens: "Mapping[str, torch.Tensor]", checkpoint: Checkpoint, text_id: str
+) -> "torch.Tensor":
+    """Return the token states of one text, [S, D] float32.
+
+    Raises:
+        CheckpointError: the model fails.
+    """
+    try:
+        states: torch.Tensor = model(**tokens).last_hidden_state[0]
+    except Exception as error:  # every architecture raises kinds of its own
+        raise CheckpointError(
+            f"{checkpoint.source}: the model fails on the text {text_id[:40]!r} of {tokens['input_ids'].shape[1]} "
+            f"tokens: {first_line(error)}. Choose another checkpoint, or correct config.json."
+        ) from error
+
+    return states
 
 
 def _tokens(tokenizer: "PreTrainedTokenizerBase", text: str, checkpoint: Checkpoint) -> "Mapping[str, torch.Tensor]":

@@ -11,11 +11,13 @@ from exporting import export_model
 from safetensors.torch import save_file
 from tiny_checkpoint import change_json, write_pooling
 
+from bge_export.bundle.layout import write_layout
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.errors import CheckpointError, ExportError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.graph.trace import trace
 from bge_export.oracle.eager import embed_texts
+from bge_export.oracle.same_tokens import refuse_other_tokens
 from bge_export.texts.corpus import builtin_corpus
 
 SIZES = {
@@ -37,7 +39,7 @@ def built(tiny: Path, folder: Path, kind: str, pooling: str = "mean_tokens", **s
         torch.manual_seed(0)
         model = transformers.AutoModel.from_config(config)
 
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config.to_dict()), "utf-8")
 
@@ -55,6 +57,12 @@ def built(tiny: Path, folder: Path, kind: str, pooling: str = "mean_tokens", **s
         ("modernbert", "cls_token", {"local_attention": 16, "global_attn_every_n_layers": 2}),
         ("qwen3", "lasttoken", {"num_key_value_heads": 2, "head_dim": 8}),
         ("bert", "lasttoken", {"is_decoder": True}),
+        (
+            "deberta",
+            "mean_tokens",
+            {"relative_attention": True, "max_relative_positions": 24, "pos_att_type": ["c2p", "p2c"]},
+        ),
+        ("t5", "mean_tokens", {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}),
     ],
 )
 def test_an_architecture_with_a_mask_of_its_own_is_proven(
@@ -84,3 +92,45 @@ def test_a_checkpoint_whose_vectors_depend_on_the_texts_before_is_refused(tiny: 
     )
     with pytest.raises(CheckpointError, match=r"depend on the texts before: embedding changed 'attention_type'"):
         embed_texts(open_checkpoint(folder), builtin_corpus(), threads=1)
+
+
+def test_a_checkpoint_whose_vectors_depend_on_padding_is_refused_before_anything_is_measured(
+    tiny: Path, tmp_path: Path
+) -> None:
+    settings = {"conv_kernel_size": 3, "embedding_size": 32, "initializer_range": 0.5}
+    folder = built(tiny, tmp_path / "model", "convbert", **settings)
+    with pytest.raises(CheckpointError, match="the architecture 'convbert' gives a text another vector") as caught:
+        embed_texts(open_checkpoint(folder), builtin_corpus(), threads=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_fails_on_a_text_is_refused_with_the_text(tiny: Path, tmp_path: Path) -> None:
+    """Nyströmformer takes only lengths that its segments divide."""
+    folder = built(tiny, tmp_path / "model", "nystromformer", num_landmarks=4, segment_means_seq_len=64)
+    with pytest.raises(CheckpointError, match=r"the model fails on the text '.*' of \d+ tokens: shape") as caught:
+        embed_texts(open_checkpoint(folder), builtin_corpus(), threads=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_that_transformers_builds_otherwise_is_refused_before_anything_is_traced(
+    tiny: Path, tmp_path: Path
+) -> None:
+    checkpoint = open_checkpoint(tiny)
+    write_layout(checkpoint, tmp_path / "out")
+    refuse_other_tokens(checkpoint, tmp_path / "out", builtin_corpus())
+
+    normalizer = json.loads((tmp_path / "out/tokenizer.json").read_text("utf-8"))["normalizer"]
+    change_json(tmp_path / "out/tokenizer.json", normalizer={**normalizer, "lowercase": not normalizer["lowercase"]})
+    with pytest.raises(CheckpointError, match=r"makes other token ids of \d+ of 149 texts than tokenizer\.json"):
+        refuse_other_tokens(checkpoint, tmp_path / "out", builtin_corpus())
+
+
+def test_a_prompt_that_is_null_is_none(tiny: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "checkpoint"))
+    change_json(folder / "config_sentence_transformers.json", prompts={"query": None, "document": "text: "})
+    checkpoint = open_checkpoint(folder)
+    assert not checkpoint.promise.reads.prompts.get("query")
+
+    write_layout(checkpoint, tmp_path / "out")
+    written = json.loads((tmp_path / "out/config_sentence_transformers.json").read_text("utf-8"))
+    assert written["prompts"] == {"document": "text: "}

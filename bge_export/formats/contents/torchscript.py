@@ -20,8 +20,8 @@ PICKLE_BYTES = 4 * MIB
 """The largest allowed list of constants; an encoder of 24 layers has a few ten KiB."""
 
 CODE_BYTES = MIB // 2
-"""The most source text in one archive, whose syntax tree takes a thousand times as much; an encoder of 24 layers has about
-50 KiB."""
+"""The most source text in one archive, whose syntax tree takes a thousand times as much; an encoder of 24 layers has
+about 50 KiB."""
 
 CODE = ".py"
 WEIGHTS = ("/data.pkl", "/constants.pkl")

@@ -1,0 +1,46 @@
+"""Refuses, before anything is traced, a checkpoint whose tokenizer files contradict each other.
+
+transformers builds the tokenizers of some classes itself, so its ids can differ from those of `tokenizer.json`, which
+every other client reads.
+"""
+
+from pathlib import Path
+
+from bge_export.checkpoint.tokenizer_files import refuse_large
+from bge_export.contracts import Checkpoint
+from bge_export.errors import CheckpointError
+from bge_export.files.panics import panics_as_errors
+from bge_export.texts.corpus import Corpus
+from bge_export.texts.tokens import TextTokenizer
+
+MOST_LETTERS = 60
+"""How much of a text a message quotes."""
+
+
+def refuse_other_tokens(checkpoint: Checkpoint, folder: Path, corpus: Corpus) -> None:
+    """Raise CheckpointError if transformers makes other token ids of a text than the `tokenizer.json` of its folder.
+
+    Args:
+        checkpoint: the checkpoint.
+        folder: where its settings and tokenizer were written.
+        corpus: the texts to try.
+    """
+    from transformers import AutoTokenizer
+
+    most = checkpoint.promise.reads.max_tokens
+    try:
+        refuse_large(checkpoint.root)
+        with panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
+            given = [tuple(tokenizer(one.text, truncation=True, max_length=most)["input_ids"]) for one in corpus.texts]
+    except Exception as error:
+        raise CheckpointError(f"{checkpoint.source}: transformers cannot use its tokenizer: {error}") from error
+
+    own = TextTokenizer.load(folder, most).encode([one.text for one in corpus.texts])
+    others = [text for text, ids, wanted in zip(corpus.texts, own, given, strict=True) if ids != wanted]
+    if others:
+        raise CheckpointError(
+            f"{checkpoint.source}: transformers' {type(tokenizer).__name__} makes other token ids of {len(others)} of "
+            f"{len(corpus.texts)} texts than tokenizer.json does, first of {others[0].text[:MOST_LETTERS]!r}. Save the "
+            "tokenizer again with the class that it was trained with (save_pretrained), so that both agree."
+        )
