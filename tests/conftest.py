@@ -29,6 +29,11 @@ def pytest_configure() -> None:
         os.sched_setaffinity(0, {cores[int(number) % len(cores)]})
 
 
+def pytest_unconfigure() -> None:
+    """Let Python free at its end what was kept out of garbage collections; libraries count what is left."""
+    gc.unfreeze()
+
+
 LONGEST = (
     "test_real.py", "test_every_pair.py", "exporters/test_onnx.py", "test_extension.py", "test_transformersjs.py",
     "test_refused_apart.py", "test_readme.py", "test_more_exact_variants.py", "test_cli.py", "test_torchscript.py",
