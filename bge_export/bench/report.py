@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from bge_export.errors import ReportError
+from bge_export.files.reading import first_fault, reading
 from bge_export.files.regular import REPORT_BYTES, read_regular
 from bge_export.files.single import written_whole
 from bge_export.parity.report import Record
@@ -150,10 +151,7 @@ def read_bench(path: Path) -> BenchReport:
     advice = "Measure again with: bge-export bench FOLDER --output FILE"
 
     try:
-        return BenchReport.model_validate_json(read_regular(path, REPORT_BYTES))
-    except OSError as error:
-        raise ReportError(f"{path} cannot be read: {error.strerror}. {advice}") from error
+        with reading(path, ReportError, advice=advice):
+            return BenchReport.model_validate_json(read_regular(path, REPORT_BYTES))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ReportError(f"{path} is not a report of schema {SCHEMA}: {field}: {first['msg']}. {advice}") from error
+        raise ReportError(f"{path} is not a report of schema {SCHEMA}: {first_fault(error)}. {advice}") from error

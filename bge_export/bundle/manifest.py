@@ -14,6 +14,7 @@ from bge_export.errors import ArtifactError
 from bge_export.files.digest import combined_digest, file_sha256, tree_digest
 from bge_export.files.json_files import parse
 from bge_export.files.promise import PromiseRecord
+from bge_export.files.reading import first_fault, reading
 from bge_export.files.regular import SETTINGS_BYTES, read_regular_text
 from bge_export.formats.torchscript import ELAND_FILE
 
@@ -112,25 +113,21 @@ def read_manifest(root: Path) -> Manifest:
     Raises:
         ArtifactError: the folder or the file is missing, or the file is not a valid manifest.
     """
-    path = root / MANIFEST
+    path, advice = root / MANIFEST, "Export the folder again."
+    missing = (
+        f"{root} holds no {MANIFEST}: bge-export did not write it. Write one with: bge-export onnx MODEL -o FOLDER"
+    )
 
     try:
-        fields = parse(read_regular_text(path, SETTINGS_BYTES))
+        with reading(path, ArtifactError, advice=advice, missing=missing):
+            fields = parse(read_regular_text(path, SETTINGS_BYTES))
         if not isinstance(fields, dict):
             raise ValueError("it holds no JSON object")
         return Manifest(schema_=fields.pop("schema", None), **fields)
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"{root} holds no {MANIFEST}: bge-export did not write it. Write one with: bge-export onnx MODEL -o FOLDER"
-        ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(f"{path}: {field}: {first['msg']}. Export the folder again.") from error
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}. Export the folder again.") from error
+        raise ArtifactError(f"{path}: {first_fault(error)}. {advice}") from error
     except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{path} is not a valid manifest: {error}. Export the folder again.") from error
+        raise ArtifactError(f"{path} is not a valid manifest: {error}. {advice}") from error
 
 
 def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Artifact, ...]]:

@@ -17,15 +17,12 @@ from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.folder import CHECKPOINT
 from bge_export.parity.gate.judge import Verdict
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
-from bge_export.parity.measure.measurement import FileFacts, Measurement, RuntimeDevice
-from bge_export.parity.measure.operators import known_operators
-from bge_export.parity.measure.token_tables import known_tables
-from bge_export.parity.report import PairsRecord, ParityReport
+from bge_export.parity.measure.files import known_files
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
+from bge_export.parity.report import ParityReport
 from bge_export.parity.show.frontier import Frontier
 from bge_export.progress import stage
 from bge_export.runtimes import find_runtime, runtime_names
-from bge_export.saturation import known_facts
-from bge_export.sweep.states import Sweep
 from bge_export.texts.corpus import Corpus, builtin_corpus, load_corpus
 from bge_export.texts.fixtures import fixtures_folder
 
@@ -200,7 +197,7 @@ def measure_folder(
     others = other_token_ids(folder, measurement.corpus, measurement.reference.token_ids)
     files = other_files(read_manifest(folder), measurement.reference.files)
     pairs = sum(device.reads(item) for item in artifacts for device in devices)
-    facts = file_facts(artifacts, measurement.reference.sweep)
+    facts = known_files(artifacts, measurement.reference.sweep)
 
     with stage("measuring", measurement.steps * pairs + measurement.row_steps * len(artifacts)):
         return replace(measurement, verify=_verify).report(
@@ -210,16 +207,3 @@ def measure_folder(
             other_files=files,
             facts=facts,
         )
-
-
-def file_facts(artifacts: Sequence[Artifact], sweep: Sweep) -> dict[str, FileFacts]:
-    """Return digest -> what can be read from the file of each artifact."""
-    saturation, operators, tables = known_facts(artifacts), known_operators(artifacts), known_tables(artifacts, sweep)
-    return {
-        digest: FileFacts(
-            pairs=PairsRecord.of(saturation[digest]) if digest in saturation else None,
-            operators=operators.get(digest),
-            table=tables.get(digest),
-        )
-        for digest in {item.digest for item in artifacts}
-    }

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from bge_export.errors import CheckpointError
+from bge_export.files.reading import reading
 from bge_export.files.regular import SETTINGS_BYTES, read_regular_text
 
 MOST_DEPTH = 100
@@ -75,11 +76,9 @@ def parse(text: str) -> object:
 
 
 def _read(path: Path, most_bytes: int) -> object:
+    missing = f"{path} is missing. Give the whole folder of a transformers checkpoint."
     try:
-        return parse(read_regular_text(path, most_bytes))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing. Give the whole folder of a transformers checkpoint.") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Fetch the file again.") from error
+        with reading(path, CheckpointError, advice="Fetch the file again.", missing=missing):
+            return parse(read_regular_text(path, most_bytes))
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}. Fetch the file again.") from error

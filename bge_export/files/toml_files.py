@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bge_export.errors import UsageError
+from bge_export.files.reading import reading
 from bge_export.files.regular import read_regular_text
 
 MOST_DOTS = 100
@@ -24,16 +25,14 @@ def read_toml(path: Path, most_bytes: int, error_type: type[UsageError], what: s
         UsageError: of `error_type`; the file is missing, too large, or not TOML in UTF-8.
     """
     try:
-        text = read_regular_text(path, most_bytes)
+        with reading(path, error_type, missing=f"{path} does not exist. Give the path of {what}."):
+            text = read_regular_text(path, most_bytes)
+
         lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
         if any(line.count(".") > MOST_DOTS for line in lines):
             raise ValueError(f"a line has more than {MOST_DOTS} dots")
         return tomllib.loads(text)
 
-    except FileNotFoundError as error:
-        raise error_type(f"{path} does not exist. Give the path of {what}.") from error
-    except OSError as error:
-        raise error_type(f"{path} cannot be read: {error.strerror}.") from error
     except RecursionError as error:
         raise error_type(f"{path} is not {what}: its values are nested too deeply. Correct it.") from error
     except ValueError as error:

@@ -13,11 +13,10 @@ from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import Failure, Verdict, failure
+from bge_export.parity.measure.files import known_files
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
-from bge_export.parity.measure.operators import known_operators
 from bge_export.parity.report import ParityReport
 from bge_export.progress import stage
-from bge_export.saturation import known_facts
 from bge_export.texts.corpus import Corpus
 from bge_export.texts.tokens import TextTokenizer
 

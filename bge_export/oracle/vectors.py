@@ -14,6 +14,7 @@ from bge_export.contracts import POOLINGS, Promise
 from bge_export.errors import ReportError
 from bge_export.files.npz import read_arrays
 from bge_export.files.promise import PromiseRecord
+from bge_export.files.reading import first_fault
 from bge_export.files.regular import VECTORS_BYTES, open_regular
 from bge_export.files.single import written_whole
 from bge_export.heads.dense import dense_head
@@ -164,10 +165,8 @@ class ReferenceVectors:
         except OSError as error:
             raise ReportError(f"{path} cannot be read: {error.strerror or error}. Give another file.") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "facts"
             raise ReportError(
-                f"{path} is not a file of reference vectors of schema {SCHEMA}: {field}: {first['msg']}. "
+                f"{path} is not a file of reference vectors of schema {SCHEMA}: {first_fault(error, 'facts')}. "
                 f"Write one with: bge-export reference MODEL -o {path}"
             ) from error
         except Exception as error:  # zipfile and numpy raise a dozen types for damage

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bge_export.errors import ReportError
 from bge_export.files.promise import PromiseRecord
+from bge_export.files.reading import first_fault, reading
 from bge_export.files.regular import REPORT_BYTES, read_regular
 from bge_export.files.single import written_whole
 from bge_export.saturation import PairFacts
@@ -349,20 +350,14 @@ def read_report(path: Path) -> ParityReport:
     advice = "Measure again with: bge-export parity FOLDER --reference MODEL"
 
     try:
-        return ParityReport.model_validate_json(read_regular(path, REPORT_BYTES))
-    except FileNotFoundError as error:
-        raise ReportError(f"{path} does not exist. {advice}") from error
-    except IsADirectoryError as error:
-        raise ReportError(f"{path} is a folder, not a report. Give {path / 'parity.json'}.") from error
-    except OSError as error:
-        raise ReportError(f"{path} cannot be read: {error.strerror}. {advice}") from error
+        with reading(path, ReportError, advice=advice):
+            if path.is_dir():
+                raise ReportError(f"{path} is a folder, not a report. Give {path / 'parity.json'}.")
+            return ParityReport.model_validate_json(read_regular(path, REPORT_BYTES))
     except ValidationError as error:
-        # A wrong schema explains every other error, so report it first.
-        first = next((e for e in error.errors() if e["loc"] == ("schema",)), error.errors()[0])
-        if first["loc"] == ("schema",) and first["input"] == FOREIGN_SCHEMA:
+        if any(one["loc"] == ("schema",) and one["input"] == FOREIGN_SCHEMA for one in error.errors()):
             raise ReportError(
                 f"{path} is about files that bge-export did not write, so it proves no folder and the gate refuses it. "
                 "Give the parity.json of a folder that bge-export wrote."
             ) from error
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ReportError(f"{path} is not a report of schema {SCHEMA}: {field}: {first['msg']}. {advice}") from error
+        raise ReportError(f"{path} is not a report of schema {SCHEMA}: {first_fault(error)}. {advice}") from error

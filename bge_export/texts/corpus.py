@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from bge_export.errors import TextsError
+from bge_export.files.reading import reading
 from bge_export.files.regular import TEXTS_BYTES, read_regular
 from bge_export.texts.fixtures import fixtures_folder
 
@@ -108,14 +109,11 @@ def load_corpus(path: Path, column: str | None = None) -> Corpus:
 def _lines(path: Path) -> list[str]:
     """Return the lines of a file without line endings. Not `splitlines`: a text may hold U+2028 or a form feed."""
     try:
-        content = read_regular(path, TEXTS_BYTES).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise TextsError(f"{path} does not exist. Give the path of a file of texts.") from error
+        with reading(path, TextsError, missing=f"{path} does not exist. Give the path of a file of texts."):
+            content = read_regular(path, TEXTS_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise TextsError(f"{path}, line {line}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
-    except OSError as error:
-        raise TextsError(f"{path} cannot be read: {error.strerror}.") from error
 
     if "\0" in content:
         raise TextsError(f"{path} holds zero bytes, as UTF-16 does and no text in UTF-8. Save the file as UTF-8.")

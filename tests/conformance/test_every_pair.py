@@ -10,11 +10,12 @@ from noise_limits import noise_limits
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import check_parity, judge_report, read_policy
-from bge_export.commands.measuring import ASKED_FOR, Proof, file_facts
+from bge_export.commands.measuring import ASKED_FOR, Proof
 from bge_export.contracts import Target
 from bge_export.exporters import find_exporter, format_names
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
+from bge_export.parity.measure.files import known_files
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
 from bge_export.runtimes import find_runtime, runtime_names
@@ -98,7 +99,7 @@ def test_a_pair_is_proven(
         report = Measurement(corpus, vectors, 1).report(
             artifacts,
             [RuntimeDevice(find_runtime(runtime), device, True)],
-            facts=file_facts(artifacts, vectors.sweep),
+            facts=known_files(artifacts, vectors.sweep),
         )
     else:
         report = alone(proof.report, target, names)

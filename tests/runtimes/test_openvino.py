@@ -11,7 +11,6 @@ from exporting import export_model
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import Exported, judge_report, read_policy
-from bge_export.commands.measuring import file_facts
 from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable
 from bge_export.exporters.openvino import OpenVinoExporter
@@ -19,6 +18,7 @@ from bge_export.heads.dense import dense_head
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import Verdict
+from bge_export.parity.measure.files import known_files
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.runtimes import find_runtime
 from bge_export.texts.corpus import Corpus, builtin_corpus
@@ -56,7 +56,7 @@ def test_the_default_hint_is_a_row_of_its_own_and_refused_by_the_limits_of_fp32_
     corpus = Corpus("some", builtin_corpus().texts[:24])
     reference = embed_texts(open_checkpoint(tiny), corpus, threads=1)
     artifacts = [item for item in read_bundle(ir.folder)[1] if item.target.precision == "fp32"]
-    facts = file_facts(artifacts, reference.sweep)
+    facts = known_files(artifacts, reference.sweep)
     report = Measurement(corpus, reference, 1).report(artifacts, [RuntimeDevice(DEFAULT, "cpu", True)], facts=facts)
     limits = tmp_path / "limits.toml"
     limits.write_text(

@@ -14,7 +14,6 @@ from conftest import needs_client
 from bge_export import commands
 from bge_export.bundle.manifest import read_bundle
 from bge_export.commands import read_policy
-from bge_export.commands.measuring import file_facts
 from bge_export.contracts import Artifact, Target
 from bge_export.errors import ArtifactError, ClientError, DeviceUnavailable
 from bge_export.heads.dense import dense_head
@@ -24,6 +23,7 @@ from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.measure.files import known_files
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
 from bge_export.runtimes.transformersjs import DEVICES, RUNTIME
@@ -70,7 +70,7 @@ def measured(artifacts, device: str, vectors: ReferenceVectors, every: int = 1) 
         kind=vectors.kind, sweep=vectors.sweep,
     )  # fmt: skip
     devices = [RuntimeDevice(RUNTIME, device, True)]
-    return Measurement(corpus, some, 1).report(artifacts, devices, facts=file_facts(artifacts, some.sweep)), corpus
+    return Measurement(corpus, some, 1).report(artifacts, devices, facts=known_files(artifacts, some.sweep)), corpus
 
 
 @pytest.mark.parametrize("device", [*NATIVE, *WEB])
