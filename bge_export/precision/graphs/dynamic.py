@@ -11,20 +11,16 @@ from pathlib import Path
 import onnx
 
 
-def int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert to int8 weights of 7-bit range and an int8 embedding table; change the graph and return the result.
+def quantize(model: onnx.ModelProto, *, signed: bool) -> onnx.ModelProto:
+    """Round the weights, and the embedding table, to 8 bits; change the graph and return the result.
 
-    Products of 8-bit weights saturate on x86 processors without VNNI; 7 bits give the same vectors on all processors.
+    Products of signed 8-bit weights saturate on x86 processors without VNNI, so signed weights have a range of 7 bits,
+    which gives the same vectors on all processors.
+
+    Args:
+        model: the float32 graph.
+        signed: whether weights become int8 rather than uint8.
     """
-    return _quantized(model, signed=True)
-
-
-def uint8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert to uint8 weights and a uint8 embedding table; change the graph and return the result."""
-    return _quantized(model, signed=False)
-
-
-def _quantized(model: onnx.ModelProto, *, signed: bool) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     # Otherwise onnxruntime logs a request for shape inference, which is already done.
