@@ -80,7 +80,7 @@ def _configuration(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> dict[
     given = {use: prefix for use, prefix in prefixes.items() if prefix}
 
     return {
-        "description": f"{checkpoint.source}, exported by bge-export",
+        "description": "exported by bge-export",  # the same, wherever the checkpoint lies
         "model_type": "pytorch",
         "inference_config": {"text_embedding": embedding},
         "input": {"field_names": ["text_field"]},

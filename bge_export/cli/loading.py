@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bge_export.formats.torchscript import PLAIN_FILE
-
 if TYPE_CHECKING:
     from bge_export.bundle.manifest import Manifest, Model
 
@@ -44,6 +42,8 @@ def loading_lines(folder: Path) -> Iterator[str]:
 
 def _takes_a_text(model: "Model") -> bool:
     """Return whether a model takes one text of any length by the names of its inputs, and returns states."""
+    from bge_export.formats.torchscript import PLAIN_FILE
+
     fixed = model.options.get("static_shape") is not None
     pooled = model.target.startswith("torchscript") and model.files[0] != PLAIN_FILE
     return not fixed and not pooled and model.target.partition("-")[0] in INSTALLS

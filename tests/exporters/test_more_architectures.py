@@ -17,7 +17,7 @@ from bge_export.errors import CheckpointError, ExportError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.graph.trace import trace
 from bge_export.oracle.eager import embed_texts
-from bge_export.oracle.same_tokens import refuse_other_tokens
+from bge_export.commands.same_tokens import refuse_other_tokens
 from bge_export.texts.corpus import builtin_corpus
 
 SIZES = {
