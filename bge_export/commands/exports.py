@@ -15,12 +15,12 @@ from bge_export.commands.attempts import Made, made_again, make
 from bge_export.commands.extension import kept_from
 from bge_export.commands.measuring import Proof, read_policy, run_oracle
 from bge_export.commands.proving import Measured, StagedExport, move_refused, prove, proven_alone
+from bge_export.commands.same_tokens import refuse_other_tokens
 from bge_export.commands.transformersjs import ClientFolder
 from bge_export.commands.turns import in_turn
 from bge_export.contracts import Exporter, Target
 from bge_export.errors import UsageError
 from bge_export.exporters import find_exporter
-from bge_export.commands.same_tokens import refuse_other_tokens
 from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
 from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.report import write_report

@@ -13,11 +13,11 @@ from tiny_checkpoint import change_json, write_pooling
 
 from bge_export.bundle.layout import write_layout
 from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.commands.same_tokens import refuse_other_tokens
 from bge_export.errors import CheckpointError, ExportError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.graph.trace import trace
 from bge_export.oracle.eager import embed_texts
-from bge_export.commands.same_tokens import refuse_other_tokens
 from bge_export.texts.corpus import builtin_corpus
 
 SIZES = {
