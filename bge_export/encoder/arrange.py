@@ -19,6 +19,7 @@ from bge_export.encoder.frame import Frame
 from bge_export.encoder.matching import UnknownGraph
 from bge_export.encoder.reading import BY_SEQUENCE, read_encoder
 from bge_export.graph.tidy import tidy
+from bge_export.graph.weights import Weights, put_back, set_aside
 
 
 def arrange_floats(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -32,11 +33,15 @@ def arrange_floats(model: onnx.ModelProto) -> onnx.ModelProto:
     except UnknownGraph:
         return model
 
-    return tidy(_Writer(encoder.prelude, by_sequence=True).write(encoder))
+    writer = _Writer(encoder.prelude, by_sequence=True)
+    light = writer.write(encoder)
+    return put_back(tidy(light), writer.weights)
 
 
 class _Writer(Frame):
-    """Appends an encoder's layers to its prelude."""
+    """Appends an encoder's layers to its prelude, and keeps the weights beside the graph that it writes."""
+
+    weights: Weights
 
     def write(self, encoder: Encoder) -> onnx.ModelProto:
         state = self.start(encoder.embedding_norm)
@@ -45,6 +50,7 @@ class _Writer(Frame):
             state = self._layer(fold_attention(layer), state)
 
         self.prefix = ""
+        self.weights = set_aside(self.graph)
         return self.finish(state, len(encoder.embedding_norm.gamma), encoder.tail)
 
     def _layer(self, layer: Layer, x: ir.Value) -> ir.Value:
