@@ -31,7 +31,7 @@ from bge_export.parity.gate.folder import other_file_failures
 from bge_export.parity.gate.judge import Failure, Verdict, judge
 from bge_export.parity.gate.origin import reference_failures
 from bge_export.parity.gate.policy import ThresholdPolicy
-from bge_export.parity.measure.measurement import Measurement
+from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.merge import merge
 from bge_export.parity.report import OWN_REPORT, ParityReport, ReferenceKind, read_report, write_report
 from bge_export.parity.show.frontier import read_frontiers
@@ -78,28 +78,16 @@ def check_parity(
         MeasurementError: something could not be measured.
     """
     proof = report_path or folder / REPORT
-    if texts is not None and (report_path is None or _is_proof(proof)):
-        raise UsageError(
-            f"{proof} is the proof on the package's own texts; a report on {texts.name} would replace it. "
-            f"Say where to write this one: --report {texts.stem}.json"
-        )
-    if report_path is not None:
-        refuse_path(report_path, "report", OWN_REPORT)
-        refuse_unknown_output(report_path)
-
+    _refuse_report_path(report_path, proof, texts)
     refuse_unknown_runtimes(require)
-    policy = read_policy(thresholds)
-    corpus = read_texts(texts, column)
+
+    policy, corpus = read_policy(thresholds), read_texts(texts, column)
     manifest, artifacts = read_bundle(folder)
     frontiers = read_frontiers(manifest)
 
-    devices = [named_device(lane) for lane in lanes]
-    if not devices and browsers is None:
-        devices = default_devices(artifacts, all_devices=True)
-
+    devices = _devices(lanes, artifacts, browsers)
     vectors = reference_vectors(reference, revision, manifest, corpus, threads)
-    runs_eager = any("checkpoint" in one.runtime.formats for one in devices)
-    eager = _eager(reference, revision, manifest) if runs_eager else ()
+    eager = _eager(reference, revision, manifest, devices)
 
     measure = partial(measure_folder, Measurement(corpus, vectors, threads), folder)
     report = measure((*artifacts, *eager), devices)
@@ -314,8 +302,38 @@ def _is_proof(path: Path) -> bool:
     return path.name == REPORT and (path.parent / MANIFEST).is_file()
 
 
-def _eager(reference: str, revision: str | None, manifest: Manifest) -> tuple[Artifact, ...]:
-    """Return the checkpoint itself as artifacts, for torch on other devices and in other precisions."""
+def _refuse_report_path(report_path: Path | None, proof: Path, texts: Path | None) -> None:
+    """Raise UsageError if the report that will be written as `proof` would replace what must stay."""
+    if texts is not None and (report_path is None or _is_proof(proof)):
+        raise UsageError(
+            f"{proof} is the proof on the package's own texts; a report on {texts.name} would replace it. "
+            f"Say where to write this one: --report {texts.stem}.json"
+        )
+
+    if report_path is not None:
+        refuse_path(report_path, "report", OWN_REPORT)
+        refuse_unknown_output(report_path)
+
+
+def _devices(lanes: Sequence[str], artifacts: Sequence[Artifact], browsers: Browsers | None) -> list[RuntimeDevice]:
+    """Return the runtimes and devices that were named; without names all, unless browsers are measured instead."""
+    if lanes or browsers is not None:
+        return [named_device(lane) for lane in lanes]
+    return default_devices(artifacts, all_devices=True)
+
+
+def _eager(
+    reference: str, revision: str | None, manifest: Manifest, devices: Sequence[RuntimeDevice]
+) -> tuple[Artifact, ...]:
+    """Return the checkpoint itself as artifacts, for torch on other devices and in other precisions, if one is asked.
+
+    Raises:
+        UsageError: the reference is vectors, which torch cannot run.
+    """
+    if not any("checkpoint" in one.runtime.formats for one in devices):
+        return ()
+
     if reference.endswith(".npz"):
         raise UsageError("--runtime torch runs the checkpoint itself. Give it as --reference, not its vectors.")
+
     return as_artifacts(open_reference(reference, revision, manifest))
