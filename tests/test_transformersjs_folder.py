@@ -90,6 +90,18 @@ def test_extending_the_folder_keeps_weights_and_card(folder: Path, tiny: Path, t
         assert kept in after
 
 
+def test_a_card_of_another_checkpoint_does_not_lend_its_licence(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    another = Path(shutil.copytree(tiny, tmp_path / "another"))
+    (another / "config.json").write_text((another / "config.json").read_text("utf-8") + "\n", "utf-8")
+    export_model(find_exporter("onnx"), str(another), copy, overwrite=True, check=False)
+    card = (copy / "README.md").read_text("utf-8")
+    assert "# another" in card
+    for gone in ("license: mit", "somebody/tiny", "Transformers.js"):
+        assert gone in (folder / "README.md").read_text("utf-8")
+        assert gone not in card
+
+
 def test_writing_the_card_again_leaves_the_earlier_folder_alone(folder: Path, tiny: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     before = (copy / "README.md").read_bytes()

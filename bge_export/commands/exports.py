@@ -16,7 +16,7 @@ from bge_export.commands.extension import kept_from
 from bge_export.commands.measuring import Proof, read_policy, run_oracle
 from bge_export.commands.proving import Measured, StagedExport, move_refused, prove, proven_alone
 from bge_export.commands.same_tokens import refuse_other_tokens
-from bge_export.commands.transformersjs import ClientFolder
+from bge_export.commands.transformersjs import ClientFolder, facts_of_earlier
 from bge_export.commands.turns import in_turn
 from bge_export.contracts import Exporter, Target
 from bge_export.errors import UsageError
@@ -25,7 +25,7 @@ from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
 from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.report import write_report
 from bge_export.publish.card import write_card
-from bge_export.publish.facts import CardFacts, facts_of
+from bge_export.publish.facts import CardFacts
 from bge_export.texts.corpus import builtin_corpus
 
 
@@ -96,7 +96,7 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
         export = StagedExport(staging, checkpoint, kept, weights, devices, policy)
         artifacts = export.record(made, checked=recipe.proof.check)
         # A card that an earlier export wrote follows the folder, whatever is added to it.
-        facts = folder.card_facts(checkpoint) if folder else facts_of(out)
+        facts = folder.card_facts(checkpoint) if folder else facts_of_earlier(out, checkpoint, kept)
 
         if not recipe.proof.check:
             if facts is not None:

@@ -7,14 +7,30 @@ from pathlib import Path
 
 from bge_export.build.recipe import JavaScriptFolder
 from bge_export.bundle.origin import weight_names
+from bge_export.commands.extension import Kept
 from bge_export.contracts import Checkpoint
 from bge_export.parity.measure.measurement import RuntimeDevice
-from bge_export.publish.facts import CardFacts
+from bge_export.publish.facts import CardFacts, facts_of
 from bge_export.runtimes import find_runtime
 
 PROVING = ("node@3", "node@4")
 """Devices where the folder is proven besides ONNX Runtime and OpenVINO, if the clients are installed: native builds of
 both current versions. `bge-export parity --runtime` measures the others."""
+
+
+def facts_of_earlier(out: Path, checkpoint: Checkpoint, kept: Kept) -> CardFacts | None:
+    """Return what the card of a folder must go on to say if an earlier export wrote one; None if none did.
+
+    A card of another checkpoint is written anew without that one's licence, name and clients.
+    """
+    earlier = facts_of(out)
+    same = kept.models or kept.replaced or kept.report is not None
+    return earlier if earlier is None or same else CardFacts(_repository(checkpoint))
+
+
+def _repository(checkpoint: Checkpoint) -> str:
+    """Return a repository's name for examples, as long as nobody gave one."""
+    return f"ORGANISATION/{checkpoint.source.rpartition('/')[2]}"
 
 
 @dataclass(frozen=True)
@@ -44,5 +60,4 @@ class ClientFolder:
 
     def card_facts(self, checkpoint: Checkpoint) -> CardFacts:
         """Return what the card of the folder says besides manifest and report."""
-        repository = self.options.repository or f"ORGANISATION/{checkpoint.source.rpartition('/')[2]}"
-        return CardFacts(repository, self.options.license, clients=True)
+        return CardFacts(self.options.repository or _repository(checkpoint), self.options.license, clients=True)

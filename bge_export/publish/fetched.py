@@ -20,7 +20,7 @@ from bge_export.bundle.manifest import read_manifest
 from bge_export.checkpoint.hub_errors import explain
 from bge_export.checkpoint.hub_files import fetch_file
 from bge_export.checkpoint.hub_listing import Listing, list_files
-from bge_export.errors import ArtifactError, OutputError
+from bge_export.errors import ArtifactError
 from bge_export.files.cache import cache_folder
 from bge_export.files.regular import REPORT_BYTES, SETTINGS_BYTES, WEIGHTS_BYTES
 from bge_export.progress import advance, stage
@@ -88,19 +88,25 @@ def _wanted(repository: str, folder: Path, listing: Listing) -> list[str]:
 
     if missing := sorted(listed - set(listing.digests)):
         raise ArtifactError(f"{where} lacks {shown(missing)}, which {MANIFEST} lists. Do not use it.")
-    return [*sorted(listed), REPORT, *([CARD] if CARD in listing.digests else [])]
+    proof = {REPORT, CARD} & set(listing.digests)
+    return sorted((listed | proof) - {MANIFEST})
 
 
 def _place(repository: str, name: str, listing: Listing, folder: Path) -> None:
     """Fetch a file, and put it into the folder: the cache holds links, which a folder must not."""
     path = fetch_file(repository, name, listing, LIMITS.get(name, WEIGHTS_BYTES)).resolve()
     target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
 
     try:
-        os.link(path, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(path, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, target)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(path, target)
+    except OSError as error:
+        raise ArtifactError(
+            f"{repository}: {name} cannot be put into a folder with the other files: {error.strerror or error}."
+        ) from error
 
 
 @contextmanager
@@ -111,8 +117,5 @@ def _temporary() -> Iterator[Path]:
         cache_folder().mkdir(parents=True, exist_ok=True)
         parent = cache_folder()
 
-    try:
-        with TemporaryDirectory(prefix="verify-", dir=parent) as name:
-            yield Path(name)
-    except OSError as error:
-        raise OutputError(f"{error.filename} cannot be written: {error.strerror}. Make room there.") from error
+    with TemporaryDirectory(prefix="verify-", dir=parent) as name:
+        yield Path(name)

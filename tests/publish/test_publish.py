@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,26 @@ def test_an_interrupt_leaves_the_old_or_the_new_revision(
         refused(done, 3, "nterrupted")
 
     assert command("publish", bundle, "--repo", REPO).returncode == 0
+    assert (holds(repository, bundle), len(repository.commits)) == (True, 2)
+
+
+@pytest.mark.parametrize("step", ["create", "batch", "put", "commit"])
+def test_a_killed_process_leaves_the_old_or_the_new_revision(
+    bundle: Path, hub: WritableHub, command: Run, step: str
+) -> None:
+    """The process is killed while the Hub works on its request; what the Hub has begun it still does."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    clean |= {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    words = [sys.executable, "-m", "bge_export", "publish", str(bundle), "--repo", REPO]
+    process: list[subprocess.Popen[bytes]] = []
+    hub.before[step] = lambda: process[0].kill()
+    process.append(subprocess.Popen(words, env=clean, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    assert process[0].wait(120) == -signal.SIGKILL
+
+    for _ in range(2):  # the Hub goes on for a moment, so that the first call may find its head moved
+        done = command("publish", bundle, "--repo", REPO)
+    assert done.returncode == 0, done.stderr
+    repository = hub.repositories[REPO]
     assert (holds(repository, bundle), len(repository.commits)) == (True, 2)
 
 

@@ -92,6 +92,14 @@ def test_a_name_of_the_manifest_leads_nowhere(repository: Repository, command: R
     assert not list(tmp_path.rglob("outside.json"))
 
 
+@pytest.mark.parametrize("name", ["parity.json", "bge_export.json", "config.json/x.json"])
+def test_names_of_the_manifest_that_meet_are_refused(repository: Repository, command: Run, name: str) -> None:
+    manifest = json.loads(repository.head[MANIFEST])
+    manifest["files"][name] = "0" * 64
+    repository.add({name: b"whose?", **repository.head, MANIFEST: json.dumps(manifest).encode()})
+    refused(command("verify", REPO), 3, name.partition("/")[0])
+
+
 def test_bytes_that_the_storage_changed_are_refused(repository: Repository, hub: WritableHub, command: Run) -> None:
     hub.lies["onnx/model.onnx"] = "0" * 64
     refused(command("verify", REPO), 3, "onnx/model.onnx", "not what the Hub promises")
