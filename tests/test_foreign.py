@@ -27,6 +27,14 @@ TEXTS = (
 )
 
 
+@pytest.fixture(scope="module")
+def short(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded checkpoint with a longest input that is swept in little time."""
+    folder = Path(shutil.copytree(tiny, tmp_path_factory.mktemp("short") / "tiny"))
+    change_json(folder / "sentence_bert_config.json", max_seq_length=24)
+    return folder
+
+
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     path = tmp_path / "texts.txt"
@@ -74,11 +82,11 @@ def scored(path: Path) -> None:
 
 
 @pytest.fixture
-def found(tiny: Path, texts: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, dict[str, Any]]]:
+def found(short: Path, texts: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, dict[str, Any]]]:
     """Measure a path by the command; return the exit status and its JSON."""
 
     def measure(path: Path, *more: object) -> tuple[int, dict[str, Any]]:
-        given = ["parity", path, "--reference", tiny, "--texts", texts, "--json", *more]
+        given = ["parity", path, "--reference", short, "--texts", texts, "--json", *more]
         status = run([str(one) for one in given])
         out = capfd.readouterr().out
         return status, json.loads(out) if out else {}
@@ -119,10 +127,10 @@ def test_a_vector_that_the_graph_pools_is_found_by_its_shape_whatever_its_name(
 
 
 def test_a_file_without_any_such_output_is_said(
-    bare: Path, tiny: Path, texts: Path, capfd: pytest.CaptureFixture[str]
+    bare: Path, short: Path, texts: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     scored(bare)
-    assert run(["parity", str(bare), "--reference", str(tiny), "--texts", str(texts)]) == 3
+    assert run(["parity", str(bare), "--reference", str(short), "--texts", str(texts)]) == 3
     assert "no output is 64 wide" in capfd.readouterr().err
 
 
@@ -217,9 +225,9 @@ def test_the_gate_refuses_its_report_by_name_and_it_is_not_written_into_a_folder
 
 
 def test_the_terminal_says_what_is_not_known_and_never_that_it_is_proven(
-    bare: Path, tiny: Path, texts: Path, capfd: pytest.CaptureFixture[str]
+    bare: Path, short: Path, texts: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["parity", str(bare), "--reference", str(tiny), "--texts", str(texts)]) == 0
+    assert run(["parity", str(bare), "--reference", str(short), "--texts", str(texts)]) == 0
     shown = capfd.readouterr().out
     assert "WITHIN LIMITS" in shown
     assert "PASSED" not in shown

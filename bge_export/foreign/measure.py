@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bge_export.contracts import SENTENCE_EMBEDDING, Runtime
+from bge_export.contracts import Runtime
 from bge_export.foreign.beside import Beside, look_beside
 from bge_export.foreign.files import ForeignFile
 from bge_export.foreign.reading import ReadAs, Reading, find_reading
@@ -34,6 +34,7 @@ class ForeignProof:
         beside: what its folder says of it.
         report: the rows of each runtime.
         verdict: whether they keep the limits of the file's precision.
+        uncovered: what the sweep of token ids left out, one phrase each.
     """
 
     file: ForeignFile
@@ -41,6 +42,7 @@ class ForeignProof:
     beside: Beside
     report: ParityReport
     verdict: Verdict
+    uncovered: tuple[str, ...]
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -50,6 +52,7 @@ class ForeignProof:
             "how and of which checkpoint it was made: no manifest says so, its vectors alone do",
             *self.beside.notes,
             "every runtime and device that is not in the table",
+            *self.uncovered,
             *(["which texts share a batch with a text: its vector depends on them"] if by_batch else []),
         )
 
@@ -100,7 +103,7 @@ def measure_foreign(file: ForeignFile, devices: Sequence[tuple[Runtime, str]], a
     finally:
         session.close()
 
-    measured = replace(file.artifact, outputs=(SENTENCE_EMBEDDING,))
+    measured = replace(file.artifact, outputs=(reading.as_output(dense_head(reference.promise).pooling),))
     lanes = [RuntimeDevice(ReadAs(one, file, reading), name, requested=True) for one, name in devices]
     measurement = Measurement(corpus, reference, against.threads, load_tokenizer=lambda _folder, _: against.tokenizer)
 
@@ -108,8 +111,13 @@ def measure_foreign(file: ForeignFile, devices: Sequence[tuple[Runtime, str]], a
         report = measurement.report([measured], lanes, facts=known_files([measured], reference.sweep))
 
     beside = look_beside(file.path, corpus, reference)
-    verdict = judge(report, against.policy, corpus).joined(_found_failures(file.path, reading, beside, reference))
-    return ForeignProof(file, reading, beside, report, verdict)
+    judged = judge(report, against.policy, corpus).failures
+
+    # What nobody looked at is said: only of a folder of ours it is a reason, since an export can do better.
+    uncovered = tuple(f"{bad.got}; {bad.needed} would be needed" for bad in judged if bad.rule == "coverage")
+    verdict = Verdict(tuple(bad for bad in judged if bad.rule != "coverage"))
+    verdict = verdict.joined(_found_failures(file.path, reading, beside, reference))
+    return ForeignProof(file, reading, beside, report, verdict, uncovered)
 
 
 def _found_failures(path: Path, reading: Reading, beside: Beside, reference: ReferenceVectors) -> Iterator[Failure]:

@@ -12,7 +12,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import POOLINGS, SENTENCE_EMBEDDING, Artifact, Pooling, Runtime, Session, TokenBatch
+from bge_export.contracts import (
+    LAST_HIDDEN_STATE,
+    POOLINGS,
+    SENTENCE_EMBEDDING,
+    Artifact,
+    Pooling,
+    Runtime,
+    Session,
+    TokenBatch,
+)
 from bge_export.errors import ArtifactError
 from bge_export.foreign.files import ForeignFile
 from bge_export.heads.dense import dense_head, normalize, pool
@@ -54,6 +63,10 @@ class Reading:
     pooling: Pooling | None
     unit: bool
     agreement: float
+
+    def as_output(self, declared: Pooling) -> str:
+        """Return the name under which it is measured: states that are pooled as the checkpoint's, or one vector."""
+        return LAST_HIDDEN_STATE if self.form == "states" and self.pooling == declared else SENTENCE_EMBEDDING
 
     def rows(self, outputs: Mapping[str, NDArray[np.float32]], batch: TokenBatch) -> NDArray[np.float32]:
         """Return the vectors of B texts, [B, D] float32, before any division by a norm."""
@@ -128,7 +141,7 @@ def _forms(shape: Sequence[int], tokens: int, width: int, declared: Pooling) -> 
 
 
 class ReadAs:
-    """A runtime that opens a file of others and returns its vectors, read as a reading says, as the pooled output."""
+    """A runtime that opens a file of others and returns its vectors as a reading says, or the states that it pools."""
 
     def __init__(self, inner: Runtime, file: ForeignFile, reading: Reading) -> None:
         """Wrap a runtime that reads the file, which keeps its own inputs and outputs there."""
@@ -141,20 +154,26 @@ class ReadAs:
         return self._inner.devices()
 
     def open(self, artifact: Artifact, device: str, threads: int) -> Session:
-        """Open the file; the artifact that is given has the same file, and the pooled output alone."""
+        """Open the file; the artifact that is given has the same file, and the output that is measured."""
         head = dense_head(artifact.promise)
-        return _ReadSession(self._inner.open(self._file.artifact, device, threads), self._reading, head.normalize)
+        states = LAST_HIDDEN_STATE in artifact.outputs
+        session = self._inner.open(self._file.artifact, device, threads)
+        return _ReadSession(session, self._reading, states=states, divide=head.normalize)
 
 
 class _ReadSession:
-    """A session whose output is the vector that a reading takes from it."""
+    """A session whose output is the vector that a reading takes from it, or the states that it pools."""
 
-    def __init__(self, inner: Session, reading: Reading, divide: bool) -> None:
-        self._inner, self._reading, self._divide = inner, reading, divide
+    def __init__(self, inner: Session, reading: Reading, *, states: bool, divide: bool) -> None:
+        self._inner, self._reading, self._states, self._divide = inner, reading, states, divide
         self.facts = inner.facts
 
     def run(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        rows = self._reading.rows(self._inner.run(batch), batch)
+        given = self._inner.run(batch)
+        if self._states:
+            return {LAST_HIDDEN_STATE: given[self._reading.output].astype(np.float32)}
+
+        rows = self._reading.rows(given, batch)
         return {SENTENCE_EMBEDDING: normalize(rows) if self._divide else rows}
 
     def close(self) -> None:
