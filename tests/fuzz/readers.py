@@ -322,7 +322,6 @@ def _read_contents(target: Target, model: str) -> Callable[[Path], None]:
     """Return what reads a model file as the gate does: what it holds, its operators and its int8 weights."""
 
     def read(root: Path) -> None:
-        from bge_export.formats import read_contents
         from bge_export.heads.dense import UNDECLARED
         from bge_export.parity.gate.contents import content_failures
         from bge_export.parity.measure.operators import known_operators
@@ -332,7 +331,6 @@ def _read_contents(target: Target, model: str) -> Callable[[Path], None]:
         list(content_failures(artifact))
         known_operators([artifact])
         known_facts([artifact])
-        read_contents(artifact)
 
     return read
 

@@ -5,7 +5,7 @@ own (`aten`), `ops.domain.name(...)` another one, and `value.name(...)` one of t
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from bge_export.formats.contents import TRAINING
 from bge_export.formats.contents.torch_state import written_state
@@ -44,12 +44,13 @@ def operators_of(text: str) -> Iterator[str]:
     except (SyntaxError, MemoryError, RecursionError) as error:  # the parser's own limits of depth are the latter two
         raise ValueError(f"its code cannot be read: {str(error) or 'it is nested too deep'}") from error
 
-    _refuse_inner_functions(tree)
-    names = _assigned(tree)
+    nodes = list(ast.walk(tree))
+    _refuse_inner_functions(nodes)
+    names = _assigned(nodes)
     if names & {"torch", "ops"}:
         raise ValueError("its code gives another meaning to torch or ops")
 
-    for node in ast.walk(tree):
+    for node in nodes:
         if type(node) in CONTROL:
             yield CONTROL[type(node)]
         elif isinstance(node, ast.Call):
@@ -58,19 +59,16 @@ def operators_of(text: str) -> Iterator[str]:
     yield from written_state(tree)
 
 
-def _refuse_inner_functions(tree: ast.AST) -> None:
+def _refuse_inner_functions(nodes: Iterable[ast.AST]) -> None:
     """Raise ValueError if a function is defined in another one, which the subset of Python does not know."""
-    for node in ast.walk(tree):
+    for node in (one for one in nodes if isinstance(one, FUNCTIONS)):
         inner = (one for child in ast.iter_child_nodes(node) for one in ast.walk(child))
-        if isinstance(node, FUNCTIONS[1:]) or (
-            isinstance(node, ast.FunctionDef) and any(isinstance(one, FUNCTIONS) for one in inner)
-        ):
+        if not isinstance(node, ast.FunctionDef) or any(isinstance(one, FUNCTIONS) for one in inner):
             raise ValueError("its code defines a function in another one")
 
 
-def _assigned(tree: ast.AST) -> set[str]:
+def _assigned(nodes: Sequence[ast.AST]) -> set[str]:
     """Return the names of variables and arguments."""
-    nodes = list(ast.walk(tree))
     variables = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     return variables | {node.arg for node in nodes if isinstance(node, ast.arg)}
 

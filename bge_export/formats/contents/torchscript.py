@@ -19,7 +19,7 @@ from bge_export.formats.contents.torch_code import operators_of
 PICKLE_BYTES = 4 * MIB
 """The largest allowed list of constants; an encoder of 24 layers has a few ten KiB."""
 
-CODE_BYTES = MIB // 2
+CODE_BYTES = MIB // 4
 """The most source text in one archive, whose syntax tree takes a thousand times as much; an encoder of 24 layers has
 about 50 KiB."""
 
