@@ -251,7 +251,7 @@ def _nest(node: Any, graph: Any, rng: random.Random) -> None:
     if rng.random() < 0.5:
         body.CopyFrom(graph)
     else:
-        for _ in range(rng.choice((3, 40))):
+        for _ in range(rng.choice((3, 25))):  # protobuf itself takes no more than 100 levels
             inner = onnx.GraphProto()
             inner.node.add(op_type="If").attribute.append(onnx.helper.make_attribute("then_branch", body))
             body = inner
