@@ -38,8 +38,8 @@ MASKED_TOKENS = 12
 ROW_BATCH = 8
 """Sequences in a batch of `rows`."""
 
-FEWEST_LENGTHS = 130
-"""`rows` has every length up to this one, so every residue of 64 and 128, even if it needs some ids twice."""
+FEWEST_LENGTHS = 66
+"""`rows` has every length up to this one, so every residue of 64, even if it needs some ids twice."""
 
 MOST_ROWS = 2**16
 """Largest vocabulary whose ids are all swept; of a larger one, the first ids and a seeded choice. Its other rows are

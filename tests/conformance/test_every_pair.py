@@ -189,7 +189,8 @@ class WrongSession:
 
         counts = batch.attention_mask.sum(axis=1)
         texts = [tuple(ids[:count].tolist()) for ids, count in zip(batch.input_ids, counts, strict=True)]
-        rows = np.stack([self.by_ids[ids] for ids in texts])
+        other = np.ones_like(next(iter(self.by_ids.values())))  # of the sweep, which holds no text
+        rows = np.stack([self.by_ids.get(ids, other) for ids in texts])
         return {output: rows if output == "sentence_embedding" else rows[:, None] for output in self.outputs}
 
     def close(self) -> None:
