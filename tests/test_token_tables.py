@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bge_export.errors import ArtifactError
 from bge_export.precision import Step, find_precision
 from bge_export.token_tables import Lookup, open_lookup, row_errors
-from bge_export.token_tables._flow import Operation, dominating_values
+from bge_export.token_tables._flow import Operation, ways_of
 
 ROWS, WIDTH = 300, 32
 TABLE = np.random.default_rng(3).standard_normal((ROWS, WIDTH)).astype(np.float32)
@@ -44,11 +44,15 @@ def test_a_plain_table_is_right(tmp_path: Path) -> None:
     assert errors_of(file_with(tmp_path, [looked_up("t", "states")], t=TABLE)).max() == 0
 
 
-def test_columns_may_stand_in_another_order_and_have_scales_of_their_own(tmp_path: Path) -> None:
+def test_columns_may_stand_in_another_order_and_the_table_may_have_a_scale(tmp_path: Path) -> None:
     order = np.random.default_rng(1).permutation(WIDTH)
-    scale = np.linspace(0.5, 2, WIDTH, dtype=np.float32)
-    table = np.ascontiguousarray(TABLE[:, order] * scale)
+    table = np.ascontiguousarray(TABLE[:, order] * np.float32(8))
     assert errors_of(file_with(tmp_path, [looked_up("t", "states")], t=table)).max() < 1
+
+
+def test_columns_with_scales_of_their_own_hide_nothing(tmp_path: Path) -> None:
+    table = TABLE * np.where(np.arange(WIDTH) == 3, 300, 1).astype(np.float32)
+    assert errors_of(file_with(tmp_path, [looked_up("t", "states")], t=table), INT8).min() > 1
 
 
 def int8_nodes() -> list[onnx.NodeProto]:
@@ -101,7 +105,48 @@ def test_one_spoilt_row_of_a_rounded_table_is_found(spoil: Callable[..., None], 
         assert wrong.tolist() == [row], spoil.__name__
 
 
+def node(kind: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs.split(), [output], **attributes)
+
+
+def told_apart(*marks: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return a right lookup to which another table adds something for some ids."""
+    return [
+        looked_up("t", "right"),
+        *marks,
+        node("Gather", "delta mark", "added"),
+        node("Add", "right added", "states"),
+    ]
+
+
 DECOYS = {
+    "another table by the ids themselves": told_apart(node("Mul", "input_ids one", "mark")),
+    "another table by one id": told_apart(
+        node("Equal", "input_ids seven", "is"), node("Cast", "is", "mark", to=TensorProto.INT64)
+    ),
+    "another table by the length": [
+        looked_up("t", "right"),
+        looked_up("bad", "wrong"),
+        node("Shape", "input_ids", "shape"),
+        node("Gather", "shape one", "tokens"),
+        node("Equal", "tokens one", "alone"),
+        node("Where", "alone right wrong", "states"),
+    ],
+    "another table by how many ids are one": [
+        looked_up("t", "right"),
+        looked_up("bad", "wrong"),
+        node("Sub", "input_ids seven", "off"),
+        node("NonZero", "off", "places"),
+        node("Size", "places", "count"),
+        node("Equal", "count one", "all"),
+        node("Where", "all right wrong", "states"),
+    ],
+    "another table by the row that was looked up": [
+        looked_up("t", "right"),
+        node("MatMul", "right transposed", "like"),
+        node("ArgMax", "like", "again", axis=-1, keepdims=0),
+        node("Gather", "bad again", "states"),
+    ],
     "a right table that nothing reads": [looked_up("t", "unread"), looked_up("bad", "states")],
     "a right table times zero": [
         looked_up("t", "right"),
@@ -123,13 +168,17 @@ DECOYS = {
 def test_no_right_table_can_stand_beside_the_one_that_is_used(decoy: str, tmp_path: Path) -> None:
     bad = TABLE.copy()
     bad[7] = 0
-    constants = {"zero": np.float32(0), "seven": np.int64(7), "last": np.array([-1], np.int64)}
+    delta = np.zeros_like(TABLE)
+    delta[7] = -TABLE[7]
+    delta[1] = -TABLE[7] if "by one id" in decoy else 0
+    constants = {"zero": np.float32(0), "seven": np.int64(7), "one": np.int64(1), "last": np.array([-1], np.int64)}
+    constants |= {"delta": delta, "transposed": np.ascontiguousarray(TABLE.T)}
     path = file_with(tmp_path, DECOYS[decoy], t=TABLE, bad=bad, **constants)
     try:
         found = row_errors(open_lookup(path, "onnx"), TABLE, FP32)
     except ArtifactError:
         return
-    assert found is None or found[7] > 1
+    assert found is None or not found[7] <= 1
 
 
 def test_positions_that_count_ids_are_no_second_way() -> None:
@@ -140,9 +189,10 @@ def test_positions_that_count_ids_are_no_second_way() -> None:
         Operation("looks", ("positions",), ("position-rows",)),
         Operation("other", ("rows", "position-rows"), ("sum",)),
     ]
-    assert dominating_values(operations, "ids", ["sum"]) == ["rows"]
+    assert ways_of(operations, "ids", ["sum"]).rows == ("rows",)
+    assert ways_of(operations, "ids", ["sum"]).positions == ("position-rows",)
     smuggled = [*operations[:-1], Operation("other", ("rows", "positions"), ("sum",))]
-    assert dominating_values(smuggled, "ids", ["sum"]) == []
+    assert ways_of(smuggled, "ids", ["sum"]).rows == ()
 
 
 def test_a_file_without_a_lookup_says_so(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from bge_export.precision.int8_options import Int8Options
 from bge_export.progress import stage
 
 IR_VERSION = 8
+TRACED = "as traced"
+"""Key of the graph that precisions of no other precision are converted from."""
+
 INLINE_LIMIT_BYTES = 2_000_000_000
 """A protobuf message is limited to 2 GiB; larger weights go into `<model>.onnx_data`, the name that JavaScript clients
 and text-embeddings-inference look for."""
@@ -60,9 +63,9 @@ class OnnxExporter:
 
         written: dict[str, Attempts] = {}
         if others := [precision for precision in self.precisions if precision in precisions and precision != "int8"]:
-            graphs = {"fp32": arrange_floats(traced)}
-            if "int8" not in precisions:
-                traced = graphs["fp32"]  # frees the weights of the traced graph
+            graphs = {TRACED: traced, "fp32": arrange_floats(traced)}
+            if "int8" not in precisions and all(find_precision(name).of for name in others if name != "fp32"):
+                traced = graphs[TRACED] = graphs["fp32"]  # frees the weights of the traced graph
 
             for precision in others:
                 with stage(f"onnx-{precision}", 1):
@@ -93,12 +96,9 @@ def _made(precision: str, graphs: dict[str, onnx.ModelProto], checkpoint: Checkp
     if precision in graphs:
         return graphs[precision]
 
-    source = find_precision(precision).of
-    assert source is not None  # noqa: S101 - for the type checker: only fp32 has none, and its graph is there
-
     # A copy, because the conversion may modify its graph.
     copy = onnx.ModelProto()
-    copy.CopyFrom(_made(source, graphs, checkpoint))
+    copy.CopyFrom(_made(find_precision(precision).of or TRACED, graphs, checkpoint))
     model = find_conversion(precision)(copy, checkpoint)
 
     if any(other.of == precision for other in precisions("onnx")):

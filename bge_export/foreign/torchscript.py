@@ -1,6 +1,5 @@
 """Opens a TorchScript file that others wrote, to learn its inputs and outputs, which no file of that format names."""
 
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from bge_export.contracts import TokenBatch
 from bge_export.errors import ArtifactError, MissingLibrary
 from bge_export.formats import ModelFile, narrowest
+from bge_export.formats._torchscript_file import load_torchscript
 from bge_export.formats.contents.torchscript import contents
 
 BY_POSITION = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
@@ -31,10 +31,7 @@ def read(path: Path) -> ModelFile:
         raise MissingLibrary("torch", "export", "running TorchScript") from error
 
     try:
-        found = contents(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript's deprecation
-            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]  # untyped
+        module, found = load_torchscript(path, "cpu"), contents(path)
     except (RuntimeError, ValueError, OSError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ArtifactError(f"{path} is not a TorchScript file: {first}. Fetch it again.") from error

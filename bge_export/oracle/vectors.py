@@ -28,7 +28,10 @@ ARRAYS = frozenset({"facts", "token_ids", "token_counts", *(f"vectors_{name}" fo
 MOST_SPECIAL = 16
 """Most special tokens before or after a text."""
 
-MOST_TOKENS = 2**20
+MOST_ROWS = 2**24
+"""Largest vocabulary that a file may declare."""
+
+MOST_TOKENS = 2**17
 """Longest input that a file may declare, since sequences of that length are made from it."""
 
 
@@ -37,7 +40,7 @@ class _Tokens(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    rows: int = Field(gt=0)
+    rows: int = Field(gt=0, le=MOST_ROWS)
     token_types: int = Field(ge=0)
     prefix: list[Annotated[int, Field(ge=0)]] = Field(max_length=MOST_SPECIAL)
     suffix: list[Annotated[int, Field(ge=0)]] = Field(max_length=MOST_SPECIAL)

@@ -100,7 +100,7 @@ class Precision:
         name: the name in targets and on the command line, such as the `q4` of `onnx-q4`; its module has underscores in
             place of hyphens.
         bits: the bits of a weight.
-        of: the precision whose graph is converted to it; None for the graph as traced.
+        of: the precision whose graph is converted to it; None for the graph as traced, which fp32 arranges.
         files: format -> the model file, below the folder. Consumers of that format look for this name.
         client_dtype: its `dtype` in Transformers.js from version 3 on; None if clients have no name for it.
         lacked_by: runtimes that lack an operator of its ONNX graph.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PRECISION = Precision(
     "fp16",
     bits=16,
-    of="fp32",
+    of=None,
     help="float16: half the size",
     holds=Holds("float16", 0.9, tables=True),
     table=Step(11, "value"),

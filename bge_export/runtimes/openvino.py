@@ -105,7 +105,7 @@ def _pieces(batch: TokenBatch, rows: int, length: int) -> Iterator[TokenBatch]:
             full[: len(part), : min(width, length)] = part
             arrays.append(full)
 
-        arrays[1][:, 0] = 1
+        arrays[1][len(part) :, 0] = 1
         yield TokenBatch(*arrays)
 
 

@@ -1,6 +1,5 @@
 """Runs TorchScript files in PyTorch, without further libraries. Inputs are passed by position, so both layouts work."""
 
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,8 @@ from numpy.typing import NDArray
 
 from bge_export.checkpoint.torch_devices import DEVICES, open_device, torch_devices
 from bge_export.contracts import Artifact, Session, TokenBatch
-from bge_export.errors import ArtifactError, MissingLibrary
+from bge_export.errors import MissingLibrary
+from bge_export.formats._torchscript_file import load_torchscript
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -58,7 +58,7 @@ class TorchScriptRuntime:
         """Load the artifact on `device`; float32 runs without TF32.
 
         Raises:
-            ArtifactError: torch cannot load the file.
+            ArtifactError: torch cannot load the file, or it reaches outside of the model.
             DeviceUnavailable: the device is missing.
             MissingLibrary: torch is not installed.
         """
@@ -68,20 +68,7 @@ class TorchScriptRuntime:
             raise MissingLibrary(self.library, self.extra, "running TorchScript") from error
 
         facts = open_device(device, threads)
-        path = artifact.root / artifact.model
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing. Export the folder again.")
-
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the docs say that TorchScript is deprecated
-                module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]  # untyped
-        except (RuntimeError, ValueError, OSError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise ArtifactError(
-                f"torch cannot load {artifact.model} on {device!r}: {first}. Export it again."
-            ) from error
-
+        module = load_torchscript(artifact.root / artifact.model, device)
         return TorchScriptSession(module, artifact, device, {**facts, "threads": str(torch.get_num_threads())})
 
 

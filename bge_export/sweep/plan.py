@@ -45,8 +45,8 @@ MOST_ROWS = 2**16
 """Largest vocabulary whose ids are all swept; of a larger one, the first ids and a seeded choice. Its other rows are
 read from the file (`token_tables`), since sweeping them would take longer than everything else."""
 
-JUDGED = 512
-"""Most states of one sequence that are compared, evenly spaced; a sequence of 8192 tokens would fill a file of them."""
+JUDGED = 2**13
+"""Most states of one sequence that are compared, evenly spaced: longer ones would fill a file of vectors."""
 
 SIZED, LONGEST, TOKEN_TYPES, LEFT, HOLES, MASKED_IDS, ROWS = (
     "sizes", "longest", "token-types", "left", "holes", "masked-ids", "rows",

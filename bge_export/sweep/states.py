@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.sweep.plan import SweepBatch, TokenFacts, plan_rows, plan_sample
+from bge_export.sweep.plan import MASKS, SweepBatch, TokenFacts, plan_rows, plan_sample
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ def from_arrays(facts: TokenFacts, arrays: Mapping[str, NDArray[np.generic]], wi
     plan = plan_sample(facts)
     if defined.shape != (len(plan),) or not set(defined.tolist()) <= {0, 1, 2}:
         raise ValueError(f"sweep_defined is not one of 0, 1 and 2 for each of {len(plan)} batches")
+
+    if any(batch.kind not in MASKS and not known for batch, known in zip(plan, defined, strict=True)):
+        raise ValueError("sweep_defined leaves out more than kinds of mask")
 
     there = [batch for batch, known in zip(plan, defined, strict=True) if known]
     tokens, texts = [int(batch.judged.sum()) for batch in there], [len(batch.judged) for batch in there]

@@ -6,11 +6,12 @@ own step may make.
 
 One module per format, found by its name, runs the part of the graph between the ids and the rows. It yields each value
 there that may be the rows, since a file may hold them rounded, packed, scaled, or with its columns in another order.
-Order and scale of the columns are found from many rows together, so no single row can hide in them. All that the ids do
-must pass through the value, so no right table can stand beside the one that is used (`_flow`).
+Their order, and one scale for all, are found from many rows together, so no single row can hide in them. All that the
+ids do must pass through the value, so no right table can stand beside the one that is used (`_flow`).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,8 +22,8 @@ from bge_export.plugins import find, names
 from bge_export.precision import Step
 
 Floats: TypeAlias = NDArray[np.float32]
-Lookup: TypeAlias = Callable[[NDArray[np.int64]], Iterator[Floats]]
-"""Ids [N] -> each value of the graph that depends on them alone, [N, D], in the same order each time."""
+Values: TypeAlias = Callable[[NDArray[np.int64]], Iterator[Floats]]
+"""Ids [N] -> values of the graph, [N, D] each, in the same order each time."""
 
 PROBE = 2048
 """Rows from which the columns' order and scales are found."""
@@ -30,11 +31,27 @@ PROBE = 2048
 CHUNK = 4096
 """Rows that are read at once."""
 
+UNSCALED = 0.05
+"""A table whose median ratio is this near 1 is taken as unscaled."""
+
 ALIKE = 0.8
 """Least cosine of a column with the checkpoint's column that it is taken for."""
 
 SLACK = 1.02
 """Room for the arithmetic of a lookup in float32, relative to half a step."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What a file looks up by token ids.
+
+    Attributes:
+        rows: each value that may be the rows of the table, first to last.
+        positions: what it looks up elsewhere by counting ids, as RoBERTa does by counting what is no padding.
+    """
+
+    rows: Values
+    positions: Values
 
 
 def readable_formats() -> tuple[str, ...]:
@@ -61,78 +78,92 @@ def as_rows(values: Iterable[NDArray[np.generic]], count: int) -> Iterator[Float
             yield value.reshape(count, -1).astype(np.float32)
 
 
-def row_errors(lookup: Lookup, table: Floats, step: Step) -> NDArray[np.float64] | None:
+def row_errors(lookup: Lookup, table: Floats, step: Step, pad: int = -1) -> NDArray[np.float64] | None:
     """Return the error of each row, [rows] float64, in units of what rounding to the step may make; at most 1 is right.
 
     Args:
         lookup: the file's lookup.
         table: [rows, D] float32, the checkpoint's table.
         step: how the precision rounds a table.
+        pad: the id of the padding token, the only one that may have a position of its own.
 
     Returns:
-        None if no value of the file has the checkpoint's columns. NaN for a row that is not finite.
+        None if no value of the file has the checkpoint's columns. NaN for a row that is not finite, or whose id is
+        told apart from others by what else the file looks up.
     """
     probe = np.random.default_rng(0).choice(len(table), min(PROBE, len(table)), replace=False)
-    best: tuple[float, int, _Columns] | None = None
+    columns: _Columns | None = None
+    number = -1
 
-    for number, rows in enumerate(lookup(probe)):
-        for columns in _matched(rows, table[probe]) if rows.shape[1] == table.shape[1] else ():
-            error = float(np.nanmedian(_relative(rows, columns.of(table[probe]), columns.greatest(table), step)))
-            if best is None or error < best[0]:
-                best = error, number, columns
+    # What the model computes with comes last.
+    for at, rows in enumerate(lookup.rows(probe)):
+        if rows.shape[1] == table.shape[1] and (found := _matched(rows, table[probe])) is not None:
+            number, columns = at, found
 
-    if best is None:
+    if columns is None:
         return None
 
-    _, number, columns = best
-    greatest = columns.greatest(table)
-    return np.concatenate(
-        [
-            _relative(_nth(lookup(ids), number), columns.of(table[ids]), greatest, step)
-            for ids in np.split(np.arange(len(table)), range(CHUNK, len(table), CHUNK))
-        ]
+    greatest = float(np.abs(table).max())
+    parts = np.split(np.arange(len(table)), range(CHUNK, len(table), CHUNK))
+    errors = np.concatenate(
+        [_relative(columns.of(_nth(lookup.rows(ids), number)), table[ids], greatest, step) for ids in parts]
     )
+    return np.where(_told_apart(lookup, parts, pad), np.nan, errors)
+
+
+def _told_apart(lookup: Lookup, parts: Sequence[NDArray[np.int64]], pad: int) -> NDArray[np.bool_]:
+    """Return whether each id but `pad` gets other values than most ids do, where the file looks up by counting ids."""
+    found: list[NDArray[np.bool_]] = []
+    usual: list[NDArray[np.float32]] | None = None
+
+    for ids in parts:
+        values = list(lookup.positions(ids))
+        if usual is None:
+            usual = [np.asarray(np.median(one, axis=0), dtype=np.float32) for one in values]
+        apart = np.zeros(len(ids), dtype=np.bool_)
+        for one, most in zip(values, usual, strict=True):
+            apart |= (one != most).any(axis=1)
+        found.append(apart & (ids != pad))
+
+    return np.concatenate(found)
 
 
 class _Columns:
-    """The order and the scales of a file's columns, relative to the checkpoint's."""
+    """The order of a file's columns, relative to the checkpoint's, and the scale of them all."""
 
-    def __init__(self, order: NDArray[np.int64], scale: Floats) -> None:
-        """Store them: [D] each."""
+    def __init__(self, order: NDArray[np.int64], scale: float) -> None:
+        """Store them: order [D]."""
         self.order, self.scale = order, scale
 
-    def of(self, table: Floats) -> Floats:
-        """Return rows of the checkpoint as the file would hold them unrounded."""
-        return table[:, self.order] * self.scale
-
-    def greatest(self, table: Floats) -> float:
-        """Return the greatest absolute value of `of` the whole table."""
-        widest = np.maximum(table.max(axis=0), -table.min(axis=0))
-        return float((widest[self.order] * np.abs(self.scale)).max())
+    def of(self, rows: Floats) -> Floats:
+        """Return rows of the file in the checkpoint's order and scale."""
+        own = np.empty_like(rows)
+        own[:, self.order] = rows / np.float32(self.scale)
+        return own
 
 
-def _matched(rows: Floats, wanted: Floats) -> Iterator[_Columns]:
-    """Yield what the columns of rows [N, D] may be, as they are and scaled; nothing if they are others."""
-    if not np.isfinite(rows).all(axis=1).mean() > 0.5:
-        return
-
+def _matched(rows: Floats, wanted: Floats) -> _Columns | None:
+    """Return what the columns of rows [N, D] are; None if they are not those of the wanted rows."""
     there = np.isfinite(rows).all(axis=1)
+    if not there.mean() > 0.5:
+        return None
+
     ours, theirs = rows[there], wanted[there]
     with np.errstate(invalid="ignore", divide="ignore"):
         likeness = np.nan_to_num((ours / np.linalg.norm(ours, axis=0)).T @ (theirs / np.linalg.norm(theirs, axis=0)))
 
-    order = np.abs(likeness).argmax(axis=1)
-    own = np.abs(likeness[np.arange(len(order)), order])
+    order = likeness.argmax(axis=1)
+    own = likeness[np.arange(len(order)), order]
     if len(set(order.tolist())) < len(order) or np.median(own) < ALIKE:
         # Tables of a few rows, or with equal columns, have no unique order: then it must be the checkpoint's.
         order = np.arange(len(order))
-        if np.median(np.abs(np.diag(likeness))) < ALIKE:
-            return
+        if np.median(np.diag(likeness)) < ALIKE:
+            return None
 
-    # The median ratio of a rounded column is near its scale only; unscaled columns are exact.
-    yield _Columns(order, np.ones(len(order), dtype=np.float32))
+    # One factor for the whole table, as Gemma has it; a rounded table has none, and the median may be a little off.
     ratios = ours / np.where(theirs[:, order] == 0, np.nan, theirs[:, order])
-    yield _Columns(order, np.nan_to_num(np.nanmedian(ratios, axis=0), nan=1.0).astype(np.float32))
+    scale = float(np.nanmedian(ratios))
+    return _Columns(order, 1.0 if abs(scale - 1) < UNSCALED else scale)
 
 
 def _relative(rows: Floats, wanted: Floats, greatest: float, step: Step) -> NDArray[np.float64]:

@@ -14,7 +14,8 @@ class Operation:
     """One node of a graph in topological order.
 
     Attributes:
-        kind: whether it "passes" ids on unchanged, "looks" rows up by them, only computes "shapes", or does "other".
+        kind: "passes" hands ids or rows on as they are, "looks" looks rows up, "decodes" computes with each value of a
+            row, "shapes" gives the shape of a value, "counts" gives a result whose shape depends on values, "other".
         inputs: names of the values that it reads, without constants; for a lookup, what it looks up.
         outputs: names of its values.
     """
@@ -24,8 +25,21 @@ class Operation:
     outputs: tuple[str, ...]
 
 
-def dominating_values(operations: Sequence[Operation], ids: str, outputs: Collection[str]) -> list[str]:
-    """Return the values that depend on looked-up rows alone and dominate the ids' way to the outputs, first to last.
+@dataclass(frozen=True)
+class Ways:
+    """How the ids reach the outputs.
+
+    Attributes:
+        rows: values that depend on looked-up rows alone and dominate the ids' way to the outputs, first to last.
+        positions: values that another table gives by a count of ids, as RoBERTa's positions are.
+    """
+
+    rows: tuple[str, ...] = ()
+    positions: tuple[str, ...] = ()
+
+
+def ways_of(operations: Sequence[Operation], ids: str, outputs: Collection[str]) -> Ways:
+    """Return how the ids reach the outputs; no rows if they do so by several ways.
 
     Args:
         operations: the graph.
@@ -35,31 +49,44 @@ def dominating_values(operations: Sequence[Operation], ids: str, outputs: Collec
     live = _live(operations, outputs)
     passed, rows, marks, sizes = {ids}, set[str](), set[str](), set[str]()
     inside: list[Operation] = []
-    used = set[str]()
+    used, positions = set[str](), list[str]()
+    later: set[str] = set()
 
     for one in operations:
+        # A model looks nothing up by what it computed from rows: that would be other rows again.
+        if later & (set(one.inputs) - sizes):
+            if one.kind == "looks" and live & set(one.outputs):
+                return Ways()
+            later |= set(one.outputs)
+
         sources = set(one.inputs) - sizes
-        if one.kind == "shapes" or not sources:
+        known = sources & (rows | passed | marks)
+        sized = len(sources) < len(set(one.inputs))
+
+        if (one.kind == "shapes" and not sources & marks) or not sources:
             sizes |= set(one.outputs)
         elif one.kind == "passes" and sources <= passed:
             passed |= set(one.outputs)
             inside.append(one)
-        elif (one.kind == "looks" and sources <= passed) or sources <= rows:
+        elif (one.kind == "looks" and sources <= passed) or (
+            sources <= rows and (one.kind == "passes" or (one.kind == "decodes" and not sized))
+        ):
             rows |= set(one.outputs)
             inside.append(one)
-        elif one.kind != "looks" and sources <= passed | marks:
+        elif one.kind in ("decodes", "other", "passes", "shapes") and sources <= passed | marks:
             marks |= set(one.outputs)
-        elif live & set(one.outputs) and not (one.kind == "looks" and sources <= marks):
-            # Here the ids or their rows meet something else. What only counts ids, as RoBERTa's positions do, may look
-            # another table up, and nothing else.
-            used |= sources & (rows | passed | marks)
+        elif one.kind == "looks" and sources <= marks:
+            positions += [name for name in one.outputs if name in live]
+        else:
+            used |= known if live & set(one.outputs) else set()
+            later |= set(one.outputs) if sources & rows else set()
 
     used |= set(outputs) & (rows | passed | marks)
     if not used or used & (passed | marks):
-        return []
+        return Ways()
 
     candidates = [name for one in inside for name in one.outputs if name in rows]
-    return [name for name in candidates if not used & _reached(inside, ids, without=name)]
+    return Ways(tuple(name for name in candidates if not used & _reached(inside, ids, without=name)), tuple(positions))
 
 
 def _live(operations: Sequence[Operation], outputs: Collection[str]) -> set[str]:

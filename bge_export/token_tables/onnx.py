@@ -1,6 +1,7 @@
 """Runs the lookup of token ids in an ONNX file: the nodes between the ids and the rows of the table."""
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,20 @@ from onnx import TensorProto, helper
 from bge_export.errors import ArtifactError, MissingLibrary
 from bge_export.files.onnx_reader import load_with_data
 from bge_export.token_tables import Floats, Lookup, as_rows
-from bge_export.token_tables._flow import Operation, dominating_values
+from bge_export.token_tables._flow import Operation, ways_of
 
 IDS = "input_ids"
 PASSING = frozenset({"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Flatten"})
 LOOKUPS = frozenset({"Gather", "GatherND", "GatherBlockQuantized"})
 OF_SHAPES = frozenset({"Shape", "Size"})
+DECODING = frozenset({
+    "Add", "BitShift", "BitwiseAnd", "Concat", "DequantizeLinear", "Div", "Floor", "Mod", "Mul", "Slice", "Split",
+    "Sub",
+})  # fmt: skip
+"""Operators that unpack and scale rows. Whatever else reads a row is no longer the lookup."""
+
+COUNTING = frozenset({"Compress", "NonMaxSuppression", "NonZero", "OneHot", "Range", "Unique"})
+"""Operators whose results have a shape that depends on values."""
 
 
 def open_lookup(path: Path) -> Lookup:
@@ -27,7 +36,7 @@ def open_lookup(path: Path) -> Lookup:
         raise MissingLibrary("onnxruntime", "onnxruntime", "reading the token table") from error
 
     try:
-        part = lookup_part(load_with_data(path))
+        part, count = lookup_part(load_with_data(path))
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -36,15 +45,18 @@ def open_lookup(path: Path) -> Lookup:
         first = str(error).partition("\n")[0]
         raise ArtifactError(f"{path}: its lookup of token ids cannot be run: {first}") from error
 
-    def lookup(ids: NDArray[np.int64]) -> Iterator[Floats]:
+    def run(ids: NDArray[np.int64], *, positions: bool) -> Iterator[Floats]:
         # One token a text: positions then stay within any table of them.
-        return as_rows(session.run(None, {IDS: ids[:, None]}), len(ids))
+        values = session.run(None, {IDS: ids[:, None]})
+        return as_rows(values[count:] if positions else values[:count], len(ids))
 
-    return lookup
+    return Lookup(partial(run, positions=False), partial(run, positions=True))
 
 
-def lookup_part(model: onnx.ModelProto) -> onnx.ModelProto:
+def lookup_part(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     """Return the part of a model between the ids and the rows; each value that may be the rows is an output.
+
+    Also return the number of these values; what counts of ids look up elsewhere follows them.
 
     Raises:
         ValueError: the outputs depend on the ids in several ways.
@@ -52,10 +64,11 @@ def lookup_part(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = model.graph
     constants = _constants(graph)
     operations = [_operation(node, constants) for node in graph.node]
-    found = dominating_values(operations, IDS, [value.name for value in graph.output])
-    if not found:
+    ways = ways_of(operations, IDS, [value.name for value in graph.output])
+    if not ways.rows:
         raise ValueError("its outputs do not depend on the ids by one lookup alone")
 
+    found = [*ways.rows, *ways.positions]
     nodes = _needed(graph.node, found)
     used = {name for node in nodes for name in node.input}
     ids = helper.make_tensor_value_info(IDS, TensorProto.INT64, ["texts", "tokens"])
@@ -65,7 +78,7 @@ def lookup_part(model: onnx.ModelProto) -> onnx.ModelProto:
 
     cut = helper.make_model(part, opset_imports=model.opset_import, functions=model.functions)
     cut.ir_version = model.ir_version
-    return cut
+    return cut, len(ways.rows)
 
 
 def _constants(graph: onnx.GraphProto) -> set[str]:
@@ -87,6 +100,10 @@ def _operation(node: onnx.NodeProto, constants: Collection[str]) -> Operation:
         kind = "looks"
     elif node.op_type in OF_SHAPES:
         kind = "shapes"
+    elif node.op_type in DECODING:
+        kind = "decodes"
+    elif node.op_type in COUNTING:
+        kind = "counts"
 
     # A body may read any value around it, so it depends on something else too.
     return Operation(kind, (*inputs, "a body") if _has_body(node) else inputs, tuple(filter(None, node.output)))

@@ -1,45 +1,33 @@
 """Reads the token table of a TorchScript file: the constant of the `embedding` that is given the ids."""
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.errors import ArtifactError, MissingLibrary
-from bge_export.token_tables import Floats, Lookup, as_rows
-from bge_export.token_tables._flow import Operation, dominating_values
+from bge_export.errors import ArtifactError
+from bge_export.formats._torchscript_file import load_torchscript
+from bge_export.token_tables import Lookup, as_rows
+from bge_export.token_tables._flow import Operation, ways_of
 
 if TYPE_CHECKING:
     import torch
 
 LOOKUP = "aten::embedding"
-PASSING = frozenset({"aten::to", "aten::contiguous"})
 OF_SHAPES = frozenset({"aten::size"})
 
 
 def open_lookup(path: Path) -> Lookup:
     """Return the lookup of a file; see `token_tables`."""
     try:
-        import torch
-    except ImportError as error:
-        raise MissingLibrary("torch", "export", "reading the token table") from error
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the docs say that TorchScript is deprecated
-            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]  # untyped
-        table = _table(module.inlined_graph)
+        table = _table(load_torchscript(path, "cpu").inlined_graph)
     except Exception as error:  # torch raises many kinds
         first = str(error).strip().partition("\n")[0]
         raise ArtifactError(f"{path}: its lookup of token ids cannot be read: {first}") from error
 
-    def lookup(ids: NDArray[np.int64]) -> Iterator[Floats]:
-        return as_rows([table[ids]], len(ids))
-
-    return lookup
+    # Positions are not run: files of this format have float32 weights, whose states show any row that is wrong.
+    return Lookup(lambda ids: as_rows([table[ids]], len(ids)), lambda _: iter(()))
 
 
 def _table(graph: "torch.Graph") -> NDArray[np.float32]:
@@ -56,6 +44,8 @@ def _table(graph: "torch.Graph") -> NDArray[np.float32]:
     for node in graph.nodes():
         sources = tuple(name for name in (value.debugName() for value in node.inputs()) if name in live)
         outputs = tuple(value.debugName() for value in node.outputs())
+        if node.kind().endswith(("_", "::append")):
+            raise ValueError(f"{node.kind()} changes a value in place")
         if not sources:
             continue
 
@@ -64,8 +54,8 @@ def _table(graph: "torch.Graph") -> NDArray[np.float32]:
         if node.kind() == LOOKUP:
             tables[outputs[0]] = next(iter(node.inputs())).toIValue()
 
-    found = dominating_values(operations, ids, [value.debugName() for value in graph.outputs()])
-    known = [tables[name] for name in found if tables.get(name) is not None]
+    found = ways_of(operations, ids, [value.debugName() for value in graph.outputs()])
+    known = [tables[name] for name in found.rows if tables.get(name) is not None]
     if not known:
         raise ValueError("its outputs do not depend on the ids by one lookup alone")
     return np.asarray(known[0].float().numpy())  # type: ignore[attr-defined]  # a tensor
@@ -75,6 +65,4 @@ def _kind(name: str) -> str:
     """Return the kind of an operation, as `Operation` has it."""
     if name == LOOKUP:
         return "looks"
-    if name in PASSING:
-        return "passes"
     return "shapes" if name in OF_SHAPES else "other"

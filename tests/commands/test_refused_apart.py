@@ -83,8 +83,8 @@ def test_a_target_that_was_measured_nowhere_takes_no_other_with_it(
     """That it was measured nowhere names no lane."""
     whole = Measurement.lanes
 
-    def breaking(measurement: Measurement, artifact: Artifact, *arguments: object) -> list[Lane]:
-        lanes = whole(measurement, artifact, *arguments)  # type: ignore[arg-type]
+    def breaking(measurement: Measurement, artifact: Artifact, *arguments: object, **named: bool) -> list[Lane]:
+        lanes = whole(measurement, artifact, *arguments, **named)  # type: ignore[arg-type]
         if str(artifact.target) != "onnx-q4":
             return lanes
         return [lane.model_copy(update={"rows": (), "failed": "failed: crashed"}) for lane in lanes]

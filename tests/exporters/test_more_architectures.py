@@ -133,4 +133,4 @@ def test_a_prompt_that_is_null_is_none(tiny: Path, tmp_path: Path) -> None:
 
     write_layout(checkpoint, tmp_path / "out")
     written = json.loads((tmp_path / "out/config_sentence_transformers.json").read_text("utf-8"))
-    assert written["prompts"] == {"document": "text: "}
+    assert written["prompts"] == {"query": "", "document": "text: "}

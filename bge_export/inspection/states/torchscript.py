@@ -1,20 +1,16 @@
 """Reads the states of a frozen TorchScript graph: makes its layer normalisations outputs, and runs it on the CPU."""
 
-import warnings
-
 import numpy as np
 import torch
 
 from bge_export.contracts import Artifact, TokenBatch
+from bge_export.formats._torchscript_file import load_torchscript
 from bge_export.inspection.states import States
 
 
 def read_states(artifact: Artifact, batch: TokenBatch) -> States:
     """Return the output of every `aten::layer_norm`, in order, each [S, D] float32."""
-    path = str(artifact.root / artifact.model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated
-        module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]  # it has no types
+    module = load_torchscript(artifact.root / artifact.model, "cpu")
 
     # Replace the graph's outputs by the layer normalisations.
     graph = module.graph.copy()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from bge_export.formats import find_format
+from bge_export.formats._torchscript_file import OUTSIDE
 from bge_export.formats.contents import STATE, TRAINING
 from bge_export.parity.gate.verdict import Failure, failure
 from bge_export.parity.report import ParityReport
@@ -72,6 +73,8 @@ def _reason(name: str) -> str | None:
         return "draws random numbers"
     if _is_of(name, STATEFUL) or name.endswith(STATE):
         return "keeps a state from one call to the next"
+    if _is_of(name.partition(" ")[0], OUTSIDE):
+        return "reaches files and streams outside of the model"
     if _is_of(name, CONTROL_FLOW):
         return "decides by the input what is computed"
     if domain and domain not in OWN_DOMAINS and name not in OWN_OPERATORS:

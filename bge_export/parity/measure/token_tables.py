@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bge_export.contracts import Artifact
 from bge_export.errors import ArtifactError, MissingLibrary
@@ -25,7 +26,7 @@ def known_tables(artifacts: Iterable[Artifact], sweep: Sweep) -> dict[str, Table
     found: dict[str, TableRecord] = {}
     for artifact in readable:
         try:
-            found[artifact.digest] = _record(artifact, table)
+            found[artifact.digest] = _record(artifact, table, sweep.facts.pad)
         except MissingLibrary:
             continue
         except ArtifactError as error:
@@ -36,7 +37,7 @@ def known_tables(artifacts: Iterable[Artifact], sweep: Sweep) -> dict[str, Table
     return found
 
 
-def _record(artifact: Artifact, table: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> TableRecord:
+def _record(artifact: Artifact, table: NDArray[np.float32], pad: int) -> TableRecord:
     """Return what is found of one artifact's table; rows that are not finite are the worst.
 
     Raises:
@@ -48,7 +49,7 @@ def _record(artifact: Artifact, table: "np.ndarray[tuple[int, ...], np.dtype[np.
         return TableRecord(rows=0, unread=f"there is no precision {precision}", worst=None, token=-1)
 
     lookup = open_lookup(artifact.root / artifact.model, artifact.target.format)
-    errors = row_errors(lookup, table, find_precision(precision).table)
+    errors = row_errors(lookup, table, find_precision(precision).table, pad)
     if errors is None:
         return TableRecord(rows=0, unread="nothing in it is the checkpoint's table", worst=None, token=-1)
 

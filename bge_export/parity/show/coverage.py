@@ -31,7 +31,7 @@ def coverage(report: ParityReport) -> Mapping[str, Any] | None:
         artifacts[lane.target, lane.model].append(lane)
 
     run = [max(lane.sweep.ids for lane in own if lane.sweep is not None) for own in artifacts.values()]
-    tables = [lane.table for lane in lanes if lane.table is not None and lane.table.unread is None]
+    tables = [lane.table for lane in lanes if lane.table is not None]
     undefined = {kind for sweep in sweeps for kind in sweep.undefined}
     known = [report.runs[lane.run].reference.token_rows for lane in lanes if lane.run in report.runs]
 
@@ -62,7 +62,9 @@ def coverage_line(report: ParityReport) -> str | None:
         f"inputs up to {found['longest']} tokens, batches of {sizes}, padding and masks: {masks}{types}"
     )
 
-    if found["rows_read"] is not None:
+    if not found["states"]:
+        line += "; of some outputs the vectors alone"
+    if found["rows_read"]:
         worst = difference_figure(found["largest_row_error"])
         line += f"; {found['rows_read']} rows read, off by at most {worst} of what rounding makes"
     return line

@@ -1,0 +1,69 @@
+"""A TorchScript file is a program: one that reaches outside of the model is refused before torch sees it."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import POLICY, artifact_of, report_of, small_corpus
+
+from bge_export.contracts import Target
+from bge_export.errors import ArtifactError
+from bge_export.foreign import torchscript as foreign
+from bge_export.formats._torchscript_file import load_torchscript
+from bge_export.parity.gate.judge import judge
+from bge_export.runtimes.torchscript import RUNTIME
+from bge_export.token_tables import open_lookup
+
+
+class Writing(torch.nn.Module):
+    """A module that overwrites a file when it is run."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        held = torch.from_file(self.path, True, 4, dtype=torch.uint8)
+        held.copy_(torch.ones(4, dtype=torch.uint8))
+        return input_ids + held[0]
+
+
+@pytest.fixture
+def writing(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a file of the user's, and a TorchScript file that overwrites it when it is run."""
+    users, model = tmp_path / "users.txt", tmp_path / "model.pt"
+    users.write_bytes(b"mine")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        module = torch.jit.script(Writing(str(users)))
+        torch.jit.save(module, str(model))  # type: ignore[no-untyped-call]
+    return users, model
+
+
+def opened(path: Path) -> object:
+    artifact = replace(artifact_of(), target=Target("torchscript", "fp32"), root=path.parent, model=path.name)
+    return RUNTIME.open(artifact, "cpu", 1)
+
+
+WAYS: dict[str, Callable[[Path], object]] = {
+    "loading": lambda path: load_torchscript(path, "cpu"),
+    "the runtime": opened,
+    "the token table": lambda path: open_lookup(path, "torchscript"),
+    "files of others": foreign.read,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_that_writes_files_is_not_run(way: str, writing: tuple[Path, Path]) -> None:
+    users, model = writing
+    with pytest.raises(ArtifactError, match="aten::from_file"):
+        WAYS[way](model)
+    assert users.read_bytes() == b"mine"
+
+
+def test_the_gate_refuses_such_an_operator_by_name() -> None:
+    verdict = judge(report_of(operators=("aten::linear", "aten::from_file")), POLICY, small_corpus())
+    assert {bad.rule for bad in verdict.failures} == {"operators"}
