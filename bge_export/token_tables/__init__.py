@@ -72,9 +72,18 @@ def open_lookup(path: Path, format_name: str) -> Lookup:
 
 
 def as_rows(values: Iterable[NDArray[np.generic]], count: int) -> Iterator[Floats]:
-    """Yield the float values that hold one row for each of `count` ids, [count, D] float32."""
+    """Yield the first row of each of `count` sequences, [count, D] float32, of each float value that has such rows.
+
+    A file may pad the one id of a sequence, and have sequences first or tokens first.
+    """
     for value in values:
-        if value.dtype.kind == "f" and value.ndim and value.shape[-1] * count == value.size:
+        if value.dtype.kind != "f" or not value.ndim:
+            continue
+        if value.ndim == 3 and value.shape[0] == count:
+            value = value[:, 0]
+        elif value.ndim == 3 and value.shape[1] == count:
+            value = value[0]
+        if value.shape[-1] * count == value.size:
             yield value.reshape(count, -1).astype(np.float32)
 
 

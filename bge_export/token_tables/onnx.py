@@ -15,7 +15,7 @@ from bge_export.token_tables import Floats, Lookup, as_rows
 from bge_export.token_tables._flow import Operation, ways_of
 
 IDS = "input_ids"
-PASSING = frozenset({"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Flatten"})
+PASSING = frozenset({"Cast", "Identity", "Pad", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Flatten"})
 LOOKUPS = frozenset({"Gather", "GatherND", "GatherBlockQuantized"})
 OF_SHAPES = frozenset({"Shape", "Size"})
 DECODING = frozenset({

@@ -23,7 +23,7 @@ DECODING = frozenset(
 COUNTING = frozenset({"NonMaxSuppression", "NonZero", "OneHot", "Range", "Unique"})
 """Operators whose results have a shape that depends on values."""
 
-PASSING = frozenset({"Convert", "Reshape", "Unsqueeze", "Squeeze", "Transpose"})
+PASSING = frozenset({"Convert", "Pad", "Reshape", "Unsqueeze", "Squeeze", "Transpose"})
 
 
 def open_lookup(path: Path) -> Lookup:

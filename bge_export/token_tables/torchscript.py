@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     import torch
 
 LOOKUP = "aten::embedding"
+IN_PLACE = ("_", "::append", "::insert", "::extend")
+"""Ends of the names of operators that change what they are given."""
+
+FRESH = frozenset(
+    f"aten::{name}"
+    for name in (
+        "add", "addmm", "baddbmm", "bmm", "cumsum", "div", "gelu", "layer_norm", "linear", "matmul", "mean", "mul",
+        "ne", "pow", "relu", "rsqrt", "rsub", "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "sub",
+        "tanh",
+    )
+)  # fmt: skip
+"""Operators whose result shares no memory with what they read; any other may hand rows on to be changed."""
+
 OF_SHAPES = frozenset({"aten::size"})
 
 
@@ -38,19 +51,22 @@ def _table(graph: "torch.Graph") -> NDArray[np.float32]:
     """
     _, ids, *others = (value.debugName() for value in graph.inputs())  # the module itself comes first
     live = {ids, *others}
+    aliases: set[str] = set()
     operations: list[Operation] = []
     tables: dict[str, object] = {}
 
     for node in graph.nodes():
         sources = tuple(name for name in (value.debugName() for value in node.inputs()) if name in live)
         outputs = tuple(value.debugName() for value in node.outputs())
-        if node.kind().endswith(("_", "::append")):
-            raise ValueError(f"{node.kind()} changes a value in place")
+        if node.kind().endswith(IN_PLACE) and next(iter(node.inputs())).debugName() in aliases:
+            raise ValueError(f"{node.kind()} changes rows in place")
         if not sources:
             continue
 
         live |= set(outputs)
         operations.append(Operation(_kind(node.kind()), sources, outputs))
+        if node.kind() == LOOKUP or (aliases & set(sources) and node.kind() not in FRESH):
+            aliases |= set(outputs)
         if node.kind() == LOOKUP:
             tables[outputs[0]] = next(iter(node.inputs())).toIValue()
 

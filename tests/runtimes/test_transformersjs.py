@@ -23,8 +23,8 @@ from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import ThresholdPolicy
-from bge_export.parity.measure.files import known_files
-from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
+from bge_export.parity.measure.measurement import FileFacts, Measurement, RuntimeDevice
+from bge_export.parity.measure.operators import known_operators
 from bge_export.parity.report import ParityReport
 from bge_export.runtimes.transformersjs import DEVICES, RUNTIME
 from bge_export.texts.corpus import Corpus, builtin_corpus
@@ -70,7 +70,8 @@ def measured(artifacts, device: str, vectors: ReferenceVectors, every: int = 1) 
         kind=vectors.kind, sweep=vectors.sweep,
     )  # fmt: skip
     devices = [RuntimeDevice(RUNTIME, device, True)]
-    return Measurement(corpus, some, 1).report(artifacts, devices, facts=known_files(artifacts, some.sweep)), corpus
+    facts = {digest: FileFacts(operators=names) for digest, names in known_operators(artifacts).items()}
+    return Measurement(corpus, some, 1).report(artifacts, devices, facts=facts), corpus
 
 
 @pytest.mark.parametrize("device", [*NATIVE, *WEB])
