@@ -18,10 +18,22 @@ IDS = "input_ids"
 PASSING = frozenset({"Cast", "Identity", "Pad", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Flatten"})
 LOOKUPS = frozenset({"Gather", "GatherND", "GatherBlockQuantized"})
 OF_SHAPES = frozenset({"Shape", "Size"})
-DECODING = frozenset({
-    "Add", "BitShift", "BitwiseAnd", "Concat", "DequantizeLinear", "Div", "Floor", "Mod", "Mul", "Slice", "Split",
-    "Sub",
-})  # fmt: skip
+DECODING = frozenset(
+    [
+        "Add",
+        "BitShift",
+        "BitwiseAnd",
+        "Concat",
+        "DequantizeLinear",
+        "Div",
+        "Floor",
+        "Mod",
+        "Mul",
+        "Slice",
+        "Split",
+        "Sub",
+    ]
+)
 """Operators that unpack and scale rows. Whatever else reads a row is no longer the lookup."""
 
 COUNTING = frozenset({"Compress", "NonMaxSuppression", "NonZero", "OneHot", "Range", "Unique"})

@@ -20,12 +20,32 @@ IN_PLACE = ("_", "::append", "::insert", "::extend")
 
 FRESH = frozenset(
     f"aten::{name}"
-    for name in (
-        "add", "addmm", "baddbmm", "bmm", "cumsum", "div", "gelu", "layer_norm", "linear", "matmul", "mean", "mul",
-        "ne", "pow", "relu", "rsqrt", "rsub", "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "sub",
+    for name in [
+        "add",
+        "addmm",
+        "baddbmm",
+        "bmm",
+        "cumsum",
+        "div",
+        "gelu",
+        "layer_norm",
+        "linear",
+        "matmul",
+        "mean",
+        "mul",
+        "ne",
+        "pow",
+        "relu",
+        "rsqrt",
+        "rsub",
+        "scaled_dot_product_attention",
+        "sigmoid",
+        "silu",
+        "softmax",
+        "sub",
         "tanh",
-    )
-)  # fmt: skip
+    ]
+)
 """Operators whose result shares no memory with what they read; any other may hand rows on to be changed."""
 
 OF_SHAPES = frozenset({"aten::size"})
