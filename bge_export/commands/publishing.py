@@ -137,10 +137,9 @@ def message_of(manifest: Manifest, report: ParityReport) -> Message:
     return Message(f"Artifacts of {escaped(manifest.source.id)[:100]}, proven by bge-export", escaped(description))
 
 
-def _judged(folder: Path, required: Required) -> tuple[Proof, Sequence[PublishedFile]]:
-    """Return the verdict on a folder, and its files without the card, if they are those that the verdict is about."""
-    before = proof_files(folder)
-    proof = judge_report(
+def judge_folder(folder: Path, required: Required) -> Proof:
+    """Return the verdict of the gate on a folder, with the report that lies in it."""
+    return judge_report(
         folder / REPORT,
         require=required.require,
         require_reference=required.require_reference,
@@ -149,6 +148,12 @@ def _judged(folder: Path, required: Required) -> tuple[Proof, Sequence[Published
         reference=required.reference,
         revision=required.revision,
     )
+
+
+def _judged(folder: Path, required: Required) -> tuple[Proof, Sequence[PublishedFile]]:
+    """Return the verdict on a folder, and its files without the card, if they are those that the verdict is about."""
+    before = proof_files(folder)
+    proof = judge_folder(folder, required)
     if not proof.verdict.passed:
         return proof, ()
 

@@ -1,7 +1,6 @@
 """The verifying command: checks a folder, or what a repository on the Hub holds, by its bytes and its proof."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,9 +8,9 @@ from tempfile import TemporaryDirectory
 from bge_export.bundle.integrity import REPORT
 from bge_export.bundle.manifest import Manifest, read_manifest
 from bge_export.checkpoint.hub import REVISION
-from bge_export.commands.checks import check_parity, judge_report
+from bge_export.commands.checks import check_parity
 from bge_export.commands.measuring import Proof
-from bge_export.commands.publishing import Required
+from bge_export.commands.publishing import Required, judge_folder
 from bge_export.commands.rebuilding import Rebuilt, rebuild
 from bge_export.errors import UsageError
 from bge_export.publish.facts import REPOSITORY
@@ -87,15 +86,7 @@ def verify(what: str, options: VerifyOptions | None = None, required: Required |
 
 
 def _verified(folder: Path, where: str, options: VerifyOptions, required: Required) -> Verified:
-    proof = judge_report(
-        folder / REPORT,
-        require=required.require,
-        require_reference=required.require_reference,
-        thresholds=required.thresholds,
-        bundle=folder,
-        reference=required.reference,
-        revision=required.revision,
-    )
+    proof = judge_folder(folder, required)
     manifest = read_manifest(folder)
     verified = Verified(where, proof, len(manifest.files))
     if not proof.verdict.passed or not (options.measure or options.rebuild):
@@ -109,8 +100,7 @@ def _verified(folder: Path, where: str, options: VerifyOptions, required: Requir
 
 def _measured(folder: Path, reference: str, revision: str | None, options: VerifyOptions, required: Required) -> Proof:
     """Measure a folder again; the report is judged and forgotten."""
-    with ExitStack() as stack:
-        name = stack.enter_context(TemporaryDirectory(prefix="bge_export-verify-"))
+    with TemporaryDirectory(prefix="bge_export-verify-") as name:
         return check_parity(
             folder,
             reference,

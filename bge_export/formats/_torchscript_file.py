@@ -8,6 +8,7 @@ from bge_export.errors import ArtifactError, MissingLibrary
 from bge_export.formats.contents.torchscript import contents
 
 OWN_DOMAINS = ("aten", "prim")
+"""Domains of operators that are torch itself."""
 
 OUTSIDE = frozenset({"aten::_print", "aten::from_file", "aten::save", "prim::Print"})
 """Operators of torch's own that read or write files and streams."""

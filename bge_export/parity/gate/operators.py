@@ -3,16 +3,13 @@
 from collections.abc import Iterable, Iterator
 
 from bge_export.formats import find_format
-from bge_export.formats._torchscript_file import OUTSIDE
+from bge_export.formats._torchscript_file import OUTSIDE, OWN_DOMAINS
 from bge_export.formats.contents import STATE, TRAINING
 from bge_export.parity.gate.verdict import Failure, failure
 from bge_export.parity.report import ParityReport
 
 OWN_OPERATORS = frozenset({"com.microsoft::MatMulNBits", "com.microsoft::MatMulBnb4"})
 """Operators outside ONNX's own that the exporters write."""
-
-OWN_DOMAINS = ("aten", "prim")
-"""Domains of TorchScript that are torch itself."""
 
 RANDOM = frozenset({
     "aten::_cudnn_init_dropout_state", "aten::_fill_mem_eff_dropout_mask_", "aten::_fused_dropout",
