@@ -162,6 +162,13 @@ def test_all_files_of_a_folder_are_measured_with_what_lies_beside_them(
     ]
     assert not any("beside" in phrase for phrase in result["files"][0]["unknown"])
 
+    contents = folder / "blob"
+    (folder / "onnx/model.onnx").rename(contents)
+    (folder / "onnx/model.onnx").symlink_to(contents)
+    status, result = found(folder / "onnx/model.onnx")
+    assert status == 0
+    assert not any("beside" in phrase for phrase in result["files"][0]["unknown"]), "the Hub's cache is links"
+
     change_json(folder / "tokenizer.json", normalizer=None)
     status, result = found(folder)
     assert status == 0, "lower-case texts have the same tokens"
@@ -262,24 +269,28 @@ def test_vectors_alone_are_no_reference_and_a_folder_without_models_is_said(
 
 
 @pytest.mark.parametrize(
-    ("weights", "operators", "stored", "precision"),
+    ("weights", "operators", "packed", "stored", "precision"),
     [
-        ({"float32": 9}, {"MatMul": 1}, "fp32", "fp32"),
-        ({"int8": 9}, {"DynamicQuantizeLinear": 1, "MatMulInteger": 1}, "int8", "int8-dynamic"),
-        ({"uint8": 9}, {"DynamicQuantizeLinear": 1, "MatMulInteger": 1}, "int8", "uint8"),
-        ({"int8": 9}, {"QuantizeLinear": 1}, "int8", "int8"),
-        ({"uint8": 9, "float32": 1}, {"MatMulNBits": 1}, "int8", "q4"),
-        ({"uint8": 9, "float16": 1}, {"MatMulNBits": 1}, "int8", "q4f16"),
-        ({"uint8": 9}, {"MatMulBnb4": 1}, "int8", "bnb4"),
-        ({"bfloat16": 9}, {"MatMul": 1}, "bf16", "bf16"),
+        ({"float32": 9}, {"MatMul": 1}, {}, "fp32", "fp32"),
+        ({"int8": 9}, {"DynamicQuantizeLinear": 1, "MatMulInteger": 1}, {}, "int8", "int8-dynamic"),
+        ({"uint8": 9}, {"DynamicQuantizeLinear": 1, "MatMulInteger": 1}, {}, "int8", "uint8"),
+        ({"int8": 9}, {"QuantizeLinear": 1}, {}, "int8", "int8"),
+        ({"int8": 9}, {"QuantizeLinear": 2, "DynamicQuantizeLinear": 1}, {}, "int8", "int8"),
+        ({"float32": 9}, {"MatMul": 8, "DynamicQuantizeLinear": 1, "MatMulInteger": 1}, {}, "fp32", "fp32"),
+        ({"uint8": 9, "float32": 1}, {"MatMulNBits": 1}, {"MatMulNBits 4": 18}, "int8", "q4"),
+        ({"uint8": 9, "float16": 1}, {"MatMulNBits": 1}, {"MatMulNBits 4": 18}, "int8", "q4f16"),
+        ({"uint8": 9, "float32": 90}, {"MatMulNBits": 1}, {"MatMulNBits 4": 18}, "fp32", "fp32"),
+        ({"uint8": 9}, {"MatMulBnb4": 1}, {"MatMulBnb4 4": 18}, "int8", "bnb4"),
+        ({"bfloat16": 9}, {"MatMul": 1}, {}, "bf16", "bf16"),
     ],
 )
 def test_a_file_is_judged_by_how_its_weights_are_stored_and_used(
-    weights: dict[str, int], operators: dict[str, int], stored: str, precision: str
+    weights: dict[str, int], operators: dict[str, int], packed: dict[str, int], stored: str, precision: str
 ) -> None:
     contents = Contents()
     contents.weights.update(weights)
     contents.operators.update(operators)
+    contents.packed.update(packed)
     assert precision_of(contents, stored) == precision
 
 

@@ -52,7 +52,7 @@ def test_a_cased_checkpoint_stays_cased_for_readers_that_build_the_tokenizer_ane
     assert (written["do_lower_case"], written["strip_accents"], written["tokenize_chinese_chars"]) == (
         False, False, True,
     )  # fmt: skip
-    vectors = embed_texts(checkpoint, SHOUTED, threads=1)
+    vectors = embed_texts(checkpoint, SHOUTED, threads=1, every_id=False)
     assert vectors.token_ids[0] != vectors.token_ids[1]
     assert other_token_ids(tmp_path / "out", SHOUTED, vectors.token_ids) == ()
 
@@ -61,7 +61,7 @@ def test_every_text_that_consumers_would_tokenise_otherwise_is_named(cased: Path
     checkpoint = open_checkpoint(cased)
     write_layout(checkpoint, tmp_path / "out")
     change_json(tmp_path / "out/tokenizer_config.json", do_lower_case=True)
-    vectors = embed_texts(checkpoint, SHOUTED, threads=1)
+    vectors = embed_texts(checkpoint, SHOUTED, threads=1, every_id=False)
     assert other_token_ids(tmp_path / "out", SHOUTED, vectors.token_ids) == ("high",)
 
 

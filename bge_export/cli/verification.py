@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def verify(
-    what: Annotated[str, typer.Argument(metavar="FOLDER|ORG/NAME@REVISION", help="A folder, or a repository.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER|ORG/NAME@REVISION",
+            help="A folder, or a repository; a folder here of that name comes first.",
+        ),
+    ],
     measure: Annotated[bool, typer.Option("--measure", help="Measure parity again, on this machine.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Export every model anew, and compare the bytes.")] = False,
     reference: Annotated[

@@ -130,7 +130,7 @@ def write_reference(
 
     corpus = read_texts(texts, column)
     checkpoint = open_checkpoint(model, revision=revision, pooling=pooling, query_prefix=query_prefix)
-    vectors = run_oracle(checkpoint, corpus, threads)
+    vectors = run_oracle(checkpoint, corpus, threads, every_id=False)
     vectors.write(out)
     return vectors
 

@@ -9,6 +9,7 @@ from bge_export.bundle.origin import files_of, other_files
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import MeasurementError, UsageError
+from bge_export.files.digest import file_sha256
 from bge_export.formats import find_format
 from bge_export.memory import release
 from bge_export.oracle.auto_tokens import other_token_ids
@@ -53,7 +54,9 @@ class Proof:
 
 def read_policy(path: Path | None) -> ThresholdPolicy:
     """Read a file of limits, the package's own by default."""
-    return ThresholdPolicy.read(path or fixtures_folder() / "thresholds.toml")
+    if path is None:
+        return ThresholdPolicy.read(fixtures_folder() / "thresholds.toml")
+    return replace(ThresholdPolicy.read(path), digest=file_sha256(path))
 
 
 def read_texts(path: Path | None, column: str | None) -> Corpus:
@@ -108,9 +111,10 @@ def default_devices(artifacts: Sequence[Artifact], *, all_devices: bool) -> list
     ]
 
 
-def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int) -> ReferenceVectors:
+def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int, *, every_id: bool = True) -> ReferenceVectors:
     """Return the vectors that the checkpoint itself gives for the texts, and the files that its folders hold."""
-    return replace(embed_texts(checkpoint, corpus, threads=threads), files=files_of(checkpoint))
+    vectors = embed_texts(checkpoint, corpus, threads=threads, every_id=every_id)
+    return replace(vectors, files=files_of(checkpoint))
 
 
 def reference_vectors(

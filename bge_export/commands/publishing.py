@@ -11,6 +11,7 @@ from bge_export.commands.measuring import Proof, read_policy
 from bge_export.commands.published_card import card_of, facts_for
 from bge_export.errors import ArtifactError, BgeExportError, HubError, UsageError
 from bge_export.parity.figures import escaped
+from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.report import ParityReport, ReferenceKind
 from bge_export.publish.contents import PublishedFile, listed_files, proof_files
 from bge_export.publish.facts import REPOSITORY
@@ -106,7 +107,7 @@ def publish_folder(
     facts, notes = facts_for(folder, proof.report, repository, options.license, must=not options.dry_run)
     files = sorted([*files, card_of(folder, proof.report, facts, policy)], key=lambda file: file.name)
 
-    message = message_of(manifest, proof.report)
+    message = message_of(manifest, proof.report, policy)
     request = Request(repository, files, message.title, options.create_pr, options.remove_others)
     if options.dry_run:
         return _dry_run(proof, request, notes)
@@ -126,12 +127,14 @@ def publish_folder(
     return Published(proof, repository, files, done.commit, number, plan.changed, plan.others)
 
 
-def message_of(manifest: Manifest, report: ParityReport) -> Message:
+def message_of(manifest: Manifest, report: ParityReport, policy: ThresholdPolicy) -> Message:
     """Return the message of the commit: the title depends on the checkpoint alone, so that a pull request is found."""
     targets = ", ".join(sorted(model.target for model in manifest.models))
     lanes = sum(lane.measured for lane in report.lanes)
+    limits = f"limits of the publisher's own, sha256 {policy.digest}" if policy.digest else "the limits of bge-export"
     description = (
-        f"{targets}: proven by bge-export on {report.texts.count} texts in {lanes} lanes. "
+        f"{targets}: proven by bge-export on {report.texts.count} texts in {lanes} lanes, by {limits}, "
+        f"against {' and '.join(f'a {kind}' for kind in report.references)}. "
         f"Checkpoint {report.checkpoint.digest}, report {report.digest}."
     )
     return Message(f"Artifacts of {escaped(manifest.source.id)[:100]}, proven by bge-export", escaped(description))

@@ -61,7 +61,7 @@ def verify(what: str, options: VerifyOptions | None = None, required: Required |
     """Check a folder, or a repository on the Hub: every byte, that nothing unlisted is there, and the report.
 
     Args:
-        what: a folder, or ORG/NAME, or ORG/NAME@revision.
+        what: a folder, or ORG/NAME, or ORG/NAME@revision. A folder of that name here comes first.
         options: what is done besides.
         required: what the gate must see; its `reference` is also what is measured against and exported anew, by default
             the checkpoint that the manifest names.
@@ -73,7 +73,7 @@ def verify(what: str, options: VerifyOptions | None = None, required: Required |
     """
     options, required = options or VerifyOptions(), required or Required()
     if Path(what).is_dir():
-        return _verified(Path(what), what, options, required)
+        return _verified(Path(what), f"the folder {what}", options, required)
 
     repository, at, revision = what.partition("@")
     if not REPOSITORY.fullmatch(repository) or (at and not REVISION.fullmatch(revision)):

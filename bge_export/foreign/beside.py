@@ -31,7 +31,7 @@ class Beside:
 
 def look_beside(path: Path, corpus: Corpus, reference: ReferenceVectors) -> Beside:
     """Return what the folder of a model file, or the one above it as on the Hub, says of the file."""
-    near = path.resolve().parent
+    near = path.absolute().parent  # not resolved: in the Hub's cache the file is a link to a folder of contents
     tokenizer = next((one for one in (near, near.parent) if (one / TOKENIZER).is_file()), None)
     tokens, token_notes = _tokens(tokenizer, corpus, reference)
 

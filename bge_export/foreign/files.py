@@ -10,6 +10,7 @@ from bge_export.errors import ArtifactError, UsageError
 from bge_export.files.digest import file_sha256
 from bge_export.formats import ModelFile, find_format, format_of, formats, read_contents
 from bge_export.formats.contents import Contents
+from bge_export.parity.gate.contents import weights_of
 
 KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 """Inputs that a `TokenBatch` can feed."""
@@ -17,8 +18,9 @@ KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 NO_MODELS = ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
 """Files of a model's format that hold no model of texts."""
 
-UNPACKED = {"MatMulNBits": "q4", "MatMulBnb4": "bnb4"}
-"""Operator that unpacks weights -> the precision whose limits they are judged by, with float32 arithmetic."""
+UNPACKED = {"MatMulNBits 4": "q4", "MatMulBnb4 4": "bnb4"}
+"""Operator that unpacks weights, and their bits -> the precision whose limits they are judged by, with float32
+arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -118,17 +120,21 @@ def _facts(path: Path, format_name: str) -> ModelFile:
 
 
 def precision_of(contents: Contents, stored: str) -> str:
-    """Return the precision by whose limits a file is judged, from how its weights are stored and used.
+    """Return the precision by whose limits a file is judged, from how most of its weights are stored and used.
+
+    A few weights in fewer bits, or one operator that rounds, do not give a file the wider limits of such precisions.
 
     Args:
         contents: what the file holds.
         stored: the narrowest type of its weights.
     """
+    held = weights_of(contents, tables=False)
     for operator, precision in UNPACKED.items():
-        if contents.operators.get(operator):
+        if 2 * held[operator] > held.total():
             return f"{precision}f16" if precision == "q4" and _mostly_half(contents.weights) else precision
 
-    if not contents.operators.get("DynamicQuantizeLinear"):
+    working = contents.operators - contents.idle
+    if stored != "int8" or working["DynamicQuantizeLinear"] <= working["QuantizeLinear"]:
         return stored
 
     # Ranges are taken over each batch: a text's vector depends on its neighbours, and the limits say how far.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
-def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> ReferenceVectors:
+def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int, every_id: bool = True) -> ReferenceVectors:
     """Return the reference vectors of a corpus, and the states of a sweep of token ids (`sweep.plan`).
 
     Progress is shown in two stages, of texts and of batches.
@@ -41,6 +41,7 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
         checkpoint: the model; its weights are loaded here.
         corpus: N texts.
         threads: the number of torch's threads.
+        every_id: sweep every token id; else the sample alone, which is all that a file of vectors holds.
 
     Raises:
         CheckpointError: weights or tokenizer cannot be loaded.
@@ -83,8 +84,9 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int) -> Refe
             advance()
 
     facts = token_facts(checkpoint, model, tokenizer)
-    with stage("reference: every token id", batches(facts)):
-        sweep = sweep_states(checkpoint, model, facts)
+    label = "every token id" if every_id else "a sample of token ids"
+    with stage(f"reference: {label}", batches(facts, every_id=every_id)):
+        sweep = sweep_states(checkpoint, model, facts, every_id=every_id)
 
     refuse_changed(checkpoint.source, before, settings_of(model))
     refuse_padding(checkpoint, model, token_ids, tokenizer.pad_token_id or 0)

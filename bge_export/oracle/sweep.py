@@ -38,20 +38,20 @@ def token_facts(checkpoint: Checkpoint, model: "PreTrainedModel", tokenizer: "Pr
     )
 
 
-def sweep_states(checkpoint: Checkpoint, model: "PreTrainedModel", facts: TokenFacts) -> Sweep:
-    """Return the checkpoint's states of the whole plan; progress counts batches."""
+def sweep_states(checkpoint: Checkpoint, model: "PreTrainedModel", facts: TokenFacts, *, every_id: bool) -> Sweep:
+    """Return the checkpoint's states of the sample, and of every token id if asked; progress counts batches."""
     run = partial(_expected, checkpoint, model)
     return Sweep(
         facts,
         tuple(run(batch) for batch in plan_sample(facts)),
-        tuple(run(batch) for batch in plan_rows(facts)),
+        tuple(run(batch) for batch in plan_rows(facts)) if every_id else (),
         partial(token_table, checkpoint),
     )
 
 
-def batches(facts: TokenFacts) -> int:
+def batches(facts: TokenFacts, *, every_id: bool) -> int:
     """Return the progress of `sweep_states`."""
-    return len(plan_sample(facts)) + len(plan_rows(facts))
+    return len(plan_sample(facts)) + (len(plan_rows(facts)) if every_id else 0)
 
 
 def token_table(checkpoint: Checkpoint) -> NDArray[np.float32]:

@@ -31,6 +31,9 @@ MOST_SPECIAL = 16
 MOST_ROWS = 2**24
 """Largest vocabulary that a file may declare."""
 
+MOST_TYPES = 2**10
+"""Most token types that a file may declare; a sequence is made for each."""
+
 MOST_TOKENS = 2**17
 """Longest input that a file may declare, since sequences of that length are made from it."""
 
@@ -41,7 +44,7 @@ class _Tokens(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     rows: int = Field(gt=0, le=MOST_ROWS)
-    token_types: int = Field(ge=0)
+    token_types: int = Field(ge=0, le=MOST_TYPES)
     prefix: list[Annotated[int, Field(ge=0)]] = Field(max_length=MOST_SPECIAL)
     suffix: list[Annotated[int, Field(ge=0)]] = Field(max_length=MOST_SPECIAL)
     pad: int = Field(ge=0)

@@ -66,7 +66,7 @@ def card_text(
             lines=[line for model in models for line in lane_lines(model.files[0], report)] if report else [],
             losses={model.files[0]: losses(model.files[0], report, policy) for model in models} if report else {},
             report=report,
-            gaps=gaps(report) if report else [],
+            gaps=gaps(report, policy) if report else [],
             machines=machines(report) if report else [],
             tools={name: value for model in models for name, value in model.tools.items()},
             version_of_tool=version("bge-export"),

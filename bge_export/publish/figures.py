@@ -58,8 +58,8 @@ def losses(model: str, report: ParityReport, policy: ThresholdPolicy) -> Sequenc
     return [f"{difference_figure(1 - cosine)} on {tag} texts" for tag, cosine in ordered]
 
 
-def gaps(report: ParityReport) -> Sequence[str]:
-    """Return what a report does not prove, one sentence each."""
+def gaps(report: ParityReport, policy: ThresholdPolicy) -> Sequence[str]:
+    """Return what a report does not prove by the limits that come with bge-export, one sentence each."""
     reasons: dict[str, dict[str, None]] = {}
     for lane in report.lanes:
         if not lane.measured:
@@ -69,6 +69,8 @@ def gaps(report: ParityReport) -> Sequence[str]:
     missing = [f"Not measured in {where} ({', '.join(targets)})." for where, targets in reasons.items()]
     if "file" in report.references:
         missing.append("Some lanes were measured against vectors from a file, not against the checkpoint itself.")
+    if policy.digest is not None:
+        missing.append(f"It passed by the publisher's own limits (sha256 {policy.digest}), not by those of bge-export.")
     return missing
 
 

@@ -5,7 +5,7 @@ elsewhere. The plan depends on `TokenFacts` alone, so every machine makes the sa
 
     sizes        batches of `SIZES` short sequences, padded on the right
     longest      one sequence of the longest input, which also reaches every position
-    token-types  sequences whose second half has another token type, where the model distinguishes them
+    token-types  sequences whose second half has another token type, each type once, where the model has several
     left         padding on the left
     holes        masked tokens within the sequence
     masked-ids   other ids than the padding token's where the mask is 0
@@ -30,7 +30,7 @@ SHORT = 6
 """Largest number of tokens of the sequences in `sizes`, without special tokens."""
 
 MASKED = 3
-"""Sequences in a batch of each kind of mask."""
+"""Sequences in a batch of each kind of mask, and the least of one of token types."""
 
 MASKED_TOKENS = 12
 """Tokens of these sequences, without special tokens."""
@@ -108,7 +108,8 @@ def plan_sample(facts: TokenFacts) -> tuple[SweepBatch, ...]:
 
     kinds = ((TOKEN_TYPES,) if facts.token_types > 1 else ()) + MASKS
     for kind in kinds:
-        lengths = [max(1, min(facts.room, MASKED_TOKENS) - 3 * number) for number in range(MASKED)]
+        count = max(MASKED, facts.token_types - 1) if kind == TOKEN_TYPES else MASKED
+        lengths = [max(1, min(facts.room, MASKED_TOKENS) - 3 * (number % MASKED)) for number in range(count)]
         rows = [_sequence(facts, random.integers(facts.rows, size=n)) for n in lengths]
         batches.append(_changed(kind, _batch(kind, facts, rows), facts, random))
 

@@ -31,7 +31,7 @@ class Sweep:
     Attributes:
         facts: what the plan depends on.
         sample: one entry for each batch of `plan_sample`; None for one that the checkpoint itself cannot run.
-        rows: the same of `plan_rows`; empty if they were read from a file, which holds the sample alone.
+        rows: the same of `plan_rows`; empty if they were not asked for, or read from a file, which lacks them.
         read_table: returns the checkpoint's token table, [rows, D] float32; None if the checkpoint is not at hand.
     """
 

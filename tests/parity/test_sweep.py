@@ -238,6 +238,11 @@ def test_a_plan_covers_every_id_length_and_position() -> None:
     assert max(batch.tokens.input_ids.shape[1] for batch in sample) == VOCABULARY.max_tokens
 
 
+def test_every_token_type_is_in_the_sample() -> None:
+    batch = next(one for one in plan_sample(replace(VOCABULARY, token_types=16)) if one.kind == TOKEN_TYPES)
+    assert set(batch.tokens.token_type_ids[batch.judged].tolist()) == set(range(16))
+
+
 def test_a_vocabulary_that_is_too_large_is_swept_in_part() -> None:
     facts = replace(VOCABULARY, rows=MOST_ROWS * 4)
     ids = np.unique(np.concatenate([batch.tokens.input_ids[batch.judged] for batch in plan_rows(facts)]))

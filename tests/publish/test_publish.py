@@ -1,8 +1,10 @@
 """Publishing with the real client, against a Hub on the loopback interface: one commit, or none."""
 
 import functools
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from publishing import Done, Run
 from bge_export.bundle.integrity import CARD, GENERATED_CARD, MANIFEST, REPORT
 from bge_export.bundle.manifest import read_manifest
 from bge_export.publish import contents
+from bge_export.texts.fixtures import fixtures_folder
 
 # huggingface_hub passes a file to httpx in a way that httpx would like to be another.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -390,3 +393,15 @@ def test_a_pull_request_that_holds_something_older_is_resumed(bundle: Path, hub:
 def test_a_pull_request_needs_a_repository(bundle: Path, hub: WritableHub, command: Run) -> None:
     refused(command("publish", bundle, "--repo", REPO, "--create-pr"), 2, REPO, "leave --create-pr out")
     assert hub.repositories == {}
+
+
+def test_limits_of_ones_own_are_named_on_the_card_and_in_the_commit(
+    bundle: Path, hub: WritableHub, command: Run, tmp_path: Path
+) -> None:
+    limits = tmp_path / "limits.toml"
+    shutil.copyfile(fixtures_folder() / "thresholds.toml", limits)
+    digest = hashlib.sha256(limits.read_bytes()).hexdigest()
+    assert command("publish", bundle, "--repo", REPO, "--thresholds", limits).returncode == 0
+    repository = hub.repositories[REPO]
+    assert f"by the publisher's own limits (sha256 {digest})" in repository.head[CARD].decode()
+    assert f"limits of the publisher's own, sha256 {digest}" in repository.messages[-1]

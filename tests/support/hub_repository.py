@@ -45,11 +45,12 @@ Files = Mapping[str, bytes]
 
 @dataclass
 class Repository:
-    """One model: `commits` holds the files of each, `refs` the head of each branch."""
+    """One model: `commits` holds the files of each, `refs` the head of each branch, `messages` what commits say."""
 
     commits: dict[str, Files] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     pulls: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def add(self, files: Files, ref: str = "main") -> str:
         """Make a commit by hand, as somebody else would; return its name."""
@@ -273,6 +274,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 assert kind == "deletedFile"
                 del files[value["path"]]
+        repository.messages.append(head["value"]["description"])
         number = len(repository.pulls) + 1
         oid = repository.add(files, f"refs/pr/{number}" if proposes else values["revision"])
         answer = {"commitUrl": f"{self.hub.endpoint}/{values['id']}/commit/{oid}", "commitOid": oid}

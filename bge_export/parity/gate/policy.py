@@ -67,11 +67,13 @@ class ThresholdPolicy:
         tables: table name (`target` or `target@runtime:device`) -> limits.
         token_differences: pattern of `runtime:device` -> the kinds of text that a client's own tokenizer may tokenize
             differently (`client_tokens.KINDS`).
+        digest: sha256 of the file, if it is not the package's own.
     """
 
     require: tuple[Requirement, ...]
     tables: Mapping[str, Limits]
     token_differences: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    digest: str | None = None
 
     def accepted_differences(self, runtime: str, device: str) -> frozenset[str] | None:
         """Return the kinds of text that a client in this runtime and device may tokenize differently.
