@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
 import typer
@@ -25,6 +26,7 @@ from bge_export.cli.output import err, progress_bar
 from bge_export.cli.streams import open_streams, output_failure
 from bge_export.errors import BgeExportError
 from bge_export.progress import shown_by
+from bge_export.progress.timings import lines_of, timings
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DEBUG = "BGE_EXPORT_DEBUG"
@@ -87,9 +89,27 @@ for panel, commands in COMMANDS.items():
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback prints it
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+    show_timings: Annotated[
+        bool, typer.Option("--timings", help="Print where time and memory went; with --json in its object.")
+    ] = False,
 ) -> None:
     """Exports sentence-embedding checkpoints and proves that every artifact gives the same embeddings."""
+    if show_timings:
+        context.with_resource(_timings())
+
+
+@contextmanager
+def _timings() -> Generator[None]:
+    """Measure the parts of a command, and print them on standard error."""
+    with timings() as whole:
+        yield
+
+    for line in lines_of(whole):
+        err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> NoReturn:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from bge_export.cli.streams import can_hold
+from bge_export.progress.timings import facts_of, so_far
 
 if TYPE_CHECKING:
     from bge_export.commands import Proof
@@ -115,6 +116,9 @@ def print_json(value: object) -> None:
 
     JSON has no NaN and no infinity: such numbers are printed as null.
     """
+    if isinstance(value, dict) and (whole := so_far()) is not None:
+        value = {**value, "timings": facts_of(whole)}
+
     known = _without_lost_numbers(value)
     text = json.dumps(known, indent=2, ensure_ascii=False, allow_nan=False)
     print(text if can_hold(text, sys.stdout) else json.dumps(known, indent=2, allow_nan=False))

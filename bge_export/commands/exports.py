@@ -24,6 +24,7 @@ from bge_export.exporters import find_exporter
 from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
 from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.report import write_report
+from bge_export.progress.timings import timed
 from bge_export.publish.card import write_card
 from bge_export.publish.facts import CardFacts
 from bge_export.texts.corpus import builtin_corpus
@@ -79,12 +80,14 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
         held = {*map(str, recipe.targets), *(model.target for model in kept.models)}
         targets = [*(one for one in recipe.beside if str(one) not in held), *recipe.targets]
 
-        kept.carry_models(staging, checkpoint)
-        write_layout(checkpoint, staging)
+        with timed("small files"):
+            kept.carry_models(staging, checkpoint)
+            write_layout(checkpoint, staging)
         limit_threads(threads)
         corpus = builtin_corpus()
         if recipe.proof.check:
-            refuse_other_tokens(checkpoint, staging, corpus)
+            with timed("comparing tokenizers"):
+                refuse_other_tokens(checkpoint, staging, corpus)
 
         made = [
             one

@@ -23,6 +23,7 @@ from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
 from bge_export.parity.show.frontier import Frontier
 from bge_export.progress import stage
+from bge_export.progress.timings import timed
 from bge_export.runtimes import find_runtime, runtime_names
 from bge_export.texts.corpus import Corpus, builtin_corpus, load_corpus
 from bge_export.texts.fixtures import fixtures_folder
@@ -198,10 +199,14 @@ def measure_folder(
     """Measure artifacts of `folder` on every device that reads them, and its weights and tokenizer."""
     release()  # memory of earlier stages, so that it does not add to the peak
 
-    others = other_token_ids(folder, measurement.corpus, measurement.reference.token_ids)
-    files = other_files(read_manifest(folder), measurement.reference.files)
+    with timed("comparing small files and tokens"):
+        others = other_token_ids(folder, measurement.corpus, measurement.reference.token_ids)
+        files = other_files(read_manifest(folder), measurement.reference.files)
+
+    with timed("reading weights and token tables"):
+        facts = known_files(artifacts, measurement.reference.sweep)
+
     pairs = sum(device.reads(item) for item in artifacts for device in devices)
-    facts = known_files(artifacts, measurement.reference.sweep)
 
     with stage("measuring", measurement.steps * pairs + measurement.row_steps * len(artifacts)):
         return replace(measurement, verify=_verify).report(

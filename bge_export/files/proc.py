@@ -35,6 +35,15 @@ def peak_bytes(pid: int | None = None) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
+def forget_peak() -> bool:
+    """Let this process's peak start again from what it holds now; return whether the system can."""
+    try:
+        (PROCESSES / "self/clear_refs").write_text("5", "ascii")
+    except OSError:
+        return False
+    return True
+
+
 def _own_peak_by_usage() -> int | None:
     """Return this process's peak as `getrusage` reports it, which on Linux would include the parent's."""
     try:

@@ -40,6 +40,7 @@ from bge_export.parity.report import (
     TableRecord,
     TextsRecord,
 )
+from bge_export.progress.timings import timed
 from bge_export.texts.corpus import Corpus
 from bge_export.texts.languages import kinds_for
 from bge_export.texts.tokens import TextTokenizer
@@ -158,10 +159,13 @@ class Measurement:
 
             # The bytes are the same everywhere: every id is swept in the first runtime that can run them.
             for device in devices:
-                if device.reads(artifact):
+                if not device.reads(artifact):
+                    continue
+
+                with timed(f"{artifact.target} in {device.runtime.name}:{device.device}"):
                     measured = self.lanes(artifact, device, known, rows=not swept)
-                    swept = swept or any(lane.measured for lane in measured)
-                    lanes += measured
+                swept = swept or any(lane.measured for lane in measured)
+                lanes += measured
 
         run = RunRecord(
             environment=describe_environment(device.runtime.library for device in devices),
@@ -219,7 +223,8 @@ class Measurement:
         try:
             tokenizer = self.load_tokenizer(artifact.root, artifact.promise.reads.max_tokens)
             kinds = kinds_for(tokenizer, corpus)
-            session = device.runtime.open(artifact, device.device, self.threads)
+            with timed("opening"):
+                session = device.runtime.open(artifact, device.device, self.threads)
         except (DeviceUnavailable, MissingLibrary) as error:
             return [lane(output=output, unavailable=str(error)) for output in artifact.outputs]
         except Exception as error:  # noqa: BLE001 - libraries raise any type; a broken file must be refused
@@ -253,8 +258,10 @@ class Measurement:
             tags = [text.tag for text in self.corpus.texts]
             batches = plan_batches([len(row) for row in token_ids], tags, checked.artifact.promise.reads.max_tokens)
 
-            embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad)
-            sweep = run_sweep(checked, self.reference.sweep, rows=rows)
+            with timed("texts"):
+                embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad)
+            with timed("sweep of token ids"):
+                sweep = run_sweep(checked, self.reference.sweep, rows=rows)
             facts = {str(name): str(value) for name, value in checked.session.facts.items()}
             native = checked.native_result(texts)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
+from bge_export.progress.timings import timed
+
 Advance = Callable[[int], None]
 """Moves a stage forward by a number of steps."""
 
@@ -45,8 +47,8 @@ def shown_by(display: Display) -> Generator[None]:
 
 @contextmanager
 def stage(name: str, total: int) -> Generator[None]:
-    """Open a stage of `total` steps. Stages do not nest."""
-    with _DISPLAY.get()(name, total) as shown:
+    """Open a stage of `total` steps, which is timed. Stages do not nest."""
+    with timed(name), _DISPLAY.get()(name, total) as shown:
         before = _ADVANCE.set(shown)
         try:
             yield
