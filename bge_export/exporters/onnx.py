@@ -4,30 +4,26 @@ ONNX Runtime from 1.13, onnxruntime-web 1.14 and WebGPU's float16 LayerNorm all 
 (docs/decisions/0002).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 import onnx
-import onnx_ir as ir
 
 from bge_export.contracts import Attempts, Checkpoint, ExportedModel
 from bge_export.encoder.arrange import arrange_floats
 from bge_export.exporters import started
+from bge_export.graph.saving import save
 from bge_export.graph.trace import trace
-from bge_export.precision import find_conversion, find_precision, model_file, precision_names, precisions
+from bge_export.memory import release
+from bge_export.precision import find_conversion, find_precision, model_file, precision_names
 from bge_export.precision.int8.quantize import Quantized, quantize
 from bge_export.precision.int8_options import Int8Options
 from bge_export.progress import stage
 
-IR_VERSION = 8
 TRACED = "as traced"
 """Key of the graph that precisions of no other precision are converted from."""
-
-INLINE_LIMIT_BYTES = 2_000_000_000
-"""A protobuf message is limited to 2 GiB; larger weights go into `<model>.onnx_data`, the name that JavaScript clients
-and text-embeddings-inference look for."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +55,20 @@ class OnnxExporter:
             MissingLibrary: torch, transformers or onnxruntime is not installed.
         """
         with stage(f"tracing {checkpoint.source}", 1):
-            traced = trace(checkpoint, root, sentence_embedding=self.sentence_embedding)
+            graphs = _Graphs(checkpoint, trace(checkpoint, root, sentence_embedding=self.sentence_embedding))
 
+        wanted = [precision for precision in self.precisions if precision in precisions]
         written: dict[str, Attempts] = {}
-        if others := [precision for precision in self.precisions if precision in precisions and precision != "int8"]:
-            graphs = {TRACED: traced, "fp32": arrange_floats(traced)}
-            if "int8" not in precisions and all(find_precision(name).of for name in others if name != "fp32"):
-                traced = graphs[TRACED] = graphs["fp32"]  # frees the weights of the traced graph
-
-            for precision in others:
-                with stage(f"onnx-{precision}", 1):
-                    model = _made(precision, graphs, checkpoint)
+        for number, precision in enumerate(wanted):
+            if precision == "int8":
+                continue
+            with stage(f"onnx-{precision}", 1):
+                model = graphs.take(precision, later=wanted[number + 1 :])
                 written[precision] = iter([_save_model(model, root, precision)])
-            del graphs, model  # quantizing needs the memory
+                del model  # the next conversion needs the memory
 
-        if "int8" in precisions:
-            variants = quantize(traced, checkpoint, self.int8, "sequence-major")
+        if "int8" in wanted:
+            variants = quantize(graphs.take(TRACED, later=()), checkpoint, self.int8, "sequence-major")
             written["int8"] = started(_saved_variants(variants, root))
 
         return [written[precision] for precision in self.precisions if precision in written]
@@ -91,37 +85,64 @@ def _save_model(model: onnx.ModelProto, root: Path, precision: str) -> ExportedM
     return ExportedModel(precision, files, inputs, outputs)
 
 
-def _made(precision: str, graphs: dict[str, onnx.ModelProto], checkpoint: Checkpoint) -> onnx.ModelProto:
-    """Return the graph in a precision; cache it in `graphs` if other precisions are converted from it."""
-    if precision in graphs:
-        return graphs[precision]
+class _Graphs:
+    """The graphs that others are converted from, each kept until the last of those is made."""
 
-    # A copy, because the conversion may modify its graph.
-    copy = onnx.ModelProto()
-    copy.CopyFrom(_made(find_precision(precision).of or TRACED, graphs, checkpoint))
-    model = find_conversion(precision)(copy, checkpoint)
+    def __init__(self, checkpoint: Checkpoint, traced: onnx.ModelProto) -> None:
+        """Begin with the graph as traced."""
+        self._checkpoint = checkpoint
+        self._known = {TRACED: traced}
 
-    if any(other.of == precision for other in precisions("onnx")):
-        graphs[precision] = model
+    def take(self, name: str, *, later: Sequence[str]) -> onnx.ModelProto:
+        """Return the graph of a precision, or as traced, which the caller may change.
 
-    return model
+        Args:
+            name: the precision.
+            later: the precisions that are still to be made after it.
+        """
+        if name not in self._known:
+            self._known[name] = self._made(name, later)
+        return self._given(name, {*self._known}, later)
+
+    def _made(self, name: str, later: Sequence[str]) -> onnx.ModelProto:
+        """Return a graph that is not known yet, from the one that it is converted from."""
+        source = find_precision(name).of or TRACED
+        if source not in self._known:
+            self._known[source] = self._made(source, (name, *later))
+
+        known = {*self._known, name}
+        if name != "fp32":
+            return find_conversion(name)(self._given(source, known, later), self._checkpoint)
+
+        # It has weights of its own, unless the graph is none that can be arranged.
+        arranged = arrange_floats(self._known[source])
+        if arranged is self._known[source]:
+            return self._given(source, known, later)
+        if not _needed(source, known, later):
+            del self._known[source]
+        return arranged
+
+    def _given(self, name: str, known: Set[str], later: Sequence[str]) -> onnx.ModelProto:
+        """Return a known graph, or a copy if a later precision is made from it."""
+        if _needed(name, known, later):
+            copy = onnx.ModelProto()
+            copy.CopyFrom(self._known[name])
+            return copy
+
+        graph = self._known.pop(name)
+        release()
+        return graph
 
 
-def save(model: onnx.ModelProto, root: Path, name: str) -> tuple[str, ...]:
-    """Write the graph to `root/name` with IR 8, weights inline below 2 GB; return its files, the model file first."""
-    model.ir_version = IR_VERSION
-    model.producer_name, model.producer_version = "bge_export", ""
+def _needed(name: str, known: Set[str], later: Sequence[str]) -> bool:
+    """Return whether a graph is the nearest known one that a later precision is made from."""
+    return name in (next(source for source in (other, *_sources(other)) if source in known) for other in later)
 
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
 
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < INLINE_LIMIT_BYTES:
-        path.write_bytes(model.SerializeToString(deterministic=True))
-        return (name,)
-
-    # onnx_ir, because onnx.save_model would clear the tensors that the next precision is converted from.
-    ir.save(ir.from_proto(model), path, external_data=f"{path.name}_data", size_threshold_bytes=1024)
-    return (name, f"{name}_data")
+def _sources(precision: str) -> Sequence[str]:
+    """Return the graphs that a precision is made from, the nearest first; quantizing to int8 arranges its own."""
+    source = TRACED if precision == "int8" else find_precision(precision).of or TRACED
+    return (source,) if source == TRACED else (source, *_sources(source))
 
 
 EXPORTER = OnnxExporter

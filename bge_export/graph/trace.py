@@ -3,7 +3,6 @@
 torch's TorchScript-based exporter does the tracing, because it writes opset 17 directly (docs/decisions/0001).
 """
 
-import gc
 import tempfile
 import warnings
 from pathlib import Path
@@ -15,6 +14,7 @@ from bge_export.contracts import Checkpoint
 from bge_export.errors import ExportError
 from bge_export.graph import tracing
 from bge_export.graph.tidy import tidy
+from bge_export.memory import release
 
 OPSET = 17
 
@@ -57,8 +57,11 @@ def trace(checkpoint: Checkpoint, scratch: Path, *, sentence_embedding: bool) ->
         except Exception as error:
             raise ExportError(tracing.untraceable(checkpoint, error)) from error
 
+        # Each copy of the weights goes before the next is made.
+        del encoder
+        release()
         traced = onnx.load(path)
 
     graph = tidy(traced)
-    gc.collect()  # reference cycles keep the weights of intermediate graphs in memory
+    release()
     return graph

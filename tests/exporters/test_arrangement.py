@@ -14,8 +14,8 @@ from onnx import numpy_helper
 
 from bge_export.encoder.arrange import arrange_floats
 from bge_export.encoder.reading import read_encoder
-from bge_export.exporters.onnx import IR_VERSION
 from bge_export.graph.products import constant_products
+from bge_export.graph.saving import IR_VERSION
 from bge_export.precision.graphs.fp16 import convert
 
 

@@ -14,8 +14,8 @@ from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import Exported
 from bge_export.errors import OutputError
-from bge_export.exporters import onnx as exporter
 from bge_export.exporters.onnx import OnnxExporter
+from bge_export.graph import saving
 from bge_export.heads.dense import dense_head
 from bge_export.precision import model_file
 
@@ -184,7 +184,7 @@ def test_without_the_head_there_is_one_output(tiny: Path, tmp_path: Path) -> Non
 def test_large_weights_go_into_the_file_that_javascript_clients_look_for(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter, "INLINE_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(saving, "INLINE_LIMIT_BYTES", 1000)
     done = export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["fp32", "fp16"])
     assert done.proof is not None
     assert done.proof.verdict.passed
