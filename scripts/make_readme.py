@@ -26,6 +26,7 @@ PAGES = (
     ROOT / "docs/tutorial.md",
     ROOT / "docs/reference/code_map.md",
     ROOT / "docs/reference/commands.md",
+    ROOT / "docs/reference/contract.md",
     ROOT / "docs/reference/runtimes.md",
 )
 BLOCK = re.compile(r"<!-- run(, last (?P<lines>\d+) lines)?: (?P<command>[^\n]*?) -->\n```console\n.*?```\n", re.DOTALL)
@@ -80,7 +81,27 @@ def commands() -> str:
     return html.unescape(done.stdout).strip()
 
 
-TABLES = {"runs_where": runs_where, "precisions": precisions, "code_map": code_map, "commands": commands}
+def contract_schema() -> str:
+    """Return the JSON schema of contracts."""
+    return f"```json\n{schema_text()}```"
+
+
+def schema_text() -> str:
+    """Return the JSON schema as the package ships it."""
+    import json
+
+    from bge_export.bundle.contract import Contract
+
+    return json.dumps(Contract.model_json_schema(), indent=2) + "\n"
+
+
+TABLES = {
+    "runs_where": runs_where,
+    "precisions": precisions,
+    "code_map": code_map,
+    "commands": commands,
+    "contract_schema": contract_schema,
+}
 
 
 def in_bash(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -140,6 +161,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check
+    if not check:
+        (ROOT / "bge_export/bundle/embedding.schema.json").write_text(schema_text(), "utf-8")
+
     for page in PAGES:
         if not check:
             page.write_text(written(page.read_text("utf-8")), "utf-8")

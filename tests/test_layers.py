@@ -47,6 +47,7 @@ ROOMS = (
     "inspection",
     "bench",
     "evaluate",
+    "programs",
     "build",
     "publish",
     "commands",

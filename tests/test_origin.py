@@ -10,6 +10,7 @@ from bundles import checkpoint_of, seal, write_bundle
 from tiny_checkpoint import change_json, write_weights
 
 from bge_export.bundle.integrity import MANIFEST
+from bge_export.bundle.layout import TRUNCATION
 from bge_export.bundle.manifest import read_bundle, read_manifest
 from bge_export.bundle.origin import files_of, other_files
 from bge_export.checkpoint.opening import open_checkpoint
@@ -17,6 +18,14 @@ from bge_export.cli import run
 from bge_export.commands.extension import kept_from
 
 WEIGHTS = "model.safetensors"
+PADDING = {
+    "strategy": "BatchLongest",
+    "direction": "Left",
+    "pad_to_multiple_of": None,
+    "pad_id": 0,
+    "pad_type_id": 0,
+    "pad_token": "[PAD]",
+}
 
 
 @pytest.fixture
@@ -46,8 +55,11 @@ def add(bundle: Path, name: str) -> None:
 
 CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "config": ("config.json", lambda root: change_json(root / "config.json", hidden_act="relu")),
-    "truncation": ("tokenizer.json", lambda root: change_json(root / "tokenizer.json", truncation={"max_length": 8})),
-    "padding": ("tokenizer.json", lambda root: change_json(root / "tokenizer.json", padding={"pad_id": 0})),
+    "truncation": (
+        "tokenizer.json",
+        lambda root: change_json(root / "tokenizer.json", truncation={**TRUNCATION, "max_length": 8}),
+    ),
+    "padding": ("tokenizer.json", lambda root: change_json(root / "tokenizer.json", padding=PADDING)),
     "side": (
         "tokenizer_config.json",
         lambda root: change_json(root / "tokenizer_config.json", padding_side="left"),

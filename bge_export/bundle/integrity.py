@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from bge_export.bundle.contract import CONTRACT
 from bge_export.bundle.documents import KINDS, PRIVATE, is_document, strangers
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS, read_sentence_files
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
@@ -13,6 +14,7 @@ from bge_export.files.digest import file_sha256
 from bge_export.formats import belongs_to_a_model
 from bge_export.formats.torchscript import BESIDE_ELAND
 from bge_export.heads.dense import dense_head
+from bge_export.texts.golden import GOLDEN
 
 MANIFEST = "bge_export.json"
 REPORT = "parity.json"
@@ -63,6 +65,10 @@ bge-export's own, not the user's."""
 
 SHARED_NAMES = frozenset({"config.json", MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES})
 """Small files that an export may write, and that affect every artifact of a folder."""
+
+ABOUT_MODELS = frozenset({CONTRACT, GOLDEN})
+"""Files at the top of a folder that say how its models are used. No embedding depends on them, so they belong to no
+artifact's digest; they are held to manifest and checkpoint all the same."""
 
 WEIGHTS_SUFFIX = ".safetensors"
 
@@ -129,7 +135,7 @@ def refuse_unknown_output(path: Path) -> None:
 def is_shared(name: str) -> bool:
     """Return whether a file may belong to every artifact: settings of tokenizer, model and pooling, or a document."""
     path = PurePosixPath(name)
-    return path.name in SHARED_NAMES or name in BESIDE_ELAND or is_document(path)
+    return path.name in SHARED_NAMES or name in ABOUT_MODELS or name in BESIDE_ELAND or is_document(path)
 
 
 def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
@@ -177,8 +183,8 @@ def refuse_strangers(root: Path, listed: Collection[str]) -> None:
 
 
 def decides(path: PurePosixPath) -> bool:
-    """Return whether a file (name in lower case) is a model file, or one that affects how a model is loaded."""
-    named = path.name in DECIDING_NAMES or path.as_posix() in BESIDE_ELAND
+    """Return whether a file (name in lower case) is a model file, or one that affects how a model is loaded or used."""
+    named = path.name in DECIDING_NAMES or path.as_posix() in (*ABOUT_MODELS, *BESIDE_ELAND)
     return named or path.suffix in MODEL_SUFFIXES or belongs_to_a_model(path)
 
 

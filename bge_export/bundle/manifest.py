@@ -7,8 +7,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bge_export.bundle import contract
+from bge_export.bundle.contract import CONTRACT, Contract, contract_of, outputs_of, refuse_other_contract
 from bge_export.bundle.elasticsearch import write_elasticsearch_files
-from bge_export.bundle.integrity import MANIFEST, files_below, refuse_changed, refuse_names, refuse_other_promise
+from bge_export.bundle.integrity import (
+    ABOUT_MODELS,
+    MANIFEST,
+    files_below,
+    refuse_changed,
+    refuse_names,
+    refuse_other_promise,
+)
 from bge_export.contracts import Artifact, Checkpoint, PromptOrigin, Target
 from bge_export.errors import ArtifactError
 from bge_export.files.digest import combined_digest, file_sha256, tree_digest
@@ -81,7 +90,7 @@ def write_manifest(
 ) -> None:
     """Record every file below `root` with its digest; `weights` names the files of the checkpoint's own weights.
 
-    What belongs beside a model of the folder is written first.
+    What belongs beside a model of the folder is written first, and the contract.
     """
     if any(ELAND_FILE in model.files for model in models):
         write_elasticsearch_files(checkpoint, root)
@@ -98,13 +107,38 @@ def write_manifest(
         promise=PromiseRecord.of(checkpoint.promise),
         models=list(models),
         weights=list(weights),
-        files={name: file_sha256(root / name) for name in files_below(root)},
+        files={name: file_sha256(root / name) for name in files_below(root) if name != CONTRACT},
         checked=checked,
     )
+    manifest = with_contract(root, manifest)
 
     fields = manifest.model_dump()
     text = json.dumps({"schema": fields.pop("schema_"), **fields}, indent=2, ensure_ascii=False)
     (root / MANIFEST).write_text(text + "\n", "utf-8")
+
+
+def with_contract(root: Path, manifest: Manifest) -> Manifest:
+    """Write the contract that a manifest and the folder's tokenizer make, and return the manifest that lists it."""
+    (root / CONTRACT).write_bytes(_contract(root, manifest).as_bytes())
+    digests = manifest.files | {CONTRACT: file_sha256(root / CONTRACT)}
+    return manifest.model_copy(update={"files": {name: digests[name] for name in sorted(digests)}})
+
+
+def _contract(root: Path, manifest: Manifest) -> Contract:
+    """Return the contract of a folder with this manifest."""
+    files = [
+        contract.File(
+            target=model.target,
+            file=model.files[0],
+            sha256={name: manifest.files[name] for name in model.files},
+            inputs=model.inputs,
+            outputs=outputs_of(model.outputs),
+        )
+        for model in manifest.models
+    ]
+    source = manifest.source
+    checkpoint = contract.Model(id=source.id, revision=source.revision, digest=source.digest)
+    return contract_of(root, checkpoint, manifest.promise, files, manifest.files)
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -149,9 +183,10 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
     if verify:
         refuse_changed(root, manifest.files)
         refuse_other_promise(root, promise)
+        refuse_other_contract(root, _contract(root, manifest))
 
     # Tokenizer and configuration belong to every artifact; a model's files only to that model.
-    shared = [name for name in manifest.files if name not in own]
+    shared = [name for name in manifest.files if name not in own and name not in ABOUT_MODELS]
     artifacts = []
     for model in manifest.models:
         format_, _, precision = model.target.partition("-")

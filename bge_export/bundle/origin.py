@@ -2,12 +2,16 @@
 
 The layout is deterministic, so it is written anew and compared byte for byte: sealing a manifest again over other
 files does not help. The digests are part of the reference, so a machine without the checkpoint compares them too.
+Golden vectors alone differ in their last digits between machines: they are compared as numbers (`held_files`). The
+contract is not among these files: it follows from the manifest, to which it is held wherever a bundle is read.
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
+from bge_export.bundle.contract import CONTRACT
 from bge_export.bundle.documents import is_document
 from bge_export.bundle.elasticsearch import write_elasticsearch_files
 from bge_export.bundle.integrity import WEIGHTS_SUFFIX, files_below
@@ -15,8 +19,12 @@ from bge_export.bundle.layout import write_layout
 from bge_export.bundle.manifest import Manifest
 from bge_export.checkpoint.weight_files import INDEX
 from bge_export.contracts import Checkpoint
+from bge_export.errors import ArtifactError
 from bge_export.files.digest import file_digests
+from bge_export.files.reading import reading
+from bge_export.files.regular import GOLDEN_BYTES, read_regular
 from bge_export.formats.torchscript import BESIDE_ELAND, ELAND_FILE
+from bge_export.texts.golden import GOLDEN, agree
 
 
 def weight_names(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -40,18 +48,40 @@ def files_of(checkpoint: Checkpoint) -> dict[str, str]:
     return small | file_digests(checkpoint.root, weight_names(checkpoint))
 
 
+def held_files(root: Path, files: Mapping[str, str], golden: bytes) -> dict[str, str]:
+    """Return name -> sha256 of the files that a bundle must hold, its own golden file included if that is right.
+
+    Args:
+        root: the bundle.
+        files: the result of `files_of` for the checkpoint.
+        golden: the checkpoint's `golden.jsonl`, empty if it is not known.
+
+    Raises:
+        ArtifactError: the bundle's golden file cannot be read.
+    """
+    if not golden:
+        return dict(files)
+
+    path = root / GOLDEN
+    with reading(path, ArtifactError, advice="Export the folder again."):
+        found = read_regular(path, GOLDEN_BYTES) if path.is_file() else b""
+
+    right = found if agree(found, golden) else golden
+    return {**files, GOLDEN: hashlib.sha256(right).hexdigest()}
+
+
 def other_files(manifest: Manifest, files: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names of small files and weights that are missing from a bundle, or not those of its checkpoint.
 
     Args:
         manifest: the bundle's manifest, whose digests were compared with the bytes.
-        files: the result of `files_of` for the checkpoint.
+        files: the result of `held_files` for the checkpoint.
     """
     models = {name for model in manifest.models for name in model.files}
     held = {
         name: digest
         for name, digest in manifest.files.items()
-        if name not in models and not is_document(PurePosixPath(name))
+        if name not in models and name != CONTRACT and not is_document(PurePosixPath(name))
     }
 
     unneeded = () if ELAND_FILE in models else BESIDE_ELAND

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from bge_export.errors import CheckpointError
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER: Final = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
 
 ADD_SPECIAL_TOKENS = frozenset(

@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bge_export.cli import bench, checks, clients, exports, publishing, verification
+from bge_export.cli import bench, checks, clients, exports, programs, publishing, verification
 from bge_export.cli import inspection as looks
 from bge_export.cli.hints import hint_for
 from bge_export.cli.options import NOT_MEASURED, PASSED, USAGE
@@ -76,7 +76,12 @@ COMMANDS: Mapping[str, tuple[Callable[..., int], ...]] = {
         checks.reference,
         checks.merge,
     ),
-    "Publish: where a folder will run, and the Hub": (clients.check, publishing.publish, verification.verify),
+    "Publish: where a folder will run, and the Hub": (
+        clients.check,
+        programs.check_contract,
+        publishing.publish,
+        verification.verify,
+    ),
     "Look closer": (looks.inspect, looks.evaluate, bench.bench, looks.bisect),
     "This machine": (looks.doctor, clients.setup_js),
 }

@@ -11,6 +11,7 @@ bisect_artifact  model file x checkpoint x text -> the layer where it drifts
 evaluate_pairs   folder x scored pairs -> task scores
 publish_folder   folder that passes -> one commit on the Hub, read back
 verify           folder, or repository on the Hub -> verdict on its bytes, its report, and what is made anew
+check_program    folder with golden texts x a program in any language -> verdict on its vectors
 bench_files      files x runtimes x shapes -> time, memory, size
 """
 
@@ -20,11 +21,13 @@ from bge_export.commands.checks import check_parity, folder_verdict, judge_repor
 from bge_export.commands.exports import Exported, export
 from bge_export.commands.foreign import check_foreign, is_foreign
 from bge_export.commands.measuring import Proof, read_policy
+from bge_export.commands.programs import ProgramCheck, check_program
 from bge_export.commands.publishing import Published, PublishOptions, Required, publish_folder
 from bge_export.commands.verifying import Verified, VerifyOptions, verify
 
 __all__ = [
     "Exported",
+    "ProgramCheck",
     "Proof",
     "PublishOptions",
     "Published",
@@ -35,6 +38,7 @@ __all__ = [
     "bisect_artifact",
     "check_foreign",
     "check_parity",
+    "check_program",
     "evaluate_pairs",
     "export",
     "folder_verdict",

@@ -158,7 +158,7 @@ def judge_report(
         thresholds: a file of limits to use instead of the package's own.
         bundle: the bundle that the report must be about, byte for byte; by default the report's folder, if it is one.
         reference: the checkpoint (Hub id or folder), or a `.npz` file that `write_reference` wrote; the bundle's small
-            files and weights are compared with it. Nothing is run.
+            files and weights are compared with it. A checkpoint is run on the golden texts alone, no artifact is.
         revision: the reference's Hub revision.
 
     Raises:
@@ -229,7 +229,7 @@ def _judge_with_folder(
 def _other_files(folder: Path, reference: str, revision: str | None) -> Iterator[Failure]:
     """Yield the refusals of small files and weights in a folder that are not those of the reference."""
     manifest = read_manifest(folder)
-    names = other_files(manifest, reference_files(reference, revision, manifest))
+    names = other_files(manifest, reference_files(folder, reference, revision))
     yield from other_file_failures(names, manifest.source.id)
 
 

@@ -13,6 +13,7 @@ from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.checkpoint.torch_devices import limit_threads
 from bge_export.commands.attempts import Made, made_again, make
 from bge_export.commands.extension import kept_from
+from bge_export.commands.golden import write_golden
 from bge_export.commands.measuring import Proof, read_policy, run_oracle
 from bge_export.commands.proving import Measured, StagedExport, move_refused, prove, proven_alone
 from bge_export.commands.same_tokens import refuse_other_tokens
@@ -83,11 +84,13 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
         with timed("small files"):
             kept.carry_models(staging, checkpoint)
             write_layout(checkpoint, staging)
-        limit_threads(threads)
         corpus = builtin_corpus()
         if recipe.proof.check:
             with timed("comparing tokenizers"):
                 refuse_other_tokens(checkpoint, staging, corpus)
+        with timed("golden texts"):
+            write_golden(checkpoint, staging, out)
+        limit_threads(threads)
 
         made = [
             one

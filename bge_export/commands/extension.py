@@ -5,7 +5,7 @@ failed to replace. Measurements are kept if the bytes that decide the embeddings
 """
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from bge_export.bundle.manifest import Model, read_bundle
 from bge_export.bundle.origin import weight_names
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import ArtifactError, OutputError, ReportError
+from bge_export.files.digest import file_sha256
 from bge_export.files.promise import PromiseRecord
 from bge_export.parity.report import Lane, ParityReport, read_report
 from bge_export.texts.corpus import Corpus
+from bge_export.texts.golden import GOLDEN
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Kept:
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, path)
 
-    def lanes(self, artifacts: Iterable[Artifact], corpus: Corpus, checkpoint: Checkpoint) -> tuple[Lane, ...]:
+    def lanes(self, artifacts: Sequence[Artifact], corpus: Corpus, checkpoint: Checkpoint) -> tuple[Lane, ...]:
         """Return the earlier measurements that are still valid for these artifacts and texts.
 
         Lanes that could not be measured, and whether a user requested a lane, concern only the earlier run: they prove
@@ -57,7 +59,14 @@ class Kept:
             return ()
         if (report.checkpoint.digest, report.texts.digest) != (checkpoint.digest, corpus.digest):
             return ()
-        runs = {name for name, run in report.runs.items() if run.reference.kind == "checkpoint"}
+
+        # Measurements of an earlier version know no golden texts, and the gate compares them with what a run saw.
+        golden = {file_sha256(item.root / GOLDEN) for item in artifacts if (item.root / GOLDEN).is_file()}
+        runs = {
+            name
+            for name, run in report.runs.items()
+            if run.reference.kind == "checkpoint" and golden <= {run.files.get(GOLDEN)}
+        }
 
         digests = {(str(item.target), item.model): item.digest for item in artifacts}
         return tuple(

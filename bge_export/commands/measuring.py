@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bge_export.bundle.manifest import Manifest, read_manifest, refuse_other_bytes
-from bge_export.bundle.origin import files_of, other_files
+from bge_export.bundle.origin import files_of, held_files, other_files
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import MeasurementError, UsageError
@@ -14,6 +14,7 @@ from bge_export.formats import find_format
 from bge_export.memory import release
 from bge_export.oracle.auto_tokens import other_token_ids
 from bge_export.oracle.eager import embed_texts
+from bge_export.oracle.golden import golden_of
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.folder import CHECKPOINT
 from bge_export.parity.gate.judge import Verdict
@@ -141,19 +142,21 @@ def reference_vectors(
     return vectors
 
 
-def reference_files(reference: str, revision: str | None, manifest: Manifest) -> Mapping[str, str]:
-    """Return name -> sha256 of the files that a folder of the reference holds, without running the checkpoint.
+def reference_files(folder: Path, reference: str, revision: str | None) -> Mapping[str, str]:
+    """Return name -> sha256 of the files that a folder must hold; a checkpoint is run on the golden texts alone.
 
     Raises:
         UsageError: the reference is not the folder's checkpoint, or cannot be used.
         MeasurementError: the Hub failed, or the file cannot be read.
     """
+    manifest = read_manifest(folder)
     if not reference.endswith(".npz"):
-        return files_of(open_reference(reference, revision, manifest))
+        checkpoint = open_reference(reference, revision, manifest)
+        return held_files(folder, files_of(checkpoint), golden_of(checkpoint))
 
     vectors = ReferenceVectors.read(Path(reference))
     _refuse_other_checkpoint(reference, vectors.checkpoint_digest, manifest)
-    return vectors.files
+    return held_files(folder, vectors.files, vectors.golden)
 
 
 def open_reference(reference: str, revision: str | None, manifest: Manifest) -> Checkpoint:
@@ -199,9 +202,12 @@ def measure_folder(
     """Measure artifacts of `folder` on every device that reads them, and its weights and tokenizer."""
     release()  # memory of earlier stages, so that it does not add to the peak
 
+    reference = measurement.reference
     with timed("comparing small files and tokens"):
-        others = other_token_ids(folder, measurement.corpus, measurement.reference.token_ids)
-        files = other_files(read_manifest(folder), measurement.reference.files)
+        others = other_token_ids(folder, measurement.corpus, reference.token_ids)
+        held = held_files(folder, reference.files, reference.golden)
+        measurement = replace(measurement, reference=replace(reference, files=held))
+        files = other_files(read_manifest(folder), held)
 
     with timed("reading weights and token tables"):
         facts = known_files(artifacts, measurement.reference.sweep)

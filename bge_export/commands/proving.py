@@ -1,5 +1,6 @@
 """Proves a staged export: measures and judges it, and separates the proven targets from the refused ones."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.merge import merge
 from bge_export.parity.report import Lane, ParityReport, write_report
 from bge_export.texts.corpus import builtin_corpus
+from bge_export.texts.golden import GOLDEN
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def move_refused(
         (staged.root / name).rename(folder / name)
 
     write_layout(staged.checkpoint, folder)
+    shutil.copyfile(staged.root / GOLDEN, folder / GOLDEN)
     write_manifest(folder, staged.checkpoint, [one.record for one in refused], checked=True, weights=())
     write_report(_without(measured.report, stay), folder / REPORT)
 

@@ -22,6 +22,8 @@ REPORT_BYTES = 512 * MIB
 """A report; one on the package's own texts has at most 1 MiB."""
 TEXTS_BYTES = 512 * MIB
 """A file of texts; all texts are kept in memory."""
+GOLDEN_BYTES = 64 * MIB
+"""Golden texts with their vectors; those of 4,096 components and 2,048 tokens have about 2 MiB."""
 VECTORS_BYTES = 4096 * MIB
 """A file of reference vectors."""
 GRAPH_BYTES = 2048 * MIB

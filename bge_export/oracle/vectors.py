@@ -23,7 +23,9 @@ from bge_export.sweep.states import ARRAYS as SWEEP_ARRAYS
 from bge_export.sweep.states import Sweep, from_arrays
 
 SCHEMA: Literal["bge_export.reference/1"] = "bge_export.reference/1"
-ARRAYS = frozenset({"facts", "token_ids", "token_counts", *(f"vectors_{name}" for name in POOLINGS), *SWEEP_ARRAYS})
+ARRAYS = frozenset(
+    {"facts", "golden", "token_ids", "token_counts", *(f"vectors_{name}" for name in POOLINGS), *SWEEP_ARRAYS}
+)
 
 MOST_SPECIAL = 16
 """Most special tokens before or after a text."""
@@ -91,6 +93,7 @@ class ReferenceVectors:
         kind: whether the checkpoint was run here, or the vectors were read from a file.
         files: name -> sha256 of the small files and weights that a folder of the checkpoint holds.
         sweep: the checkpoint's states of token ids that no text need hold; a file holds the sample alone.
+        golden: the content of the `golden.jsonl` that a folder of the checkpoint holds; empty if it was not made.
     """
 
     source: str
@@ -105,6 +108,7 @@ class ReferenceVectors:
     kind: Literal["checkpoint", "file"]
     sweep: Sweep
     files: Mapping[str, str] = field(default_factory=dict)
+    golden: bytes = b""
 
     @property
     def truth(self) -> NDArray[np.float32]:
@@ -130,6 +134,7 @@ class ReferenceVectors:
         arrays["token_ids"] = np.asarray([i for row in self.token_ids for i in row], dtype=np.int64)
         arrays["token_counts"] = np.asarray([len(row) for row in self.token_ids], dtype=np.int64)
         arrays |= self.sweep.arrays()
+        arrays["golden"] = np.frombuffer(self.golden, dtype=np.uint8)
         arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
 
         with written_whole(path) as temporary, temporary.open("wb") as file:
@@ -163,6 +168,7 @@ class ReferenceVectors:
                 kind="file",
                 sweep=from_arrays(facts.tokens.facts(), arrays, facts.promise.heads.dense.dim),
                 files=facts.files,
+                golden=_array(arrays, "golden", np.uint8).tobytes(),
             )
 
             reference.check()

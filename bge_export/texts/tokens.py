@@ -65,6 +65,27 @@ class TextTokenizer:
         except Exception as error:
             raise ArtifactError(f"tokenizer.json fails on a text: {error}. Export the folder again.") from error
 
+    @property
+    def pad_id(self) -> int:
+        """Return the id of the padding token."""
+        return self._pad_id
+
+    def name(self, number: int) -> str:
+        """Return the token of an id, "" if it has none."""
+        return self._tokenizer.id_to_token(number) or ""
+
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the ids of the special tokens that precede every text, and of those that follow it."""
+        try:
+            with panics_as_errors():
+                encoding = self._tokenizer.encode("a")
+        except Exception as error:
+            raise ArtifactError(f"tokenizer.json fails on a text: {error}. Export the folder again.") from error
+
+        ids, added = encoding.ids, encoding.special_tokens_mask
+        inner = [place for place, one in enumerate(added) if not one] or [len(ids)]
+        return tuple(ids[: inner[0]]), tuple(ids[inner[-1] + 1 :])
+
     def vocabulary(self) -> list[int]:
         """Return all token ids that texts can have, except added tokens."""
         return sorted(self._tokenizer.get_vocab(with_added_tokens=False).values())

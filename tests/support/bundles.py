@@ -9,7 +9,7 @@ from tiny_checkpoint import write_checkpoint
 
 from bge_export.bundle.integrity import MANIFEST
 from bge_export.bundle.layout import write_layout
-from bge_export.bundle.manifest import Model, write_manifest
+from bge_export.bundle.manifest import Model, read_manifest, with_contract, write_manifest
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.contracts import Checkpoint
 from bge_export.files.digest import file_sha256
@@ -36,9 +36,13 @@ def checkpoint_of(root: Path) -> Checkpoint:
     return open_checkpoint(folder if folder.exists() else write_checkpoint(folder))
 
 
-def seal(bundle: Path, **changes: object) -> None:
-    """Write changed fields and new digests of all files that exist into the manifest, as an attacker would."""
+def seal(bundle: Path, *, contract: bool = True, **changes: object) -> None:
+    """Write changed fields, new digests of all files that exist and the contract, as an attacker would."""
     path = bundle / MANIFEST
     fields = json.loads(path.read_text("utf-8")) | changes
     fields["files"] = {name: file_sha256(bundle / name) for name in fields["files"] if (bundle / name).is_file()}
     path.write_text(json.dumps(fields), "utf-8")
+
+    if contract:
+        fields["files"] = dict(with_contract(bundle, read_manifest(bundle)).files)
+        path.write_text(json.dumps(fields), "utf-8")

@@ -1,0 +1,127 @@
+"""Runs a checkpoint on texts as the oracle does: eager torch in float32, one text at a time, without padding."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bge_export.checkpoint.model import first_line, load_model
+from bge_export.contracts import Checkpoint
+from bge_export.errors import CheckpointError, MissingLibrary
+from bge_export.files.panics import panics_as_errors
+from bge_export.heads.dense import dense_head
+from bge_export.progress import advance
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Eager:
+    """A checkpoint with its weights in memory, and transformers' own tokenizer of it."""
+
+    checkpoint: Checkpoint
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, threads: int) -> Self:
+        """Load weights and tokenizer; torch then has `threads` threads.
+
+        Raises:
+            CheckpointError: weights or tokenizer cannot be loaded.
+            MissingLibrary: torch or transformers is not installed.
+        """
+        try:
+            import torch
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise MissingLibrary("torch and transformers", "export", "the oracle") from error
+
+        torch.set_num_threads(threads)
+
+        try:
+            with panics_as_errors():
+                tokenizer = AutoTokenizer.from_pretrained(
+                    checkpoint.root, trust_remote_code=False, local_files_only=True
+                )
+        except Exception as error:
+            raise CheckpointError(f"{checkpoint.source}: transformers cannot load its tokenizer: {error}") from error
+
+        return cls(checkpoint, load_model(checkpoint), tokenizer)
+
+    def embed(
+        self, texts: Iterable[tuple[str, str]]
+    ) -> tuple[tuple[tuple[int, ...], ...], dict[str, NDArray[np.float32]]]:
+        """Return the token ids of N texts, and pooling -> their vectors, [N, D]; progress counts texts.
+
+        Args:
+            texts: id and text of each.
+
+        Raises:
+            CheckpointError: tokenizer or model fails on a text.
+        """
+        import torch
+
+        names = ("input_ids", "token_type_ids") if self.checkpoint.token_types else ("input_ids",)
+        normalized = dense_head(self.checkpoint.promise).normalize
+
+        token_ids: list[tuple[int, ...]] = []
+        rows: dict[str, list[NDArray[np.float32]]] = {"cls": [], "mean": [], "last": []}
+
+        with torch.inference_mode():
+            for text_id, text in texts:
+                tokens = self._tokens(text)
+                states = self._states({name: tokens[name] for name in names}, text_id)
+
+                # Without padding, the mean over all states and the last state need no attention mask.
+                for pooling, vector in (("cls", states[0]), ("mean", states.mean(0)), ("last", states[-1])):
+                    unit = vector / torch.linalg.vector_norm(vector) if normalized else vector
+                    rows[pooling].append(unit.numpy())
+
+                token_ids.append(tuple(tokens["input_ids"][0].tolist()))
+                advance()
+
+        return tuple(token_ids), {name: np.stack(vectors) for name, vectors in rows.items()}
+
+    def _states(self, tokens: "Mapping[str, torch.Tensor]", text_id: str) -> "torch.Tensor":
+        """Return the token states of one text, [S, D] float32.
+
+        Raises:
+            CheckpointError: the model fails.
+        """
+        try:
+            states: torch.Tensor = self.model(**tokens).last_hidden_state[0]
+        except Exception as error:  # every architecture raises kinds of its own
+            raise CheckpointError(
+                f"{self.checkpoint.source}: the model fails on the text {text_id[:40]!r} of "
+                f"{tokens['input_ids'].shape[1]} tokens: {first_line(error)}. Choose another checkpoint, or correct "
+                "config.json."
+            ) from error
+
+        return states
+
+    def _tokens(self, text: str) -> "Mapping[str, torch.Tensor]":
+        """Return the tokens of one text, [1, S] int64 each.
+
+        Raises:
+            CheckpointError: the tokenizer fails.
+        """
+        try:
+            with panics_as_errors():
+                tokens: Mapping[str, torch.Tensor] = self.tokenizer(
+                    text,
+                    truncation=True,
+                    max_length=self.checkpoint.promise.reads.max_tokens,
+                    return_tensors="pt",
+                    return_token_type_ids=self.checkpoint.token_types,
+                )
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.checkpoint.source}: its tokenizer fails on a text: {error}. Fetch its files again."
+            ) from error
+
+        return tokens
