@@ -35,7 +35,7 @@ def test_the_score_is_the_rank_correlation(tiny_export: Exported, tmp_path: Path
     vectors = {"a": [1, 0], "b": [1, 0.1], "c": [1, 1], "d": [0, 1]}
     pairs = write(tmp_path / "t.tsv", (LINES[0], "1\ta\td", "2\ta\tc", "3\ta\tb"))
     monkeypatch.setattr(
-        "bge_export.evaluate.similarity._embed",
+        "bge_export.evaluate.similarity.embed",
         lambda *a: {"x": np.asarray([vectors[text] for text in a[4]], dtype=np.float64)},
     )
     assert {score.spearman for score in evaluate_pairs(tiny_export.folder, pairs)} == {100.0}

@@ -47,6 +47,7 @@ ROOMS = (
     "inspection",
     "bench",
     "evaluate",
+    "same_index",
     "programs",
     "build",
     "publish",

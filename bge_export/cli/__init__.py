@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bge_export.cli import bench, checks, clients, exports, programs, publishing, verification
+from bge_export.cli import bench, checks, clients, comparison, exports, programs, publishing, verification
 from bge_export.cli import inspection as looks
 from bge_export.cli.hints import hint_for
 from bge_export.cli.options import NOT_MEASURED, PASSED, USAGE
@@ -82,7 +82,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., int], ...]] = {
         publishing.publish,
         verification.verify,
     ),
-    "Look closer": (looks.inspect, looks.evaluate, bench.bench, looks.bisect),
+    "Look closer": (looks.inspect, looks.evaluate, comparison.compare, bench.bench, looks.bisect),
     "This machine": (looks.doctor, clients.setup_js),
 }
 """What people want -> the commands for it, as the first screen of `--help` shows them."""

@@ -1,11 +1,12 @@
 """The commands that measure parity and judge it: `parity`, `reference`, `gate` and `merge`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bge_export.cli.comparison import gate_certificate
 from bge_export.cli.options import (
     CORES,
     NOT_MEASURED,
@@ -190,7 +191,8 @@ def reference(
 
 def gate(
     report: Annotated[
-        Path, typer.Argument(metavar="REPORT", exists=True, help="A parity.json, or the folder that holds it.")
+        Path,
+        typer.Argument(metavar="REPORT", exists=True, help="A parity.json, its folder, or a certificate of 'compare'."),
     ],
     texts: Texts = None,
     column: Column = None,
@@ -212,11 +214,32 @@ def gate(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Judge a report again, from its facts alone: on another machine, in another job."""
+    """Judge a report again, from its facts alone: on another machine, in another job.
+
+    It also takes a certificate of 'bge-export compare'; --thresholds are then limits for an index.
+    """
     from bge_export.bundle.integrity import REPORT
     from bge_export.commands import judge_report
+    from bge_export.same_index.certificate import is_certificate
 
     path = report / REPORT if report.is_dir() else report
+    if is_certificate(path):
+        _refuse_with_certificate(
+            {
+                "--texts": texts,
+                "--column": column,
+                "--require": require,
+                "--require-reference": require_reference,
+                "--bundle": bundle,
+                "--reference": reference,
+                "--revision": revision,
+                "--html": html,
+                "--junit": junit,
+                "--github": github,
+            }
+        )
+        return gate_certificate(path, thresholds, as_json=as_json)
+
     if not path.is_file():
         raise typer.BadParameter(
             f"{report} holds no {REPORT}. Measure it: bge-export parity {report} --reference MODEL"
@@ -236,6 +259,12 @@ def gate(
     if junit is not None or github:
         show_ci(proof, junit, github=github)
     return show(proof, as_json, html, thresholds)
+
+
+def _refuse_with_certificate(given: Mapping[str, object]) -> None:
+    """Reject options that are about the report of a folder, for a certificate of `compare`."""
+    if names := [name for name, value in given.items() if value]:
+        raise typer.BadParameter(f"{', '.join(names)}: this is a certificate of 'compare', not the report of a folder")
 
 
 def merge(

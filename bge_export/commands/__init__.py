@@ -8,6 +8,8 @@ judge_report     report -> verdict
 folder_verdict   folder with a report -> its verdict in one line
 merge_reports    reports of several machines -> one report -> verdict
 bisect_artifact  model file x checkpoint x text -> the layer where it drifts
+compare          artifact x another one, or vectors of an index x texts -> certificate with verdict
+judge_certificate  certificate -> verdict
 evaluate_pairs   folder x scored pairs -> task scores
 publish_folder   folder that passes -> one commit on the Hub, read back
 verify           folder, or repository on the Hub -> verdict on its bytes, its report, and what is made anew
@@ -18,6 +20,7 @@ bench_files      files x runtimes x shapes -> time, memory, size
 from bge_export.commands.analysis import bisect_artifact, evaluate_pairs
 from bge_export.commands.bench import bench_files
 from bge_export.commands.checks import check_parity, folder_verdict, judge_report, merge_reports, write_reference
+from bge_export.commands.comparing import CompareOptions, compare, judge_certificate
 from bge_export.commands.exports import Exported, export
 from bge_export.commands.foreign import check_foreign, is_foreign
 from bge_export.commands.measuring import Proof, read_policy
@@ -26,6 +29,7 @@ from bge_export.commands.publishing import Published, PublishOptions, Required, 
 from bge_export.commands.verifying import Verified, VerifyOptions, verify
 
 __all__ = [
+    "CompareOptions",
     "Exported",
     "ProgramCheck",
     "Proof",
@@ -39,10 +43,12 @@ __all__ = [
     "check_foreign",
     "check_parity",
     "check_program",
+    "compare",
     "evaluate_pairs",
     "export",
     "folder_verdict",
     "is_foreign",
+    "judge_certificate",
     "judge_report",
     "merge_reports",
     "publish_folder",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bge_export.bundle.contract import Contract, read_contract
 from bge_export.bundle.manifest import read_bundle
+from bge_export.commands.choosing import chosen_target
 from bge_export.commands.measuring import read_policy
 from bge_export.errors import ArtifactError, UsageError
 from bge_export.files.reading import reading
@@ -20,8 +21,6 @@ from bge_export.texts.golden import GOLDEN, USES, GoldenRow, read_rows
 
 USE = "{use}"
 """In a command: where `query` or `document` is put, for a program that puts prompts before texts by itself."""
-
-USUAL_TARGET = "onnx-fp32"
 
 PRINTED = 1e-4
 """Norm error that is let pass in any case: of vectors that are printed with five decimals."""
@@ -75,7 +74,7 @@ def check_program(
 
     split_command(command)
     read_bundle(folder)
-    contract, golden = read_contract(folder), _golden(folder)
+    contract, golden = read_contract(folder), read_golden(folder)
     name, limits = _limits(contract, target, thresholds)
 
     asked: list[GoldenRow] = []
@@ -91,7 +90,7 @@ def check_program(
     return ProgramCheck(name, verdict, tuple(_notes(contract, own_prompts=own_prompts, token_ids=token_ids)))
 
 
-def _golden(folder: Path) -> tuple[GoldenRow, ...]:
+def read_golden(folder: Path) -> tuple[GoldenRow, ...]:
     """Return the golden texts of a folder.
 
     Raises:
@@ -113,14 +112,7 @@ def _limits(contract: Contract, target: str | None, thresholds: Path | None) -> 
     Raises:
         UsageError: it is not in the folder, has no limits, or must be named.
     """
-    held = [one.target for one in contract.files]
-    if target is None and len(held) > 1 and USUAL_TARGET not in held:
-        raise UsageError(f"the folder holds {', '.join(held)}. Say with --target which of them the program runs.")
-
-    name = target or (USUAL_TARGET if USUAL_TARGET in held else held[0])
-    if name not in held:
-        raise UsageError(f"{name} is not in the folder, which holds {', '.join(held)}. Name one of these.")
-
+    name = chosen_target([one.target for one in contract.files], target)
     limits = read_policy(thresholds).limits_for(name, "", "")
     if limits is None:
         raise UsageError(f"There are no limits for {name}. Give a file that has them with --thresholds.")

@@ -3,7 +3,6 @@
 A score shows whether a small error matters; it does not replace parity, which detects errors that no score shows.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +11,9 @@ from numpy.typing import NDArray
 
 from bge_export.contracts import Artifact, Runtime
 from bge_export.errors import MissingLibrary, TextsError
+from bge_export.evaluate.embedding import embed
 from bge_export.files.regular import TEXTS_BYTES, read_regular_text
-from bge_export.heads.dense import dense_head
-from bge_export.parity.measure.embedding import Checked
-from bge_export.progress import advance
-from bge_export.texts.tokens import TextTokenizer
 
-BATCH = 32
 BYTE_ORDER_MARK = "\ufeff"
 """What some editors put before the first character of a UTF-8 file."""
 
@@ -96,7 +91,7 @@ def score_pairs(
     except ImportError as error:
         raise MissingLibrary("scipy", "evaluate", "correlations") from error
 
-    embedded = _embed(artifact, runtime, device, threads, (*pairs.first, *pairs.second))
+    embedded = embed(artifact, runtime, device, threads, (*pairs.first, *pairs.second))
     count = len(pairs.first)
 
     scores = []
@@ -108,31 +103,3 @@ def score_pairs(
         )
 
     return scores
-
-
-def _embed(
-    artifact: Artifact,
-    runtime: Runtime,
-    device: str,
-    threads: int,
-    texts: Sequence[str],
-) -> dict[str, NDArray[np.float64]]:
-    """Return [N, D] float64 embeddings by output, in the order of `texts`; batches hold texts of similar length."""
-    tokenizer = TextTokenizer.load(artifact.root, artifact.promise.reads.max_tokens)
-    token_ids = tokenizer.encode(texts)
-    order = sorted(range(len(texts)), key=lambda n: len(token_ids[n]))
-
-    result = {output: np.zeros((len(texts), dense_head(artifact.promise).dim)) for output in artifact.outputs}
-
-    session = runtime.open(artifact, device, threads)
-    try:
-        checked = Checked(session, artifact, runtime.name)
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            for output, vectors in checked.embed(tokenizer.pad([token_ids[n] for n in rows])).items():
-                result[output][rows] = vectors
-            advance(len(rows))
-    finally:
-        session.close()
-
-    return result

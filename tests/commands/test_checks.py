@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from bundles import seal
 from exporting import export_model
 from tiny_checkpoint import change_json
 
@@ -164,7 +165,6 @@ def test_merged_reports_about_other_bytes_than_their_folders_are_refused(bundle:
 
 def test_a_manifest_that_names_another_checkpoint_than_its_report_is_refused(bundle: Path, tmp_path: Path) -> None:
     manifest = json.loads((bundle / MANIFEST).read_text("utf-8"))
-    manifest["source"]["digest"] = "d" * 64
-    (bundle / MANIFEST).write_text(json.dumps(manifest), "utf-8")
+    seal(bundle, source=manifest["source"] | {"digest": "d" * 64})
     proof = merge_reports([bundle / REPORT], tmp_path / "all.json")
     assert [bad.rule for bad in proof.verdict.failures] == ["other-bytes"]

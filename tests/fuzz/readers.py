@@ -140,6 +140,8 @@ def _read_limits(root: Path) -> None:
 
 
 def _write_manifest(root: Path) -> None:
+    from bundles import seal
+
     from bge_export.files.digest import file_sha256
 
     write_checkpoint(root)
@@ -159,6 +161,7 @@ def _write_manifest(root: Path) -> None:
         "models": [model], "weights": [], "files": {name: file_sha256(root / name) for name in names}, "checked": True,
     }  # fmt: skip
     (root / "bge_export.json").write_text(json.dumps(manifest), "utf-8")
+    seal(root)
 
 
 def _read_manifest(root: Path) -> None:
@@ -168,6 +171,31 @@ def _read_manifest(root: Path) -> None:
     foreign_files(root)
     read_bundle(root, verify=False)
     read_bundle(root)
+
+
+def _write_golden(root: Path) -> None:
+    from bge_export.texts.golden import GoldenRow, write_rows
+
+    row = GoldenRow(id="a", kind="plain", use="query", prompt="p: ", text="x", token_ids=[1], vector=[0.5, 0.5])
+    (root / "golden.jsonl").write_bytes(write_rows([row, row.model_copy(update={"id": "b"})]))
+
+
+def _read_golden(root: Path) -> None:
+    from bge_export.commands.programs import read_golden
+
+    read_golden(root)
+
+
+def _write_contract(root: Path) -> None:
+    from bundles import write_bundle
+
+    write_bundle(root / "bundle")
+
+
+def _read_contract(root: Path) -> None:
+    from bge_export.bundle.contract import read_contract
+
+    read_contract(root / "bundle")
 
 
 def _write_report(root: Path) -> None:
@@ -356,6 +384,8 @@ READERS: Mapping[str, Reader] = {
                                                  "README.md": "lines"}, _read_client_files),
     "vectors": Reader(_write_vectors, {"reference.npz": "npz"}, _read_vectors),
     "limits": Reader(lambda root: shutil.copyfile(LIMITS, root / "limits.toml"), {"limits.toml": "toml"}, _read_limits),
+    "golden texts": Reader(_write_golden, {"golden.jsonl": "json"}, _read_golden),
+    "contract": Reader(_write_contract, {"bundle/embedding.json": "json"}, _read_contract),
     "manifest": Reader(_write_manifest, {"bge_export.json": "json", "modules.json": "json"}, _read_manifest),
     "report": Reader(_write_report, {"parity.json": "json"}, _read_report),
     "bench": Reader(_write_bench, {"bench.json": "json"}, _read_bench),

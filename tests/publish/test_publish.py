@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bundles import seal
 from hub_repository import DROPPED, LOST, TOKEN, Repository, WritableHub, pull
 from huggingface_hub import constants
 from publishing import Done, Run
@@ -318,8 +319,7 @@ def test_a_repository_that_ignores_a_file_refuses_before_the_commit(
 def made_of(bundle: Path, base: str, revision: str) -> None:
     """Let a folder say that it was exported from a model on the Hub."""
     fields = json.loads((bundle / MANIFEST).read_text("utf-8"))
-    fields["source"] |= {"id": base, "revision": revision}
-    (bundle / MANIFEST).write_text(json.dumps(fields), "utf-8")
+    seal(bundle, source=fields["source"] | {"id": base, "revision": revision})
 
 
 def test_the_card_takes_licence_and_languages_from_the_base(bundle: Path, hub: WritableHub, command: Run) -> None:
