@@ -15,13 +15,10 @@ only the standard library and numpy.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from torch.nn import Module
 
 Pooling = Literal["cls", "mean", "last"]
 POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "last")
@@ -31,11 +28,12 @@ PromptOrigin = Literal["checkpoint", "published", "given"]
 
 LAST_HIDDEN_STATE = "last_hidden_state"
 SENTENCE_EMBEDDING = "sentence_embedding"
+LOGITS = "logits"
 
 
 @dataclass(frozen=True)
 class Reads:
-    """What a model reads: one text, in tokens that are padded on the right.
+    """What a model reads: one text, or a pair of texts as one row of tokens, padded on the right.
 
     Attributes:
         max_tokens: the longest input in tokens, including special tokens; longer texts are truncated.
@@ -56,6 +54,8 @@ class Head(Protocol):
 
     kind: ClassVar[str]
     """Its name in a promise, in files and among the modules of `heads`."""
+    reads: ClassVar[Literal["text", "pair"]]
+    """Whether it answers for one text, or for a query and a text that are read together."""
 
     def shapes(self, output: str, texts: int, tokens: int) -> Sequence[tuple[int, ...]]:
         """Return the shapes that an output of the graph may have for B texts, padded to S tokens."""
@@ -65,9 +65,6 @@ class Head(Protocol):
     ) -> Mapping[str, NDArray[np.float32]]:
         """Return output -> its answers, [B, D] float32, from a graph's outputs and the mask [B, S] of its input."""
 
-    def module(self) -> "Module":
-        """Return the head in torch, for graphs that include it and for what is calibrated towards it."""
-
 
 @dataclass(frozen=True)
 class Promise:
@@ -75,6 +72,11 @@ class Promise:
 
     reads: Reads
     heads: Mapping[str, Head] = field(hash=False)
+
+    @property
+    def of_pairs(self) -> bool:
+        """Return whether the model reads pairs of texts."""
+        return any(head.reads == "pair" for head in self.heads.values())
 
 
 @dataclass(frozen=True)

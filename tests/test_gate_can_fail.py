@@ -45,6 +45,9 @@ from fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_files import elsewhere, float_product, graph_of, write_ir, write_onnx
+from score_world import PAIRS as SCORED
+from score_world import POLICY as SCORE_POLICY
+from score_world import on_pair, score_report
 
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands.extension import Kept
@@ -55,7 +58,7 @@ from bge_export.parity.gate.origin import reference_failures
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import RULES
 from bge_export.parity.measure.measurement import FileFacts, Measurement, RuntimeDevice
-from bge_export.parity.report import ClientRow, Lane, PairsRecord, ParityReport, RowParity
+from bge_export.parity.report import ClientRow, Lane, PairsRecord, ParityReport, RowParity, ScoreRow
 from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Corpus, Text
 from bge_export.texts.fixtures import fixtures_folder
@@ -1283,8 +1286,21 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "client-tokens": lambda: judge(with_client(tokens_equal=False), POLICY, CORPUS),
     "client-cosine": lambda: judge(with_client(cosine=0.5), POLICY, CORPUS),
     "client-norm": lambda: judge(with_client(norm=2.0), POLICY, CORPUS),
+    "logit": lambda: score_verdict(on_pair("q2-3", lambda logit: logit + 1)),
+    "order": lambda: score_verdict(lambda logits, _: logits.fill(1.0)),
+    "top": lambda: score_verdict(lambda logits, _: np.negative(logits, out=logits)),
+    "batch-logit": lambda: score_verdict(lambda logits, ids: logits.fill(1.0) if len(ids) > 1 else None),
+    "sweep-logit": lambda: score_verdict(sweep_fault=lambda logits, _: logits.fill(1.0)),
+    "no-order": lambda: judge(score_report(corpus=ONE_PAIR), SCORE_POLICY, ONE_PAIR),
     "client-missing": lambda: judge(GOOD, replace(POLICY, token_differences={"fake:*": frozenset()}), CORPUS),
 }
+
+
+ONE_PAIR = Corpus("one.jsonl", (Text("q", "a text", "", query="a query"),))
+
+
+def score_verdict(*arguments, **faults):
+    return judge(score_report(*arguments, **faults), SCORE_POLICY, SCORED)
 
 
 def with_sweep(**changes):
@@ -1322,6 +1338,9 @@ def test_no_fact_of_a_report_is_unjudged():
     assert set(RowParity.model_fields) == described | judged
     described = {"facts", "threads", "model", "pooling_seen", "output", "runtime", "device"}
     judged = {"run", "target", "artifact_digest", "promise", "requested", "unavailable", "failed", "rows"}
-    judged |= {"pairs", "operators", "sweep", "table"}
+    judged |= {"pairs", "operators", "sweep", "table", "scores"}
     assert set(Lane.model_fields) == described | judged
+    assert set(ScoreRow.model_fields) == {
+        "id", "text", "query", "kind", "tokens", "tokens_equal", "logit", "reference", "batch",
+    }  # fmt: skip
     assert set(PairsRecord.model_fields) == {"weights", "pairs", "saturating", "first", "first_saturating"}

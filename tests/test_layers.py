@@ -57,7 +57,7 @@ ROOMS = (
 """From the ground up: each room imports itself and those before it, nothing else of the package."""
 
 FLOORS = {
-    "parity": ("figures", "report", "worst", "measure", "merge", "gate", "show"),
+    "parity": ("figures", "report", "worst", "orders", "measure", "merge", "gate", "show"),
     "precision/int8": ("plan", "round", "write", "search", "quantize"),
 }
 """The same inside a room. Facts come before judgement: neither reports nor measuring can ask what passes."""

@@ -20,6 +20,7 @@ from tiny_checkpoint import (
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.errors import CheckpointError
 from bge_export.heads.dense import dense_head
+from bge_export.heads.score import Score
 
 ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "someone/base", "r": 8}
 WITHOUT_MODULES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
@@ -81,32 +82,106 @@ def test_a_transformer_in_a_folder_of_its_own_is_named_before_the_config_that_li
     refuses(root, "modules.json", "0_Transformer")
 
 
+RERANKER = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+
+
 @pytest.mark.parametrize(
     ("architecture", "labels", "what"),
     [
-        ("BertForSequenceClassification", {"0": "LABEL_0"}, "a reranker"),
-        ("BertForSequenceClassification", {"0": "no", "1": "yes"}, "a classifier"),
+        ("BertForSequenceClassification", {"0": "no", "1": "yes"}, "it has 2 labels, and a reranker has one"),
         ("BertForTokenClassification", {"0": "O"}, "a classifier of tokens"),
         ("BertForQuestionAnswering", None, "marks answers"),
+        ("BertForMaskedLM", None, "fills in masked words"),
+        ("BertForPreTraining", None, "the heads of its training"),
+        ("BertLMHeadModel", None, "continues texts"),
     ],
 )
-def test_a_head_that_is_no_embedding_is_refused_with_a_pooling_too(
+def test_another_head_is_refused_by_its_name_with_a_pooling_too(
     bare: Path, architecture: str, labels: dict[str, str] | None, what: str
 ) -> None:
     change_json(bare / "config.json", architectures=[architecture], id2label=labels)
-    refuses(bare, architecture, what, pooling="cls")
-    refuses(bare, architecture, what)
+    refuses(bare, architecture, what, "--as embedding", pooling="cls")
+    refuses(bare, architecture, what, "--as embedding")
+    assert dense_head(open_checkpoint(bare, pooling="cls", as_embedding=True).promise).pooling == "cls"
 
 
-def test_a_reranker_without_a_list_of_labels_is_known_by_its_head(bare: Path) -> None:
+def test_one_label_makes_a_reranker_that_reads_pairs(bare: Path) -> None:
+    change_json(bare / "config.json", **RERANKER)
+    promise = open_checkpoint(bare).promise
+    assert promise.of_pairs
+    assert promise.heads == {"score": Score(1)}
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [({"pooling": "cls"}, "--pooling"), ({"query_prefix": "q"}, "--query-prefix")]
+)
+def test_a_reranker_is_not_embedded_because_of_an_option_of_embeddings(
+    bare: Path, option: dict[str, str], name: str
+) -> None:
+    change_json(bare / "config.json", **RERANKER)
+    refuses(bare, "is a reranker", f"Leave out {name}", "--as embedding", **option)
+
+
+def test_a_reranker_is_embedded_where_that_is_asked_for(bare: Path) -> None:
+    change_json(bare / "config.json", **RERANKER)
+    promise = open_checkpoint(bare, pooling="mean", as_embedding=True).promise
+    assert not promise.of_pairs
+    assert dense_head(promise).pooling == "mean"
+
+
+def test_a_reranker_whose_label_only_the_weights_tell_is_refused_as_transformers_gives_it_two(bare: Path) -> None:
     change_json(bare / "config.json", architectures=["BertForSequenceClassification"])
     write_weights(bare / "model.safetensors", {EMBEDDING: (len(TOKENS), WIDTH), "classifier.weight": (1, WIDTH)})
-    refuses(bare, "a reranker", pooling="cls")
+    refuses(bare, "reranker", "id2label")
 
 
-def test_a_cross_encoder_of_sentence_transformers_is_refused(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("tensor", "what"),
+    [
+        ("classifier.weight", "a classifier or a reranker"),
+        ("classifier.out_proj.weight", "a classifier or a reranker"),
+        ("score.weight", "a classifier or a reranker"),
+        ("qa_outputs.weight", "marks answers"),
+    ],
+)
+@pytest.mark.parametrize("architectures", [["BertModel"], None])
+def test_the_weights_of_a_head_that_nothing_names_are_refused(
+    bare: Path, tensor: str, what: str, architectures: list[str] | None
+) -> None:
+    change_json(bare / "config.json", architectures=architectures)
+    write_weights(bare / "model.safetensors", {EMBEDDING: (len(TOKENS), WIDTH), tensor: (1, WIDTH)})
+    refuses(bare, tensor, what, "--as embedding", pooling="cls")
+    assert not open_checkpoint(bare, pooling="cls", as_embedding=True).promise.of_pairs
+
+
+@pytest.mark.parametrize("tensor", ["cls.predictions.bias", "lm_head.bias"])
+def test_the_head_of_a_language_model_is_refused_unless_the_architecture_is_an_encoders(
+    bare: Path, tensor: str
+) -> None:
+    write_weights(bare / "model.safetensors", {EMBEDDING: (len(TOKENS), WIDTH), tensor: (len(TOKENS),)})
+    refuses(bare, tensor, "language model", pooling="cls")
+    change_json(bare / "config.json", architectures=["BertModel"])
+    assert not open_checkpoint(bare, pooling="cls").promise.of_pairs
+
+
+def test_files_that_declare_a_cross_encoder_of_another_architecture_are_refused(root: Path) -> None:
     change_json(root / "config_sentence_transformers.json", model_type="CrossEncoder")
-    refuses(root, "CrossEncoder", "a reranker")
+    refuses(root, "CrossEncoder", "a reranker", "architectures")
+
+
+@pytest.mark.parametrize("settings", [{"model_type": "CrossEncoder"}, {}])
+def test_the_files_of_a_cross_encoder_since_5_4_are_those_of_a_reranker(bare: Path, settings: dict[str, str]) -> None:
+    change_json(bare / "config.json", **RERANKER)
+    write_modules(bare, "Transformer")
+    write_json(bare / "config_sentence_transformers.json", {**settings, "activation_fn": "torch.nn.Identity"})
+    write_json(bare / "sentence_bert_config.json", {"transformer_task": "sequence-classification"})
+    assert open_checkpoint(bare).promise.of_pairs
+
+
+def test_a_reranker_that_puts_prompts_before_its_texts_is_refused(bare: Path) -> None:
+    change_json(bare / "config.json", **RERANKER)
+    write_json(bare / "config_sentence_transformers.json", {"prompts": {"query": "rank: "}})
+    refuses(bare, "prompts")
 
 
 @pytest.mark.parametrize("architecture", ["BertForSequenceClassification", "BertForMaskedLM", "BertModel"])

@@ -14,7 +14,7 @@ Every export command parses into a `Recipe`. A TOML file holds the same, field f
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import (
@@ -71,12 +71,15 @@ class Source(Part):
         pooling: the pooling, if the checkpoint declares none.
         query_prefix: the instruction before queries, if the checkpoint declares no prompts; "" for none. By default the
             one that its authors publish, if the model is one of theirs.
+        head: `embedding` to drop another head, such as a reranker's, and embed texts with the encoder. By default the
+            checkpoint's own files decide.
     """
 
     model: str = DEFAULT_MODEL
     revision: str | None = None
     pooling: Pooling | None = None
     query_prefix: str | None = None
+    head: Literal["embedding"] | None = None
 
 
 class Output(Part):

@@ -5,12 +5,14 @@ from pathlib import Path, PurePosixPath
 
 from bge_export.bundle.contract import CONTRACT
 from bge_export.bundle.documents import KINDS, PRIVATE, is_document, strangers
+from bge_export.checkpoint.other_models import is_reranker
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS, read_sentence_files
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.checkpoint.weight_files import INDEX
 from bge_export.contracts import Promise
 from bge_export.errors import ArtifactError, CheckpointError, OutputError
 from bge_export.files.digest import file_sha256
+from bge_export.files.json_files import read_object
 from bge_export.formats import belongs_to_a_model
 from bge_export.formats.torchscript import BESIDE_ELAND
 from bge_export.heads.dense import dense_head
@@ -189,11 +191,18 @@ def decides(path: PurePosixPath) -> bool:
 
 
 def refuse_other_promise(root: Path, promise: Promise) -> None:
-    """Raise ArtifactError if the pooling files, which consumers read, contradict the manifest."""
+    """Raise ArtifactError if the settings that consumers read, of pooling or of the head, contradict the manifest."""
     try:
         declared = read_sentence_files(root)
+        if promise.of_pairs and not is_reranker(root, read_object(root / "config.json"), declared, {}):
+            raise ArtifactError(
+                f"{root}: its settings declare an embedding model, but {MANIFEST} promises scores of pairs. "
+                "Export the folder again."
+            )
     except CheckpointError as error:
         raise ArtifactError(f"{error} Export the folder again.") from error
+    if promise.of_pairs:
+        return
 
     head = dense_head(promise)
     pairs = {

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bge_export.checkpoint.pooling_files import read_sentence_files
+from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS, read_sentence_files
 from bge_export.checkpoint.tokenizer_settings import lowers
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
@@ -76,7 +76,10 @@ def write_layout(checkpoint: Checkpoint, root: Path) -> None:
             shutil.copyfile(checkpoint.root / name, root / name)
 
     tokenizer = _write_tokenizer(checkpoint, root)
-    _write_pooling(checkpoint, root, lowered=lowers(tokenizer.get("normalizer")))
+    if checkpoint.promise.of_pairs:
+        _copy_reranker_settings(checkpoint, root)
+    else:
+        _write_pooling(checkpoint, root, lowered=lowers(tokenizer.get("normalizer")))
 
 
 def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:
@@ -101,7 +104,7 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:
     config |= _normalizer_settings(tokenizer.get("normalizer"))
 
     # Padded on the left, the first state of a batch is that of a padding token.
-    if config.get("padding_side") == "left" and dense_head(checkpoint.promise).pooling != "last":
+    if config.get("padding_side") == "left" and not _reads_last(checkpoint):
         config["padding_side"] = "right"
 
     # These describe how the checkpoint was saved or loaded, not the tokenizer.
@@ -113,6 +116,21 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:
         _write(root / "special_tokens_map.json", {k: config[k] for k in SPECIAL_TOKENS if config.get(k)})
 
     return tokenizer
+
+
+def _reads_last(checkpoint: Checkpoint) -> bool:
+    """Return whether the model answers from the state of the last token; classifiers of encoders read the first."""
+    return not checkpoint.promise.of_pairs and dense_head(checkpoint.promise).pooling == "last"
+
+
+def _copy_reranker_settings(checkpoint: Checkpoint, root: Path) -> None:
+    """Copy the files of sentence-transformers that a reranker has since version 5.4, such as that of its activation.
+
+    Before, `config.json` held them; a folder without either is loaded as any model with a classifier.
+    """
+    for name in (MODULES, PROMPTS, *TRANSFORMER_SETTINGS):
+        if (checkpoint.root / name).is_file():
+            shutil.copyfile(checkpoint.root / name, root / name)
 
 
 def _normalizer_settings(normalizer: object) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def files_of(checkpoint: Checkpoint) -> dict[str, str]:
     with TemporaryDirectory(prefix="bge_export-") as folder:
         root = Path(folder)
         write_layout(checkpoint, root)
-        write_elasticsearch_files(checkpoint, root)
+        if not checkpoint.promise.of_pairs:  # a reranker has no eland file to stand beside
+            write_elasticsearch_files(checkpoint, root)
         small = file_digests(root, files_below(root))
 
     return small | file_digests(checkpoint.root, weight_names(checkpoint))

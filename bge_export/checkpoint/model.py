@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 POOLER = "pooler"
-"""BERT's tanh head: no sentence embedding uses it, and published checkpoints may omit it."""
+"""BERT's tanh head: no sentence embedding uses it, and published checkpoints may omit it. A reranker's score is made of
+it."""
 
 
 UNUSED = frozenset(
@@ -50,7 +51,9 @@ WRAPPERS: Mapping[str, str] = {
 
 
 def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
-    """Return the encoder in float32 on the CPU, in evaluation mode, with plain (eager) attention.
+    """Return the model in float32 on the CPU, in evaluation mode, with plain (eager) attention.
+
+    It is the encoder; of a reranker, the encoder with its classifier.
 
     Raises:
         CheckpointError: an unknown architecture, or weights that are missing, unused, misshapen or not finite.
@@ -69,7 +72,7 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     try:
         config = AutoConfig.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
         _set_plain_outputs(config)
-        model, report = _loader(config).from_pretrained(
+        model, report = _loader(checkpoint, config).from_pretrained(
             checkpoint.root,
             config=config,
             trust_remote_code=False,
@@ -94,10 +97,12 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     return model  # type: ignore[no-any-return]  # transformers' factories are untyped
 
 
-def _loader(config: "PretrainedConfig") -> Any:  # noqa: ANN401 - transformers' factories are untyped
+def _loader(checkpoint: Checkpoint, config: "PretrainedConfig") -> Any:  # noqa: ANN401 - transformers' are untyped
     """Return the factory of the model: of T5 and its kin only the encoder embeds texts, as in sentence-transformers."""
-    from transformers import AutoModel, AutoModelForTextEncoding
+    from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTextEncoding
 
+    if checkpoint.promise.of_pairs:
+        return AutoModelForSequenceClassification
     return AutoModelForTextEncoding if config.model_type in ENCODER_HALVES else AutoModel
 
 
@@ -124,8 +129,7 @@ def first_line(error: Exception) -> str:
 
 def _refuse_incomplete(checkpoint: Checkpoint, report: dict[str, object]) -> None:
     """Raise CheckpointError if transformers would fill some of the weights with random numbers."""
-    needed = (name for name in _items(report.get("missing_keys")) if POOLER not in str(name).split("."))
-    missing = sorted(needed)
+    missing = sorted(name for name in _items(report.get("missing_keys")) if _is_needed(checkpoint, str(name)))
     mismatched = sorted(_items(report.get("mismatched_keys")), key=str)
 
     if missing and (prefix := _prefix(missing, [str(name) for name in _items(report.get("unexpected_keys"))])):
@@ -147,6 +151,11 @@ def _refuse_incomplete(checkpoint: Checkpoint, report: dict[str, object]) -> Non
             f"{checkpoint.source}: {len(mismatched)} tensors have the wrong shape, first {name!r}: {list(stored)}, but "
             f"config.json makes it {list(expected)}. Correct the sizes in config.json."
         )
+
+
+def _is_needed(checkpoint: Checkpoint, name: str) -> bool:
+    """Return whether answers depend on a tensor of the model; no embedding depends on the pooler."""
+    return checkpoint.promise.of_pairs or POOLER not in name.split(".")
 
 
 def _prefix(missing: Sequence[str], unexpected: Sequence[str]) -> str | None:
@@ -184,7 +193,7 @@ def _refuse_not_finite(checkpoint: Checkpoint, model: "PreTrainedModel") -> None
     import torch
 
     for name, tensor in model.state_dict().items():
-        if POOLER not in name.split(".") and not torch.isfinite(tensor).all():
+        if _is_needed(checkpoint, name) and not torch.isfinite(tensor).all():
             count = int((~torch.isfinite(tensor)).sum())
             raise CheckpointError(
                 f"{checkpoint.source}: the tensor {name!r} holds {count} values that are not finite (NaN or infinity). "

@@ -11,16 +11,17 @@ from pathlib import Path
 
 from bge_export.checkpoint import hub
 from bge_export.checkpoint.declared_sizes import refuse_oversized
-from bge_export.checkpoint.other_models import ENCODER_HALVES, refuse_adapter, refuse_other_model
+from bge_export.checkpoint.other_models import ENCODER_HALVES, is_reranker, refuse_adapter, refuse_projection
 from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles, read_sentence_files
-from bge_export.checkpoint.prompts import choose_prompts
+from bge_export.checkpoint.prompts import Prompts, choose_prompts
 from bge_export.checkpoint.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from bge_export.checkpoint.weight_files import WeightFiles, read_weight_files
-from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Checkpoint, Pooling, Promise, Reads, Target
+from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS, Artifact, Checkpoint, Pooling, Promise, Reads, Target
 from bge_export.errors import CheckpointError, UsageError
 from bge_export.files.digest import tree_digest
 from bge_export.files.json_files import positive_integer, read_object
 from bge_export.heads.dense import Dense
+from bge_export.heads.score import Score
 
 CONFIG = "config.json"
 WIDTHS = ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
@@ -62,6 +63,7 @@ class _Wanted:
     default_pooling: Pooling | None
     query_prefix: str | None
     name: str
+    embedding: bool
 
 
 def open_checkpoint(
@@ -72,6 +74,7 @@ def open_checkpoint(
     default_pooling: Pooling | None = None,
     query_prefix: str | None = None,
     known_as: str | None = None,
+    as_embedding: bool = False,
 ) -> Checkpoint:
     """Return the checkpoint in a local folder, or the one with a Hub id if no such path exists.
 
@@ -84,6 +87,8 @@ def open_checkpoint(
         query_prefix: the instruction before queries of a checkpoint that declares no prompts; "" for none. By default
             the one that its authors publish, if the model is one of theirs (`published`).
         known_as: the name by which published models are known, if it is not that of the folder or the Hub id.
+        as_embedding: whether a checkpoint with another head, such as a reranker's, is opened as an encoder that embeds
+            texts. Otherwise it is a reranker, or refused by its head's name.
 
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged, contradicts itself or is not supported.
@@ -93,7 +98,8 @@ def open_checkpoint(
     """
     try:
         found = _locate(model, revision)
-        wanted = _Wanted(pooling, default_pooling, query_prefix, found.source if known_as is None else known_as)
+        name = found.source if known_as is None else known_as
+        wanted = _Wanted(pooling, default_pooling, query_prefix, name, as_embedding)
         return _read(found, wanted)
     except OSError as error:
         raise CheckpointError(
@@ -140,13 +146,20 @@ def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
 
     refuse_oversized(root / CONFIG, config, weights.shapes)
     width = _width(root / CONFIG, config)
-    refuse_other_model(root, config, sentence, weights.shapes, width)
+    refuse_projection(root, weights.shapes, width)
     _compare_widths(root, width, sentence, weights)
     _compare_vocabulary(root, tokenizer, weights)
 
-    prompts = choose_prompts(root / PROMPTS, sentence.prompts, config, wanted.name, wanted.query_prefix)
-    reads = Reads(_max_tokens(root, config, sentence, tokenizer), prompts.texts)
-    head = Dense(width, _pooling(root, sentence.pooling or wanted.default_pooling, wanted.pooling), sentence.normalize)
+    max_tokens = _max_tokens(root, config, sentence, tokenizer)
+    if not wanted.embedding and is_reranker(root, config, sentence, weights.shapes):
+        _refuse_embedding_options(root, sentence, wanted)
+        prompts = Prompts({}, "checkpoint")
+        promise = Promise(Reads(max_tokens, {}), {Score.kind: Score()})
+    else:
+        prompts = choose_prompts(root / PROMPTS, sentence.prompts, config, wanted.name, wanted.query_prefix)
+        pooling = _pooling(root, sentence.pooling or wanted.default_pooling, wanted.pooling)
+        head = Dense(width, pooling, sentence.normalize)
+        promise = Promise(Reads(max_tokens, prompts.texts), {Dense.kind: head})
 
     index = (weights.index,) if weights.index else ()
     token_types = positive_integer(config.get("type_vocab_size")) or 0
@@ -157,12 +170,28 @@ def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
         root=root,
         digest=tree_digest(root, (CONFIG, *weights.weights, *index, *tokenizer.files, *sentence.files)),
         model_type=str(config["model_type"]),
-        promise=Promise(reads, {Dense.kind: head}),
+        promise=promise,
         weights=weights.weights,
         token_types=token_types > 1,
         prompts_from=prompts.origin,
         notes=prompts.notes,
     )
+
+
+def _refuse_embedding_options(root: Path, sentence: SentenceFiles, wanted: _Wanted) -> None:
+    """Raise CheckpointError if a reranker is given what only embeddings have, or declares prompts."""
+    if wanted.pooling is not None or wanted.query_prefix is not None:
+        option = "--pooling" if wanted.pooling is not None else "--query-prefix"
+        raise CheckpointError(
+            f"{root} is a reranker, whose head with one label scores pairs of texts: it has no {option[2:]}. Leave out "
+            f"{option}; or add --as embedding to embed texts with its encoder, without that head."
+        )
+
+    if sentence.prompts:
+        raise CheckpointError(
+            f"{root / PROMPTS}: this reranker puts prompts before its texts, which no exported file does. "
+            "Choose a reranker without prompts."
+        )
 
 
 def _read_config(path: Path) -> dict[str, object]:
@@ -301,7 +330,7 @@ def as_artifacts(
             digest=checkpoint.digest,
             promise=checkpoint.promise,
             inputs=inputs,
-            outputs=(LAST_HIDDEN_STATE,),
+            outputs=(LOGITS,) if checkpoint.promise.of_pairs else (LAST_HIDDEN_STATE,),
         )
         for precision in precisions
     )

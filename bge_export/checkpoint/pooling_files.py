@@ -44,6 +44,7 @@ class SentenceFiles:
         lower_case: whether texts are lowercased before they are tokenised.
         prompts: the declared prompts of `query` and `document`; empty if both are.
         truncate_dim: the declared number of leading dimensions that the embedding keeps; None for all.
+        cross_encoder: whether they declare a reranker (a CrossEncoder) in place of an embedding.
         files: the files that were read, relative to the folder.
     """
 
@@ -54,6 +55,7 @@ class SentenceFiles:
     lower_case: bool
     prompts: Mapping[str, str]
     truncate_dim: int | None
+    cross_encoder: bool
     files: tuple[str, ...]
 
 
@@ -71,15 +73,11 @@ def read_sentence_files(root: Path) -> SentenceFiles:
     declared = read_object_if_there(root / PROMPTS)
     settings = read_object(root / settings_file) if settings_file else {}
     task = settings.get("transformer_task", "feature-extraction")
-    if declared.get("model_type") == "CrossEncoder":
+    cross_encoder = declared.get("model_type") == "CrossEncoder" or task == "sequence-classification"
+    if task not in ("feature-extraction", "sequence-classification"):
         raise CheckpointError(
-            f"{root / PROMPTS} declares a CrossEncoder: a reranker, which scores pairs of texts and has no embedding. "
-            "Choose an embedding model."
-        )
-    if task != "feature-extraction":
-        raise CheckpointError(
-            f"{root / str(settings_file)} declares the task {task!r}; only 'feature-extraction' gives token states. "
-            "Choose an embedding model."
+            f"{root / str(settings_file)} declares the task {task!r}; only 'feature-extraction' gives token states, "
+            "and 'sequence-classification' scores. Choose an embedding model or a reranker."
         )
 
     candidates = (MODULES, pooling_file, settings_file, PROMPTS)
@@ -91,6 +89,7 @@ def read_sentence_files(root: Path) -> SentenceFiles:
         lower_case=settings.get("do_lower_case") is True,
         prompts=_prompts(root / PROMPTS, declared),
         truncate_dim=positive_integer(declared.get("truncate_dim")),
+        cross_encoder=cross_encoder,
         files=tuple(name for name in candidates if name and (root / name).is_file()),
     )
 

@@ -11,6 +11,7 @@ from bge_export.cli.options import (
     CORES,
     NOT_MEASURED,
     PASSED,
+    AsHead,
     Column,
     Html,
     Json,
@@ -157,6 +158,7 @@ def reference(
     revision: Revision = None,
     pooling: PoolingOption = None,
     query_prefix: QueryPrefix = None,
+    head: AsHead = None,
     threads: Threads = CORES,
     as_json: Json = False,
 ) -> int:
@@ -169,6 +171,7 @@ def reference(
         revision=revision,
         pooling=pooling,
         query_prefix=query_prefix,
+        as_embedding=head == "embedding",
         texts=texts,
         column=column,
         threads=threads,

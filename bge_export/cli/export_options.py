@@ -11,6 +11,7 @@ import typer
 
 from bge_export.cli.options import (
     CORES,
+    AsHead,
     ExportThreads,
     Json,
     NoCheck,
@@ -31,6 +32,7 @@ class ExportOptions:
     revision: Revision = None
     pooling: PoolingOption = None
     query_prefix: QueryPrefix = None
+    head: AsHead = None
     overwrite: Overwrite = False
     no_check: NoCheck = False
     thresholds: Thresholds = None
@@ -40,7 +42,7 @@ class ExportOptions:
     @property
     def given(self) -> bool:
         """Return whether an option was given that is part of a recipe."""
-        values = (self.output, self.revision, self.pooling, self.query_prefix, self.thresholds)
+        values = (self.output, self.revision, self.pooling, self.query_prefix, self.head, self.thresholds)
         return self.overwrite or self.no_check or any(value is not None for value in values)
 
     def table(self, model: str) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class ExportOptions:
                 "revision": self.revision,
                 "pooling": self.pooling,
                 "query_prefix": self.query_prefix,
+                "head": self.head,
             },
             "output": {"folder": self.output, "overwrite": self.overwrite},
             "proof": {"check": not self.no_check, "thresholds": self.thresholds},

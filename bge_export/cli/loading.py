@@ -1,4 +1,4 @@
-"""The lines that load a folder's model and embed a text with it, for the end of an export."""
+"""The lines that load a folder's model and embed a text, or score a pair with it, for the end of an export."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 POOLED: Mapping[str, str] = {"cls": "states[0, 0]", "mean": "states[0].mean(0)", "last": "states[0, -1]"}
 """Pooling -> the vector of one text that was embedded alone, from its states [1, S, D] as a numpy array."""
 
+SCORE = "score = logits[0, 0]  # higher is better; 1 / (1 + np.exp(-score)) lies between 0 and 1"
+"""The line that reads the score of a pair."""
+
 INSTALLS: Mapping[str, str] = {
     "onnx": "onnxruntime tokenizers",
     "openvino": "openvino tokenizers",
@@ -18,7 +21,7 @@ INSTALLS: Mapping[str, str] = {
 
 
 def loading_lines(folder: Path) -> Iterator[str]:
-    """Yield Python lines that load the folder's last model and embed a text; nothing if no such model takes one."""
+    """Yield Python lines that run the folder's last model on a text or a pair; nothing if no model takes one."""
     from bge_export.bundle.manifest import read_manifest
 
     manifest = read_manifest(folder)
@@ -32,12 +35,17 @@ def loading_lines(folder: Path) -> Iterator[str]:
     if query := manifest.promise.reads.prompts.get("query"):
         yield f"# a query begins with {query!r}"
 
-    text = "That is a happy person"
-    yield f'ids = tokenizers.Tokenizer.from_file("{folder / "tokenizer.json"}").encode("{text}").ids'
-    arrays = {"input_ids": "[ids]", "attention_mask": "[[1] * len(ids)]", "token_type_ids": "[[0] * len(ids)]"}
+    pairs = manifest.promise.of_pairs
+    given = '"how far is the moon", "384,400 km on average"' if pairs else '"That is a happy person"'
+    yield f'tokens = tokenizers.Tokenizer.from_file("{folder / "tokenizer.json"}").encode({given})'
+    arrays = {
+        "input_ids": "[tokens.ids]",
+        "attention_mask": "[tokens.attention_mask]",
+        "token_type_ids": "[tokens.type_ids]",
+    }
     yield "feed = {" + ", ".join(f'"{name}": {arrays[name]}' for name in model.inputs) + "}"
-    yield _states(format_name, folder / model.files[0])
-    yield _vector(manifest)
+    yield _run(format_name, folder / model.files[0], "logits" if pairs else "states")
+    yield SCORE if pairs else _vector(manifest)
 
 
 def _takes_a_text(model: "Model") -> bool:
@@ -53,20 +61,21 @@ def _module(format_name: str) -> str:
     return {"onnx": "onnxruntime"}.get(format_name, format_name)
 
 
-def _states(format_name: str, path: Path) -> str:
-    """Return the line that runs a model on `feed`."""
+def _run(format_name: str, path: Path, name: str) -> str:
+    """Return the line that runs a model on `feed`, and gives its first output a name."""
     if format_name == "onnx":
-        return f'states = onnxruntime.InferenceSession("{path}").run(None, feed)[0]'
+        return f'{name} = onnxruntime.InferenceSession("{path}").run(None, feed)[0]'
     if format_name == "openvino":
         settings = '"CPU", {"INFERENCE_PRECISION_HINT": "f32"}'
         arrays = "{name: np.array(one) for name, one in feed.items()}"
-        return f'states = openvino.Core().compile_model("{path}", {settings})({arrays})[0]'
+        return f'{name} = openvino.Core().compile_model("{path}", {settings})({arrays})[0]'
 
     given = f'torch.jit.load("{path}")(*map(torch.tensor, feed.values()))'
-    return f"states = {given}; states = (states[0] if isinstance(states, tuple) else states).numpy()"
+    return f"{name} = {given}; {name} = ({name}[0] if isinstance({name}, tuple) else {name}).numpy()"
 
 
 def _vector(manifest: "Manifest") -> str:
-    head = manifest.promise.heads.dense
+    """Return the line that makes the embedding of `states`."""
+    head = manifest.promise.dense
     pooled = POOLED[head.pooling]
     return f"embedding = {pooled} / np.linalg.norm({pooled})" if head.normalize else f"embedding = {pooled}"

@@ -65,6 +65,13 @@ QueryPrefix = Annotated[
         "the BGE family what its authors publish]",
     ),
 ]
+AsHead = Annotated[
+    Literal["embedding"] | None,
+    typer.Option(
+        "--as",
+        help="Embed texts with the encoder of a reranker or another model, without its head; give --pooling too.",
+    ),
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder to write. [default: ./ and the model's own name]")
 ]

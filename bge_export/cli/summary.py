@@ -1,6 +1,6 @@
-"""The last lines of an export: proven and refused targets, their size and smallest cosines, and the next step."""
+"""The last lines of an export: proven and refused targets, their size and worst figures, and the next step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from bge_export.cli.loading import loading_lines
 if TYPE_CHECKING:
     from bge_export.commands import Exported
     from bge_export.parity.gate.verdict import Verdict
-    from bge_export.parity.report import ParityReport
+    from bge_export.parity.report import Lane, ParityReport
 
 
 def summary(exported: "Exported") -> Iterator[str]:
@@ -64,7 +64,7 @@ def _refused_first(described: Mapping[str, str], verdict: "Verdict") -> str:
 
 
 def _described(report: "ParityReport", folder: Path) -> dict[str, str]:
-    """Return target -> its size and the smallest cosines of everyday and of stress texts in any lane, of a folder."""
+    """Return target -> its size and the worst figures in any lane, of a folder."""
     from bge_export.bundle.manifest import read_manifest
     from bge_export.parity.figures import cosine_figure
     from bge_export.parity.worst import of_kind, smallest
@@ -72,10 +72,28 @@ def _described(report: "ParityReport", folder: Path) -> dict[str, str]:
     described = {}
     for model in read_manifest(folder).models:
         target = model.target
-        rows = [row for lane in report.lanes if lane.target == target for row in lane.rows]
+        lanes = [lane for lane in report.lanes if lane.target == target]
+        rows = [row for lane in lanes for row in lane.rows]
         size = sum((folder / name).stat().st_size for name in model.files)
         worst = {"everyday": smallest(of_kind(rows, "everyday")), "stress": smallest(of_kind(rows, "stress"))}
         kept = [f"{kind} {cosine_figure(found.cosine)}" for kind, found in worst.items() if found is not None]
+        kept += _scores(lanes)
         described[target] = f"{target} ({', '.join([f'{size / 1e6:.1f} MB', *kept])})"
 
     return described
+
+
+def _scores(lanes: "Sequence[Lane]") -> list[str]:
+    """Return the worst logit and order of a reranker's target; nothing of an embedding model's."""
+    from bge_export.parity.figures import difference_figure, least_figure
+    from bge_export.parity.orders import worst_scores
+
+    found = [worst for lane in lanes if (worst := worst_scores(lane.scores)) is not None]
+    if not found:
+        return []
+
+    differences = [worst.difference for worst in found]
+    taus = [worst.tau for worst in found]
+    largest = None if None in differences else max(one for one in differences if one is not None)
+    smallest = None if None in taus else min(one for one in taus if one is not None)
+    return [f"logits within {difference_figure(largest)}", f"tau {least_figure(smallest)}"]

@@ -39,6 +39,11 @@ def bisect_artifact(
         MeasurementError: the artifact's intermediate values cannot be read.
     """
     artifact = artifact_at(path)
+    if artifact.promise.of_pairs:
+        raise UsageError(
+            f"{path} is of a reranker, whose files give no token states: bisect compares those of embedding models. "
+            "Look at single pairs in the report of bge-export parity."
+        )
 
     if limit is None:
         limits = read_policy(thresholds).limits_for(str(artifact.target), "", "")
@@ -46,7 +51,9 @@ def bisect_artifact(
             raise UsageError(f"There are no limits for {artifact.target}. Give one with --limit.")
         limit = limits.min_cosine
 
-    checkpoint = open_checkpoint(reference, revision=revision, default_pooling=dense_head(artifact.promise).pooling)
+    checkpoint = open_checkpoint(
+        reference, revision=revision, default_pooling=dense_head(artifact.promise).pooling, as_embedding=True
+    )
     return find_drift(artifact, checkpoint, text, limit)
 
 
@@ -68,7 +75,14 @@ def evaluate_pairs(
     reader = find_runtime(runtime)
     task = read_pairs(pairs)
 
-    artifacts = [item for item in read_bundle(folder)[1] if item.target.format in reader.formats]
+    manifest, every = read_bundle(folder)
+    if manifest.promise.of_pairs:
+        raise UsageError(
+            f"{folder} holds a reranker: evaluate compares the cosines of two embeddings with human scores, and a "
+            "reranker has no embedding. bge-export parity compares its logits and orders."
+        )
+
+    artifacts = [item for item in every if item.target.format in reader.formats]
     if not artifacts:
         raise UsageError(f"{folder} holds nothing that {runtime} reads ({', '.join(sorted(reader.formats))}).")
 

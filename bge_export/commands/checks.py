@@ -81,9 +81,15 @@ def check_parity(
     _refuse_report_path(report_path, proof, texts)
     refuse_unknown_runtimes(require)
 
-    policy, corpus = read_policy(thresholds), read_texts(texts, column)
+    policy = read_policy(thresholds)
     manifest, artifacts = read_bundle(folder)
+    corpus = read_texts(texts, column, pairs=manifest.promise.of_pairs)
     frontiers = read_frontiers(manifest)
+    if browsers is not None and manifest.promise.of_pairs:
+        raise UsageError(
+            f"{folder} holds a reranker: browsers are given single texts, so rerankers are not measured there yet. "
+            "Leave out the browsers."
+        )
 
     devices = _devices(lanes, artifacts, browsers)
     vectors = reference_vectors(reference, revision, manifest, corpus, threads)
@@ -113,6 +119,7 @@ def write_reference(
     revision: str | None = None,
     pooling: Pooling | None = None,
     query_prefix: str | None = None,
+    as_embedding: bool = False,
     texts: Path | None = None,
     column: str | None = None,
     threads: int = 1,
@@ -128,8 +135,10 @@ def write_reference(
     refuse_path(out, "vectors.npz")
     refuse_unknown_output(out)
 
-    corpus = read_texts(texts, column)
-    checkpoint = open_checkpoint(model, revision=revision, pooling=pooling, query_prefix=query_prefix)
+    checkpoint = open_checkpoint(
+        model, revision=revision, pooling=pooling, query_prefix=query_prefix, as_embedding=as_embedding
+    )
+    corpus = read_texts(texts, column, pairs=checkpoint.promise.of_pairs)
     vectors = run_oracle(checkpoint, corpus, threads, every_id=False)
     vectors.write(out)
     return vectors
@@ -171,7 +180,7 @@ def judge_report(
     if bundle is None and (report_path.parent / MANIFEST).is_file():
         bundle = report_path.parent
 
-    policy, corpus = read_policy(thresholds), read_texts(texts, column)
+    policy, corpus = read_policy(thresholds), read_texts(texts, column, pairs=report.promise.of_pairs)
     if bundle is None:
         if reference is not None:
             raise UsageError(
@@ -278,9 +287,10 @@ def merge_reports(
         raise UsageError(f"{out} is one of the reports to merge, and would be lost. Name another file with --output.")
 
     refuse_unknown_runtimes(require)
-    policy, corpus = read_policy(thresholds), read_texts(texts, column)
+    policy = read_policy(thresholds)
 
     report = merge([read_report(path) for path in paths], [str(path) for path in paths])
+    corpus = read_texts(texts, column, pairs=report.promise.of_pairs)
 
     folders = dict.fromkeys(path.parent for path in paths if (path.parent / MANIFEST).is_file())
     verdicts = [

@@ -17,7 +17,7 @@ from bge_export.commands.golden import write_golden
 from bge_export.commands.measuring import Proof, read_policy, run_oracle
 from bge_export.commands.proving import Measured, StagedExport, move_refused, prove, proven_alone
 from bge_export.commands.same_tokens import refuse_other_tokens
-from bge_export.commands.transformersjs import ClientFolder, facts_of_earlier
+from bge_export.commands.transformersjs import ClientFolder, facts_of_earlier, refuse_scores
 from bge_export.commands.turns import in_turn
 from bge_export.contracts import Exporter, Target
 from bge_export.errors import UsageError
@@ -72,8 +72,14 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
 
     source = recipe.source
     checkpoint = open_checkpoint(
-        source.model, revision=source.revision, pooling=source.pooling, query_prefix=source.query_prefix
+        source.model,
+        revision=source.revision,
+        pooling=source.pooling,
+        query_prefix=source.query_prefix,
+        as_embedding=source.head == "embedding",
     )
+    if folder is not None:
+        refuse_scores(checkpoint)
     out = Path(os.path.normpath(recipe.output.folder or checkpoint.source.rpartition("/")[2]))
 
     with staged(out, source=checkpoint.root) as staging:
@@ -84,7 +90,7 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
         with timed("small files"):
             kept.carry_models(staging, checkpoint)
             write_layout(checkpoint, staging)
-        corpus = builtin_corpus()
+        corpus = builtin_corpus(pairs=checkpoint.promise.of_pairs)
         if recipe.proof.check:
             with timed("comparing tokenizers"):
                 refuse_other_tokens(checkpoint, staging, corpus)

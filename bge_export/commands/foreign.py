@@ -73,6 +73,11 @@ def check_foreign(
     paths = model_files_at(path)
 
     checkpoint = open_checkpoint(reference, revision=revision)
+    if checkpoint.promise.of_pairs:
+        raise UsageError(
+            f"{reference} is a reranker: of files that bge-export did not write, only those of embedding models are "
+            "measured. Export it with bge-export onnx to get files that are."
+        )
     if path.is_file():  # before the checkpoint runs, which takes minutes
         _devices(read_foreign(path, path, checkpoint.promise), chosen)
 

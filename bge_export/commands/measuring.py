@@ -15,6 +15,7 @@ from bge_export.memory import release
 from bge_export.oracle.auto_tokens import other_token_ids
 from bge_export.oracle.eager import embed_texts
 from bge_export.oracle.golden import golden_of
+from bge_export.oracle.score import score_pairs
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.folder import CHECKPOINT
 from bge_export.parity.gate.judge import Verdict
@@ -61,9 +62,9 @@ def read_policy(path: Path | None) -> ThresholdPolicy:
     return replace(ThresholdPolicy.read(path), digest=file_sha256(path))
 
 
-def read_texts(path: Path | None, column: str | None) -> Corpus:
-    """Read a file of texts, the package's own by default."""
-    return builtin_corpus() if path is None else load_corpus(path, column)
+def read_texts(path: Path | None, column: str | None, *, pairs: bool = False) -> Corpus:
+    """Read a file of texts, or of pairs for a reranker; the package's own by default."""
+    return builtin_corpus(pairs=pairs) if path is None else load_corpus(path, column, pairs=pairs)
 
 
 def named_device(name: str) -> RuntimeDevice:
@@ -114,8 +115,9 @@ def default_devices(artifacts: Sequence[Artifact], *, all_devices: bool) -> list
 
 
 def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int, *, every_id: bool = True) -> ReferenceVectors:
-    """Return the vectors that the checkpoint itself gives for the texts, and the files that its folders hold."""
-    vectors = embed_texts(checkpoint, corpus, threads=threads, every_id=every_id)
+    """Return the vectors or scores that the checkpoint itself gives, and the files that its folders hold."""
+    oracle = score_pairs if checkpoint.promise.of_pairs else embed_texts
+    vectors = oracle(checkpoint, corpus, threads=threads, every_id=every_id)
     return replace(vectors, files=files_of(checkpoint))
 
 
@@ -172,9 +174,10 @@ def open_reference(reference: str, revision: str | None, manifest: Manifest) -> 
     checkpoint = open_checkpoint(
         reference,
         revision=revision,
-        default_pooling=promise.heads.dense.pooling,
+        default_pooling=None if promise.of_pairs else promise.dense.pooling,
         query_prefix=given,
         known_as=source.id,
+        as_embedding=not promise.of_pairs,
     )
     _refuse_other_checkpoint(reference, checkpoint.digest, manifest)
     return checkpoint

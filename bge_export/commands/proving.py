@@ -49,9 +49,8 @@ class StagedExport:
 
     def judged(self, report: ParityReport, artifacts: Sequence[Artifact]) -> Verdict:
         """Judge a report on some of the folder's artifacts: it must be about the package's own texts."""
-        return judge(
-            report, self.policy, builtin_corpus(), artifacts=artifacts, checkpoint_digest=self.checkpoint.digest
-        )
+        corpus = builtin_corpus(pairs=self.checkpoint.promise.of_pairs)
+        return judge(report, self.policy, corpus, artifacts=artifacts, checkpoint_digest=self.checkpoint.digest)
 
 
 @dataclass(frozen=True)

@@ -78,11 +78,18 @@ def _recipe(models: Sequence[Model], manifest: Manifest, reference: str, revisio
     check = any(model.options.get("refused") for model in models)
     return Recipe(
         targets=targets,
-        source=Source(model=reference, revision=revision, pooling=manifest.promise.heads.dense.pooling),
+        source=_source(manifest, reference, revision),
         proof=ProofOptions(check=check),
         options={name: {key: tuple(one) if isinstance(one, list) else one for key, one in options.items()}},
         int8=_int8(int8) if any(target.precision == "int8" for target in targets) else None,
     )
+
+
+def _source(manifest: Manifest, reference: str, revision: str | None) -> Source:
+    """Return the checkpoint, opened for what the folder promises."""
+    if manifest.promise.of_pairs:
+        return Source(model=reference, revision=revision)
+    return Source(model=reference, revision=revision, pooling=manifest.promise.dense.pooling, head="embedding")
 
 
 def _own_options(model: Model) -> Mapping[str, Any]:

@@ -5,16 +5,17 @@ every other client reads.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bge_export.checkpoint.tokenizer_files import refuse_large
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError
 from bge_export.files.panics import panics_as_errors
-from bge_export.texts.corpus import Corpus
-from bge_export.texts.tokens import TextTokenizer
+from bge_export.texts.corpus import Corpus, Text
+from bge_export.texts.tokens import TextTokenizer, rows_of
 
-MOST_LETTERS = 60
-"""How much of a text a message quotes."""
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def refuse_other_tokens(checkpoint: Checkpoint, folder: Path, corpus: Corpus) -> None:
@@ -32,15 +33,22 @@ def refuse_other_tokens(checkpoint: Checkpoint, folder: Path, corpus: Corpus) ->
         refuse_large(checkpoint.root)
         with panics_as_errors():
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
-            given = [tuple(tokenizer(one.text, truncation=True, max_length=most)["input_ids"]) for one in corpus.texts]
+            given = [_tokens(tokenizer, one, most) for one in corpus.texts]
     except Exception as error:
         raise CheckpointError(f"{checkpoint.source}: transformers cannot use its tokenizer: {error}") from error
 
-    own = TextTokenizer.load(folder, most).encode([one.text for one in corpus.texts])
+    own = rows_of(TextTokenizer.load(folder, most), corpus)
     others = [text for text, ids, wanted in zip(corpus.texts, own, given, strict=True) if ids != wanted]
     if others:
         raise CheckpointError(
             f"{checkpoint.source}: transformers' {type(tokenizer).__name__} makes other token ids of {len(others)} of "
-            f"{len(corpus.texts)} texts than tokenizer.json does, first of {others[0].text[:MOST_LETTERS]!r}. Save the "
+            f"{len(corpus.texts)} texts than tokenizer.json does, first of {others[0].shown!r}. Save the "
             "tokenizer again with the class that it was trained with (save_pretrained), so that both agree."
         )
+
+
+def _tokens(tokenizer: "PreTrainedTokenizerBase", text: Text, most: int) -> tuple[int, ...]:
+    """Return the ids that transformers makes of a text, or of a pair in a batch: alone, it drops an empty side."""
+    if text.query is None:
+        return tuple(tokenizer(text.text, truncation=True, max_length=most)["input_ids"])
+    return tuple(tokenizer([text.query], [text.text], truncation=True, max_length=most)["input_ids"][0])

@@ -9,6 +9,7 @@ from bge_export.build.recipe import JavaScriptFolder
 from bge_export.bundle.origin import weight_names
 from bge_export.commands.extension import Kept
 from bge_export.contracts import Checkpoint
+from bge_export.errors import UsageError
 from bge_export.parity.measure.measurement import RuntimeDevice
 from bge_export.publish.facts import CardFacts, facts_of
 from bge_export.runtimes import find_runtime
@@ -16,6 +17,15 @@ from bge_export.runtimes import find_runtime
 PROVING = ("node@3", "node@4")
 """Devices where the folder is proven besides ONNX Runtime and OpenVINO, if the clients are installed: native builds of
 both current versions. `bge-export parity --runtime` measures the others."""
+
+
+def refuse_scores(checkpoint: Checkpoint) -> None:
+    """Raise UsageError for a reranker: no client is driven with pairs yet, so its folder could not be proven there."""
+    if checkpoint.promise.of_pairs:
+        raise UsageError(
+            f"{checkpoint.source} is a reranker: none is proven in Transformers.js yet. Write its ONNX files "
+            "with bge-export onnx: they have the names that Transformers.js loads."
+        )
 
 
 def facts_of_earlier(out: Path, checkpoint: Checkpoint, kept: Kept) -> CardFacts | None:

@@ -14,6 +14,7 @@ import onnx
 from bge_export.contracts import Attempts, Checkpoint, ExportedModel
 from bge_export.encoder.arrange import arrange_floats
 from bge_export.exporters import started
+from bge_export.graph.answers import answers_only
 from bge_export.graph.saving import save
 from bge_export.graph.trace import trace
 from bge_export.memory import release
@@ -64,22 +65,23 @@ class OnnxExporter:
                 continue
             with stage(f"onnx-{precision}", 1):
                 model = graphs.take(precision, later=wanted[number + 1 :])
-                written[precision] = iter([_save_model(model, root, precision)])
+                written[precision] = iter([_save_model(model, checkpoint, root, precision)])
                 del model  # the next conversion needs the memory
 
         if "int8" in wanted:
             variants = quantize(graphs.take(TRACED, later=()), checkpoint, self.int8, "sequence-major")
-            written["int8"] = started(_saved_variants(variants, root))
+            written["int8"] = started(_saved_variants(variants, checkpoint, root))
 
         return [written[precision] for precision in self.precisions if precision in written]
 
 
-def _saved_variants(variants: Iterator[Quantized], root: Path) -> Attempts:
+def _saved_variants(variants: Iterator[Quantized], checkpoint: Checkpoint, root: Path) -> Attempts:
     for variant in variants:
-        yield replace(_save_model(variant.model, root, "int8"), facts=variant.facts)
+        yield replace(_save_model(variant.model, checkpoint, root, "int8"), facts=variant.facts)
 
 
-def _save_model(model: onnx.ModelProto, root: Path, precision: str) -> ExportedModel:
+def _save_model(given: onnx.ModelProto, checkpoint: Checkpoint, root: Path, precision: str) -> ExportedModel:
+    model = answers_only(given, checkpoint.promise)
     files = save(model, root, model_file("onnx", precision))
     inputs, outputs = (tuple(v.name for v in values) for values in (model.graph.input, model.graph.output))
     return ExportedModel(precision, files, inputs, outputs)

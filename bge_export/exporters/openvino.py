@@ -17,6 +17,7 @@ import openvino
 from bge_export.contracts import Attempts, Checkpoint, ExportedModel
 from bge_export.errors import ExportError, UsageError
 from bge_export.exporters import started
+from bge_export.graph.answers import answers_only
 from bge_export.graph.trace import trace
 from bge_export.precision import model_file
 from bge_export.precision.int8.quantize import Quantized, quantize
@@ -103,7 +104,9 @@ class OpenVinoExporter:
     def _converted(self, graph: onnx.ModelProto, checkpoint: Checkpoint, root: Path) -> openvino.Model:
         with tempfile.TemporaryDirectory(dir=root) as folder:
             path = Path(folder) / "model.onnx"
-            onnx.save_model(graph, path, save_as_external_data=True, location="weights")
+            onnx.save_model(
+                answers_only(graph, checkpoint.promise), path, save_as_external_data=True, location="weights"
+            )
 
             try:
                 model = openvino.convert_model(path)

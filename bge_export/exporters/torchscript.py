@@ -69,7 +69,7 @@ class TorchScriptExporter:
             ExportError: the model cannot be traced.
         """
         eland = self.layout == "eland"
-        encoder = tracing.traced_encoder(checkpoint, sentence_embedding=eland or self.sentence_embedding)
+        encoder = tracing.traced(checkpoint, sentence_embedding=eland or self.sentence_embedding)
 
         module: nn.Module
         outputs: tuple[str, ...]
@@ -78,7 +78,7 @@ class TorchScriptExporter:
             inputs, outputs = eland_inputs(checkpoint), (SENTENCE_EMBEDDING,)
         else:
             name, module, inputs = PLAIN_FILE, encoder, tracing.input_names(checkpoint)
-            outputs = tracing.output_names(sentence_embedding=self.sentence_embedding)
+            outputs = tracing.output_names(checkpoint, sentence_embedding=self.sentence_embedding)
 
         try:
             with stage(f"tracing {checkpoint.source}", 1):
@@ -95,7 +95,7 @@ class TorchScriptExporter:
 class _Eland(nn.Module):
     """Wraps the encoder in eland's signature: four inputs or the first two of them, one output."""
 
-    def __init__(self, encoder: tracing.TracedEncoder, *, token_types: bool) -> None:
+    def __init__(self, encoder: tracing.Traced, *, token_types: bool) -> None:
         super().__init__()
         self.encoder = encoder
         self.token_types = token_types

@@ -1,8 +1,9 @@
 """A promise as it stands in files: one record for manifests, reports and reference vectors."""
 
 from dataclasses import asdict
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from bge_export.contracts import Pooling, Promise
 from bge_export.heads import promise_of
@@ -29,10 +30,30 @@ class DenseRecord(_Record):
     normalize: bool
 
 
-class HeadsRecord(_Record):
-    """The heads of a promise in a file, each under its kind."""
+class ScoreRecord(_Record):
+    """`heads.score.Score` in a file."""
 
-    dense: DenseRecord
+    labels: Literal[1]
+
+
+class HeadsRecord(_Record):
+    """The heads of a promise in a file, each under its kind: exactly one today. A file names no head that is absent."""
+
+    dense: DenseRecord | None = None
+    score: ScoreRecord | None = None
+
+    @model_validator(mode="after")
+    def _one_head(self) -> Self:
+        """Raise ValueError unless there is exactly one head."""
+        if (self.dense is None) == (self.score is None):
+            raise ValueError("exactly one head is needed: dense or score")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _present(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the heads that are there."""
+        fields: dict[str, Any] = serialize(self)
+        return {kind: head for kind, head in fields.items() if head is not None}
 
 
 class PromiseRecord(_Record):
@@ -40,6 +61,18 @@ class PromiseRecord(_Record):
 
     reads: ReadsRecord
     heads: HeadsRecord
+
+    @property
+    def of_pairs(self) -> bool:
+        """Return whether the model reads pairs of texts."""
+        return self.heads.score is not None
+
+    @property
+    def dense(self) -> DenseRecord:
+        """Return the dense head; ask `of_pairs` first where the model may be a reranker."""
+        if self.heads.dense is None:
+            raise TypeError("a reranker has no dense head")
+        return self.heads.dense
 
     @classmethod
     def of(cls, promise: Promise) -> "PromiseRecord":

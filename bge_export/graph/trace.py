@@ -20,7 +20,9 @@ OPSET = 17
 
 
 def trace(checkpoint: Checkpoint, scratch: Path, *, sentence_embedding: bool) -> onnx.ModelProto:
-    """Return the encoder as a textbook float32 graph with dynamic batch size and sequence length.
+    """Return the model as a textbook float32 graph with dynamic batch size and sequence length.
+
+    The first output is the last hidden state, of a reranker too: `graph.answers` takes it out when its file is written.
 
     Args:
         checkpoint: the model.
@@ -30,9 +32,9 @@ def trace(checkpoint: Checkpoint, scratch: Path, *, sentence_embedding: bool) ->
     Raises:
         ExportError: torch cannot trace the architecture.
     """
-    encoder = tracing.traced_encoder(checkpoint, sentence_embedding=sentence_embedding)
+    encoder = tracing.traced(checkpoint, sentence_embedding=sentence_embedding, states=True)
     inputs = tracing.input_names(checkpoint)
-    outputs = tracing.output_names(sentence_embedding=sentence_embedding)
+    outputs = tracing.output_names(checkpoint, sentence_embedding=sentence_embedding, states=True)
 
     tokens = {0: "batch_size", 1: "sequence_length"}
     axes = dict.fromkeys((*inputs, outputs[0]), tokens) | {name: {0: "batch_size"} for name in outputs[1:]}

@@ -1,4 +1,4 @@
-"""The module that exporters trace (an encoder with a simple mask and an optional head) and its dummy inputs."""
+"""The module that exporters trace (an encoder with an optional head, or a reranker) and its dummy inputs."""
 
 from typing import TYPE_CHECKING
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from bge_export.checkpoint.model import first_line, load_model
-from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Checkpoint, Head
-from bge_export.errors import ExportError
+from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS, SENTENCE_EMBEDDING, Checkpoint
+from bge_export.errors import ExportError, UsageError
 from bge_export.graph.bias_folding import fold_biases
 from bge_export.graph.textbook import has_textbook_attention
-from bge_export.heads.dense import dense_head
+from bge_export.heads.dense import Dense, dense_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,7 +30,7 @@ class TracedEncoder(nn.Module):
     architectures build their own from the mask [B, S].
     """
 
-    def __init__(self, model: "PreTrainedModel", head: Head, *, sentence_embedding: bool) -> None:
+    def __init__(self, model: "PreTrainedModel", head: Dense, *, sentence_embedding: bool) -> None:
         """Wrap `model`; if `sentence_embedding` is set, the pooled embedding is a second output."""
         super().__init__()
         self.model = model
@@ -41,20 +41,71 @@ class TracedEncoder(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the last hidden state [B, S, D] float32 and, if requested, the embedding [B, D] float32."""
-        mask = attention_mask
-        if not self.builds_mask:
-            mask = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * MASKED
+        mask = attention_mask if self.builds_mask else simple_mask(attention_mask)
 
         inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states: Tensor = self.model(input_ids=input_ids, attention_mask=mask, **inputs).last_hidden_state
         return states if self.pooling is None else (states, self.pooling(states, attention_mask))
 
 
-def traced_encoder(checkpoint: Checkpoint, *, sentence_embedding: bool) -> TracedEncoder:
-    """Load the checkpoint, fold the key and value biases of BERT's attention, and wrap the model for tracing."""
+class TracedReranker(nn.Module):
+    """A reranker as a function of the same tensors. Its classifier is transformers' own.
+
+    The logits are its only answer. The state that they are made of is returned before them if `states` is set: passes
+    that know encoders find the end of the encoder there, and `graph.answers` takes it out again.
+    """
+
+    def __init__(self, model: "PreTrainedModel", *, states: bool) -> None:
+        """Wrap `model`, a `*ForSequenceClassification` with one label."""
+        super().__init__()
+        self.model = model
+        self.builds_mask = not has_textbook_attention(model.config)
+        self.states = states
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the logits [B, 1] float32, if requested after the last hidden state [B, S, D] float32."""
+        mask = attention_mask if self.builds_mask else simple_mask(attention_mask)
+        inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+
+        seen: list[Tensor] = []
+        hook = self.model.base_model.register_forward_hook(lambda _, __, given: seen.append(given[0]))
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=mask, **inputs).logits
+        hook.remove()
+        return (seen[0], logits) if self.states else logits
+
+
+Traced = TracedEncoder | TracedReranker
+
+
+def simple_mask(attention_mask: Tensor) -> Tensor:
+    """Return what is added to the scores of attention, [B, 1, 1, S] float32, from the mask [B, S]."""
+    return (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * MASKED
+
+
+def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = False) -> Traced:
+    """Load the checkpoint, fold the key and value biases of BERT's attention, and wrap the model for tracing.
+
+    Args:
+        checkpoint: the model.
+        sentence_embedding: whether the pooled embedding is a second output.
+        states: whether a reranker also returns its last hidden state, first.
+
+    Raises:
+        UsageError: a pooled embedding is asked of a reranker.
+    """
+    if checkpoint.promise.of_pairs and sentence_embedding:
+        raise UsageError(
+            f"{checkpoint.source} is a reranker: it scores pairs, and has no sentence embedding. Leave out "
+            "--sentence-embedding, and eland's layout."
+        )
+
     model = load_model(checkpoint)
     if has_textbook_attention(model.config):
         fold_biases(model)
+    if checkpoint.promise.of_pairs:
+        return TracedReranker(model, states=states).eval()
 
     return TracedEncoder(model, dense_head(checkpoint.promise), sentence_embedding=sentence_embedding).eval()
 
@@ -73,8 +124,10 @@ def input_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     return (*names, "token_type_ids") if checkpoint.token_types else names
 
 
-def output_names(*, sentence_embedding: bool) -> tuple[str, ...]:
-    """Return the graph's output names; consumers that ignore names read the first output."""
+def output_names(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = False) -> tuple[str, ...]:
+    """Return the names of what the module of `traced` returns; consumers that ignore names read the first output."""
+    if checkpoint.promise.of_pairs:
+        return (LAST_HIDDEN_STATE, LOGITS) if states else (LOGITS,)
     return (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING) if sentence_embedding else (LAST_HIDDEN_STATE,)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ class Dense:
     """
 
     kind: ClassVar[str] = "dense"
+    reads: ClassVar[Literal["text", "pair"]] = "text"
 
     dim: int
     pooling: Pooling
@@ -88,10 +89,10 @@ def normalize(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def dense_head(promise: Promise) -> Dense:
-    """Return the promise's dense head, which today every promise has."""
-    head = promise.heads[Dense.kind]
+    """Return the promise's dense head; ask `Promise.of_pairs` first where a model may be a reranker."""
+    head = promise.heads.get(Dense.kind)
     if not isinstance(head, Dense):
-        raise TypeError(f"the head {Dense.kind!r} is a {type(head).__name__}")
+        raise TypeError(f"no dense head, only: {', '.join(promise.heads)}")
     return head
 
 

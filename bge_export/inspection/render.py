@@ -97,18 +97,15 @@ def render_drift(drift: Drift) -> RenderableType:
 
 
 def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
-    reads, head, source = manifest.promise.reads, manifest.promise.heads.dense, manifest.source
+    source = manifest.source
     revision = f" at {source.revision}" if source.revision else ""
-    normalized = "normalised" if head.normalize else "not normalised"
-    vector = f"{head.dim} dimensions, {head.pooling} pooling, {normalized}"
     checked = "part of the export" if manifest.checked else "left out (--no-check)"
     tools = dict(item for model in manifest.models for item in model.tools.items())
 
     return _pairs(
         {
             "made of": f"{source.id}{revision}, {source.model_type}, digest {source.digest[:12]}",
-            "embedding": f"{vector}, up to {reads.max_tokens} tokens",
-            **_prefixes(manifest),
+            **_answers(manifest),
             "models": ", ".join(model.target for model in manifest.models),
             "files": f"{len(manifest.files)}, every digest verified",
             "made with": ", ".join(f"{name} {number}" for name, number in tools.items()),
@@ -116,6 +113,18 @@ def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
             "verdict": verdict,
         }
     )
+
+
+def _answers(manifest: Manifest) -> dict[str, str]:
+    """Return what the models give, of inputs of which length, and what precedes texts."""
+    reads = manifest.promise.reads
+    if manifest.promise.of_pairs:
+        return {"score": f"one logit a pair of query and text, up to {reads.max_tokens} tokens together"}
+
+    head = manifest.promise.dense
+    normalized = "normalised" if head.normalize else "not normalised"
+    vector = f"{head.dim} dimensions, {head.pooling} pooling, {normalized}"
+    return {"embedding": f"{vector}, up to {reads.max_tokens} tokens", **_prefixes(manifest)}
 
 
 def _prefixes(manifest: Manifest) -> dict[str, str]:

@@ -6,11 +6,15 @@ with a correct `tokenizer.json` can still give different ids to everybody who lo
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bge_export.checkpoint.tokenizer_files import refuse_large
 from bge_export.errors import ArtifactError
 from bge_export.files.panics import panics_as_errors
-from bge_export.texts.corpus import Corpus
+from bge_export.texts.corpus import Corpus, Text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def other_token_ids(folder: Path, corpus: Corpus, token_ids: Sequence[Sequence[int]]) -> tuple[str, ...] | None:
@@ -36,7 +40,7 @@ def other_token_ids(folder: Path, corpus: Corpus, token_ids: Sequence[Sequence[i
         refuse_large(folder)
         with panics_as_errors():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            found = [tuple(tokenizer(text.text, truncation=True)["input_ids"]) for text in corpus.texts]
+            found = [_tokens(tokenizer, text) for text in corpus.texts]
     except Exception as error:
         raise ArtifactError(
             f"{folder}: transformers cannot load or use the tokenizer: {error}. Export the folder again."
@@ -44,3 +48,10 @@ def other_token_ids(folder: Path, corpus: Corpus, token_ids: Sequence[Sequence[i
 
     rows = zip(corpus.texts, found, token_ids, strict=True)
     return tuple(text.id for text, ids, wanted in rows if ids != tuple(wanted))
+
+
+def _tokens(tokenizer: "PreTrainedTokenizerBase", text: Text) -> tuple[int, ...]:
+    """Return the ids of a text, or of a pair in a batch: transformers drops an empty side of a pair alone."""
+    if text.query is None:
+        return tuple(tokenizer(text.text, truncation=True)["input_ids"])
+    return tuple(tokenizer([text.query], [text.text], truncation=True)["input_ids"][0])

@@ -35,22 +35,10 @@ class Eager:
             CheckpointError: weights or tokenizer cannot be loaded.
             MissingLibrary: torch or transformers is not installed.
         """
-        try:
-            import torch
-            from transformers import AutoTokenizer
-        except ImportError as error:
-            raise MissingLibrary("torch and transformers", "export", "the oracle") from error
+        tokenizer = own_tokenizer(checkpoint)
+        import torch
 
         torch.set_num_threads(threads)
-
-        try:
-            with panics_as_errors():
-                tokenizer = AutoTokenizer.from_pretrained(
-                    checkpoint.root, trust_remote_code=False, local_files_only=True
-                )
-        except Exception as error:
-            raise CheckpointError(f"{checkpoint.source}: transformers cannot load its tokenizer: {error}") from error
-
         return cls(checkpoint, load_model(checkpoint), tokenizer)
 
     def embed(
@@ -125,3 +113,25 @@ class Eager:
             ) from error
 
         return tokens
+
+
+def own_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
+    """Return the checkpoint's tokenizer, as transformers loads it.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        MissingLibrary: torch or transformers is not installed.
+    """
+    try:
+        import torch  # noqa: F401 - what runs the checkpoint is missing before anything is loaded
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingLibrary("torch and transformers", "export", "the oracle") from error
+
+    try:
+        with panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{checkpoint.source}: transformers cannot load its tokenizer: {error}") from error
+
+    return tokenizer

@@ -1,6 +1,7 @@
 """The checkpoint's own states of a sweep: it is given the same ids, masks and token types as the artifacts.
 
-Rows that are padded on the right are run alone and without padding, as texts are; other masks as they are.
+Rows that are padded on the right are run alone and without padding, as texts are; other masks as they are. Of a
+reranker, whose files give no states, the logits are expected.
 """
 
 from functools import partial
@@ -80,12 +81,31 @@ def _expected(checkpoint: Checkpoint, model: "PreTrainedModel", batch: SweepBatc
         ) from error
 
     advance()
+    if checkpoint.promise.of_pairs:
+        return _defined(checkpoint, batch, _logits(rows, batch))
+
     pooling = dense_head(checkpoint.promise).pooling
     judged = [row.numpy()[places[: len(row)]] for (row, _), places in zip(rows, batch.judged, strict=True)]
     pooled = [_pooled(row, mask, pooling).numpy() for row, mask in rows]
 
     finite = all(bool(row.isfinite().all()) for row, _ in rows)
-    expected = Expected(np.concatenate(judged), np.stack(pooled), finite)
+    return _defined(checkpoint, batch, Expected(np.concatenate(judged), np.stack(pooled), finite))
+
+
+def _logits(rows: "list[tuple[torch.Tensor, torch.Tensor]]", batch: SweepBatch) -> Expected:
+    """Return the logits [B, 1] as the vectors of a batch, without states: [T, 0]."""
+    logits = np.stack([row.numpy() for row, _ in rows])
+    return Expected(
+        np.zeros((int(batch.judged.sum()), 0), dtype=np.float32), logits, finite=bool(np.isfinite(logits).all())
+    )
+
+
+def _defined(checkpoint: Checkpoint, batch: SweepBatch, expected: Expected) -> Expected | None:
+    """Return what is expected of a batch; None for a mask whose values the checkpoint does not define.
+
+    Raises:
+        CheckpointError: values are not finite where only the ids are random.
+    """
     if np.isfinite(expected.states).all() and np.isfinite(expected.pooled).all():
         return expected
     if batch.kind in MASKS:
@@ -96,7 +116,10 @@ def _expected(checkpoint: Checkpoint, model: "PreTrainedModel", batch: SweepBatc
 def _states(
     checkpoint: Checkpoint, model: "PreTrainedModel", batch: SweepBatch
 ) -> "list[tuple[torch.Tensor, torch.Tensor]]":
-    """Return the states [S, D] of each sequence with its mask [S]; S is without padding unless the mask is tested."""
+    """Return the states [S, D] of each sequence with its mask [S]; S is without padding unless the mask is tested.
+
+    Of a reranker, its logit [1] stands for the states.
+    """
     import torch
 
     names = ["input_ids", *(["token_type_ids"] if checkpoint.token_types else [])]
@@ -106,12 +129,19 @@ def _states(
 
     with torch.inference_mode():
         if batch.kind in MASKS:
-            return list(zip(model(**feed).last_hidden_state, feed["attention_mask"].bool(), strict=True))
+            return list(zip(_answers(checkpoint, model, feed), feed["attention_mask"].bool(), strict=True))
 
         lengths = batch.tokens.attention_mask.sum(axis=1).tolist()
         alone = [{name: array[n : n + 1, :length] for name, array in feed.items()} for n, length in enumerate(lengths)]
-        states = [model(**one).last_hidden_state[0] for one in alone]
+        states = [_answers(checkpoint, model, one)[0] for one in alone]
         return [(row, torch.ones(len(row), dtype=torch.bool)) for row in states]
+
+
+def _answers(checkpoint: Checkpoint, model: "PreTrainedModel", feed: "dict[str, torch.Tensor]") -> "torch.Tensor":
+    """Return states [B, S, D], or the logits [B, 1] of a reranker."""
+    given = model(**feed)
+    answers: torch.Tensor = given.logits if checkpoint.promise.of_pairs else given.last_hidden_state
+    return answers
 
 
 def _pooled(states: "torch.Tensor", mask: "torch.Tensor", pooling: Pooling) -> "torch.Tensor":

@@ -23,8 +23,16 @@ from bge_export.sweep.states import ARRAYS as SWEEP_ARRAYS
 from bge_export.sweep.states import Sweep, from_arrays
 
 SCHEMA: Literal["bge_export.reference/1"] = "bge_export.reference/1"
+SCORES = "score"
+"""Key of a reranker's logits among the vectors."""
+
+KINDS = (*POOLINGS, SCORES)
 ARRAYS = frozenset(
-    {"facts", "golden", "token_ids", "token_counts", *(f"vectors_{name}" for name in POOLINGS), *SWEEP_ARRAYS}
+    {
+        *("facts", "golden", "token_ids", "token_counts", "token_types"),
+        *(f"vectors_{name}" for name in KINDS),
+        *SWEEP_ARRAYS,
+    }
 )
 
 MOST_SPECIAL = 16
@@ -88,12 +96,13 @@ class ReferenceVectors:
         ids: the N text ids.
         token_ids: the N rows of token ids, by the checkpoint's own tokenizer.
         vectors: pooling -> [N, D] float32. `truth` holds those of the promised pooling; the others only serve to
-            recognise an artifact that pools differently.
+            recognise an artifact that pools differently. Of a reranker, `SCORES` -> the logits [N, 1].
         versions: the libraries that computed them.
         kind: whether the checkpoint was run here, or the vectors were read from a file.
         files: name -> sha256 of the small files and weights that a folder of the checkpoint holds.
         sweep: the checkpoint's states of token ids that no text need hold; a file holds the sample alone.
         golden: the content of the `golden.jsonl` that a folder of the checkpoint holds; empty if it was not made.
+        token_types: the N rows of token types; None if the model has none, or reads single texts, which are of type 0.
     """
 
     source: str
@@ -109,11 +118,17 @@ class ReferenceVectors:
     sweep: Sweep
     files: Mapping[str, str] = field(default_factory=dict)
     golden: bytes = b""
+    token_types: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def truth(self) -> NDArray[np.float32]:
         """Return the vectors of the promised pooling, [N, D] float32: what every artifact is compared with."""
-        return self.vectors[dense_head(self.promise).pooling]
+        return self.vectors[SCORES if self.promise.of_pairs else dense_head(self.promise).pooling]
+
+    @property
+    def width(self) -> int:
+        """Return the number of values of each vector: D, or 1 of a reranker."""
+        return 1 if self.promise.of_pairs else dense_head(self.promise).dim
 
     def write(self, path: Path) -> None:
         """Write the vectors as `.npz`, through a temporary sibling. Equal vectors give equal bytes."""
@@ -133,6 +148,8 @@ class ReferenceVectors:
         arrays: dict[str, NDArray[np.generic]] = {f"vectors_{name}": rows for name, rows in self.vectors.items()}
         arrays["token_ids"] = np.asarray([i for row in self.token_ids for i in row], dtype=np.int64)
         arrays["token_counts"] = np.asarray([len(row) for row in self.token_ids], dtype=np.int64)
+        if self.token_types is not None:
+            arrays["token_types"] = np.asarray([i for row in self.token_types for i in row], dtype=np.int64)
         arrays |= self.sweep.arrays()
         arrays["golden"] = np.frombuffer(self.golden, dtype=np.uint8)
         arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
@@ -152,23 +169,28 @@ class ReferenceVectors:
                 arrays = read_arrays(file, ARRAYS)
 
             facts = _Facts.model_validate_json(_array(arrays, "facts", np.uint8).tobytes())
-            rows = _rows(_array(arrays, "token_ids", np.int64), _array(arrays, "token_counts", np.int64))
+            counts = _array(arrays, "token_counts", np.int64)
+            rows = _rows(_array(arrays, "token_ids", np.int64), counts)
+            types = _rows(_array(arrays, "token_types", np.int64), counts) if "token_types" in arrays else None
+            promise = facts.promise.promise()
+            widths = (0, 1) if promise.of_pairs else (dense_head(promise).dim,) * 2
 
-            names = [name for name in POOLINGS if f"vectors_{name}" in arrays]
+            names = [name for name in KINDS if f"vectors_{name}" in arrays]
             reference = cls(
                 source=facts.source,
                 revision=facts.revision,
                 checkpoint_digest=facts.checkpoint_digest,
                 texts_digest=facts.texts_digest,
-                promise=facts.promise.promise(),
+                promise=promise,
                 ids=tuple(facts.ids),
                 token_ids=rows,
                 vectors={name: arrays[f"vectors_{name}"].view(np.ndarray) for name in names},
                 versions=facts.versions,
                 kind="file",
-                sweep=from_arrays(facts.tokens.facts(), arrays, facts.promise.heads.dense.dim),
+                sweep=from_arrays(facts.tokens.facts(), arrays, widths),
                 files=facts.files,
                 golden=_array(arrays, "golden", np.uint8).tobytes(),
+                token_types=types,
             )
 
             reference.check()
@@ -195,16 +217,16 @@ class ReferenceVectors:
         if len(self.token_ids) != count:
             raise ValueError(f"{len(self.token_ids)} rows of token ids for {count} texts")
 
-        head = dense_head(self.promise)
-        if head.pooling not in self.vectors:
-            raise ValueError(f"no vectors for the declared pooling {head.pooling!r}")
+        wanted = SCORES if self.promise.of_pairs else dense_head(self.promise).pooling
+        if wanted not in self.vectors:
+            raise ValueError(f"no vectors for the declared pooling {wanted!r}")
 
         if self.sweep.facts.max_tokens != self.promise.reads.max_tokens:
             raise ValueError(f"a sweep up to {self.sweep.facts.max_tokens} tokens where the longest input is another")
 
         for name, rows in self.vectors.items():
-            if rows.shape != (count, head.dim) or rows.dtype != np.float32:
-                raise ValueError(f"{name} vectors are {rows.dtype} {rows.shape}, not float32 {(count, head.dim)}")
+            if rows.shape != (count, self.width) or rows.dtype != np.float32:
+                raise ValueError(f"{name} vectors are {rows.dtype} {rows.shape}, not float32 {(count, self.width)}")
             if not np.isfinite(rows).all():
                 raise ValueError(f"{name} vectors are not all finite")
 

@@ -31,6 +31,13 @@ def difference_figure(value: float | None) -> str:
     return f"{rounded:f}" if 1e-3 <= abs(value) < 1e3 else f"{rounded:.2e}"
 
 
+def least_figure(value: float | None) -> str:
+    """Return a share or a correlation rounded down to three digits."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    return str(Decimal(repr(value)).quantize(Decimal("0.001"), ROUND_FLOOR).normalize() + 0)
+
+
 def excerpt(text: str) -> str:
     """Return the first `EXCERPT_LENGTH` characters of a text."""
     return text[:EXCERPT_LENGTH]

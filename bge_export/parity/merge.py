@@ -76,7 +76,9 @@ def _facts(report: ParityReport) -> Iterator[tuple[str, str]]:
     for field, value in report.promise.reads:
         yield f"promise.reads.{field}", repr(value)
     for kind, head in report.promise.heads:
-        yield from ((f"promise.heads.{kind}.{field}", repr(value)) for field, value in head)
+        yield f"promise.heads.{kind}", "absent" if head is None else "present"
+        if head is not None:
+            yield from ((f"promise.heads.{kind}.{field}", repr(value)) for field, value in head)
 
     yield "texts.digest", report.texts.digest
     yield "texts.count", str(report.texts.count)
@@ -133,7 +135,7 @@ def _filled(lanes: Sequence[Lane]) -> Iterable[Lane]:
     measured = {_identity(lane) for lane in lanes if lane.measured}
 
     for lane in lanes:
-        only_absent = lane.unavailable is not None and lane.failed is None and not lane.rows
+        only_absent = lane.unavailable is not None and lane.failed is None and not lane.facts_of_texts
         if lane.requested or not only_absent or _identity(lane) not in measured:
             yield lane
 

@@ -8,9 +8,16 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from bge_export.errors import ReportError
 from bge_export.files.promise import PromiseRecord
@@ -36,6 +43,11 @@ class Record(BaseModel):
     """Base of all report records. Validation rejects unknown fields, other types, NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
+
+
+def _without_empty(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a record's fields, without one that holds nothing: files from before it keep their digest."""
+    return {key: value for key, value in fields.items() if key != name or value not in (None, (), [])}
 
 
 class ClientRow(Record):
@@ -96,6 +108,45 @@ class RowParity(Record):
     client: ClientRow | None = None
 
 
+class ScoreRow(Record):
+    """One pair in one lane of a reranker. What is compared (differences, orders) follows from the logits.
+
+    Attributes:
+        id: the pair's id.
+        text: the beginning of both sides, unescaped.
+        query: the id of the first pair of the corpus with the same query: those pairs are its candidates.
+        kind: the pair's own kind, or stress if it is in a language that the artifact's tokenizer does not know.
+        tokens: the number of tokens from the artifact's tokenizer.
+        tokens_equal: whether the token ids, and the token types if the model has them, equal the checkpoint's.
+        logit: the logit of the pair scored alone; None if it is not finite.
+        reference: the checkpoint's logit.
+        batch: batch shape -> the logit farthest from `logit` in batches of that shape; None if one is not finite.
+    """
+
+    id: str
+    text: str
+    query: str
+    kind: Kind
+    tokens: int
+    tokens_equal: bool
+    logit: float | None
+    reference: float
+    batch: dict[str, float | None]
+
+    @property
+    def difference(self) -> float | None:
+        """Return the absolute difference of the logit from the checkpoint's; None if it is not finite."""
+        return None if self.logit is None else abs(self.logit - self.reference)
+
+    @property
+    def batch_difference(self) -> float | None:
+        """Return the largest change of the logit in a batch; None if any is not finite, or there are no batches."""
+        if self.logit is None or not self.batch:
+            return None
+        values = [value for value in self.batch.values() if value is not None]
+        return max(abs(value - self.logit) for value in values) if len(values) == len(self.batch) else None
+
+
 class PairsRecord(Record):
     """`saturation.PairFacts` on disk: whether the int8 weights of one artifact meet the saturation constraint."""
 
@@ -122,6 +173,8 @@ class SweepPart(Record):
         token: the id of that token.
         sequence_cosine: the smallest mean of these cosines over a sequence; None if one is undefined.
         length: the length of that sequence.
+        difference: of a reranker, in place of both cosines: the largest difference of a logit from the checkpoint's;
+            None if one is not finite. Files of embedding models do not name it.
     """
 
     kind: str
@@ -131,6 +184,12 @@ class SweepPart(Record):
     token: int
     sequence_cosine: float | None
     length: int
+    difference: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _named(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the fields, without the difference if there is none."""
+        return _without_empty(serialize(self), "difference")
 
 
 class SweepRecord(Record):
@@ -193,6 +252,8 @@ class Lane(Record):
         pooling_seen: the pooling whose reference vectors agree best with the rows; None if none agrees.
         sweep: the sweep of token ids; None if the lane did not run.
         table: the artifact's token table; None if it was not looked at.
+        rows: the facts of each text; none of a reranker.
+        scores: the facts of each pair of a reranker. Files of embedding models do not name them.
     """
 
     run: str
@@ -214,6 +275,17 @@ class Lane(Record):
     sweep: SweepRecord | None
     table: TableRecord | None
     rows: tuple[RowParity, ...]
+    scores: tuple[ScoreRow, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _named(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the fields, without the scores if there are none."""
+        return _without_empty(serialize(self), "scores")
+
+    @property
+    def facts_of_texts(self) -> "tuple[RowParity | ScoreRow, ...]":
+        """Return the facts of each text or pair."""
+        return (*self.rows, *self.scores)
 
     @property
     def name(self) -> str:
@@ -224,7 +296,7 @@ class Lane(Record):
     @property
     def measured(self) -> bool:
         """Return whether the lane ran and has rows to judge."""
-        return self.unavailable is None and self.failed is None and bool(self.rows)
+        return self.unavailable is None and self.failed is None and bool(self.facts_of_texts)
 
 
 class CheckpointRecord(Record):

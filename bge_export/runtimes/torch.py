@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bge_export.checkpoint.model import load_model
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.checkpoint.torch_devices import DEVICES, open_device, torch_devices
-from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Session, TokenBatch
+from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS, Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, MissingLibrary
 from bge_export.heads.dense import dense_head
 
@@ -33,15 +33,17 @@ class EagerSession:
         self.facts = facts
 
     def run(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return the token states, [B, S, D], computed in the model's precision, as float32."""
+        """Return the token states [B, S, D], or a reranker's logits [B, 1], as float32, of the model's precision."""
         import torch
 
         arrays = batch.feed(self._artifact.inputs)
         feed = {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
 
         with torch.inference_mode():
-            states = self._model(**feed).last_hidden_state.float().cpu().numpy()
-        return {LAST_HIDDEN_STATE: states}
+            given = self._model(**feed)
+
+        name = LOGITS if self._artifact.promise.of_pairs else LAST_HIDDEN_STATE
+        return {name: given[name].float().cpu().numpy()}
 
     def close(self) -> None:
         """Free the model."""
@@ -76,7 +78,9 @@ class EagerRuntime:
             raise MissingLibrary(self.library, self.extra, "running a PyTorch checkpoint") from error
 
         facts = open_device(device, threads)
-        checkpoint = open_checkpoint(artifact.root, pooling=dense_head(artifact.promise).pooling)
+        promise = artifact.promise
+        pooling = None if promise.of_pairs else dense_head(promise).pooling
+        checkpoint = open_checkpoint(artifact.root, pooling=pooling, as_embedding=not promise.of_pairs)
         if checkpoint.digest != artifact.digest:
             raise ArtifactError(f"{artifact.root} has changed since it was opened. Run the command again.")
 

@@ -70,6 +70,10 @@ class TransformersJs:
         """
         if device not in DEVICES:
             raise DeviceUnavailable(f"transformersjs knows no {device!r}; it has {', '.join(DEVICES)}")
+        if any(artifact.promise.of_pairs for artifact in artifacts):
+            raise DeviceUnavailable(
+                "transformersjs gives its clients single texts, and rerankers read pairs: none is measured there yet"
+            )
         if (why := _missing(device)) is not None:
             raise DeviceUnavailable(f"transformersjs cannot run on {device!r}: {why}")
 

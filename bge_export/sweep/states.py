@@ -14,8 +14,8 @@ class Expected:
     """What the checkpoint gives for one batch.
 
     Attributes:
-        states: [T, D] float32, of the T judged tokens, row by row.
-        pooled: [B, D] float32, the promised pooling of each sequence.
+        states: [T, D] float32, of the T judged tokens, row by row; [T, 0] of a reranker, whose files give no states.
+        pooled: [B, D] float32, the promised pooling of each sequence; the logits [B, 1] of a reranker.
         finite: whether the checkpoint's states are finite at every token, masked ones included.
     """
 
@@ -60,13 +60,13 @@ class Sweep:
 ARRAYS = ("sweep_defined", "sweep_states", "sweep_pooled")
 
 
-def from_arrays(facts: TokenFacts, arrays: Mapping[str, NDArray[np.generic]], width: int) -> Sweep:
+def from_arrays(facts: TokenFacts, arrays: Mapping[str, NDArray[np.generic]], widths: tuple[int, int]) -> Sweep:
     """Return the sweep of a file of reference vectors.
 
     Args:
         facts: what its plan depends on.
         arrays: the file's arrays.
-        width: D of the states.
+        widths: the number of values of a state, and of what stands for a sequence.
 
     Raises:
         ValueError: an array is missing or does not fit the plan.
@@ -81,7 +81,8 @@ def from_arrays(facts: TokenFacts, arrays: Mapping[str, NDArray[np.generic]], wi
 
     there = [batch for batch, known in zip(plan, defined, strict=True) if known]
     tokens, texts = [int(batch.judged.sum()) for batch in there], [len(batch.judged) for batch in there]
-    for name, array, count in (("sweep_states", states, sum(tokens)), ("sweep_pooled", pooled, sum(texts))):
+    expected = (("sweep_states", states, sum(tokens), widths[0]), ("sweep_pooled", pooled, sum(texts), widths[1]))
+    for name, array, count, width in expected:
         if array.shape != (count, width) or array.dtype != np.float32 or not np.isfinite(array).all():
             raise ValueError(f"{name} is not {count} finite float32 rows of {width}")
 

@@ -26,11 +26,16 @@ from bge_export.files.regular import TEXTS_BYTES, read_regular
 from bge_export.texts.fixtures import fixtures_folder
 
 BUILTIN = "texts.jsonl"
+PAIRS = "pairs.jsonl"
+SHOWN = 60
+"""Number of characters that reports show of a text."""
+
 Kind = Literal["everyday", "stress"]
 BLANK = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
 """Unicode categories of spaces, controls and characters of no width: tokenizers drop them, or make spaces of them."""
 
 EXAMPLE = '{"id": "greeting", "text": "Hello", "tag": "short"}'
+PAIR = '{"id": "moon-1", "query": "how far is the moon", "text": "About 384,400 km.", "tag": "short"}'
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Text:
             repeated word, special tokens. Rounded weights have a separate limit for each kind.
         language: set only if the text is everyday for some checkpoints and stress for those whose tokenizer does not
             know the language (`languages`); "" for all other texts.
+        query: the query that stands before the text, if both are read as a pair; None for a text alone.
     """
 
     id: str
@@ -52,6 +58,15 @@ class Text:
     tag: str
     kind: Kind = "everyday"
     language: str = ""
+    query: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """Return what reports show of it: the beginning of the text, or of both sides of a pair."""
+        if self.query is None:
+            return self.text[:SHOWN]
+        side = SHOWN // 2 - 2
+        return f"{self.query[:side]} | {self.text[:side]}"
 
 
 @dataclass(frozen=True)
@@ -63,26 +78,27 @@ class Corpus:
 
     @cached_property
     def digest(self) -> str:
-        """Return the sha256 of the ids and texts in their order."""
-        pairs = [[text.id, text.text] for text in self.texts]
-        return hashlib.sha256(json.dumps(pairs, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+        """Return the sha256 of the ids, texts and queries in their order."""
+        rows = [[one.id, one.text, *([] if one.query is None else [one.query])] for one in self.texts]
+        return hashlib.sha256(json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
 
-def builtin_corpus() -> Corpus:
-    """Return the package's own texts.
+def builtin_corpus(*, pairs: bool = False) -> Corpus:
+    """Return the package's own texts, or its own pairs of texts.
 
     Raises:
         TextsError: the installation's file of texts is damaged.
     """
-    return load_corpus(fixtures_folder() / BUILTIN)
+    return load_corpus(fixtures_folder() / (PAIRS if pairs else BUILTIN), pairs=pairs)
 
 
-def load_corpus(path: Path, column: str | None = None) -> Corpus:
+def load_corpus(path: Path, column: str | None = None, *, pairs: bool = False) -> Corpus:
     """Read a file of texts; its suffix determines the format.
 
     Args:
         path: a `.txt` (one text per line), `.jsonl`, `.tsv` or `.csv` file in UTF-8.
         column: the column that holds the texts; only for `.tsv` and `.csv`, and required if there are several.
+        pairs: whether each text follows a query, the key `query` of a `.jsonl` file; other formats hold no pairs.
 
     Raises:
         TextsError: the file is missing, not UTF-8 or malformed, holds no texts or only blank ones, or repeats an id.
@@ -92,12 +108,14 @@ def load_corpus(path: Path, column: str | None = None) -> Corpus:
         raise TextsError(f"{path}: unknown kind of file {suffix!r}. Give a .txt, .jsonl, .tsv or .csv file.")
     if column is not None and suffix not in (".tsv", ".csv"):
         raise TextsError(f"{path}: only .tsv and .csv files have columns. Leave out the column {column!r}.")
+    if pairs and suffix != ".jsonl":
+        raise TextsError(f"{path}: a reranker reads pairs, which only .jsonl files hold. Write lines like {PAIR}")
 
     lines = _lines(path)
     if suffix == ".txt":
         texts = tuple(Text(str(number), line, "") for number, line in enumerate(lines, 1))
     elif suffix == ".jsonl":
-        texts = tuple(_json_texts(path, lines))
+        texts = tuple(_json_texts(path, lines, pairs=pairs))
     else:
         rows = [line.split("\t") for line in lines] if suffix == ".tsv" else _csv_rows(path, lines)
         texts = tuple(_column_texts(path, rows, column))
@@ -124,7 +142,8 @@ def _lines(path: Path) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def _json_texts(path: Path, lines: Sequence[str]) -> Iterator[Text]:
+def _json_texts(path: Path, lines: Sequence[str], *, pairs: bool) -> Iterator[Text]:
+    example = PAIR if pairs else EXAMPLE
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -132,16 +151,16 @@ def _json_texts(path: Path, lines: Sequence[str]) -> Iterator[Text]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise TextsError(f"{path}, line {number}: no JSON object: {error}. Write a line like {EXAMPLE}") from error
+            raise TextsError(f"{path}, line {number}: no JSON object: {error}. Write a line like {example}") from error
 
         if not isinstance(record, dict) or "text" not in record:
-            raise TextsError(f'{path}, line {number}: no object with the key "text". Write a line like {EXAMPLE}')
+            raise TextsError(f'{path}, line {number}: no object with the key "text". Write a line like {example}')
 
         fields = {"id": str(number), "tag": "", "kind": "everyday", "language": "", **record}
 
         for key in ("id", "text", "tag", "language"):
             if not isinstance(fields[key], str):
-                raise TextsError(f'{path}, line {number}: "{key}" is not a string. Write a line like {EXAMPLE}')
+                raise TextsError(f'{path}, line {number}: "{key}" is not a string. Write a line like {example}')
 
         if fields["kind"] not in get_args(Kind):
             raise TextsError(
@@ -149,7 +168,12 @@ def _json_texts(path: Path, lines: Sequence[str]) -> Iterator[Text]:
                 '"kind": "stress", or leave it out for an everyday text.'
             )
 
-        yield Text(fields["id"], fields["text"], fields["tag"], fields["kind"], fields["language"])
+        # Of a text alone, a key of that name says nothing.
+        query = fields.get("query") if pairs else None
+        if pairs and not isinstance(query, str):
+            raise TextsError(f'{path}, line {number}: no pair, "query" is not a string. Write a line like {PAIR}')
+
+        yield Text(fields["id"], fields["text"], fields["tag"], fields["kind"], fields["language"], query)
 
 
 def _csv_rows(path: Path, lines: Sequence[str]) -> list[list[str]]:
@@ -205,5 +229,6 @@ def _refuse_unusable(path: Path, texts: Sequence[Text]) -> None:
         seen.add(text.id)
 
         # A JSON escape can produce half of a surrogate pair, which UTF-8 cannot encode.
-        if any("\ud800" <= character <= "\udfff" for character in text.id + text.text + text.tag + text.language):
+        every = text.id + text.text + text.tag + text.language + (text.query or "")
+        if any("\ud800" <= character <= "\udfff" for character in every):
             raise TextsError(f"{path}: text {text.id!r} holds half of a surrogate pair, which is not text. Correct it.")

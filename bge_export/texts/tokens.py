@@ -5,7 +5,7 @@ The oracle tokenises through transformers instead, so that a deviating tokenizer
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -14,9 +14,38 @@ from bge_export.errors import ArtifactError, CheckpointError, MissingLibrary
 from bge_export.files.json_files import read_object
 from bge_export.files.panics import panics_as_errors
 from bge_export.files.regular import TOKENIZER_BYTES, refuse_irregular
+from bge_export.texts.corpus import Corpus
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+class EncodesPairs(Protocol):
+    """The part of `TextTokenizer` that makes rows of tokens."""
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the ids of each text, unpadded."""
+
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[int, ...]]:
+        """Return the ids of each pair, unpadded."""
+
+
+class PairRow(tuple[int, ...]):
+    """The token ids of a pair, which also hold the token type of each: 1 in the second text of BERT's, else 0."""
+
+    types: tuple[int, ...]
+
+    @classmethod
+    def of(cls, ids: Sequence[int], types: Sequence[int]) -> "PairRow":
+        """Return a row; both sequences have one entry a token."""
+        row = cls(ids)
+        row.types = tuple(types)
+        return row
+
+
+def token_types(row: Sequence[int]) -> tuple[int, ...]:
+    """Return the token type of each token: 0 but in a `PairRow`."""
+    return row.types if isinstance(row, PairRow) else (0,) * len(row)
 
 
 class TextTokenizer:
@@ -86,6 +115,15 @@ class TextTokenizer:
         inner = [place for place, one in enumerate(added) if not one] or [len(ids)]
         return tuple(ids[: inner[0]]), tuple(ids[inner[-1] + 1 :])
 
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[PairRow]:
+        """Return the tokens of each query and text, with special tokens; the longer side is truncated first."""
+        try:
+            with panics_as_errors():
+                found = self._tokenizer.encode_batch(list(pairs))
+        except Exception as error:
+            raise ArtifactError(f"tokenizer.json fails on a pair: {error}. Export the folder again.") from error
+        return [PairRow.of(one.ids, one.type_ids) for one in found]
+
     def vocabulary(self) -> list[int]:
         """Return all token ids that texts can have, except added tokens."""
         return sorted(self._tokenizer.get_vocab(with_added_tokens=False).values())
@@ -114,13 +152,14 @@ class TextTokenizer:
         width = max([length or 0, *(len(row) for row in rows)])
 
         ids = np.full((len(rows), width), self._pad_id, dtype=np.int64)
-        mask = np.zeros_like(ids)
+        mask, types = np.zeros_like(ids), np.zeros_like(ids)
 
         for position, row in enumerate(rows):
             ids[position, : len(row)] = row
             mask[position, : len(row)] = 1
+            types[position, : len(row)] = token_types(row)
 
-        return TokenBatch(ids, mask, np.zeros_like(ids))
+        return TokenBatch(ids, mask, types)
 
 
 def _declared(path: Path) -> object:
@@ -146,3 +185,12 @@ def _pad_id(tokenizer: "Tokenizer", padding: dict[str, object] | None, folder: P
             return int(identifier)
 
     raise ArtifactError(f"{folder / 'tokenizer.json'} has no padding token. Name one in tokenizer_config.json.")
+
+
+def rows_of(tokenizer: EncodesPairs, corpus: Corpus) -> Sequence[tuple[int, ...]]:
+    """Return the token ids of each text of a corpus, or of each pair."""
+    texts = [(one.query, one.text) for one in corpus.texts]
+    pairs = [(query, text) for query, text in texts if query is not None]
+    if len(pairs) == len(texts) and pairs:
+        return tokenizer.encode_pairs(pairs)
+    return tokenizer.encode([text for _, text in texts])

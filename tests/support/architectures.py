@@ -99,7 +99,7 @@ def build(kind: Kind, folder: Path, pooling: PoolingName) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(list(FAMILIES).index(kind))
         model = family.model(tokenizer.get_vocab_size())
-        _enlarge(model)
+        enlarge(model)
     config = model.config.to_dict() | {"architectures": [type(model).__name__], "dtype": "float32"}
     _write(folder / "config.json", {key: value for key, value in config.items() if value is not None})
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -114,7 +114,7 @@ def build(kind: Kind, folder: Path, pooling: PoolingName) -> Path:
 SCALES = {"word_embeddings": 1.0, "position_embeddings": 0.5, "token_type_embeddings": 0.3, "attention_bias": 1.0}
 
 
-def _enlarge(model: PreTrainedModel) -> None:
+def enlarge(model: PreTrainedModel) -> None:
     """Draw the weights at a scale where attention is neither flat nor a choice of one token."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():

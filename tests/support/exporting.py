@@ -61,3 +61,9 @@ def export_transformersjs(
         transformersjs=JavaScriptFolder(weights=weights, repository=repository, license=license_name),
     )
     return export(recipe, threads=threads)
+
+
+def export_recipe(model: Path, out: Path, targets: Sequence[str]) -> Exported:
+    """Export a checkpoint to targets written like `onnx:fp32`."""
+    parts = [Target(*target.split(":")) for target in targets]
+    return export(Recipe(targets=tuple(parts), source=Source(model=str(model)), output=Output(folder=out)), threads=1)

@@ -305,7 +305,7 @@ def reference_of(corpus: Corpus) -> ReferenceVectors:
 
 def promising(promise: PromiseRecord, **changes: object) -> PromiseRecord:
     """Return a promise with other fields of its dense head."""
-    dense = promise.heads.dense.model_copy(update=changes)
+    dense = promise.dense.model_copy(update=changes)
     return promise.model_copy(update={"heads": promise.heads.model_copy(update={"dense": dense})})
 
 

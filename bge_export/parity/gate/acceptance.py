@@ -4,11 +4,12 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from bge_export.parity.figures import escaped
 from bge_export.parity.gate.limits import Limits
-from bge_export.parity.gate.policy import DIFFERENCES, ThresholdPolicy
+from bge_export.parity.gate.policy import DIFFERENCES, SCORES, ThresholdPolicy
 from bge_export.parity.gate.rows import judge_row, relative_difference
 from bge_export.parity.gate.sweep import state_failures
 from bge_export.parity.gate.verdict import Failure, Verdict
@@ -48,7 +49,7 @@ def _may_be_offered(failure: Failure) -> bool:
         return failure.figure >= LEAST_STATES
     if failure.rule == "cosine":
         return failure.figure >= LEAST_OFFERED[failure.kind or "everyday"]
-    return _ceiling(failure.figure) < 1
+    return failure.rule == "max-abs" and _ceiling(failure.figure) < 1
 
 
 def accepting(policy: ThresholdPolicy, report: ParityReport, targets: Iterable[str]) -> ThresholdPolicy:
@@ -69,7 +70,7 @@ def accepting(policy: ThresholdPolicy, report: ParityReport, targets: Iterable[s
         if all(_passes(lane, limits) for lane, limits in pairs):
             tables |= lowered
 
-    return ThresholdPolicy(policy.require, tables, policy.token_differences)
+    return replace(policy, tables=tables, digest=None)
 
 
 def _passes(lane: Lane, limits: Limits | None) -> bool:
@@ -77,7 +78,7 @@ def _passes(lane: Lane, limits: Limits | None) -> bool:
         return False
 
     parts = () if lane.sweep is None else lane.sweep.parts
-    return not any(bad for part in parts for bad in state_failures(lane, part, limits))
+    return not any(bad for part in parts for bad in state_failures(lane, limits, part))
 
 
 def _lowered(limits: Limits, lanes: Iterable[Lane]) -> Limits:
@@ -126,14 +127,21 @@ def as_toml(policy: ThresholdPolicy, heading: str) -> str:
     require = ", ".join(_string(str(one)) for one in policy.require)
     lines = [f"# {escaped(heading)}", f"require = [{require}]"]
 
-    for name, limits in policy.tables.items():
+    tables = [*policy.tables.items(), *((f"{SCORES}.{name}", limits) for name, limits in policy.scores.items())]
+    for name, limits in tables:
         fields = limits.model_dump(exclude_none=True).items()
-        lines += ["", f"[{_string(name)}]", *(f"{field} = {value!r}" for field, value in fields)]
+        lines += ["", f"[{_table(name)}]", *(f"{field} = {value!r}" for field, value in fields)]
 
     lines += ["", f"[{DIFFERENCES}]"]
     for pattern, kinds in policy.token_differences.items():
         lines.append(f"{_string(pattern)} = [{', '.join(map(_string, sorted(kinds)))}]")
     return "\n".join(lines) + "\n"
+
+
+def _table(name: str) -> str:
+    """Return the name of a table in TOML; those of rerankers are tables of one table."""
+    prefix, dot, rest = name.partition(".")
+    return f"{prefix}.{_string(rest)}" if dot and prefix == SCORES else _string(name)
 
 
 def _string(text: str) -> str:

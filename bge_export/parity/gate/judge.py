@@ -1,9 +1,9 @@
 """Judge a report: run every rule, and collect the refusals of the report as a whole and of its lanes.
 
 Other modules hold the other rules: `rows` judges single texts, `sweep` token ids beside them, `swaps` vectors given to
-the wrong texts, `norms` norms in batches and over all texts, `kinds` the kind of each text, `pairs` int8
-weights, `operators` what a file runs, `lanes` lanes that should have been measured but were not, and `folder` the
-folder on disk.
+the wrong texts, `norms` norms in batches and over all texts, `kinds` the kind of each text, `scores` rerankers,
+`pairs` int8 weights, `operators` what a file runs, `lanes` lanes that should have been measured but were not, and
+`folder` the folder on disk.
 
 No average can hide a bad row: each row must meet the limits. A few rules also look at all rows together (norm shift,
 swapped vectors, pooling). Nothing passes because it is absent: missing texts, rows, limits and numbers are refused, and
@@ -16,7 +16,6 @@ from functools import partial
 from statistics import median
 
 from bge_export.contracts import Artifact
-from bge_export.parity.figures import excerpt
 from bge_export.parity.gate.folder import CHECKPOINT, folder_failures, other_file_failures
 from bge_export.parity.gate.kinds import kind_failures
 from bge_export.parity.gate.lanes import request_failures, requirement_failures, unmeasured
@@ -24,11 +23,12 @@ from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.norms import judge_shift
 from bge_export.parity.gate.operators import operator_failures
 from bge_export.parity.gate.pairs import pair_failures
-from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
+from bge_export.parity.gate.policy import SCORES, Requirement, ThresholdPolicy
 from bge_export.parity.gate.rows import SAME, judge_client, judge_row
+from bge_export.parity.gate.scores import pair_set_failures, score_failures
 from bge_export.parity.gate.swaps import swap_failures
 from bge_export.parity.gate.sweep import lane_failures as sweep_lane_failures
-from bge_export.parity.gate.sweep import sweep_failures
+from bge_export.parity.gate.sweep import state_failures, sweep_failures
 from bge_export.parity.gate.verdict import Failure, Verdict, failure
 from bge_export.parity.report import Lane, ParityReport
 from bge_export.texts.corpus import Corpus
@@ -96,7 +96,7 @@ def _report_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
     names = dict.fromkeys(name for run in report.runs.values() for name in run.other_files)
     yield from other_file_failures(names, report.checkpoint.source)
 
-    texts = {text.id: excerpt(text.text) for text in corpus.texts}
+    texts = {text.id: text.shown for text in corpus.texts}
     for name in [name for run in report.runs.values() for name in run.other_token_ids or ()]:
         got = "transformers' AutoTokenizer makes other token ids of it"
         yield failure("token-ids", got, "the checkpoint's own", row=name, text=texts.get(name))
@@ -134,11 +134,11 @@ def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, co
         yield failure("unavailable", lane.unavailable, "a measurement: it was asked for", lane=lane.name)
 
     silent = lane.unavailable is not None or lane.failed is not None
-    if silent == bool(lane.rows):
+    if silent == bool(lane.facts_of_texts):
         got = "rows of a lane that could not run" if silent else "no rows, and no reason why"
         yield failure("inconsistent", got, "rows, or the reason why there are none", lane=lane.name)
 
-    if lane.rows:
+    if lane.facts_of_texts:
         yield from _measured_failures(lane, report, policy, corpus)
 
 
@@ -146,6 +146,14 @@ def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy
     """Yield the refusals of the rows of a lane, of each row and of all rows together."""
     if report.texts.digest == corpus.digest:
         yield from _row_set_failures(lane, corpus)
+    if bool(lane.scores) != report.promise.of_pairs or (lane.rows and lane.scores):
+        got = f"{len(lane.rows)} rows of texts and {len(lane.scores)} of pairs"
+        yield failure("inconsistent", got, "rows of what the checkpoint reads alone", lane=lane.name)
+        return
+
+    if report.promise.of_pairs:
+        yield from _scored_failures(lane, report, policy, corpus)
+        return
 
     limits = policy.limits_for(lane.target, lane.runtime, lane.device)
     if limits is None:
@@ -159,13 +167,27 @@ def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy
     yield from refused
     yield from swap_failures(lane)
     if (run := report.runs.get(lane.run)) is not None:
-        yield from sweep_lane_failures(lane, run.reference, limits)
+        yield from sweep_lane_failures(lane, run.reference, partial(state_failures, lane, limits))
     yield from judge_shift(lane, limits)
     yield from _client_failures(lane, policy, limits, corpus)
 
-    pooling = report.promise.heads.dense.pooling
+    pooling = report.promise.dense.pooling
     if lane.pooling_seen not in (None, pooling) and _is_other_pooling(lane, limits, refused):
         yield failure("wrong-pooling", f"the vectors agree with {lane.pooling_seen} pooling", pooling, lane=lane.name)
+
+
+def _scored_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, corpus: Corpus) -> Iterator[Failure]:
+    """Yield the refusals of a reranker's lane that has scores."""
+    limits = policy.score_limits_for(lane.target, lane.runtime, lane.device)
+    if limits is None:
+        got, needed = f"no limits for scores of {lane.target}", f'a table [{SCORES}."{lane.target}"]'
+        yield failure("unknown-target", got, needed, lane=lane.name)
+        return
+
+    if report.texts.digest == corpus.digest:
+        yield from pair_set_failures(lane, corpus)
+    run = report.runs.get(lane.run)
+    yield from score_failures(lane, None if run is None else run.reference, limits)
 
 
 def _is_other_pooling(lane: Lane, limits: Limits, refused: Sequence[Failure]) -> bool:
@@ -196,19 +218,19 @@ def _client_failures(lane: Lane, policy: ThresholdPolicy, limits: Limits, corpus
 
 def _row_set_failures(lane: Lane, corpus: Corpus) -> Iterator[Failure]:
     """Yield a refusal for each missing, extra, duplicate or mismatched row, and for rows in another order."""
-    seen = Counter(row.id for row in lane.rows)
-    texts = {text.id: text.text for text in corpus.texts}
+    seen = Counter(row.id for row in lane.facts_of_texts)
+    texts = {text.id: text.shown for text in corpus.texts}
 
     for name, text in texts.items():
         if seen[name] == 0:
-            yield failure("missing-row", "no row", "one row a text", lane=lane.name, row=name, text=excerpt(text))
+            yield failure("missing-row", "no row", "one row a text", lane=lane.name, row=name, text=text)
 
-    for row in lane.rows:
+    for row in lane.facts_of_texts:
         fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
         if row.id not in texts:
             yield fail("extra-row", "a row of no text that was given", "one row a text")
-        elif row.text != excerpt(texts[row.id]):
-            yield fail("other-texts", "a row with another text", excerpt(texts[row.id]))
+        elif row.text != texts[row.id]:
+            yield fail("other-texts", "a row with another text", texts[row.id])
         if seen[row.id] > 1:
             yield fail("duplicate-row", f"{seen[row.id]} rows of one text", "one row a text")
 

@@ -18,7 +18,7 @@ def kind_failures(report: ParityReport, corpus: Corpus) -> Iterator[Failure]:
     found: dict[str, dict[str, str]] = {}
 
     for lane in report.lanes:
-        for row in lane.rows:
+        for row in lane.facts_of_texts:
             text = texts.get(row.id)
             if text is None:
                 continue  # an extra row, refused by another rule

@@ -1,10 +1,37 @@
-"""The limits of one target: one cosine limit for all texts or, for rounded weights, one for each kind of text."""
+"""The limits of one target: of an embedding model's, with a cosine limit or two; and of a reranker's."""
 
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bge_export.texts.corpus import Kind
+
+
+class ScoreLimits(BaseModel):
+    """Limits that every pair and every query of one target of a reranker must meet; each is mandatory.
+
+    A checkpoint's logits may span 20 or 0.2, so most limits are shares of their spread: the distance of the largest
+    reference logit from the smallest.
+
+    Attributes:
+        max_error: largest difference of a logit from the checkpoint's.
+        max_share: the same as a share of the spread.
+        max_batch_share: largest difference of a logit in a padded batch from the pair scored alone, as a share.
+        max_sweep_share: largest difference of a logit from the checkpoint's in the sweep of token ids, as a share.
+        min_tau: smallest Kendall's tau of a query's candidates; 1 where they keep the checkpoint's order (`orders`).
+        min_top: smallest share of a query's first candidates that are among the checkpoint's first.
+        max_broken_pairs: as in `Limits`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    max_error: float = Field(ge=0)
+    max_share: float = Field(ge=0, lt=1)
+    max_batch_share: float = Field(ge=0, lt=1)
+    max_sweep_share: float = Field(ge=0)
+    min_tau: float = Field(gt=0, le=1)
+    min_top: float = Field(gt=0, le=1)
+    max_broken_pairs: int | None = Field(default=None, ge=0)
 
 
 class Limits(BaseModel):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -12,7 +13,7 @@ from bge_export.errors import PolicyError
 from bge_export.files.regular import LIMITS_BYTES
 from bge_export.files.toml_files import read_toml
 from bge_export.formats import formats
-from bge_export.parity.gate.limits import Limits
+from bge_export.parity.gate.limits import Limits, ScoreLimits
 from bge_export.parity.measure.client_tokens import KINDS
 from bge_export.precision import model_files, precision_names
 from bge_export.runtimes import find_runtime, runtime_names
@@ -20,10 +21,15 @@ from bge_export.runtimes import find_runtime, runtime_names
 TARGETS = (*model_files(), "torchscript-fp32", "checkpoint-fp32", "checkpoint-fp16", "checkpoint-bf16")
 """All targets that an export writes, and the checkpoint itself in torch."""
 
+Found = TypeVar("Found", Limits, ScoreLimits)
+
 _TARGET = r"[^@:\s]+-[^@:\s]+"
 _LANE = r"[^@:\s]+:[^@\s]+(?:@[^@\s]+)?"
 _REQUIREMENT = re.compile(rf"(?:(?P<target>{_TARGET})@)?(?P<lane>{_LANE})")
 DIFFERENCES = "token-differences"
+SCORES = "score"
+"""Table of the tables of limits for rerankers."""
+
 _TABLE = re.compile(rf"{_TARGET}(?:@{_LANE})?")
 
 
@@ -68,12 +74,14 @@ class ThresholdPolicy:
         token_differences: pattern of `runtime:device` -> the kinds of text that a client's own tokenizer may tokenize
             differently (`client_tokens.KINDS`).
         digest: sha256 of the file, if it is not the package's own.
+        scores: the same as `tables` for rerankers.
     """
 
     require: tuple[Requirement, ...]
     tables: Mapping[str, Limits]
     token_differences: Mapping[str, frozenset[str]] = field(default_factory=dict)
     digest: str | None = None
+    scores: Mapping[str, ScoreLimits] = field(default_factory=dict)
 
     def accepted_differences(self, runtime: str, device: str) -> frozenset[str] | None:
         """Return the kinds of text that a client in this runtime and device may tokenize differently.
@@ -87,6 +95,10 @@ class ThresholdPolicy:
     def limits_for(self, target: str, runtime: str, device: str) -> Limits | None:
         """Return the limits of a lane, the most specific table first; None if the file has no table for it."""
         return self.tables.get(self.table_of(target, runtime, device))
+
+    def score_limits_for(self, target: str, runtime: str, device: str) -> ScoreLimits | None:
+        """Return the limits of a reranker's lane, the most specific table first; None if there is no table for it."""
+        return self.scores.get(f"{target}@{runtime}:{device}", self.scores.get(target))
 
     def table_of(self, target: str, runtime: str, device: str) -> str:
         """Return the name of the table that applies to a lane: the lane's own if the file has it, else the target's."""
@@ -110,18 +122,24 @@ class ThresholdPolicy:
             raise PolicyError(f"{path}: require: {error}") from error
 
         differences = _token_differences(path, fields.pop(DIFFERENCES, {}))
-        if not fields:
+        of_scores = fields.pop(SCORES, {})
+        if not isinstance(of_scores, dict):
+            raise PolicyError(f'{path}: {SCORES} is not a table. Write its tables as [{SCORES}."onnx-fp32"].')
+        if not fields and not of_scores:
             raise PolicyError(f'{path} holds no limits. Add a table for each target, such as ["onnx-fp32"].')
 
-        tables = {name: _limits(path, name, table) for name, table in fields.items()}
-        for name in tables:
-            _refuse_limit_of_a_file(path, name, tables[name])
-            _refuse_unknown_lane(path, name)
+        tables = {name: _limits(path, name, table, Limits) for name, table in fields.items()}
+        scores = {name: _limits(path, name, table, ScoreLimits) for name, table in of_scores.items()}
+        found: Mapping[str, Limits | ScoreLimits]
+        for found in (tables, scores):
+            for name, limits in found.items():
+                _refuse_limit_of_a_file(path, name, limits)
+                _refuse_unknown_lane(path, name)
 
-        return cls(require, tables, differences)
+        return cls(require, tables, differences, scores=scores)
 
 
-def _refuse_limit_of_a_file(path: Path, name: str, limits: Limits) -> None:
+def _refuse_limit_of_a_file(path: Path, name: str, limits: Limits | ScoreLimits) -> None:
     """Raise PolicyError if a lane's table limits the weights, which belong to the file and not to the lane."""
     target, at, _ = name.partition("@")
     if at and limits.max_broken_pairs is not None:
@@ -180,7 +198,7 @@ def _token_differences(path: Path, table: object) -> dict[str, frozenset[str]]:
     return {pattern: frozenset(kinds) for pattern, kinds in table.items()}
 
 
-def _limits(path: Path, name: str, table: object) -> Limits:
+def _limits(path: Path, name: str, table: object, kind: type[Found]) -> Found:
     if _TABLE.fullmatch(name) is None or not isinstance(table, dict):
         raise PolicyError(
             f"{path}: {name!r} is not a table of limits. "
@@ -188,7 +206,7 @@ def _limits(path: Path, name: str, table: object) -> Limits:
         )
 
     try:
-        return Limits.model_validate(table)
+        return kind.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) or "''" for part in first["loc"])

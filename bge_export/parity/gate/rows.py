@@ -34,7 +34,7 @@ def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
         yield fail("zero-norm", "norm 0", "an embedding that is not zero")
         return
 
-    longest = limits.norm_error(normalized=lane.promise.heads.dense.normalize)
+    longest = limits.norm_error(normalized=lane.promise.dense.normalize)
     yield from _reference_failures(row, limits, longest, fail)
     yield from _batch_failures(row, limits, longest, fail)
 
@@ -130,7 +130,7 @@ def judge_client(
         )
 
     error = relative_error(client.norm, row.reference_norm)
-    longest = limits.norm_error(normalized=lane.promise.heads.dense.normalize)
+    longest = limits.norm_error(normalized=lane.promise.dense.normalize)
     if above(error, longest):
         got = f"norm {client.norm} of the client's own embedding"
         needed = f"at most {longest} off the reference's {row.reference_norm}"
@@ -154,7 +154,7 @@ def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:
     if not row.reference_norm > 0:
         yield f"a reference of norm {row.reference_norm}"
     # A reference longer than 1 would widen every limit that is relative to its norm.
-    if lane.promise.heads.dense.normalize and not abs(row.reference_norm - 1) <= UNIT:
+    if lane.promise.dense.normalize and not abs(row.reference_norm - 1) <= UNIT:
         yield f"a reference of norm {row.reference_norm}, though the checkpoint normalises"
 
     if not 1 <= row.tokens <= lane.promise.reads.max_tokens:

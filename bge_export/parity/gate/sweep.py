@@ -6,7 +6,7 @@ states move by rounding as far as by a row that is a tenth noise.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.parity.gate.limits import Limits
@@ -64,7 +64,11 @@ def _must_be_read(lane: Lane) -> bool:
     return known and find_precision(precision).rounded and format_name in readable_formats()
 
 
-def lane_failures(lane: Lane, reference: ReferenceRecord, limits: Limits) -> Iterator[Failure]:
+Judge = Callable[[SweepPart], Iterator[Failure]]
+"""Yields the refusals of one kind of batch."""
+
+
+def lane_failures(lane: Lane, reference: ReferenceRecord, judge_part: Judge) -> Iterator[Failure]:
     """Yield the refusals of one lane with rows: of its sweep, and of its file's token table."""
     if lane.table is not None and lane.table.unread is None and not _at_most(lane.table.worst, MOST_ERROR):
         off = difference_figure(lane.table.worst)
@@ -79,7 +83,7 @@ def lane_failures(lane: Lane, reference: ReferenceRecord, limits: Limits) -> Ite
     if not lane.sweep.repeated:
         yield failure("not-repeatable", "the same batch gave other bytes", "the same bytes", lane=lane.name)
     for part in lane.sweep.parts:
-        yield from state_failures(lane, part, limits)
+        yield from judge_part(part)
 
 
 def _coverage_failures(lane: Lane, sweep: SweepRecord, reference: ReferenceRecord) -> Iterator[Failure]:
@@ -99,7 +103,7 @@ def _coverage_failures(lane: Lane, sweep: SweepRecord, reference: ReferenceRecor
         yield failure("coverage", f"no batch of {', '.join(map(str, left))}", "every batch size", lane=lane.name)
 
 
-def state_failures(lane: Lane, part: SweepPart, limits: Limits) -> Iterator[Failure]:
+def state_failures(lane: Lane, limits: Limits, part: SweepPart) -> Iterator[Failure]:
     """Yield the refusals of one kind of batch."""
     what = f"in the sweep's {part.kind}"
     if not part.finite:

@@ -24,6 +24,9 @@ _ROUNDED = (
 _FLOATS = frozenset({"bf16", *(one.name for one in precisions() if not one.rounded)})
 """Precisions whose losses are no rounding to integers; the checkpoint itself has one more than the exporters."""
 
+_ROUNDING = frozenset({"cosine", "max-abs", "token-states", "logit", "order", "top", "sweep-logit"})
+"""Rules that rounded weights alone may break."""
+
 RULES: Mapping[str, str] = {
     "edited-report": f"A report is never edited. {_AGAIN}",
     "inconsistent": f"No measurement gives this. {_AGAIN}",
@@ -49,6 +52,12 @@ RULES: Mapping[str, str] = {
     "token-table": _EXPORT,
     "token-states": _EXPORT,
     "not-repeatable": _EXPORT,
+    "logit": _EXPORT,
+    "order": _EXPORT,
+    "top": _EXPORT,
+    "sweep-logit": _EXPORT,
+    "batch-logit": _OTHER_IN_BATCHES,
+    "no-order": "Nothing compared is nothing proven. Give several candidates of a query, which the checkpoint orders.",
     "missing-row": _AGAIN,
     "extra-row": _AGAIN,
     "duplicate-row": _AGAIN,
@@ -108,7 +117,7 @@ class Failure:
     @property
     def may_be_rounding(self) -> bool:
         """Return whether rounded weights alone may explain the failure, so that it need not be a fault."""
-        return self.rule in ("cosine", "max-abs", "token-states") and self.target.partition("-")[2] not in _FLOATS
+        return self.rule in _ROUNDING and self.target.partition("-")[2] not in _FLOATS
 
     @property
     def advice(self) -> str:

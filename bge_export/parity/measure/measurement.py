@@ -27,6 +27,7 @@ from bge_export.parity.measure.embedding import Checked, Embeddings, NativeResul
 from bge_export.parity.measure.environment import describe_environment
 from bge_export.parity.measure.metrics import seen_pooling
 from bge_export.parity.measure.rows import row_facts
+from bge_export.parity.measure.scoring import Scores, score_batches, score_rows
 from bge_export.parity.measure.sweep import run_sweep, sweep_steps
 from bge_export.parity.report import (
     SCHEMA,
@@ -43,7 +44,7 @@ from bge_export.parity.report import (
 from bge_export.progress.timings import timed
 from bge_export.texts.corpus import Corpus
 from bge_export.texts.languages import kinds_for
-from bge_export.texts.tokens import TextTokenizer
+from bge_export.texts.tokens import TextTokenizer, rows_of
 
 
 class Tokenizer(Protocol):
@@ -51,6 +52,9 @@ class Tokenizer(Protocol):
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the ids of each text, unpadded."""
+
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[int, ...]]:
+        """Return the ids of each pair, unpadded."""
 
     def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
         """Return [B, S] arrays, padded to the longest row or beyond it to `length`."""
@@ -212,12 +216,7 @@ class Measurement:
             RuntimeContractError: the runtime did not return exactly one embedding per text.
         """
         corpus, reference = self.corpus, self.reference
-        given, wanted = dense_head(artifact.promise), dense_head(reference.promise)
-        if given.dim != wanted.dim:
-            raise ReportError(
-                f"{artifact.model} has {given.dim} dimensions, the reference vectors of {reference.source} "
-                f"{wanted.dim}: they are of another checkpoint. Make them from the one that was exported."
-            )
+        _refuse_other_head(artifact, reference)
 
         lane = self._lane_of(artifact, device, facts or FileFacts())
         try:
@@ -238,35 +237,44 @@ class Measurement:
         except Exception as error:  # noqa: BLE001 - a crashed runtime must be a refusal, not a traceback
             return [lane(output=output, failed=_reason("crashed", error)) for output in artifact.outputs]
 
-        return [
-            lane(
-                output=output,
-                facts=found.facts,
-                sweep=found.sweep[output],
-                rows=row_facts(corpus, kinds, found.token_ids, found.embeddings[output], reference, found.native),
-                pooling_seen=seen_pooling(found.embeddings[output].alone, reference.vectors, wanted.pooling),
-            )
-            for output in artifact.outputs
-        ]
+        measured = []
+        for output in artifact.outputs:
+            record = partial(lane, output=output, facts=found.facts, sweep=found.sweep[output])
+            if reference.promise.of_pairs:
+                scores = score_rows(corpus, kinds, found.token_ids, found.scores[output], reference)
+                measured.append(record(scores=scores))
+                continue
+
+            embeddings = found.embeddings[output]
+            rows_of_output = row_facts(corpus, kinds, found.token_ids, embeddings, reference, found.native)
+            seen = seen_pooling(embeddings.alone, reference.vectors, dense_head(reference.promise).pooling)
+            measured.append(record(rows=rows_of_output, pooling_seen=seen))
+        return measured
 
     def _run(self, checked: Checked, tokenizer: Tokenizer, *, rows: bool) -> "_Found":
         """Return what one session gives; close it."""
         try:
             self.verify(checked.artifact)  # the session may have opened other bytes than were digested before
             texts = [text.text for text in self.corpus.texts]
-            token_ids = tokenizer.encode(texts)
+            token_ids = rows_of(tokenizer, self.corpus)
             tags = [text.tag for text in self.corpus.texts]
             batches = plan_batches([len(row) for row in token_ids], tags, checked.artifact.promise.reads.max_tokens)
 
+            embeddings: Mapping[str, Embeddings] = {}
+            scores: Mapping[str, Scores] = {}
             with timed("texts"):
-                embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad)
+                if self.reference.promise.of_pairs:
+                    scores = score_batches(checked, token_ids, batches, tokenizer.pad)
+                else:
+                    embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad)
+
             with timed("sweep of token ids"):
                 sweep = run_sweep(checked, self.reference.sweep, rows=rows)
             facts = {str(name): str(value) for name, value in checked.session.facts.items()}
-            native = checked.native_result(texts)
+            native = None if scores else checked.native_result(texts)
 
             self.verify(checked.artifact)  # a session may read its file while it runs
-            return _Found(token_ids, embeddings, sweep, native, facts)
+            return _Found(token_ids, embeddings, scores, sweep, native, facts)
         finally:
             checked.session.close()
             release()
@@ -298,13 +306,33 @@ class Measurement:
 
 @dataclass(frozen=True)
 class _Found:
-    """What one session gave: token ids and embeddings of the texts, by output, the sweep, and a client's own result."""
+    """What one session gave: tokens, and embeddings or scores by output, the sweep, and a client's own result."""
 
-    token_ids: list[tuple[int, ...]]
+    token_ids: Sequence[tuple[int, ...]]
     embeddings: Mapping[str, Embeddings]
+    scores: Mapping[str, Scores]
     sweep: Mapping[str, SweepRecord]
     native: NativeResult | None
     facts: dict[str, str]
+
+
+def _refuse_other_head(artifact: Artifact, reference: ReferenceVectors) -> None:
+    """Raise ReportError unless an artifact gives what the reference holds: vectors of the same width, or scores."""
+    if artifact.promise.of_pairs != reference.promise.of_pairs:
+        kinds = ["scores pairs" if one.of_pairs else "embeds texts" for one in (artifact.promise, reference.promise)]
+        raise ReportError(
+            f"{artifact.model} {kinds[0]}, the reference {reference.source} {kinds[1]}: they cannot be compared. "
+            "Give the reference of the checkpoint that was exported."
+        )
+    if artifact.promise.of_pairs:
+        return
+
+    given, wanted = dense_head(artifact.promise), dense_head(reference.promise)
+    if given.dim != wanted.dim:
+        raise ReportError(
+            f"{artifact.model} has {given.dim} dimensions, the reference vectors of {reference.source} "
+            f"{wanted.dim}: they are of another checkpoint. Make them from the one that was exported."
+        )
 
 
 def _reason(what: str, error: Exception) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from bge_export.oracle.vectors import ReferenceVectors
-from bge_export.parity.figures import excerpt
 from bge_export.parity.measure.embedding import Embeddings, InBatch, NativeResult
 from bge_export.parity.measure.metrics import cosines, finite_rows, max_differences, nearest_rows, norms
 from bge_export.parity.report import ClientRow, RowParity
@@ -39,7 +38,7 @@ def row_facts(
     return tuple(
         RowParity(
             id=text.id,
-            text=excerpt(text.text),
+            text=text.shown,
             kind=kinds[n],
             tokens=len(token_ids[n]),
             tokens_equal=tuple(token_ids[n]) == tuple(reference.token_ids[n]),

@@ -1,7 +1,7 @@
 """Run the sweep of token ids in one session, and compare token states with the checkpoint's. Nothing is judged here.
 
 An output that holds the states of all tokens is compared state by state, so that one spoilt row of the token table is
-seen. Of an output that holds one vector a text, the vectors are compared.
+seen. Of an output that holds one vector a text, the vectors are compared; of a reranker's, the logits.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import SENTENCE_EMBEDDING
+from bge_export.contracts import LOGITS, SENTENCE_EMBEDDING
 from bge_export.parity.measure.embedding import Checked
 from bge_export.parity.measure.metrics import cosines
 from bge_export.parity.report import SweepPart, SweepRecord
@@ -71,6 +71,7 @@ class _Smallest:
     token: int = -1
     sequence_cosine: float = math.inf
     length: int = 0
+    difference: float | None = None
 
 
 @dataclass
@@ -96,6 +97,12 @@ class _Seen:
         ids, mask = batch.tokens.input_ids, batch.tokens.attention_mask
         part.sequences += len(ids)
         part.finite = part.finite and not (expected.finite and not np.isfinite(given).all())
+
+        if self.output == LOGITS:
+            self.states = False
+            largest = float(np.max(np.abs(vectors.astype(np.float64) - expected.pooled)))
+            part.difference = largest if part.difference is None else float(np.max([part.difference, largest]))
+            return
 
         self.states = self.output != SENTENCE_EMBEDDING and given.shape[:2] == ids.shape
         if self.states:
@@ -144,6 +151,7 @@ def _part(kind: str, found: _Smallest) -> SweepPart:
         token=found.token,
         sequence_cosine=_number(found.sequence_cosine),
         length=found.length,
+        difference=None if found.difference is None else _number(found.difference),
     )
 
 

@@ -63,7 +63,7 @@ def coverage_line(report: ParityReport) -> str | None:
     )
 
     if not found["states"]:
-        line += "; of some outputs the vectors alone"
+        line += f"; of some outputs the {'logits' if report.promise.of_pairs else 'vectors'} alone"
     if found["rows_read"]:
         worst = difference_figure(found["largest_row_error"])
         line += f"; {found['rows_read']} rows read, off by at most {worst} of what rounding makes"

@@ -5,6 +5,7 @@ are escaped, and the result is escaped for HTML. A content security policy keeps
 """
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,15 +17,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from bge_export.files.single import refuse_path, written_whole
-from bge_export.parity.figures import cosine_figure, difference_figure, escaped
+from bge_export.parity.figures import cosine_figure, difference_figure, escaped, least_figure
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import Failure, Verdict
 from bge_export.parity.measure.batches import SHAPES
-from bge_export.parity.report import Lane, ParityReport, RowParity
+from bge_export.parity.orders import orders
+from bge_export.parity.report import Lane, ParityReport, RowParity, ScoreRow
 from bge_export.parity.show import plots
 from bge_export.parity.show.frontier import Frontier, panels
 from bge_export.parity.show.render import as_json
+from bge_export.parity.show.scores import SCORE_COLUMNS, score_cells
 
 OWN_PAGE = re.compile(rb'<meta name="generator" content="bge-export">')
 """Matches the tag that marks a page as written by this module."""
@@ -179,6 +182,13 @@ def _section(
     )
 
 
+def _worst_pairs(lane: Lane) -> Sequence[ScoreRow]:
+    """Return the pairs whose logits are farthest from the checkpoint's; those that are not finite come first."""
+    return sorted(lane.scores, key=lambda row: math.inf if row.difference is None else row.difference, reverse=True)[
+        :WORST
+    ]
+
+
 def _batches(lane: Lane) -> list[Batches]:
     shapes = dict.fromkeys([*SHAPES, *(shape for row in lane.rows for shape in row.batch_cosine)])
 
@@ -211,7 +221,15 @@ def _template() -> Template:
     )
 
     environment.filters.update(cosine=cosine_figure, figure=difference_figure, gap=_gap)
-    environment.globals.update(plots=plots, panels=panels)
+    environment.globals.update(
+        plots=plots,
+        panels=panels,
+        score_columns=[column.replace("\n", " ") for column in SCORE_COLUMNS],
+        score_cells=score_cells,
+        worst_pairs=_worst_pairs,
+        orders=orders,
+        least=least_figure,
+    )
     return environment.get_template("report.html.j2")
 
 

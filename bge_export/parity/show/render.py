@@ -13,12 +13,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bge_export.contracts import LAST_HIDDEN_STATE
+from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS
 from bge_export.parity.figures import cosine_figure, difference_figure, escaped
 from bge_export.parity.gate.verdict import Verdict
 from bge_export.parity.report import Lane, ParityReport
 from bge_export.parity.show.coverage import coverage, coverage_line
 from bge_export.parity.show.reasons import reason_lines
+from bge_export.parity.show.scores import SCORE_COLUMNS, score_cells, score_facts
 from bge_export.parity.worst import Smallest, of_kind, worst_of
 
 TABLE_COLUMNS = 130
@@ -58,10 +59,13 @@ def _blocks(report: ParityReport, verdict: Verdict) -> Iterable[Text]:
             continue
 
         worst = worst_of(lane.rows)
-        output = "" if lane.output == LAST_HIDDEN_STATE else f" {lane.output}"
+        output = "" if lane.output in (LAST_HIDDEN_STATE, LOGITS) else f" {lane.output}"
         yield Text.assemble(
             (escaped(f"{lane.target} in {lane.runtime}:{lane.device}{output}: "), "bold"), _said(lane, verdict)
         )
+        if lane.scores:
+            figures = zip(SCORE_COLUMNS, score_cells(lane), strict=True)
+            yield from (Text(escaped(f"  {name.replace(chr(10), ' ')} {figure}")) for name, figure in figures)
         if worst is None:
             continue
 
@@ -83,7 +87,7 @@ def _table(report: ParityReport, verdict: Verdict) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     seen = Counter((lane.target, lane.output, lane.runtime, lane.device) for lane in report.lanes)
     shown = [lane for lane in report.lanes if not _is_absent(lane)]
-    columns = _columns(report.lanes, shown)
+    columns = (_score_columns if report.promise.of_pairs else _columns)(report.lanes, shown)
 
     for column in columns:
         if column is not None:
@@ -91,7 +95,8 @@ def _table(report: ParityReport, verdict: Verdict) -> Table:
 
     for lane in shown:
         alone = seen[lane.target, lane.output, lane.runtime, lane.device] == 1
-        cells = zip(columns, _cells(lane, verdict, name_run=not alone), strict=True)
+        cells_of = _score_cells if report.promise.of_pairs else _cells
+        cells = zip(columns, cells_of(lane, verdict, name_run=not alone), strict=True)
         table.add_row(*(Text(escaped(cell)) for column, cell in cells if column is not None))
     return table
 
@@ -114,6 +119,21 @@ def _columns(lanes: Sequence[Lane], shown: Sequence[Lane]) -> list[str | None]:
         "of text" if stress else None,
         LARGEST,
         BATCHED,
+        "state",
+    ]
+
+
+def _score_columns(lanes: Sequence[Lane], shown: Sequence[Lane]) -> list[str | None]:
+    """Return the column names of a reranker's lanes; see `_columns`."""
+    outputs = len({lane.output for lane in lanes}) > 1
+    counts = len({len(lane.scores) for lane in shown if lane.scores}) > 1
+    return [
+        "target",
+        "output" if outputs else None,
+        "runtime",
+        "device",
+        "pairs" if counts else None,
+        *SCORE_COLUMNS,
         "state",
     ]
 
@@ -170,6 +190,9 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
         }
     )
 
+    if lane.promise.of_pairs:
+        return {"name": lane.name, **_lane_fields(lane), **score_facts(lane), "state": _state(lane, verdict)}
+
     figures: dict[str, Any] = {}
     for kind, least in kinds.items():
         figures[f"smallest_{kind}cosine"] = least.cosine if least else None
@@ -177,23 +200,7 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
 
     return {
         "name": lane.name,
-        **lane.model_dump(
-            mode="json",
-            include={
-                "run",
-                "target",
-                "output",
-                "runtime",
-                "device",
-                "threads",
-                "model",
-                "artifact_digest",
-                "facts",
-                "requested",
-                "unavailable",
-                "failed",
-            },
-        ),
+        **_lane_fields(lane),
         "texts": len(lane.rows),
         "everyday_texts": len(of_kind(lane.rows, "everyday")),
         **figures,
@@ -203,6 +210,33 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
         "smallest_batch_cosine": worst.batch_cosine if worst else None,
         "state": _state(lane, verdict),
     }
+
+
+def _lane_fields(lane: Lane) -> dict[str, Any]:
+    """Return what identifies a lane, and why it did not run."""
+    return lane.model_dump(
+        mode="json",
+        include={
+            "run",
+            "target",
+            "output",
+            "runtime",
+            "device",
+            "threads",
+            "model",
+            "artifact_digest",
+            "facts",
+            "requested",
+            "unavailable",
+            "failed",
+        },
+    )
+
+
+def _score_cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
+    """Return the cells of a reranker's lane, one for each possible column."""
+    target, output, runtime, device, _, *_, state = _cells(lane, verdict, name_run=name_run)
+    return [target, output, runtime, device, str(len(lane.scores)), *score_cells(lane), state]
 
 
 def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:

@@ -7,6 +7,8 @@ import onnx_ir as ir
 from onnx import TensorProto
 from onnx_ir.passes.common import TopologicalSortPass
 
+from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS
+
 POOLING = "pooling/"
 """Prefix of the pooling head's nodes (`tracing.TracedEncoder.pooling`)."""
 
@@ -16,10 +18,11 @@ INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 def convert(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph with float16 weights and arithmetic, made by onnxruntime's converter.
 
-    Two parts stay float32: the pooling head, which in float16 changes the norm of the embedding by 2e-4, and arithmetic
-    whose result becomes an index (MPNet's distance buckets are a logarithm, rounded down: in float16 some tokens get
-    the wrong bucket). The converter can only exclude single nodes and rounds between them, so these parts are removed
-    before the conversion and put back afterwards.
+    Two parts stay float32: the head, whose pooling in float16 changes the norm of the embedding by 2e-4, and whose
+    classifier of a reranker loses digits of a sum that cancels; and arithmetic whose result becomes an index (MPNet's
+    distance buckets are a logarithm, rounded down: in float16 some tokens get the wrong bucket). The converter can only
+    exclude single nodes and rounds between them, so these parts are removed before the conversion and put back
+    afterwards.
 
     Args:
         model: a float32 graph with a type on every value; it is changed in place.
@@ -32,7 +35,7 @@ def convert(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = model.graph
 
     # Integer results of the removed nodes become inputs until the nodes are put back.
-    kept = [*_index_arithmetic(graph), *(node for node in graph.node if node.name.startswith(POOLING))]
+    kept = [*_index_arithmetic(graph), *_head(graph)]
     pooled = list(graph.output)[1:]
     constants = _own_constants(graph, kept)
     values = _take_out(graph, kept, pooled)
@@ -51,6 +54,19 @@ def convert(model: onnx.ModelProto) -> onnx.ModelProto:
     ordered = ir.from_proto(converted)
     TopologicalSortPass()(ordered)
     return ir.to_proto(ordered)
+
+
+def _head(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of the pooling, or all of a reranker's that are computed from its last states."""
+    yield from (node for node in graph.node if node.name.startswith(POOLING))
+    if not any(value.name == LOGITS for value in graph.output):
+        return
+
+    after = {LAST_HIDDEN_STATE}
+    for node in graph.node:
+        if after.intersection(node.input):
+            after.update(node.output)
+            yield node
 
 
 def _index_arithmetic(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

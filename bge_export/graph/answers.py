@@ -1,0 +1,48 @@
+"""Reduces a reranker's graph to its logits, when its file is written.
+
+Until then the last hidden state is its first output: the passes that rearrange and quantize an encoder find its end
+there. Nobody who loads a reranker reads states, and clients that take the first output must get the logits.
+"""
+
+from collections.abc import Iterator
+
+import onnx
+
+from bge_export.contracts import LAST_HIDDEN_STATE, Promise
+
+
+def answers_only(model: onnx.ModelProto, promise: Promise) -> onnx.ModelProto:
+    """Return the graph without the states, and without nodes that only they need, if its promise is a score.
+
+    Args:
+        model: the graph, which is changed in place; that of an embedding model is returned as it is.
+        promise: what the checkpoint promises.
+    """
+    if not promise.of_pairs:
+        return model
+
+    outputs = [value for value in model.graph.output if value.name != LAST_HIDDEN_STATE]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+
+    needed = {value.name for value in outputs}
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(_read(node))
+
+    # The nodes are copied before the list that owns them is emptied.
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def _read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, also inside its subgraphs."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _read(inner)
