@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from bge_export.calibration.hessian import hessian
+from bge_export.calibration.objective import Objective, objective_of
 from bge_export.calibration.observing import Batch, backward, batches, groups
-from bge_export.calibration.texts import calibration_rows
+from bge_export.calibration.texts import calibration_rows, calibration_tokenizer
 from bge_export.contracts import Checkpoint
 from bge_export.encoder.encoder import SITES, Encoder, Layer
 from bge_export.encoder.matching import UnknownGraph
 from bge_export.encoder.reading import read_encoder
-from bge_export.heads.dense import Dense, dense_head
 from bge_export.texts.tokens import TextTokenizer
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def input_moments(model: onnx.ModelProto, products: Sequence[onnx.NodeProto], ch
         products: its products of a computed tensor and a constant matrix.
         checkpoint: provides the tokenizer and the pooling of the embedding.
     """
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = calibration_tokenizer(checkpoint)
     rows = calibration_rows(tokenizer, None)
 
     weighted: Moments = {}
@@ -56,20 +56,20 @@ def input_moments(model: onnx.ModelProto, products: Sequence[onnx.NodeProto], ch
     except UnknownGraph:
         pass
     else:
-        weighted = weighted_moments(encoder, dense_head(checkpoint.promise), batches(encoder, rows, tokenizer.pad))
+        weighted = weighted_moments(encoder, objective_of(checkpoint), batches(encoder, rows, tokenizer.pad))
 
     # The products outside of the encoder's layers, or all if the graph is unknown.
     rest = [node for node in products if node.input[1] not in weighted]
     return {**weighted, **(second_moments(model, rest, rows, tokenizer) if rest else {})}
 
 
-def weighted_moments(encoder: Encoder, head: Dense, texts: Sequence[Batch]) -> Moments:
+def weighted_moments(encoder: Encoder, objective: Objective, texts: Sequence[Batch]) -> Moments:
     """Return the moments of an encoder's weights, each token weighted by how far an error there moves the embedding."""
     generator = torch.Generator().manual_seed(1)
     sums: dict[str, _Sums] = {}
 
     for batch in texts:
-        for layer_index, trace, gradients in backward(encoder, head, batch, generator):
+        for layer_index, trace, gradients in backward(encoder, objective, batch, generator):
             for site, gradient in gradients.items():
                 x = trace.inputs[site][batch.mask].detach()
                 lengths = gradient[batch.mask].square().sum(-1).sqrt()

@@ -6,15 +6,15 @@ embedding; 1 - cosine is half of it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from bge_export.calibration.objective import Objective, unit_embeddings
 from bge_export.contracts import TokenBatch
 from bge_export.encoder.encoder import SITES, Encoder, Layer
 from bge_export.encoder.forward import Trace, normalize, run_layer
-from bge_export.heads.dense import Dense
 from bge_export.progress import advance
 
 BATCH_TOKENS = 1024
@@ -177,14 +177,16 @@ def _first(mask: Tensor) -> Tensor:
     return first
 
 
-def importance(encoder: Encoder, head: Dense, texts: Sequence[Batch], tokens: Tokens) -> list[dict[str, Importance]]:
+def importance(
+    encoder: Encoder, objective: Objective, texts: Sequence[Batch], tokens: Tokens
+) -> list[dict[str, Importance]]:
     """Return how far errors in the outputs of each layer's quantization points move the embedding.
 
     Progress counts batches.
 
     Args:
         encoder: the encoder in float32.
-        head: the pooling of the embedding.
+        objective: what errors may move: the embedding, or a logit.
         texts: the calibration texts.
         tokens: the tokens of these texts.
     """
@@ -202,7 +204,7 @@ def importance(encoder: Encoder, head: Dense, texts: Sequence[Batch], tokens: To
         mine = chosen[start : start + count]
         start += count
 
-        for layer_index, _, gradients in backward(encoder, head, batch, generator):
+        for layer_index, _, gradients in backward(encoder, objective, batch, generator):
             for site, gradient in gradients.items():
                 key = layer_index, site
                 squares = gradient[batch.mask].square()
@@ -226,7 +228,7 @@ def importance(encoder: Encoder, head: Dense, texts: Sequence[Batch], tokens: To
 
 
 def backward(
-    encoder: Encoder, head: Dense, batch: Batch, generator: torch.Generator
+    encoder: Encoder, objective: Objective, batch: Batch, generator: torch.Generator
 ) -> Iterator[tuple[int, Trace, dict[str, Tensor]]]:
     """Yield per layer, last first: its index, its trace, and the gradient of e.v by quantization point, [B, S, N].
 
@@ -238,7 +240,7 @@ def backward(
             states.append(run_layer(layer, states[-1], batch.bias).state)
 
     last = states.pop().requires_grad_()
-    embedding = replace(head, normalize=True).module()(last, batch.mask)
+    embedding = unit_embeddings(objective, last, batch.mask)
     direction = torch.randn(embedding.shape, generator=generator)
     (arriving,) = torch.autograd.grad((embedding * direction).sum(), last)
 

@@ -10,6 +10,7 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
+from bge_export.contracts import Checkpoint
 from bge_export.texts.corpus import load_corpus
 from bge_export.texts.fixtures import fixtures_folder
 from bge_export.texts.languages import knows
@@ -28,8 +29,30 @@ JUDGE_EVERY = 5
 DRAWN_ROWS = ((0, 1), (0, 3), (0, 12), (0, 40), (1, 4), (1, 30), (2, 30))
 """Kinds of random rows: number of distinct tokens (0 if all are drawn independently), and number of tokens."""
 
+QUERY_WORDS = 8
+"""Words at the beginning of a text that stand for a query."""
+
 DRAWN_EACH = 24
 """Random rows of each kind."""
+
+
+class PairTokenizer(TextTokenizer):
+    """Reads texts as pairs, for a reranker: each after its own beginning, or after that of the text before.
+
+    So half of the pairs belong together. Rerankers are calibrated where their logits are high and where they are low.
+    """
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the tokens of a pair for each text, with token types."""
+        queries = [" ".join(text.split()[:QUERY_WORDS]) for text in texts]
+        pairs = [(queries[n - n % 2], text) for n, text in enumerate(texts)]
+        return list(self.encode_pairs(pairs))
+
+
+def calibration_tokenizer(checkpoint: Checkpoint) -> TextTokenizer:
+    """Return the tokenizer that makes a checkpoint's calibration texts: of pairs for a reranker."""
+    kind = PairTokenizer if checkpoint.promise.of_pairs else TextTokenizer
+    return kind.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
 
 
 def calibration_rows(tokenizer: TextTokenizer, path: Path | None) -> list[tuple[int, ...]]:

@@ -9,7 +9,7 @@ from bge_export.compatibility.graphs import check_graph, read_graph
 from bge_export.compatibility.hosts import measure, over_limits
 from bge_export.compatibility.json_keys import check_folder, client_config
 from bge_export.compatibility.targets import TARGETS, TargetFacts
-from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Target
+from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS, Artifact, Target
 from bge_export.errors import ArtifactError, UsageError
 from bge_export.heads.dense import UNDECLARED
 from bge_export.javascript.clients import FILES
@@ -76,6 +76,10 @@ def _check_file(folder: Path, name: str, target: str, facts: TargetFacts, measur
     check = _check(target, name, size, check_graph(model, folder / name, facts, client_config(folder)))
     if check.findings or facts.device is None:
         return check
+
+    if [value.name for value in model.graph.output] == [LOGITS]:
+        got = "a reranker, and clients are given single texts when a host is measured"
+        return _check(target, name, size, [Finding("host", got, "an embedding model: rerankers are not measured yet")])
 
     measured = measuring(_artifact(folder, name, [value.name for value in model.graph.input]), facts.device)
     over = tuple(over_limits(measured, facts))

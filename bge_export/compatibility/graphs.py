@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bge_export.compatibility.findings import Finding
 from bge_export.compatibility.targets import CONTRIB, TargetFacts
-from bge_export.contracts import LAST_HIDDEN_STATE
+from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS
 from bge_export.formats.onnx import graph_of
 
 if TYPE_CHECKING:
@@ -104,8 +104,9 @@ def _inputs_and_outputs(model: "onnx.ModelProto") -> Iterator[Finding]:
             yield Finding("input", f"{name} of {kind(type_).lower()}", "int64")
 
     outputs = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
-    if LAST_HIDDEN_STATE not in outputs:
-        yield Finding("output", f"the outputs {', '.join(outputs)}", f"{LAST_HIDDEN_STATE}: pipelines read no other")
+    if not {LAST_HIDDEN_STATE, LOGITS}.intersection(outputs):
+        needed = f"{LAST_HIDDEN_STATE}, or a reranker's {LOGITS}: pipelines read no other"
+        yield Finding("output", f"the outputs {', '.join(outputs)}", needed)
     for name, type_ in outputs.items():
         if type_ != onnx.TensorProto.FLOAT:
             yield Finding("output-type", f"{name} of {kind(type_).lower()}", "float: clients pool it as if it were")

@@ -13,8 +13,9 @@ from bge_export.bundle.manifest import Manifest, Model, read_manifest
 from bge_export.contracts import SENTENCE_EMBEDDING, Promise
 from bge_export.heads.dense import dense_head
 from bge_export.javascript.clients import CLIENTS, FILES
-from bge_export.parity.figures import escaped
+from bge_export.parity.figures import difference_figure, escaped
 from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.orders import orders, spread
 from bge_export.parity.report import ParityReport
 from bge_export.publish.facts import REPOSITORY, CardFacts
 from bge_export.publish.figures import gaps, lane_lines, losses, machines
@@ -64,6 +65,7 @@ def card_text(
             files=_file_lines(root, models, clients=facts.clients),
             targets=[model.target for model in models],
             lines=[line for model in models for line in lane_lines(model.files[0], report)] if report else [],
+            **_measured_pairs(report),
             losses={model.files[0]: losses(model.files[0], report, policy) for model in models} if report else {},
             report=report,
             gaps=gaps(report, policy) if report else [],
@@ -81,22 +83,32 @@ def examples(promise: Promise, repository: str, dtypes: set[str]) -> str:
 
 
 def _values(promise: Promise, repository: str, dtypes: set[str]) -> Mapping[str, object]:
-    """Return the template variables that describe the embedding and the dtype of the examples."""
-    head = dense_head(promise)
+    """Return the template variables that describe what is answered, and the dtype of the examples."""
     dtype = next((name for name in ORDER if name in dtypes), min(dtypes, default="fp32"))
+    shared = {"id": repository, "pairs": promise.of_pairs, "max_tokens": promise.reads.max_tokens, "dtype": dtype}
+    if promise.of_pairs:
+        return {**shared, "prompts": {}}
 
+    head = dense_head(promise)
     return {
-        "id": repository,
+        **shared,
         "dim": head.dim,
         "normalize": str(head.normalize).lower(),
         "prompts": promise.reads.prompts,
         "query_prefix": promise.reads.prompts.get("query", ""),
-        "max_tokens": promise.reads.max_tokens,
         "pooling": {"last": "last_token"}.get(head.pooling, head.pooling),
-        "dtype": dtype,
         "quantized": str("q8" in dtypes).lower(),
         "oldest": not dtypes or not {"q8", "fp32"}.isdisjoint(dtypes),
         "version": {4: CLIENTS["4"].version, 3: CLIENTS["3"].version, 2: CLIENTS["2.5"].version},
+    }
+
+
+def _measured_pairs(report: ParityReport | None) -> Mapping[str, object]:
+    """Return the template variables of a reranker's report: the number of queries, and the spread of the logits."""
+    scores = [lane.scores for lane in report.lanes if lane.scores] if report else []
+    return {
+        "queries": len(orders(scores[0])) if scores else 0,
+        "spread": difference_figure(spread(scores[0])) if scores else "none",
     }
 
 
@@ -140,7 +152,10 @@ def _tags(manifest: Manifest, facts: CardFacts) -> Sequence[str]:
     formats = sorted({model.target.partition("-")[0] for model in manifest.models})
     clients = ["transformers.js"] if facts.clients else []
     libraries = ["sentence-transformers"] if manifest.weights or "onnx" in formats else []
-    return [*clients, *libraries, *formats, "feature-extraction", "sentence-similarity", "bge-export"]
+    tasks = ["feature-extraction", "sentence-similarity"]
+    if manifest.promise.of_pairs:
+        tasks = ["text-ranking", "reranker", "cross-encoder"]
+    return [*clients, *libraries, *formats, *tasks, "bge-export"]
 
 
 def _yaml(text: str) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from bge_export.bundle.foreign import is_generated_card
 from bge_export.bundle.integrity import CARD
-from bge_export.parity.figures import cosine_figure, difference_figure, escaped
+from bge_export.parity.figures import cosine_figure, difference_figure, escaped, least_figure
 from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.orders import spread, worst_scores
 from bge_export.parity.report import Lane, ParityReport
 from bge_export.parity.worst import of_kind, worst_of
 from bge_export.texts.corpus import builtin_corpus
@@ -82,6 +83,10 @@ def machines(report: ParityReport) -> Sequence[Mapping[str, str]]:
 
 def _line(lane: Lane) -> str:
     """Return one line of the parity table: the worst figures of a lane, never rounded towards better."""
+    where = f"{lane.runtime}:{lane.device}"
+    if lane.scores:
+        return f"| `{lane.model}` | {where} | {lane.output} | {' | '.join(_score_figures(lane))} |"
+
     worst = worst_of(lane.rows)
     everyday, stress = (None, None) if worst is None else (worst.everyday, worst.stress)
     figures = [
@@ -90,5 +95,20 @@ def _line(lane: Lane) -> str:
         cosine_figure(worst.batch_cosine if worst else None),
         difference_figure(worst.max_abs if worst else None),
     ]
-    where = f"{lane.runtime}:{lane.device}"
     return f"| `{lane.model}` | {where} | {lane.output} | {' | '.join(figures)} |"
+
+
+def _score_figures(lane: Lane) -> Sequence[str]:
+    """Return the worst figures of a reranker's lane."""
+    worst, whole = worst_scores(lane.scores), spread(lane.scores)
+    if worst is None:
+        return ("none",) * 5
+
+    share = None if worst.difference is None or not whole else worst.difference / whole
+    return (
+        difference_figure(worst.difference),
+        difference_figure(share),
+        difference_figure(worst.batch_difference),
+        least_figure(worst.tau),
+        least_figure(worst.top),
+    )

@@ -29,7 +29,7 @@ class Case:
     plans: tuple[None, ...] = (None, None)
     stress: Any = field(default_factory=lambda: np.array([False, True]))
     rows: tuple[tuple[int, ...], ...] = ((1,), (2,))
-    head: None = None
+    objective: None = None
     pad: None = None
     arrangement: str = "sequence-major"
 

@@ -1,14 +1,24 @@
 """Quantizes a float32 graph to a static 8-bit graph: reads, calibrates, plans, builds and arranges it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
+import torch
 
+from bge_export.calibration.objective import LogitObjective, Objective, objective_of
 from bge_export.calibration.observing import CalibrationSet, batches
-from bge_export.calibration.texts import JUDGE_EVERY, calibration_rows, divided, drawn_rows, held_back
+from bge_export.calibration.texts import (
+    JUDGE_EVERY,
+    calibration_rows,
+    calibration_tokenizer,
+    divided,
+    drawn_rows,
+    held_back,
+)
 from bge_export.contracts import Checkpoint
 from bge_export.encoder.encoder import Encoder
+from bge_export.encoder.forward import run_layer
 from bge_export.encoder.matching import UnknownGraph
 from bge_export.encoder.reading import read_encoder
 from bge_export.errors import ExportError, UsageError
@@ -26,6 +36,9 @@ from bge_export.precision.int8.write.plain import quantize_plain
 from bge_export.precision.int8_options import Int8Options
 from bge_export.progress import stage
 from bge_export.texts.tokens import TextTokenizer
+
+LEAST_SPREAD = 1e-6
+"""Smallest spread of a reranker's logits that is divided by; one that tells nothing apart is refused by the gate."""
 
 LEAST_LINES = 32
 """If the user's file has fewer ordinary lines than this, lines of the package become probes too."""
@@ -51,7 +64,7 @@ class _Task:
     Attributes:
         model: the tidy float32 graph.
         encoder: the graph as it was read.
-        checkpoint: its longest input, and the pooling of the embedding.
+        checkpoint: its longest input, and what it answers.
         options: the user's options.
         arrangement: axis order that suits the runtime.
     """
@@ -102,13 +115,8 @@ def quantize(
             quantized layer by layer.
         ExportError: no variant reaches the requested cosine.
     """
-    pooling = dense_head(checkpoint.promise).pooling
-    if options.cls_only and pooling != "cls":
-        raise UsageError(
-            f"{checkpoint.source} pools by {pooling!r}, which needs the states of all tokens. Leave out --cls-only."
-        )
-
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    _refuse_options(options, checkpoint)
+    tokenizer = calibration_tokenizer(checkpoint)
     rows = calibration_rows(tokenizer, options.calibration)
 
     try:
@@ -131,7 +139,7 @@ def quantize(
 def _planned(task: _Task, tokenizer: TextTokenizer, rows: Sequence[Row]) -> _Planned:
     """Calibrate an encoder, plan its layers, and make the probes that its variants are tried on."""
     encoder, options, promise = task.encoder, task.options, task.checkpoint.promise
-    longest, head = promise.reads.max_tokens, dense_head(promise)
+    longest = promise.reads.max_tokens
 
     hold_back = options.min_cosine is not None and len(rows) > JUDGE_EVERY
     rows, kept = held_back(rows) if hold_back else (rows, [])
@@ -144,14 +152,33 @@ def _planned(task: _Task, tokenizer: TextTokenizer, rows: Sequence[Row]) -> _Pla
 
     drawn = drawn_rows(tokenizer, main[0], longest)
     groups = (batches(encoder, each, tokenizer.pad) for each in (main, rest, drawn))
-    plans = plan_layers(encoder, head, CalibrationSet(*groups), Settings())
+    texts = CalibrationSet(*groups)
+    objective = _spread_out(objective_of(task.checkpoint), encoder, texts)
+    plans = plan_layers(encoder, objective, texts, Settings())
 
     with stage("int8: ordering channels", 1):
         builder = Builder(encoder, plans)
-    evaluator = Evaluator.of(task.model, probes, tokenizer.pad, head, task.arrangement)
+    evaluator = Evaluator.of(task.model, probes, tokenizer.pad, objective, task.arrangement)
     release()
 
     return _Planned(builder, evaluator, options)
+
+
+def _spread_out(objective: Objective, encoder: Encoder, texts: CalibrationSet) -> Objective:
+    """Return the objective, a reranker's with the spread of its logits on the calibration texts."""
+    if not isinstance(objective, LogitObjective):
+        return objective
+
+    logits = []
+    with torch.no_grad():
+        for batch in texts.chosen:
+            state = batch.state
+            for layer in encoder.layers:
+                state = run_layer(layer, state, batch.bias).state
+            logits.append(objective.classifier(state, batch.mask))
+
+    every = torch.cat(logits)
+    return replace(objective, spread=max(float(every.max() - every.min()), LEAST_SPREAD))
 
 
 def _variants(planned: _Planned, targets: Targets) -> Iterator[Quantized]:
@@ -217,6 +244,24 @@ def _out_of_reach(least: float, found: Found, evaluator: Evaluator) -> str:
         f"residuals for the activations of {best.precise} and the weights of {best.finer} quantization points. Ask for "
         "less with --min-cosine, or use fp16."
     )
+
+
+def _refuse_options(options: Int8Options, checkpoint: Checkpoint) -> None:
+    """Raise UsageError for options of embeddings that the checkpoint's answer does not have."""
+    if checkpoint.promise.of_pairs:
+        asked = {"--cls-only": options.cls_only, "--min-cosine": options.min_cosine is not None}
+        if names := " and ".join(name for name, given in asked.items() if given):
+            raise UsageError(
+                f"{checkpoint.source} is a reranker, whose files give logits alone: {names} is about embeddings. Leave "
+                f"out {names}."
+            )
+        return
+
+    pooling = dense_head(checkpoint.promise).pooling
+    if options.cls_only and pooling != "cls":
+        raise UsageError(
+            f"{checkpoint.source} pools by {pooling!r}, which needs the states of all tokens. Leave out --cls-only."
+        )
 
 
 def _need_no_layers(options: Int8Options, checkpoint: Checkpoint, reason: UnknownGraph) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from bge_export.calibration.hessian import CHUNK, hessian, token_weights
+from bge_export.calibration.objective import Objective
 from bge_export.calibration.observing import CalibrationSet, Observation, Tokens, importance, observe, observed_tokens
 from bge_export.encoder.encoder import SITES, Encoder, Layer, Linear
 from bge_export.encoder.forward import activate, as_tensor
-from bge_export.heads.dense import Dense
 from bge_export.memory import release
 from bge_export.precision.int8.plan.peaks import PeakPlan, plan_peaks
 from bge_export.precision.int8.plan.pruning import Pruning, plan_pruning
@@ -91,18 +91,18 @@ class LayerPlan:
         return self.activation_error(site) * self.first[site]
 
 
-def plan_layers(encoder: Encoder, head: Dense, texts: CalibrationSet, settings: Settings) -> list[LayerPlan]:
+def plan_layers(encoder: Encoder, objective: Objective, texts: CalibrationSet, settings: Settings) -> list[LayerPlan]:
     """Return the plan of each layer; two stages show progress: batches of the chosen texts, then layers.
 
     Args:
         encoder: the float32 encoder, as it was read.
-        head: how the embedding is pooled.
+        objective: what rounding must keep.
         texts: the calibration set.
         settings: the constants.
     """
     tokens = observed_tokens(texts.chosen)
     with stage("int8: calibrating, batches", len(texts.chosen)):
-        weights = importance(encoder, head, texts.chosen, tokens)
+        weights = importance(encoder, objective, texts.chosen, tokens)
     release()
 
     states = [batch.state for batch in texts.batches]

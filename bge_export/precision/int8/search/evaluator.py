@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from bge_export.calibration.objective import Objective, output_of, unit_row
 from bge_export.contracts import TokenBatch
 from bge_export.encoder.encoder import Floats
-from bge_export.heads.dense import Dense, pool
 from bge_export.precision.int8.round.quantized import QuantizedEncoder
 from bge_export.precision.int8.search.perturbation import perturbable, perturbations
 from bge_export.precision.int8.search.probes import Probes, Row
@@ -95,7 +95,7 @@ class Evaluator:
         rows: token ids of each probe.
         stress: which of the probes are stress probes, [N] bool.
         pad: makes a batch of rows.
-        head: how states are pooled.
+        objective: what is compared: the embedding, or a logit.
         expected: unit embeddings from float32, [N, D] float64.
         arrangement: arrangement of the variants; the float32 graph is run in ONNX Runtime.
     """
@@ -103,7 +103,7 @@ class Evaluator:
     rows: Sequence[Row]
     stress: NDArray[np.bool_]
     pad: Callable[[Sequence[Sequence[int]]], TokenBatch]
-    head: Dense
+    objective: Objective
     expected: NDArray[np.float64]
     arrangement: Arrangement
 
@@ -113,15 +113,19 @@ class Evaluator:
         model: onnx.ModelProto,
         probes: Probes,
         pad: Callable[[Sequence[Sequence[int]]], TokenBatch],
-        head: Dense,
+        objective: Objective,
         arrangement: Arrangement,
     ) -> "Evaluator":
         """Return an evaluator that expects the probes' embeddings from the float32 graph."""
         rows = (*probes.everyday, *probes.stress)
         stress = np.arange(len(rows)) >= len(probes.everyday)
 
-        empty = cls(rows, stress, pad, head, np.zeros((0, 0)), arrangement)
-        return replace(empty, expected=empty.embed(open_graph(model, "sequence-major"), range(len(rows))))
+        empty = cls(rows, stress, pad, objective, np.zeros((0, 0)), arrangement)
+        return replace(empty, expected=empty.embed(empty.open(model, "sequence-major"), range(len(rows))))
+
+    def open(self, model: onnx.ModelProto, arrangement: Arrangement) -> States:
+        """Return a callable that runs a graph and returns what the objective is computed from."""
+        return open_graph(model, arrangement, output_of(self.objective))
 
     def evaluate(self, encoder: QuantizedEncoder, *, cls_only: bool, again: Callable[[Figures], bool]) -> Evaluation:
         """Run a variant on the probes.
@@ -132,7 +136,7 @@ class Evaluator:
             again: whether figures are good enough to repeat the run under perturbation, which may lower them.
         """
         model, widths = perturbable(arrange(encoder, self.arrangement, cls_only=cls_only))
-        run = open_graph(model, self.arrangement)
+        run = self.open(model, self.arrangement)
         unperturbed, *perturbed = perturbations(widths, DRAWS)
 
         everything = range(len(self.rows))
@@ -156,8 +160,7 @@ class Evaluator:
         found = []
         for probe in which:
             batch = self.pad([self.rows[probe]])
-            (pooled,) = pool(run(batch, more).astype(np.float64), batch.attention_mask, self.head.pooling)
-            found.append(pooled / np.linalg.norm(pooled))
+            found.append(unit_row(self.objective, run(batch, more), batch.attention_mask))
 
         return np.stack(found)
 

@@ -19,15 +19,21 @@ class States(Protocol):
     """A callable that runs a graph."""
 
     def __call__(self, tokens: TokenBatch, more: Mapping[str, Floats] = NOTHING) -> Floats:
-        """Return the first output of the graph, [B, S, H], from a batch of tokens and the graph's other inputs."""
+        """Return an output of the graph, the states [B, S, H] by default, from tokens and the graph's other inputs."""
 
 
-def open_graph(model: onnx.ModelProto, arrangement: Arrangement) -> States:
-    """Return a callable that runs the graph: ONNX Runtime if sequence-major, OpenVINO if batch-major."""
-    return _onnxruntime(model) if arrangement == "sequence-major" else _openvino(model)
+def open_graph(model: onnx.ModelProto, arrangement: Arrangement, output: int = 0) -> States:
+    """Return a callable that runs the graph: ONNX Runtime if sequence-major, OpenVINO if batch-major.
+
+    Args:
+        model: the graph.
+        arrangement: the axis order that it is written in.
+        output: the index of the output that is returned.
+    """
+    return (_onnxruntime if arrangement == "sequence-major" else _openvino)(model, output)
 
 
-def _onnxruntime(model: onnx.ModelProto) -> States:
+def _onnxruntime(model: onnx.ModelProto, output: int) -> States:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -36,12 +42,12 @@ def _onnxruntime(model: onnx.ModelProto) -> States:
     names = [value.name for value in session.get_inputs()]
 
     def states(tokens: TokenBatch, more: Mapping[str, Floats] = NOTHING) -> Floats:
-        return np.asarray(session.run(None, _fed(tokens, more, names))[0])
+        return np.asarray(session.run(None, _fed(tokens, more, names))[output])
 
     return states
 
 
-def _openvino(model: onnx.ModelProto) -> States:
+def _openvino(model: onnx.ModelProto, output: int) -> States:
     import openvino
 
     core = openvino.Core()
@@ -52,7 +58,7 @@ def _openvino(model: onnx.ModelProto) -> States:
 
     def states(tokens: TokenBatch, more: Mapping[str, Floats] = NOTHING) -> Floats:
         request.infer(_fed(tokens, more, names))
-        return np.array(request.get_output_tensor(0).data)
+        return np.array(request.get_output_tensor(output).data)
 
     return states
 

@@ -212,7 +212,7 @@ class _Attempts:
         order = np.argsort(cosines).tolist()
         failing = [probe for probe in order if evaluator.stress[probe] and 1 - cosines[probe] > allowed]
         rows = [evaluator.rows[probe] for probe in failing[:WORST_PROBES]]
-        return tipping_points(self._builder, self.tried[number][0], evaluator.head, rows, evaluator.pad, allowed)
+        return tipping_points(self._builder, self.tried[number][0], evaluator.objective, rows, evaluator.pad, allowed)
 
     def found(self, number: int, *, held: bool) -> Found:
         """Return one of the variants as the choice."""

@@ -8,17 +8,16 @@ removes it.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from bge_export.calibration.observing import Batch, batches
+from bge_export.calibration.objective import Objective, exact_embeddings
+from bge_export.calibration.observing import batches
 from bge_export.contracts import TokenBatch
 from bge_export.encoder.encoder import SITES
 from bge_export.encoder.forward import run_layer
-from bge_export.heads.dense import Dense
 from bge_export.precision.int8.round.build import Builder
 from bge_export.precision.int8.round.quantized import Site
 from bge_export.precision.int8.round.variant import Point, Variant
@@ -33,7 +32,7 @@ MOST_POINTS = 4
 def tipping_points(
     builder: Builder,
     variant: Variant,
-    head: Dense,
+    objective: Objective,
     rows: Sequence[Sequence[int]],
     pad: Callable[[Sequence[Sequence[int]]], TokenBatch],
     allowed: float,
@@ -43,12 +42,12 @@ def tipping_points(
     Args:
         builder: builds the variants of the encoder.
         variant: variant that says how inputs are rounded.
-        head: how the embedding is pooled.
+        objective: what rounding must keep.
         rows: token ids of the texts.
         pad: makes a batch of rows.
         allowed: 1 - cosine allowed for a text.
     """
-    layers = builder.encoder.layers
+    layers, order = builder.encoder.layers, builder.encoder.hidden_order
     losses: dict[Point, float] = {}
     for batch in batches(builder.encoder, rows, pad):
         # The float32 input of every layer, so that each point below starts from its own layer.
@@ -58,7 +57,7 @@ def tipping_points(
             for layer in layers:
                 state = run_layer(layer, state, batch.bias).state
                 states.append(state)
-        expected = _unit(head, state, batch)
+        expected = exact_embeddings(objective, state, batch.mask, order)
 
         for layer_index, name in [(layer_index, name) for layer_index in range(len(layers)) for name in SITES]:
             if (layer_index, name) in variant.precise:
@@ -71,7 +70,8 @@ def tipping_points(
                 for later in layers[layer_index + 1 :]:
                     state = run_layer(later, state, batch.bias).state
 
-            loss = float((1 - (_unit(head, state, batch) * expected).sum(-1)).max())
+            found = exact_embeddings(objective, state, batch.mask, order)
+            loss = float((1 - (found * expected).sum(-1)).max())
             loss = math.inf if math.isnan(loss) else loss
             losses[layer_index, name] = max(losses.get((layer_index, name), 0.0), loss)
 
@@ -83,8 +83,3 @@ def _rounded(site: Site, values: Tensor) -> Tensor:
     """Return a float32 input, rounded without a residual and dequantized."""
     scale = torch.ones(1) if site.scale is None else torch.from_numpy(site.scale)
     return site.grid.rounded(values / scale) * scale
-
-
-def _unit(head: Dense, state: Tensor, batch: Batch) -> Tensor:
-    pooled = replace(head, normalize=False).module()(state, batch.mask)
-    return torch.nn.functional.normalize(pooled.double(), dim=-1)
