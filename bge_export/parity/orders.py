@@ -12,8 +12,8 @@ from itertools import combinations
 from bge_export.parity.report import ScoreRow
 
 TIED = 0.01
-"""Candidates whose logits differ by less than this share of the spread are tied: any rounding orders them by chance. In
-float32 the limit of each logit says more."""
+"""Candidates whose logits differ by less than this share of the spread are shown as tied: any rounding orders them by
+chance. In float32 the limit of each logit says more. Limits name a share of their own."""
 
 TOP = 3
 """How many of a query's first candidates are compared as a set."""
@@ -44,13 +44,18 @@ def spread(rows: Sequence[ScoreRow]) -> float:
     return max(logits) - min(logits) if logits else 0.0
 
 
-def orders(rows: Sequence[ScoreRow]) -> tuple[Order, ...]:
-    """Return the order of each query with at least two candidates that the checkpoint orders."""
+def orders(rows: Sequence[ScoreRow], tied: float = TIED) -> tuple[Order, ...]:
+    """Return the order of each query with at least two candidates that the checkpoint orders.
+
+    Args:
+        rows: all pairs of a lane.
+        tied: the share of the spread up to which candidates are tied.
+    """
     candidates: dict[str, list[ScoreRow]] = defaultdict(list)
     for row in rows:
         candidates[row.query].append(row)
 
-    least = TIED * spread(rows)
+    least = tied * spread(rows)
     return tuple(_order(query, own, least) for query, own in candidates.items() if any(_ordered(own, least)))
 
 

@@ -228,3 +228,17 @@ def test_a_query_beside_a_text_alone_says_nothing(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text('{"text": "alone", "query": "a key of their own"}\n', "utf-8")
     assert load_corpus(path) == Corpus("texts.jsonl", (Text("1", "alone", ""),))
+
+
+def test_candidates_that_the_checkpoint_hardly_separates_may_change_places(right: ParityReport) -> None:
+    """The limit says how far apart they must be; of those, a change of order is refused."""
+    scores = right.lanes[0].scores
+    one, other = sorted((row for row in scores if row.query == "q1-1"), key=lambda row: row.reference)[:2]
+    swapped = {one.id: other.reference, other.id: one.reference}
+    changed = with_lane(
+        right, scores=tuple(row.model_copy(update={"logit": swapped.get(row.id, row.logit)}) for row in scores)
+    )
+
+    apart = (other.reference - one.reference) / spread(scores)
+    assert {order.query: order.tau for order in orders(changed.lanes[0].scores, apart * 0.9)}["q1-1"] == 0.8
+    assert {order.query: order.tau for order in orders(changed.lanes[0].scores, apart * 1.1)}["q1-1"] == 1.0

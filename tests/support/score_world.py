@@ -21,7 +21,13 @@ from bge_export.texts.tokens import PairRow
 
 PROMISE = Promise(Reads(max_tokens=24, prompts={}), {"score": Score()})
 LIMITS = ScoreLimits(
-    max_error=1e-4, max_share=1e-4, max_batch_share=1e-4, max_sweep_share=1e-4, min_tau=1.0, min_top=1.0
+    max_error=1e-4,
+    max_share=1e-4,
+    max_batch_share=1e-4,
+    max_sweep_share=1e-4,
+    tied_share=0.01,
+    min_tau=1.0,
+    min_top=1.0,
 )
 POLICY = ThresholdPolicy((), {}, scores={"onnx-fp32": LIMITS})
 LANE = "onnx-fp32@fake:cpu logits"

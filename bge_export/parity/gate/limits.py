@@ -18,6 +18,7 @@ class ScoreLimits(BaseModel):
         max_share: the same as a share of the spread.
         max_batch_share: largest difference of a logit in a padded batch from the pair scored alone, as a share.
         max_sweep_share: largest difference of a logit from the checkpoint's in the sweep of token ids, as a share.
+        tied_share: candidates that the checkpoint separates by at most this share are tied, in either order.
         min_tau: smallest Kendall's tau of a query's candidates; 1 where they keep the checkpoint's order (`orders`).
         min_top: smallest share of a query's first candidates that are among the checkpoint's first.
         max_broken_pairs: as in `Limits`.
@@ -29,6 +30,7 @@ class ScoreLimits(BaseModel):
     max_share: float = Field(ge=0, lt=1)
     max_batch_share: float = Field(ge=0, lt=1)
     max_sweep_share: float = Field(ge=0)
+    tied_share: float = Field(ge=0, lt=0.5)
     min_tau: float = Field(gt=0, le=1)
     min_top: float = Field(gt=0, le=1)
     max_broken_pairs: int | None = Field(default=None, ge=0)

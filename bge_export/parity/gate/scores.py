@@ -22,7 +22,7 @@ def score_failures(lane: Lane, reference: ReferenceRecord | None, limits: ScoreL
         limits: its limits.
     """
     whole = spread(lane.scores)
-    found = orders(lane.scores)
+    found = orders(lane.scores, limits.tied_share)
     if not whole > 0 or not found:
         got = f"logits of one query differ by {difference_figure(whole)} at most"
         yield failure("no-order", got, "candidates that the checkpoint orders", lane=lane.name)
@@ -82,7 +82,7 @@ def _row_failures(row: ScoreRow, lane: Lane, limits: ScoreLimits, whole: float) 
 def _order_failures(lane: Lane, limits: ScoreLimits) -> Iterator[Failure]:
     """Yield the refusals of the order of each query's candidates."""
     texts = {row.id: row.text for row in lane.scores}
-    for order in orders(lane.scores):
+    for order in orders(lane.scores, limits.tied_share):
         fail = partial(failure, lane=lane.name, row=order.query, text=texts.get(order.query))
         of = f"of the {order.candidates} candidates of its query"
         if order.tau is None or not order.tau >= limits.min_tau:
