@@ -17,7 +17,7 @@ from tiny_checkpoint import (
     write_weights,
 )
 
-from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.checkpoint.opening import open_checkpoint, open_encoder
 from bge_export.errors import CheckpointError
 from bge_export.heads.dense import dense_head
 from bge_export.heads.score import Score
@@ -102,7 +102,7 @@ def test_another_head_is_refused_by_its_name_with_a_pooling_too(
     change_json(bare / "config.json", architectures=[architecture], id2label=labels)
     refuses(bare, architecture, what, "--as embedding", pooling="cls")
     refuses(bare, architecture, what, "--as embedding")
-    assert dense_head(open_checkpoint(bare, pooling="cls", as_embedding=True).promise).pooling == "cls"
+    assert dense_head(open_encoder(bare, pooling="cls").promise).pooling == "cls"
 
 
 def test_one_label_makes_a_reranker_that_reads_pairs(bare: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_reranker_is_not_embedded_because_of_an_option_of_embeddings(
 
 def test_a_reranker_is_embedded_where_that_is_asked_for(bare: Path) -> None:
     change_json(bare / "config.json", **RERANKER)
-    promise = open_checkpoint(bare, pooling="mean", as_embedding=True).promise
+    promise = open_encoder(bare, pooling="mean").promise
     assert not promise.of_pairs
     assert dense_head(promise).pooling == "mean"
 
@@ -151,7 +151,7 @@ def test_the_weights_of_a_head_that_nothing_names_are_refused(
     change_json(bare / "config.json", architectures=architectures)
     write_weights(bare / "model.safetensors", {EMBEDDING: (len(TOKENS), WIDTH), tensor: (1, WIDTH)})
     refuses(bare, tensor, what, "--as embedding", pooling="cls")
-    assert not open_checkpoint(bare, pooling="cls", as_embedding=True).promise.of_pairs
+    assert not open_encoder(bare, pooling="cls").promise.of_pairs
 
 
 @pytest.mark.parametrize("tensor", ["cls.predictions.bias", "lm_head.bias"])

@@ -62,7 +62,7 @@ class _Wanted:
     pooling: Pooling | None
     default_pooling: Pooling | None
     query_prefix: str | None
-    name: str
+    known_as: str | None
     embedding: bool
 
 
@@ -74,7 +74,6 @@ def open_checkpoint(
     default_pooling: Pooling | None = None,
     query_prefix: str | None = None,
     known_as: str | None = None,
-    as_embedding: bool = False,
 ) -> Checkpoint:
     """Return the checkpoint in a local folder, or the one with a Hub id if no such path exists.
 
@@ -87,8 +86,6 @@ def open_checkpoint(
         query_prefix: the instruction before queries of a checkpoint that declares no prompts; "" for none. By default
             the one that its authors publish, if the model is one of theirs (`published`).
         known_as: the name by which published models are known, if it is not that of the folder or the Hub id.
-        as_embedding: whether a checkpoint with another head, such as a reranker's, is opened as an encoder that embeds
-            texts. Otherwise it is a reranker, or refused by its head's name.
 
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged, contradicts itself or is not supported.
@@ -96,11 +93,29 @@ def open_checkpoint(
         MissingLibrary: a library that reads checkpoints is not installed.
         UsageError: a revision was given for a local folder.
     """
+    return _open(model, revision, _Wanted(pooling, default_pooling, query_prefix, known_as, embedding=False))
+
+
+def open_encoder(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    pooling: Pooling | None = None,
+    default_pooling: Pooling | None = None,
+    query_prefix: str | None = None,
+    known_as: str | None = None,
+) -> Checkpoint:
+    """Return a checkpoint as an encoder that embeds texts, without another head that it may have.
+
+    `open_checkpoint` makes a reranker of such a checkpoint, or refuses its head by name. Arguments and errors are the
+    same.
+    """
+    return _open(model, revision, _Wanted(pooling, default_pooling, query_prefix, known_as, embedding=True))
+
+
+def _open(model: str | Path, revision: str | None, wanted: _Wanted) -> Checkpoint:
     try:
-        found = _locate(model, revision)
-        name = found.source if known_as is None else known_as
-        wanted = _Wanted(pooling, default_pooling, query_prefix, name, as_embedding)
-        return _read(found, wanted)
+        return _read(_locate(model, revision), wanted)
     except OSError as error:
         raise CheckpointError(
             f"{_shortened(str(error.filename or model))} cannot be read: {error.strerror or type(error).__name__}. "
@@ -156,7 +171,8 @@ def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
         prompts = Prompts({}, "checkpoint")
         promise = Promise(Reads(max_tokens, {}), {Score.kind: Score()})
     else:
-        prompts = choose_prompts(root / PROMPTS, sentence.prompts, config, wanted.name, wanted.query_prefix)
+        name = found.source if wanted.known_as is None else wanted.known_as
+        prompts = choose_prompts(root / PROMPTS, sentence.prompts, config, name, wanted.query_prefix)
         pooling = _pooling(root, sentence.pooling or wanted.default_pooling, wanted.pooling)
         head = Dense(width, pooling, sentence.normalize)
         promise = Promise(Reads(max_tokens, prompts.texts), {Dense.kind: head})

@@ -7,7 +7,7 @@ from pathlib import Path
 from bge_export.bundle.integrity import CARD, MANIFEST, REPORT, refuse_unknown_output
 from bge_export.bundle.manifest import Manifest, read_bundle, read_manifest
 from bge_export.bundle.origin import other_files
-from bge_export.checkpoint.opening import as_artifacts, open_checkpoint
+from bge_export.checkpoint.opening import as_artifacts, open_checkpoint, open_encoder
 from bge_export.commands.browsers import Browsers, with_browsers
 from bge_export.commands.measuring import (
     Proof,
@@ -135,9 +135,8 @@ def write_reference(
     refuse_path(out, "vectors.npz")
     refuse_unknown_output(out)
 
-    checkpoint = open_checkpoint(
-        model, revision=revision, pooling=pooling, query_prefix=query_prefix, as_embedding=as_embedding
-    )
+    opened = open_encoder if as_embedding else open_checkpoint
+    checkpoint = opened(model, revision=revision, pooling=pooling, query_prefix=query_prefix)
     corpus = read_texts(texts, column, pairs=checkpoint.promise.of_pairs)
     vectors = run_oracle(checkpoint, corpus, threads, every_id=False)
     vectors.write(out)

@@ -9,7 +9,7 @@ from bge_export.build.recipe import Recipe
 from bge_export.bundle.integrity import LIMITS, REPORT
 from bge_export.bundle.layout import write_layout
 from bge_export.bundle.staging import publish, refused_folder, refused_staging, staged
-from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.checkpoint.opening import open_checkpoint, open_encoder
 from bge_export.checkpoint.torch_devices import limit_threads
 from bge_export.commands.attempts import Made, made_again, make
 from bge_export.commands.extension import kept_from
@@ -71,12 +71,9 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
     folder = None if recipe.transformersjs is None else ClientFolder(recipe.transformersjs)
 
     source = recipe.source
-    checkpoint = open_checkpoint(
-        source.model,
-        revision=source.revision,
-        pooling=source.pooling,
-        query_prefix=source.query_prefix,
-        as_embedding=source.head == "embedding",
+    opened = open_encoder if source.head == "embedding" else open_checkpoint
+    checkpoint = opened(
+        source.model, revision=source.revision, pooling=source.pooling, query_prefix=source.query_prefix
     )
     if folder is not None:
         refuse_scores(checkpoint)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bge_export.bundle.manifest import Manifest, read_manifest, refuse_other_bytes
 from bge_export.bundle.origin import files_of, held_files, other_files
-from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.checkpoint.opening import open_checkpoint, open_encoder
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.files.digest import file_sha256
@@ -171,13 +171,13 @@ def open_reference(reference: str, revision: str | None, manifest: Manifest) -> 
     source, promise = manifest.source, manifest.promise
     given = promise.reads.prompts.get("query", "") if source.prompts_from == "given" else None
 
-    checkpoint = open_checkpoint(
+    opened = open_checkpoint if promise.of_pairs else open_encoder
+    checkpoint = opened(
         reference,
         revision=revision,
         default_pooling=None if promise.of_pairs else promise.dense.pooling,
         query_prefix=given,
         known_as=source.id,
-        as_embedding=not promise.of_pairs,
     )
     _refuse_other_checkpoint(reference, checkpoint.digest, manifest)
     return checkpoint

@@ -126,7 +126,9 @@ class Frame(GraphWriter):
         model = ir.to_proto(self.model)
         if tail is not None:
             model.graph.node.extend(tail.graph.node)
-            model.graph.initializer.extend(tail.graph.initializer)
+            # Constants that embeddings and head share stand in both graphs.
+            stored = {tensor.name for tensor in model.graph.initializer}
+            model.graph.initializer.extend(one for one in tail.graph.initializer if one.name not in stored)
             model.graph.output.extend(tail.graph.output)
 
         return model

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.checkpoint.model import load_model
-from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.checkpoint.opening import open_checkpoint, open_encoder
 from bge_export.checkpoint.torch_devices import DEVICES, open_device, torch_devices
 from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS, Artifact, Session, TokenBatch
 from bge_export.errors import ArtifactError, MissingLibrary
@@ -78,9 +78,10 @@ class EagerRuntime:
             raise MissingLibrary(self.library, self.extra, "running a PyTorch checkpoint") from error
 
         facts = open_device(device, threads)
-        promise = artifact.promise
-        pooling = None if promise.of_pairs else dense_head(promise).pooling
-        checkpoint = open_checkpoint(artifact.root, pooling=pooling, as_embedding=not promise.of_pairs)
+        if artifact.promise.of_pairs:
+            checkpoint = open_checkpoint(artifact.root)
+        else:
+            checkpoint = open_encoder(artifact.root, pooling=dense_head(artifact.promise).pooling)
         if checkpoint.digest != artifact.digest:
             raise ArtifactError(f"{artifact.root} has changed since it was opened. Run the command again.")
 

@@ -1,6 +1,7 @@
 """Rerankers from end to end: each file gives the logits that transformers alone gives, in the order that it gives."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,30 @@ from exporting import export_recipe
 from rerankers import Kind, build_reranker
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bge_export.commands import Exported
+from bge_export.build.recipe import JavaScriptFolder, Output, Recipe, Source
+from bge_export.commands import (
+    Exported,
+    bisect_artifact,
+    check_foreign,
+    check_parity,
+    evaluate_pairs,
+    export,
+    judge_report,
+)
+from bge_export.contracts import Target
+from bge_export.errors import UsageError
 from bge_export.parity.orders import orders, spread, worst_scores
 from bge_export.parity.report import Lane
 from bge_export.texts.corpus import Corpus, builtin_corpus
 
-TARGETS = ("onnx:fp32", "onnx:fp16", "openvino:fp32", "openvino:fp16", "torchscript:fp32")
-KINDS: tuple[Kind, ...] = ("bert", "xlm-roberta")
+TARGETS: Mapping[Kind, Sequence[str]] = {
+    "bert": ("onnx:fp32", "onnx:fp16", "openvino:fp32", "openvino:fp16", "torchscript:fp32"),
+    "xlm-roberta": ("onnx:fp32", "onnx:fp16", "onnx:int8"),
+}
+"""Architecture -> what is exported; int8 of BERT stands in `tests/int8/test_reranker.py`."""
+
+LIMITS = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.2}
+"""Precision -> largest difference of a logit."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +44,7 @@ def pairs() -> Corpus:
     return builtin_corpus(pairs=True)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=TARGETS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param
 
@@ -37,8 +55,8 @@ def checkpoint(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export_recipe(checkpoint, tmp_path_factory.mktemp("out") / "folder", TARGETS)
+def exported(kind: Kind, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_recipe(checkpoint, tmp_path_factory.mktemp("out") / "folder", TARGETS[kind])
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +77,20 @@ def lanes_of(exported: Exported) -> dict[str, Lane]:
     return {f"{lane.target}@{lane.runtime}": lane for lane in exported.proof.report.lanes}
 
 
-def test_every_float_target_is_proven_and_keeps_every_order(exported: Exported) -> None:
+def test_every_target_is_proven_and_floats_keep_every_order(kind: Kind, exported: Exported) -> None:
     assert exported.proof is not None
     assert exported.proof.verdict.failures == ()
     lanes = lanes_of(exported)
-    assert len(lanes) == len(TARGETS) + 2  # OpenVINO reads both ONNX files too
+    onnx_files = sum(target.startswith("onnx") for target in TARGETS[kind])
+    assert len(lanes) == len(TARGETS[kind]) + onnx_files  # OpenVINO reads ONNX files too
 
     for name, lane in lanes.items():
         worst = worst_scores(lane.scores)
         assert worst is not None
         assert worst.difference is not None
-        assert worst.difference <= (1e-4 if "fp32" in name else 1e-2), name
-        assert {order.tau for order in orders(lane.scores)} == {1.0}
+        precision = lane.target.partition("-")[2]
+        assert worst.difference <= LIMITS[precision], name
+        assert precision == "int8" or {order.tau for order in orders(lane.scores)} == {1.0}
         assert len(orders(lane.scores)) >= 20
         assert spread(lane.scores) > 0.5
 
@@ -136,3 +156,52 @@ def test_the_checkpoints_weights_beside_the_files_load_as_a_reranker(
     tokens = tokenizer(queries, texts, truncation=True, padding=True, return_tensors="pt")
     with torch.inference_mode():
         assert np.abs(model(**tokens).logits.numpy() - truth[:24]).max() <= 5e-5
+
+
+def test_what_knows_embeddings_alone_refuses_a_reranker_in_one_sentence(
+    exported: Exported, checkpoint: Path, tmp_path: Path
+) -> None:
+    scored = tmp_path / "scored.tsv"
+    scored.write_text("score\tsentence1\tsentence2\n1\ta\tb\n2\tc\td\n", "utf-8")
+    foreign = tmp_path / "foreign.onnx"
+    foreign.write_bytes((exported.folder / "onnx" / "model.onnx").read_bytes())
+    recipe = Recipe(
+        targets=(Target("onnx", "fp32"),),
+        source=Source(model=str(checkpoint)),
+        output=Output(folder=tmp_path / "js"),
+        transformersjs=JavaScriptFolder(),
+    )
+    pooled = recipe.model_copy(update={"transformersjs": None, "options": {"onnx": {"sentence_embedding": True}}})
+
+    for attempt in (
+        lambda: evaluate_pairs(exported.folder, scored),
+        lambda: bisect_artifact(exported.folder / "onnx" / "model.onnx", str(checkpoint), "a text"),
+        lambda: check_foreign(foreign, str(checkpoint)),
+        lambda: export(recipe),
+        lambda: export(pooled),
+    ):
+        with pytest.raises(UsageError, match="reranker"):
+            attempt()
+
+
+def test_a_folder_is_measured_and_judged_again_and_says_why_javascript_is_missing(
+    exported: Exported, checkpoint: Path, tmp_path: Path
+) -> None:
+    assert judge_report(exported.folder / "parity.json", reference=str(checkpoint)).verdict.passed
+
+    report = tmp_path / "again.json"
+    lanes = ("torch:cpu", "transformersjs:node@4")
+    proof = check_parity(exported.folder, str(checkpoint), lanes=lanes, report_path=report)
+    unavailable = {lane.unavailable for lane in proof.report.lanes if lane.runtime == "transformersjs"}
+    assert unavailable == {
+        "transformersjs gives its clients single texts, and rerankers read pairs: none is measured there yet"
+    }
+    assert {bad.rule for bad in proof.verdict.failures if bad.lane.startswith("onnx-fp32@transformersjs")} == {
+        "unavailable"
+    }
+
+    (eager,) = (lane for lane in proof.report.lanes if lane.target == "checkpoint-fp32")
+    worst = worst_scores(eager.scores)
+    assert worst is not None
+    assert worst.difference is not None
+    assert worst.difference <= 1e-4

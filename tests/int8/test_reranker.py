@@ -97,7 +97,7 @@ def test_an_int8_reranker_is_proven_with_one_logit_in_every_batch(exported: Expo
         worst = worst_scores(lane.scores)
         assert worst is not None
         assert worst.difference is not None
-        assert worst.difference <= 0.06 * spread(lane.scores)
+        assert worst.difference <= 0.08 * spread(lane.scores)
         if lane.runtime == "onnxruntime":
             assert worst.batch_difference == 0
 
