@@ -148,7 +148,7 @@ def contract_of(
     Raises:
         ArtifactError: the folder has no tokenizer that can be read.
     """
-    reads, dense = promise.reads, promise.heads.dense
+    reads, dense = promise.reads, promise.dense
     if TOKENIZER not in digests:
         raise ArtifactError(f"{root / TOKENIZER} is missing. {ADVICE}")
 
@@ -212,9 +212,14 @@ def read_contract(root: Path) -> Contract:
         raise ArtifactError(f"{path}: {first_fault(error)}. {ADVICE}") from error
 
 
-def refuse_other_contract(root: Path, expected: Contract) -> None:
-    """Raise ArtifactError unless a folder's contract is what its manifest and tokenizer say."""
+def refuse_other_contract(root: Path, expected: Contract | None) -> None:
+    """Raise ArtifactError unless a folder's contract is what its manifest and tokenizer say; None for a reranker's."""
     path = root / CONTRACT
+    if expected is None:
+        if path.exists():
+            raise ArtifactError(f"{path} speaks of embeddings, but the folder is a reranker's. {ADVICE}")
+        return
+
     if _read(path) != expected.as_bytes():
         raise ArtifactError(
             f"{path} says other things than the folder's manifest and tokenizer: whoever follows it would compute "

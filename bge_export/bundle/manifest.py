@@ -118,7 +118,13 @@ def write_manifest(
 
 
 def with_contract(root: Path, manifest: Manifest) -> Manifest:
-    """Write the contract that a manifest and the folder's tokenizer make, and return the manifest that lists it."""
+    """Write the contract that a manifest and the folder's tokenizer make, and return the manifest that lists it.
+
+    A reranker has none: it gives no embeddings.
+    """
+    if manifest.promise.of_pairs:
+        return manifest
+
     (root / CONTRACT).write_bytes(_contract(root, manifest).as_bytes())
     digests = manifest.files | {CONTRACT: file_sha256(root / CONTRACT)}
     return manifest.model_copy(update={"files": {name: digests[name] for name in sorted(digests)}})
@@ -183,7 +189,7 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
     if verify:
         refuse_changed(root, manifest.files)
         refuse_other_promise(root, promise)
-        refuse_other_contract(root, _contract(root, manifest))
+        refuse_other_contract(root, None if promise.of_pairs else _contract(root, manifest))
 
     # Tokenizer and configuration belong to every artifact; a model's files only to that model.
     shared = [name for name in manifest.files if name not in own and name not in ABOUT_MODELS]

@@ -9,7 +9,7 @@ from bge_export.texts.golden import GOLDEN, agree
 
 
 def write_golden(checkpoint: Checkpoint, staging: Path, out: Path) -> None:
-    """Write `golden.jsonl` into a staged folder; torch is left with one thread.
+    """Write `golden.jsonl` into a staged folder, unless it is a reranker's; torch is left with one thread.
 
     Another machine may have computed the vectors of the folder that is extended, and its measurements are of those
     bytes. So a file that agrees with the checkpoint stays as it is.
@@ -23,6 +23,8 @@ def write_golden(checkpoint: Checkpoint, staging: Path, out: Path) -> None:
         CheckpointError: weights or tokenizer cannot be loaded, or fail on a text.
     """
     golden = golden_of(checkpoint)
+    if not golden:
+        return
 
     if (out / GOLDEN).is_file():
         try:

@@ -168,7 +168,8 @@ def move_refused(
         (staged.root / name).rename(folder / name)
 
     write_layout(staged.checkpoint, folder)
-    shutil.copyfile(staged.root / GOLDEN, folder / GOLDEN)
+    if not staged.checkpoint.promise.of_pairs:
+        shutil.copyfile(staged.root / GOLDEN, folder / GOLDEN)
     write_manifest(folder, staged.checkpoint, [one.record for one in refused], checked=True, weights=())
     write_report(_without(measured.report, stay), folder / REPORT)
 
