@@ -25,6 +25,8 @@ from bge_export.contracts import TokenBatch as TokenBatch
 from bge_export.errors import BgeExportError as BgeExportError
 from bge_export.inspection.doctor import examine_machine as examine_machine
 from bge_export.inspection.folder import inspect_path as inspect_path
+from bge_export.loading.model import EmbeddingModel as EmbeddingModel
+from bge_export.loading.model import load as load
 from bge_export.oracle.vectors import ReferenceVectors as ReferenceVectors
 from bge_export.parity.gate.judge import Verdict as Verdict
 from bge_export.parity.report import ParityReport as ParityReport

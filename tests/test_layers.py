@@ -41,6 +41,7 @@ ROOMS = (
     "javascript",
     "runtimes",
     "bundle",
+    "loading",
     "parity",
     "foreign",
     "compatibility",

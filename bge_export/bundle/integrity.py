@@ -147,6 +147,17 @@ def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
         root: the folder.
         digests: every file that the manifest lists -> its sha256.
     """
+    refuse_changed_files(root, digests)
+    refuse_strangers(root, digests)
+
+
+def refuse_changed_files(root: Path, digests: Mapping[str, str]) -> None:
+    """Raise ArtifactError if one of these files is missing or changed.
+
+    Args:
+        root: the folder.
+        digests: files of the folder -> their sha256 in the manifest.
+    """
     for name, digest in digests.items():
         try:
             found = file_sha256(root / name) if (root / name).is_file() else None
@@ -160,8 +171,6 @@ def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
                 f"{root / name} is not the file that was exported: its bytes differ from {MANIFEST}. "
                 "Export the folder again."
             )
-
-    refuse_strangers(root, digests)
 
 
 def refuse_strangers(root: Path, listed: Collection[str]) -> None:
