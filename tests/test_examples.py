@@ -7,25 +7,22 @@ installed clients; nothing else of an example is changed.
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import needs_client
+from deno_server import answered, served
 from exporting import export_transformersjs
 
 from bge_export import commands
 from bge_export.javascript.browser import ChromiumLink
 from bge_export.javascript.clients import CLIENTS, Client
-from bge_export.javascript.packages import find_deno, find_node, packages_folder
+from bge_export.javascript.packages import find_node, packages_folder
 from bge_export.javascript.server import Loopback
 
 ROOT = Path(__file__).parent.parent
@@ -154,36 +151,6 @@ def test_an_example_with_mean_pooling_does_not_give_the_oracles_vector(folder, o
         holds(json.loads(done.stdout.splitlines()[-1]), source, oracle)
 
 
-@contextmanager
-def served(main: Path, imports: Mapping[str, str], cwd: Path) -> Iterator[str]:
-    """Run a Deno server with its imports mapped to the installed clients; yield its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (cwd / "map.json").write_text(json.dumps({"imports": imports}), "utf-8")
-    command = [find_deno(), "run", "-A", "--no-config", "--node-modules-dir=manual", "--cached-only",
-               f"--import-map={cwd / 'map.json'}", main]  # fmt: skip
-    environment = {"DENO_SERVE_ADDRESS": f"tcp:127.0.0.1:{port}", "PATH": "/usr/bin:/bin", "HOME": str(cwd)}
-    with (cwd / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + SECONDS
-        while "Listening" not in (cwd / "log").read_text():
-            assert process.poll() is None, (cwd / "log").read_text()
-            assert time.monotonic() < end, (cwd / "log").read_text()
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        process.kill()
-        process.wait(10)
-
-
-def answered(address: str) -> object:
-    body = json.dumps({"input": TEXT}).encode()
-    with urllib.request.urlopen(urllib.request.Request(address, body), timeout=SECONDS) as response:
-        return json.load(response)["embedding"]
-
-
 def test_a_deno_server_answers_the_cards_request(source: Source, hub: Loopback, oracle, tmp_path: Path) -> None:
     needs_client("deno@4")
     client = CLIENTS["4"]
@@ -191,7 +158,7 @@ def test_a_deno_server_answers_the_cards_request(source: Source, hub: Loopback, 
     build = (packages_folder() / client.package / client.node).as_uri()
     main = write(tmp_path, source.examples["deno"], library, hub)
     with served(main, {library: build}, tmp_path) as address:
-        holds(answered(address), source, oracle)
+        holds(answered(address, TEXT), source, oracle)
 
 
 def test_an_edge_function_answers_the_cards_request(source: Source, hub: Loopback, oracle, tmp_path: Path) -> None:
@@ -206,7 +173,7 @@ def test_an_edge_function_answers_the_cards_request(source: Source, hub: Loopbac
     )
     main = write(tmp_path, source.examples["supabase"], library, hub, before=host)
     with served(main, {library: (package / Client.WEB).as_uri()}, tmp_path) as address:
-        holds(answered(address), source, oracle)
+        holds(answered(address, TEXT), source, oracle)
 
 
 def test_in_a_page(source: Source, hub: Loopback, oracle, tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., int], ...]] = {
         checks.merge,
     ),
     "Publish: where a folder will run, and the Hub": (
+        clients.use,
         clients.check,
         programs.check_contract,
         publishing.publish,

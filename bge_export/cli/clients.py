@@ -1,4 +1,4 @@
-"""The commands for JavaScript clients: `setup-js` and `check`."""
+"""The commands for the places where a folder runs: `use`, `check` and `setup-js`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -60,3 +60,37 @@ def check(
     else:
         out().print(render_check(found, gate))
     return found.exit_status
+
+
+def use(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", exists=True, help="A folder that bge-export wrote.")],
+    place: Annotated[
+        str | None,
+        typer.Option("--for", metavar="PLACE", help="Language, host or database. Without it they are listed."),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Such as int8. [default: the smallest for Transformers.js, the most exact one elsewhere]"),
+    ] = None,
+    repo: Annotated[
+        str | None, typer.Option(metavar="ORG/NAME", help="Fetch the folder from the Hub. [default: from this disk]")
+    ] = None,
+) -> int:
+    """Print the source that embeds texts with a folder: its files, pooling, norm, longest input and prompts.
+
+    Places: python, sentence-transformers, js, deno, supabase, java (langchain4j), rust (fastembed), chroma, qdrant and
+    pgvector.
+
+    [bold]Examples:[/]
+
+    bge-export use out --for python --precision int8 > embed.py
+
+    bge-export use out --for deno --repo ORG/NAME
+    """
+    from bge_export.publish.snippets import PLACES, snippet
+
+    if not place:
+        raise typer.BadParameter(f"say where the folder is used with --for: {', '.join(PLACES)}")
+
+    print(snippet(folder, place, precision=precision, repository=repo), end="")
+    return PASSED
