@@ -26,31 +26,40 @@ def setup_js() -> int:
 
 
 def check(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", exists=True, help="A folder as Transformers.js loads it.")
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", exists=True, help="A folder as such clients load it.")],
     target: Annotated[
         list[str] | None,
-        typer.Option(help="Client or host, such as transformers.js@2.5. Repeatable. Without it they are listed."),
+        typer.Option(help="Client, host or library, such as fastembed. Repeatable. Without it they are listed."),
     ] = None,
     dtypes: Annotated[str, typer.Option(metavar="A,B,…", help="Files to look at. [default: all that are there]")] = "",
     as_json: Json = False,
 ) -> int:
-    """Say whether a folder fits clients and hosts, from its bytes: opset, IR, operators, types, names, JSON keys, card.
+    """Say whether a folder fits clients, hosts and libraries, from its bytes: graphs, names, JSON keys, card.
 
     Targets: transformers.js@2.5, @2.17, @3, @4, @3-webgpu, @4-webgpu, and supabase-edge, whose limits of memory and CPU
     are measured in Deno. A target is refused where a file would not load or would give wrong vectors, or none fits.
     The folder need not be one that bge-export wrote. Of one that is, the gate's verdict is printed too: whether its
     embeddings are right is another question, which does not change the exit status here.
+
+    Of libraries (sentence-transformers@5, fastembed, tei, vespa, langchain4j, …) it says what they get wrong without a
+    word, and the setting that mends it: pooling, norm, prompt, longest input, file.
+
+    [bold]Examples:[/]
+
+    bge-export check out --target transformers.js@4 --target supabase-edge
+
+    bge-export check out --target fastembed --target vespa
     """
     from bge_export.bundle.integrity import MANIFEST
     from bge_export.commands import folder_verdict
     from bge_export.compatibility.check import check_targets
+    from bge_export.compatibility.libraries import LIBRARIES
     from bge_export.compatibility.render import render_check
     from bge_export.compatibility.targets import TARGETS
 
     if not target:
-        raise typer.BadParameter(f"say where the folder will run with --target, once or more: {', '.join(TARGETS)}")
+        known = ", ".join([*TARGETS, *LIBRARIES])
+        raise typer.BadParameter(f"say where the folder will run with --target, once or more: {known}")
 
     found = check_targets(folder, target, dtypes=[name.strip() for name in dtypes.split(",") if name.strip()])
     gate = folder_verdict(folder) if (folder / MANIFEST).is_file() else None

@@ -8,6 +8,8 @@ from bge_export.compatibility.findings import FileCheck, Finding, FolderCheck, M
 from bge_export.compatibility.graphs import check_graph, read_graph
 from bge_export.compatibility.hosts import measure, over_limits
 from bge_export.compatibility.json_keys import check_folder, client_config
+from bge_export.compatibility.libraries import LIBRARIES
+from bge_export.compatibility.library_check import check_library
 from bge_export.compatibility.targets import TARGETS, TargetFacts
 from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS, Artifact, Target
 from bge_export.errors import ArtifactError, UsageError
@@ -24,8 +26,9 @@ def check_targets(
 
     Args:
         folder: a folder in the layout that Transformers.js loads.
-        targets: keys of `TARGETS`.
-        dtypes: the files to check, by their `dtype` in Transformers.js; by default all that exist.
+        targets: keys of `TARGETS` or `LIBRARIES`.
+        dtypes: the files to check, by their `dtype` in Transformers.js; by default all that exist. Libraries choose
+            files by themselves.
         measuring: the function that measures a file on a host; tests pass their own.
 
     Raises:
@@ -33,7 +36,7 @@ def check_targets(
         ArtifactError: the folder or a file cannot be read.
         MeasurementError: the file could not be measured against a host's limits.
     """
-    for given, known, what in ((targets, TARGETS, "target"), (dtypes, FILES.values(), "dtype")):
+    for given, known, what in ((targets, {**TARGETS, **LIBRARIES}, "target"), (dtypes, FILES.values(), "dtype")):
         if unknown := [name for name in given if name not in known]:
             raise UsageError(f"there is no {what} {unknown[0]!r}: {', '.join(known)}")
 
@@ -44,6 +47,10 @@ def check_targets(
 
     found: list[FileCheck] = []
     for target in targets:
+        if target in LIBRARIES:
+            found += check_library(folder, target, LIBRARIES[target])
+            continue
+
         facts = TARGETS[target]
         files = [_check_file(folder, name, target, facts, measuring) for name in present]
         findings = [*check_folder(folder, facts), *_without_files(folder, files, facts)]

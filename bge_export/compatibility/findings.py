@@ -20,6 +20,19 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """What a library gets wrong without a word: a stable rule name, the fault, and the setting that mends it."""
+
+    rule: str
+    fault: str
+    setting: str
+
+    def __str__(self) -> str:
+        """Return the advice as a sentence."""
+        return f"{self.rule}: {self.fault}{': ' if self.setting else ''}{self.setting}"
+
+
+@dataclass(frozen=True)
 class Measured:
     """The cost of one file on a host in a fresh process: from process start to the first embedding, and the second.
 
@@ -48,6 +61,7 @@ class FileCheck:
         state: fits; refused (it would not load, or would give wrong vectors); too large (for the host; the file itself
             is sound); not for it (the client has no name for this file).
         measured: its measurements, if the host has limits.
+        advice: what must be set there; a folder that needs settings fits all the same.
     """
 
     target: str
@@ -56,6 +70,7 @@ class FileCheck:
     findings: tuple[Finding, ...]
     state: State
     measured: Measured | None = None
+    advice: tuple[Advice, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ def render_check(check: FolderCheck, gate: str | None) -> RenderableType:
     reasons = []
     for one in check.files:
         table.add_row(*_cells(one))
-        reasons += [Text(f"{one.state} {one.target} {one.file or 'folder'}: {finding}") for finding in one.findings]
+        where = f"{one.target} {one.file or 'folder'}"
+        reasons += [Text(f"{one.state} {where}: {finding}") for finding in one.findings]
+        reasons += [Text(f"to set in {where}: {advice}") for advice in one.advice]
 
     verdict = f"REFUSED: {', '.join(check.refused)}" if check.refused else "PASSED: every target has a file that fits."
     lines = [Text(verdict, style="bold")]
