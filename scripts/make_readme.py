@@ -27,6 +27,7 @@ PAGES = (
     ROOT / "docs/reference/code_map.md",
     ROOT / "docs/reference/commands.md",
     ROOT / "docs/reference/contract.md",
+    ROOT / "docs/reference/consumers.md",
     ROOT / "docs/reference/runtimes.md",
 )
 BLOCK = re.compile(r"<!-- run(, last (?P<lines>\d+) lines)?: (?P<command>[^\n]*?) -->\n```console\n.*?```\n", re.DOTALL)
@@ -95,12 +96,21 @@ def schema_text() -> str:
     return json.dumps(Contract.model_json_schema(), indent=2) + "\n"
 
 
+def consumers() -> str:
+    """Return the table of what libraries make of a folder, from the last report of `scripts/consumers`."""
+    sys.path.insert(0, str(ROOT / "lab"))
+    from table import table
+
+    return table()
+
+
 TABLES = {
     "runs_where": runs_where,
     "precisions": precisions,
     "code_map": code_map,
     "commands": commands,
     "contract_schema": contract_schema,
+    "consumers": consumers,
 }
 
 

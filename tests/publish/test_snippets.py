@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +30,7 @@ from bge_export.oracle.eager import embed_texts
 from bge_export.publish.snippets import PLACES, snippet
 from bge_export.texts.corpus import Corpus, Text
 
+PAGE = Path(__file__).parents[2] / "docs/how-to/use-elsewhere.md"
 TEXT = "That is a happy person"
 SECONDS = 120
 PARSER = """
@@ -204,3 +207,16 @@ def test_a_pooling_that_a_library_lacks_is_refused(folder: Path, tmp_path: Path)
 def test_the_command_prints_the_snippet_and_nothing_else(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["use", str(folder), "--for", "qdrant", "--precision", "fp32"]) == 0
     assert capfd.readouterr().out == snippet(folder, "qdrant", precision="fp32")
+
+
+def test_every_command_of_the_page_runs(tiny_export: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In fp16, because the embedded checkpoint's weights are noise, which int8 rounds to another noise."""
+    (tmp_path / "out").symlink_to(tiny_export.folder)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    commands = [shlex.split(line.partition(">")[0]) for block in blocks for line in block.splitlines()]
+
+    assert len(commands) == 4
+    for program, *arguments in commands:
+        assert program == "bge-export"
+        assert run(["fp16" if word == "int8" else word for word in arguments]) == 0, arguments

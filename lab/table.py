@@ -1,0 +1,51 @@
+"""The table of `docs/reference/consumers.md`, from the report of `scripts/consumers`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+REPORT = Path(__file__).resolve().parent / "consumers.json"
+KINDS = ("documents", "edge cases", "queries")
+
+
+def table() -> str:
+    """Return one row for each lane of each consumer."""
+    report = json.loads(REPORT.read_text("utf-8"))
+    counts = ", ".join(f"{count} {kind}" for kind, count in report["texts"].items())
+    lines = [
+        f"{counts}.",
+        "",
+        "| consumer | checkpoint | loaded | besides the folder | documents | edge cases | queries | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in report["consumers"].items():
+        lines += _rows(name, found)
+    return "\n".join(lines)
+
+
+def _rows(name: str, found: dict[str, Any]) -> Iterator[str]:
+    versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items()) or name
+    if "error" in found:
+        yield f"| {versions} | {found['source']} | | | | | | {_cell(found['error'])} |"
+
+    for lane in found["lanes"]:
+        setting = f"`{_cell(lane['setting'])}`" if "=" in lane["setting"] else _cell(lane["setting"]) or "nothing"
+        cosines = [lane.get("cosines", {}).get(kind, "") for kind in KINDS]
+        figures = [_figure(cosine) if isinstance(cosine, float) else "error" if cosine else "" for cosine in cosines]
+        notes = [lane["fault"]] if lane["fault"] and not lane["same"] else []
+        notes += [lane["error"]] if "error" in lane else [one for one in cosines if isinstance(one, str)]
+        if lane.get("norm_off", 0) > 1e-3:
+            notes.append("not divided by the norm")
+        said = "the same" if lane["same"] and not notes else "**other**" if not lane["same"] else ""
+        last = "; ".join(filter(None, [said, *map(_cell, notes)]))
+        yield f"| {' | '.join([versions, found['source'], lane['name'], setting, *figures, last])} |"
+
+
+def _figure(cosine: float) -> str:
+    """Return a cosine as people read it: 1 for all that float32 rounds to it."""
+    return "1" if cosine > 0.9999995 else f"{cosine:.6f}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
