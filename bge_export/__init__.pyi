@@ -1,13 +1,15 @@
 """The public names, listed once: type checkers read this file, and `__init__.py` finds each name's module in it."""
 
 from bge_export.build.recipe import Recipe as Recipe
-from bge_export.build.recipe import read_recipe as read_recipe
+from bge_export.build.recipe_file import read_recipe as read_recipe
 from bge_export.checkpoint.opening import open_checkpoint as open_checkpoint
+from bge_export.commands import BuildOptions as BuildOptions
 from bge_export.commands import Exported as Exported
 from bge_export.commands import Proof as Proof
 from bge_export.commands import PublishOptions as PublishOptions
 from bge_export.commands import bench_files as bench_files
 from bge_export.commands import bisect_artifact as bisect_artifact
+from bge_export.commands import build_recipe as build_recipe
 from bge_export.commands import check_parity as check_parity
 from bge_export.commands import evaluate_pairs as evaluate_pairs
 from bge_export.commands import export as export

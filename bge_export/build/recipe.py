@@ -1,6 +1,6 @@
 """A recipe: which checkpoint becomes which targets, where they are written, and by which limits they are proven.
 
-Every export command parses into a `Recipe`. A TOML file holds the same, field for field:
+Every export command parses into a `Recipe`, and `build` reads one. A TOML file holds the same, field for field:
 
     targets = ["onnx:int8", "openvino:fp16"]
 
@@ -11,37 +11,19 @@ Every export command parses into a `Recipe`. A TOML file holds the same, field f
     folder = "out"
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-import tomli_w
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, model_validator
 
-from bge_export.bundle.integrity import refuse_unknown_output
+from bge_export.build.part import AnyPath, Part
+from bge_export.build.release import Card, Evaluation, OwnTexts, Publishing
 from bge_export.contracts import Pooling, Target
-from bge_export.errors import UsageError
-from bge_export.files.regular import LIMITS_BYTES
-from bge_export.files.single import refuse_path, written_whole
-from bge_export.files.toml_files import read_toml
 from bge_export.precision.int8_options import Int8Options
 
 DEFAULT_MODEL = "BAAI/bge-small-en"
-
-
-class Part(BaseModel):
-    """Base of a recipe and its parts. Unknown keys and other types are rejected."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+AnyPart = TypeVar("AnyPart", bound=BaseModel)
 
 
 def _target(written: object) -> Target:
@@ -54,9 +36,6 @@ def _target(written: object) -> Target:
         raise ValueError(f"{written!r} is not a target. Write it as format:precision, for example onnx:int8")
     return Target(name, precision)
 
-
-AnyPath = Annotated[Path, Field(strict=False)]
-"""A path; text in a TOML file."""
 
 TargetName = Annotated[Target, PlainValidator(_target), PlainSerializer(lambda one: f"{one.format}:{one.precision}")]
 Targets = Annotated[tuple[TargetName, ...], Field(strict=False)]
@@ -102,10 +81,12 @@ class ProofOptions(Part):
     Attributes:
         check: whether parity and gate follow. If False, the manifest records that they were left out.
         thresholds: a file of limits to use instead of the package's own.
+        require: further `runtime:device` or `target@runtime:device` that must be measured; a build measures them.
     """
 
     check: bool = True
     thresholds: AnyPath | None = None
+    require: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 class JavaScriptFolder(Part):
@@ -134,6 +115,10 @@ class Recipe(Part):
         options: format -> options of its exporter, such as `sentence_embedding`.
         int8: options of int8 quantization, in every format.
         transformersjs: what the folder holds for Transformers.js besides models and layout; None for nothing.
+        texts: texts of your own to measure besides; only a build does this, and what follows.
+        evaluation: the tasks to score.
+        card: the model card; None for none, unless the folder is for Transformers.js or is published.
+        publish: where the folder is published, if the build is asked to.
     """
 
     targets: Targets = Field(min_length=1)
@@ -141,9 +126,25 @@ class Recipe(Part):
     beside: Targets = ()
     output: Output = Output()
     proof: ProofOptions = ProofOptions()
-    options: dict[str, dict[str, Any]] = {}
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     int8: Int8Options | None = None
     transformersjs: JavaScriptFolder | None = None
+    texts: OwnTexts | None = None
+    evaluation: Evaluation | None = None
+    card: Card | None = None
+    publish: Publishing | None = None
+
+    @property
+    def for_build(self) -> tuple[str, ...]:
+        """Return the keys of the recipe that only a build follows."""
+        parts = {"texts": self.texts, "evaluation": self.evaluation, "card": self.card, "publish": self.publish}
+        given = [name for name, part in parts.items() if part is not None]
+        return (*(["proof.require"] if self.proof.require else []), *given)
+
+    @property
+    def every_target(self) -> tuple[Target, ...]:
+        """Return all targets of a folder that holds nothing else, each once."""
+        return tuple(dict.fromkeys((*self.beside, *self.targets)))
 
     @model_validator(mode="after")
     def _options_have_targets(self) -> Self:
@@ -163,65 +164,23 @@ class Recipe(Part):
         def maybe(path: Path | None) -> Path | None:
             return None if path is None else changed(path)
 
+        def copied(part: AnyPart, **fields: object) -> AnyPart:
+            return part.model_copy(update=fields)
+
         source, model = self.source, Path(self.source.model)
         if model.is_dir() or changed(model).is_dir():
-            source = source.model_copy(update={"model": str(changed(model))})
+            source = copied(source, model=str(changed(model)))
 
-        int8 = self.int8
-        if int8 is not None:
-            int8 = int8.model_copy(update={"calibration": maybe(int8.calibration)})
+        int8, texts, evaluation = self.int8, self.texts, self.evaluation
+        output = copied(self.output, folder=maybe(self.output.folder))
+        proof = copied(self.proof, thresholds=maybe(self.proof.thresholds))
 
-        output = self.output.model_copy(update={"folder": maybe(self.output.folder)})
-        proof = self.proof.model_copy(update={"thresholds": maybe(self.proof.thresholds)})
-        return self.model_copy(update={"source": source, "output": output, "proof": proof, "int8": int8})
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Read a recipe from a TOML file; its relative paths begin at the file's folder.
-
-    Raises:
-        UsageError: the file is missing, not TOML, or not a recipe.
-    """
-    table = read_toml(path, LIMITS_BYTES, UsageError, "a recipe")
-    try:
-        return Recipe.model_validate(table).with_paths(path.parent.joinpath)
-    except ValidationError as error:
-        raise UsageError(f"{path}: {reason_of(error)}. Correct the recipe.") from error
-
-
-def reason_of(error: ValidationError) -> str:
-    """Return why a recipe is not valid, in one line: the first field that is wrong, and what is wrong with it."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else str(first["msg"])
-    return f"{where}: {reason}" if where else reason
-
-
-def recipe_toml(recipe: Recipe) -> str:
-    """Return the recipe as TOML, without the values that are defaults; `read_recipe` reads it."""
-    table = recipe.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-    return tomli_w.dumps(_without_none(table))
-
-
-def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the recipe to a new TOML file; its relative paths begin at the file's folder.
-
-    Raises:
-        OutputError: the file exists already, or its folder does not.
-    """
-    refuse_path(path, "recipe.toml")
-    refuse_unknown_output(path)
-    with written_whole(path) as file:
-        file.write_text(recipe_toml(recipe.with_paths(lambda one: _from(path.parent, one))), "utf-8")
-
-
-def _from(folder: Path, path: Path) -> Path:
-    """Return a path as seen from a folder; an absolute one stays."""
-    return path if path.is_absolute() else Path(os.path.relpath(path, folder))
-
-
-def _without_none(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Return a JSON value without missing entries, which TOML cannot hold."""
-    if isinstance(value, dict):
-        return {key: _without_none(one) for key, one in value.items() if one is not None}
-    return value
+        return copied(
+            self,
+            source=source,
+            output=output,
+            proof=proof,
+            int8=int8 and copied(int8, calibration=maybe(int8.calibration)),
+            texts=texts and copied(texts, file=changed(texts.file)),
+            evaluation=evaluation and copied(evaluation, pairs=tuple(map(changed, evaluation.pairs))),
+        )

@@ -18,14 +18,18 @@ from bge_export.files.cache import locks_folder
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, purpose: str = "") -> Iterator[None]:
     """Hold the lock of an output folder.
+
+    Args:
+        folder: the folder.
+        purpose: the name of a lock apart: one that is held while others of the same folder are taken and given back.
 
     Raises:
         OSError: no lock can be made.
         OutputError: another export holds it.
     """
-    path = locks_folder() / _name(folder)
+    path = locks_folder() / _name(folder, purpose)
     lock = FileLock(path)
 
     try:
@@ -44,10 +48,11 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _name(folder: Path) -> str:
+def _name(folder: Path, purpose: str) -> str:
     """Return the lock's name: one for every path that leads to the same folder entry.
 
     The last name is not resolved: an export replaces a link there, not the folder that the link leads to.
     """
     real = os.fsencode(folder.parent.resolve() / folder.name)
-    return f"{hashlib.sha256(real).hexdigest()[:32]}.lock"
+    own = f"-{purpose}" if purpose else ""
+    return f"{hashlib.sha256(real).hexdigest()[:32]}{own}.lock"

@@ -60,6 +60,48 @@ def staged(out: Path, *, source: Path) -> Iterator[Path]:
         yield staging
 
 
+def recover(out: Path) -> None:
+    """Finish or undo what was killed while it wrote into `out`, so that what stands there can be looked at.
+
+    Raises:
+        OSError: something cannot be removed.
+        OutputError: another export writes there at this moment, or something stands in the way.
+    """
+    out = Path(os.path.abspath(out))
+    with locked(out), locked(refused_folder(out)):
+        _recover(out)
+        begun = _sibling(out, "")
+        for path in out.parent.iterdir():
+            if path.name.removeprefix(".").startswith(begun.name.removeprefix(".")) and path.suffix == ".tmp":
+                path.unlink()
+
+
+@contextmanager
+def replaced_file(out: Path, name: str) -> Iterator[Path]:
+    """Yield a path beside a folder; what is written there replaces the file of that name in the folder.
+
+    Whatever ends this, the folder never holds a file that the gate does not know.
+
+    Raises:
+        OutputError: an export writes into the folder at this moment.
+    """
+    out = Path(os.path.abspath(out))
+    temporary = _sibling(out, f"{name}.tmp")
+    try:
+        yield temporary
+        with locked(out):
+            temporary.replace(out / name)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def standing_at(out: Path) -> Path:
+    """Return the folder whose content stands at `out`: after a killed export, it may be set aside beside it."""
+    old = _sibling(Path(os.path.abspath(out)), "old")
+    return old if old.exists() and not out.exists() else out
+
+
 def refused_staging(out: Path) -> Path:
     """Return a new, empty folder for targets to publish as `OUT.refused`; `staged` removes it at the end."""
     folder = _sibling(refused_folder(Path(os.path.abspath(out))), "partial")

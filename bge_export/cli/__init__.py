@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bge_export.cli import bench, checks, clients, comparison, exports, programs, publishing, verification
+from bge_export.cli import bench, building, checks, clients, comparison, exports, programs, publishing, verification
 from bge_export.cli import inspection as looks
 from bge_export.cli.hints import hint_for
 from bge_export.cli.options import NOT_MEASURED, PASSED, USAGE
@@ -69,6 +69,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., int], ...]] = {
         exports.torchscript,
         exports.transformersjs,
         exports.export,
+        building.build,
     ),
     "Prove again: other machines, other texts, files of others": (
         checks.parity,

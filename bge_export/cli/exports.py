@@ -55,7 +55,7 @@ def export(
     What passes the gate stands in OUTPUT; what is refused is left in OUTPUT.refused, with its report, and the exit
     status is 1.
     """
-    from bge_export.build import recipe as recipes
+    from bge_export.build import recipe_file as recipes
 
     if recipe is not None:
         if model is not None or to or sentence_embedding or write_recipe or int8.given or options.given:
@@ -187,7 +187,8 @@ def _recipe(model: str, table: dict[str, Any], options: ExportOptions, int8: Int
     """Return the recipe of a command: its own table, completed by the options of every export."""
     from pydantic import ValidationError
 
-    from bge_export.build.recipe import Recipe, reason_of
+    from bge_export.build.part import reason_of
+    from bge_export.build.recipe import Recipe
 
     wanted = {**table, **options.table(model)}
     if int8 is not None and int8.given:
@@ -200,7 +201,7 @@ def _recipe(model: str, table: dict[str, Any], options: ExportOptions, int8: Int
     try:
         return Recipe.model_validate(wanted)
     except ValidationError as error:
-        raise typer.BadParameter(reason_of(error)) from error
+        raise typer.BadParameter(reason_of(error, Recipe)) from error
 
 
 def _export(recipe: "Recipe", options: ExportOptions) -> int:

@@ -1,6 +1,8 @@
 """The commands of the command line as Python functions: each composes stages and prints nothing.
 
 export           recipe -> checkpoint -> layout + models + manifest, staged -> parity -> gate -> OUT, or OUT.refused
+build_recipe     recipe -> each target, lane, score and card that is not made yet -> gate -> the Hub, if asked
+build_fleet      recipes -> the same of each, one after the other
 check_parity     folder x reference x texts x lanes -> report -> verdict
 check_foreign    files of others x checkpoint x texts x lanes -> their reading, report, verdict
 write_reference  checkpoint x texts -> vectors
@@ -19,6 +21,7 @@ bench_files      files x runtimes x shapes -> time, memory, size
 
 from bge_export.commands.analysis import bisect_artifact, evaluate_pairs
 from bge_export.commands.bench import bench_files
+from bge_export.commands.building.run import BuildOptions, Built, build_fleet, build_recipe
 from bge_export.commands.checks import check_parity, folder_verdict, judge_report, merge_reports, write_reference
 from bge_export.commands.comparing import CompareOptions, compare, judge_certificate
 from bge_export.commands.exports import Exported, export
@@ -29,6 +32,8 @@ from bge_export.commands.publishing import Published, PublishOptions, Required, 
 from bge_export.commands.verifying import Verified, VerifyOptions, verify
 
 __all__ = [
+    "BuildOptions",
+    "Built",
     "CompareOptions",
     "Exported",
     "ProgramCheck",
@@ -40,6 +45,8 @@ __all__ = [
     "VerifyOptions",
     "bench_files",
     "bisect_artifact",
+    "build_fleet",
+    "build_recipe",
     "check_foreign",
     "check_parity",
     "check_program",

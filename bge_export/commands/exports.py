@@ -1,8 +1,9 @@
 """The export command: writes a bundle, proves its parity, and publishes only the targets that pass the gate."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bge_export.build.recipe import Recipe
@@ -14,21 +15,22 @@ from bge_export.checkpoint.torch_devices import limit_threads
 from bge_export.commands.attempts import Made, made_again, make
 from bge_export.commands.extension import kept_from
 from bge_export.commands.golden import write_golden
-from bge_export.commands.measuring import Proof, read_policy, run_oracle
-from bge_export.commands.proving import Measured, StagedExport, move_refused, prove, proven_alone
+from bge_export.commands.measuring import Oracle, Proof, read_policy, run_oracle
+from bge_export.commands.proving import Measured, StagedExport, move_refused, prove, proven_alone, proven_before
 from bge_export.commands.same_tokens import refuse_other_tokens
 from bge_export.commands.transformersjs import ClientFolder, facts_of_earlier, refuse_scores
 from bge_export.commands.turns import in_turn
-from bge_export.contracts import Exporter, Target
+from bge_export.contracts import Artifact, Exporter, Target
 from bge_export.errors import UsageError
 from bge_export.exporters import find_exporter
+from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
 from bge_export.parity.measure.measurement import Measurement
 from bge_export.parity.report import write_report
 from bge_export.progress.timings import timed
 from bge_export.publish.card import write_card
 from bge_export.publish.facts import CardFacts
-from bge_export.texts.corpus import builtin_corpus
+from bge_export.texts.corpus import Corpus, builtin_corpus
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,22 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
-@in_turn
+@dataclass(frozen=True)
+class BuildStep:
+    """What makes an export one step of a build, which extends the folder target by target.
+
+    Attributes:
+        order: the targets that the folder may hold; others are dropped. The manifest lists them in this order, so that
+            it does not show which was made first.
+        oracle: returns the checkpoint's vectors of the texts; a build computes them once.
+        weights: whether weights of the checkpoint that the folder holds stay there.
+    """
+
+    order: Sequence[str]
+    oracle: Oracle
+    weights: bool = True
+
+
 def export(recipe: Recipe, *, threads: int = 1) -> Exported:
     """Export a checkpoint and prove the result; only proven targets are published in the recipe's folder.
 
@@ -63,9 +80,19 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
         threads: threads for the export, the oracle and the runtimes.
 
     Raises:
-        UsageError: checkpoint, options or output folder cannot be used.
+        UsageError: checkpoint, options or output folder cannot be used, or the recipe says what only a build does.
         MeasurementError: the Hub, the exporter or a runtime failed.
     """
+    if recipe.for_build:
+        raise UsageError(
+            f"{recipe.for_build[0]}: an export does not do this. Run bge-export build with the recipe, or take it out."
+        )
+    return export_step(recipe, None, threads)
+
+
+@in_turn
+def export_step(recipe: Recipe, step: BuildStep | None, threads: int) -> Exported:
+    """Export a recipe into its folder as `export` does, or as a step of a build, without a look at what builds do."""
     exporters = _exporters(recipe)
     policy = read_policy(recipe.proof.thresholds)
     folder = None if recipe.transformersjs is None else ClientFolder(recipe.transformersjs)
@@ -81,6 +108,8 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
 
     with staged(out, source=checkpoint.root) as staging:
         kept = kept_from(out, checkpoint, [str(one) for one in recipe.targets], overwrite=recipe.output.overwrite)
+        if step is not None:
+            kept = kept.only(step.order, weights=step.weights)
         held = {*map(str, recipe.targets), *(model.target for model in kept.models)}
         targets = [*(one for one in recipe.beside if str(one) not in held), *recipe.targets]
 
@@ -102,7 +131,8 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
         ]
         weights = folder.write_weights(checkpoint, staging) if folder else kept.weights
         devices = folder.devices() if folder else ()
-        export = StagedExport(staging, checkpoint, kept, weights, devices, policy)
+        order = () if step is None else step.order
+        export = StagedExport(staging, checkpoint, kept, weights, devices, policy, order)
         artifacts = export.record(made, checked=recipe.proof.check)
         # A card that an earlier export wrote follows the folder, whatever is added to it.
         facts = folder.card_facts(checkpoint) if folder else facts_of_earlier(out, checkpoint, kept)
@@ -113,16 +143,35 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
             publish(staging, out)
             return Exported(out, None, notes=checkpoint.notes)
 
-        measurement = Measurement(corpus, run_oracle(checkpoint, corpus, threads), threads)
-        measured = prove(export, artifacts, measurement)
+        oracle = run_oracle if step is None else step.oracle
+        run = partial(oracle, checkpoint, corpus, threads)
+        proven, measured = _proven(export, artifacts, made, run, corpus, threads)
+        return _published(export, out, proven, measured, facts)
 
-        # A model may have several attempts: each pass replaces one model and measures it again.
-        while (again := made_again(made, measured.verdict)) is not None:
-            made = again
-            artifacts = export.record(made, checked=True)
-            measured = prove(export, artifacts, measurement, measured)
 
-        return _published(export, out, made, measured, facts)
+def _proven(
+    export: StagedExport,
+    artifacts: Sequence[Artifact],
+    made: Sequence[Made],
+    oracle: Callable[[], ReferenceVectors],
+    corpus: Corpus,
+    threads: int,
+) -> tuple[Sequence[Made], Measured]:
+    """Measure and judge a staged folder; return its new models, some perhaps in a later attempt, and the result."""
+    known = None if made else proven_before(export, artifacts, corpus)
+    if known is not None:
+        return made, known
+
+    measurement = Measurement(corpus, oracle(), threads)
+    measured = prove(export, artifacts, measurement)
+
+    # A model may have several attempts: each pass replaces one model and measures it again.
+    while (again := made_again(made, measured.verdict)) is not None:
+        made = again
+        artifacts = export.record(made, checked=True)
+        measured = prove(export, artifacts, measurement, measured)
+
+    return made, measured
 
 
 def _exporters(recipe: Recipe) -> dict[str, Exporter]:

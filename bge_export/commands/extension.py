@@ -5,8 +5,8 @@ failed to replace. Measurements are kept if the bytes that decide the embeddings
 """
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bge_export.bundle.foreign import own_files
@@ -38,6 +38,11 @@ class Kept:
     weights: tuple[str, ...] = ()
     report: ParityReport | None = None
     replaced: frozenset[str] = frozenset()
+
+    def only(self, targets: Collection[str], *, weights: bool) -> "Kept":
+        """Return the same without models of other targets, and without weights unless they stay."""
+        models = tuple(model for model in self.models if model.target in targets)
+        return replace(self, models=models, weights=self.weights if weights else ())
 
     def carry_models(self, staging: Path, checkpoint: Checkpoint) -> None:
         """Copy the kept models into the new folder, and kept weights from the checkpoint, not the old folder."""

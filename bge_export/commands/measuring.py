@@ -1,6 +1,6 @@
 """Steps that several commands share: reading limits and texts, choosing lanes, running the oracle, and measuring."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,10 @@ from bge_export.texts.fixtures import fixtures_folder
 ASKED_FOR = frozenset({"transformersjs"})
 """Runtimes that are measured only if `--runtime` names them: each of the eighteen combinations of version and host
 takes a minute or more."""
+
+
+Oracle = Callable[[Checkpoint, Corpus, int], ReferenceVectors]
+"""Returns the vectors that a checkpoint itself gives for texts, with a number of threads."""
 
 
 @dataclass(frozen=True)

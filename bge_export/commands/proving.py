@@ -17,7 +17,7 @@ from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.merge import merge
 from bge_export.parity.report import Lane, ParityReport, write_report
-from bge_export.texts.corpus import builtin_corpus
+from bge_export.texts.corpus import Corpus, builtin_corpus
 from bge_export.texts.golden import GOLDEN
 
 
@@ -32,6 +32,7 @@ class StagedExport:
         weights: the files of the checkpoint's own weights in it.
         devices: runtimes and devices in which its models are measured besides their formats' own runtimes.
         policy: the limits.
+        order: the order of targets in the manifest; those that are not in it come first, as they were made.
     """
 
     root: Path
@@ -40,10 +41,13 @@ class StagedExport:
     weights: Sequence[str]
     devices: Sequence[RuntimeDevice]
     policy: ThresholdPolicy
+    order: Sequence[str] = ()
 
     def record(self, made: Sequence[Made], *, checked: bool) -> Sequence[Artifact]:
         """Write the manifest of the folder; return its artifacts."""
+        place = {target: number for number, target in enumerate(self.order)}
         models = [*self.kept.models, *(one.record for one in made)]
+        models.sort(key=lambda model: place.get(model.target, -1))
         write_manifest(self.root, self.checkpoint, models, checked=checked, weights=self.weights)
         return read_bundle(self.root)[1]
 
@@ -94,22 +98,44 @@ def prove(
 
     devices = [*default_devices(new, all_devices=False), *staged.devices]
     fresh = measure_folder(measurement, staged.root, new, devices)
-    targets = {"targets": tuple(sorted({str(item.target) for item in artifacts}))}
-    own = fresh.model_copy(update={"lanes": (*unchanged, *fresh.lanes), **targets}).sealed()
+    targets = tuple(sorted({str(item.target) for item in artifacts}))
+    own = fresh.model_copy(update={"lanes": (*unchanged, *fresh.lanes), "targets": targets}).sealed()
 
-    # A lane that was measured again replaces the earlier one.
-    again = {(lane.target, lane.model, lane.runtime, lane.device) for lane in own.lanes}
-    earlier = tuple(x for x in earlier if (x.target, x.model, x.runtime, x.device) not in again)
-
-    report = own
-    if staged.kept.report is not None and earlier:
-        used = {lane.run for lane in earlier}
-        runs = {name: run for name, run in staged.kept.report.runs.items() if name in used}
-        kept = {"lanes": earlier, "runs": runs, "requested": (), **targets}
-        old = staged.kept.report.model_copy(update=kept).sealed()
-        report = merge([old, own], ["the earlier report", "the new"])
-
+    report = with_earlier(own, staged.kept.report, earlier)
     return Measured(artifacts, own, report, staged.judged(report, artifacts))
+
+
+def proven_before(staged: StagedExport, artifacts: Sequence[Artifact], corpus: Corpus) -> Measured | None:
+    """Return what the earlier report says of a folder that holds nothing new; None if it does not cover all of it."""
+    earlier = staged.kept.lanes(artifacts, corpus, staged.checkpoint)
+    if staged.kept.report is None or not artifacts or not all(_is_proven(item, earlier) for item in artifacts):
+        return None
+
+    report = _of_lanes(staged.kept.report, earlier, tuple(sorted({str(item.target) for item in artifacts})))
+    return Measured(artifacts, report, report, staged.judged(report, artifacts))
+
+
+def with_earlier(own: ParityReport, before: ParityReport | None, earlier: Sequence[Lane]) -> ParityReport:
+    """Join a report with the lanes of an earlier one that are still valid; a lane measured again replaces its own.
+
+    Args:
+        own: the new report, on all targets of the folder.
+        before: the earlier report.
+        earlier: its valid lanes.
+    """
+    again = {(lane.target, lane.model, lane.runtime, lane.device) for lane in own.lanes}
+    earlier = [x for x in earlier if (x.target, x.model, x.runtime, x.device) not in again]
+    if before is None or not earlier:
+        return own
+    return merge([_of_lanes(before, earlier, own.targets), own], ["the earlier report", "the new"])
+
+
+def _of_lanes(report: ParityReport, lanes: Sequence[Lane], targets: Sequence[str]) -> ParityReport:
+    """Return a report on some lanes alone, with the runs that measured them."""
+    used = {lane.run for lane in lanes}
+    runs = {name: run for name, run in report.runs.items() if name in used}
+    left = {"lanes": tuple(lanes), "runs": runs, "requested": (), "targets": tuple(targets)}
+    return report.model_copy(update=left).sealed()
 
 
 def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:

@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bge_export.build.recipe import (
-    JavaScriptFolder,
-    Output,
-    ProofOptions,
-    Recipe,
-    Source,
-    read_recipe,
-    recipe_toml,
-    write_recipe,
-)
+from bge_export.build.recipe import JavaScriptFolder, Output, ProofOptions, Recipe, Source
+from bge_export.build.recipe_file import read_recipe, recipe_toml, write_recipe
+from bge_export.build.release import Card, Evaluation, OwnTexts, Publishing
 from bge_export.bundle.manifest import read_manifest
 from bge_export.cli import run
 from bge_export.commands import Exported, export
@@ -56,6 +49,7 @@ def test_a_recipe_is_read(tmp_path: Path) -> None:
 
         [proof]
         thresholds = "limits.toml"
+        require = ["onnx-int8@onnxruntime:cpu"]
 
         [options.openvino]
         static_shape = [1, 512]
@@ -66,16 +60,34 @@ def test_a_recipe_is_read(tmp_path: Path) -> None:
 
         [transformersjs]
         repository = "somebody/else"
+
+        [texts]
+        file = "own.tsv"
+        column = "text"
+
+        [evaluation]
+        pairs = ["stsb/test.tsv"]
+
+        [card]
+        license = "mit"
+
+        [publish]
+        repository = "ORG/NAME"
+        create_pr = true
     """
     assert read_recipe(file(tmp_path, text)) == Recipe(
         targets=(Target("onnx", "int8"), Target("openvino", "fp16")),
         beside=(Target("onnx", "fp32"),),
         source=Source(model="BAAI/bge-small-en", revision="main", pooling="cls"),
         output=Output(folder=tmp_path / "out", overwrite=True),
-        proof=ProofOptions(thresholds=tmp_path / "limits.toml"),
+        proof=ProofOptions(thresholds=tmp_path / "limits.toml", require=("onnx-int8@onnxruntime:cpu",)),
         options={"openvino": {"static_shape": [1, 512]}},
         int8=Int8Options(calibration=tmp_path / "texts.txt", min_cosine=0.999),
         transformersjs=JavaScriptFolder(repository="somebody/else"),
+        texts=OwnTexts(file=tmp_path / "own.tsv", column="text"),
+        evaluation=Evaluation(pairs=(tmp_path / "stsb/test.tsv",), lanes=("onnxruntime:cpu",)),
+        card=Card(license="mit"),
+        publish=Publishing(repository="ORG/NAME", create_pr=True),
     )
 
 
@@ -88,17 +100,25 @@ def test_a_recipe_is_read(tmp_path: Path) -> None:
         ('targets = ["onnx"]', "targets.0: 'onnx' is not a target"),
         ('targets = ["onnx:fp32", 3]', "targets.1: 3 is not a target"),
         ('targets = [":fp32"]', "is not a target"),
-        (f"{LEAST}colour = 1", "colour: Extra inputs are not permitted"),
-        (f"{LEAST}[output]\nplace = 'x'", r"output\.place: Extra"),
+        (f"{LEAST}colour = 1", "colour: there is no such key: targets, source, beside"),
+        (f"{LEAST}[output]\nplace = 'x'", r"output\.place: there is no such key: folder, overwrite"),
         (f"{LEAST}[output]\noverwrite = 'yes'", r"output\.overwrite: Input should be a valid boolean"),
         (f"{LEAST}[output]\noverwrite = 1", r"output\.overwrite: Input should be a valid boolean"),
         (f"{LEAST}[source]\nmodel = 3", r"source\.model: Input should be a valid string"),
         (f"{LEAST}[source]\npooling = 'max'", r"source\.pooling: Input should be 'cls'"),
         (f"{LEAST}[int8]\nmin_cosine = 0.9", "int8: no target is int8"),
         ('targets = ["onnx:int8"]\n[int8]\nmin_cosine = 1.5', r"int8\.min_cosine: .* less than or equal to 1"),
-        ('targets = ["onnx:int8"]\n[int8]\ncosine = 0.9', r"int8\.cosine: Extra"),
+        (
+            'targets = ["onnx:int8"]\n[int8]\ncosine = 0.9',
+            r"int8\.cosine: .* did you mean 'min_cosine'",
+        ),
         (f"{LEAST}[options.openvino]\nstatic_shape = [1, 2]", "no target is of this format, only: onnx"),
         (f"{LEAST}[transformersjs]\nweights = 'no'", r"transformersjs\.weights: Input should be a valid boolean"),
+        (f"{LEAST}target = []", "target: there is no such key; did you mean 'targets'"),
+        (f"{LEAST}[evaluation]\npairs = []", r"evaluation\.pairs: .* at least 1 item"),
+        (f"{LEAST}[publish]\nprivate = true", r"publish\.repository: Field required"),
+        (f"{LEAST}[texts]\nfile = 'a.txt'\ncolum = 'b'", r"texts\.colum: .* did you mean 'column'"),
+        (f"{LEAST}[proof]\nrequires = ['a:b']", r"proof\.requires: .* did you mean 'require'"),
         ("targets = [", "is not valid TOML"),
         (f"x{'.x' * 200} = 1", "more than 100 dots"),
     ],
@@ -137,6 +157,22 @@ def test_what_no_exporter_takes_is_refused_before_anything_is_opened(recipe: Rec
         export(recipe.model_copy(update={"source": Source(model="/nowhere")}))
 
 
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ("[proof]\nrequire = ['onnxruntime:cpu']", "proof.require"),
+        ("[texts]\nfile = 'own.txt'", "texts"),
+        ("[evaluation]\npairs = ['a.tsv']", "evaluation"),
+        ("[card]", "card"),
+        ("[publish]\nrepository = 'ORG/NAME'", "publish"),
+    ],
+)
+def test_an_export_does_not_leave_out_unasked_what_only_a_build_does(table: str, key: str, tmp_path: Path) -> None:
+    recipe = read_recipe(file(tmp_path, f"{LEAST}[source]\nmodel = '/nowhere'\n{table}"))
+    with pytest.raises(UsageError, match=rf"^{key}: an export does not do this"):
+        export(recipe)
+
+
 names = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 paths = st.none() | names.filter(lambda name: "\0" not in name).map(lambda name: Path("/of") / name.replace("/", "_"))
 recipes = st.builds(
@@ -147,6 +183,9 @@ recipes = st.builds(
     proof=st.builds(ProofOptions, check=st.booleans(), thresholds=paths),
     int8=st.none() | st.builds(Int8Options, calibration=paths, min_cosine=st.none() | st.floats(0.5, 1.0)),
     transformersjs=st.none() | st.builds(JavaScriptFolder, weights=st.booleans(), license=st.none() | names),
+    texts=st.none() | st.builds(OwnTexts, file=paths.filter(bool), column=st.none() | names),
+    evaluation=st.none() | st.builds(Evaluation, pairs=st.lists(paths.filter(bool), min_size=1).map(tuple)),
+    publish=st.none() | st.builds(Publishing, repository=names, private=st.booleans()),
 )
 
 
@@ -249,10 +288,10 @@ def test_the_page_shows_every_key(tmp_path: Path) -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     recipe = read_recipe(file(tmp_path, block))
 
-    assert recipe.int8 is not None
-    assert recipe.transformersjs is not None
     assert recipe.model_fields_set == set(Recipe.model_fields)
-    for part in (recipe.source, recipe.output, recipe.proof, recipe.int8, recipe.transformersjs):
+    parts = [getattr(recipe, name) for name in Recipe.model_fields if name not in ("targets", "beside", "options")]
+    for part in parts:
+        assert part is not None
         assert part.model_fields_set == set(type(part).model_fields)
 
     known = {name: {field.name for field in fields(type(find_exporter(name)))} - {"int8"} for name in format_names()}

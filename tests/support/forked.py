@@ -7,8 +7,10 @@ environment that they read, or about a stream or a signal, needs a new interpret
 import atexit
 import gc
 import importlib
+import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -43,12 +45,28 @@ class CommandLine:
         )
 
     def run(
-        self, arguments: Sequence[str], cwd: Path | None, environment: dict[str, str]
+        self,
+        arguments: Sequence[str],
+        cwd: Path | None,
+        environment: dict[str, str],
+        *,
+        killed_at: int | None = None,
+        largest_file: int | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run one command in a fork; return what `subprocess.run` would."""
+        """Run one command in a fork; return what `subprocess.run` would.
+
+        Args:
+            arguments: the command line without the program's name.
+            cwd: the folder it runs in.
+            environment: its environment.
+            killed_at: the number of the renaming below `cwd` at which it is killed, before anything is renamed; counted
+                from 1.
+            largest_file: the bytes that a file may have; a disk that is full.
+        """
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
             request = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "environment": environment}
+            request |= {"killed_at": killed_at, "largest_file": largest_file}
             self._process.stdin.write(json.dumps({**request, "out": str(out), "err": str(err)}) + "\n")
             self._process.stdin.flush()
 
@@ -97,6 +115,23 @@ def start_over(request: dict) -> None:
         descriptor = os.open(path, flags)
         os.dup2(descriptor, number)
         os.close(descriptor)
+
+    if request["largest_file"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"],) * 2)
+    if request["killed_at"] is not None:
+        kill_at(request["killed_at"], str(Path.cwd()))
+
+
+def kill_at(number: int, below: str) -> None:
+    """Kill this process at a renaming below a folder, before anything is renamed; they are counted from 1."""
+    renamings = itertools.count(1)
+
+    def hear(event: str, arguments: tuple) -> None:
+        there = event == "os.rename" and os.path.abspath(os.fsdecode(arguments[1])).startswith(below)
+        if there and next(renamings) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hear)
 
 
 def status_of(arguments: list[str]) -> int:

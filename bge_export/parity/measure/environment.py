@@ -18,11 +18,12 @@ def describe_environment(libraries: Iterable[str]) -> dict[str, str]:
         "machine": platform.machine(),
         "cpu": processor_name(),
         "cores": str(os.cpu_count()),
-        **{name: _version(name) for name in sorted({*PACKAGES, *libraries})},
+        **{name: version_of(name) for name in sorted({*PACKAGES, *libraries})},
     }
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Return the installed version of a package."""
     try:
         return version(package)
     except PackageNotFoundError:
