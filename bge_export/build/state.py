@@ -15,7 +15,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bge_export.files.regular import SETTINGS_BYTES, read_regular
-from bge_export.files.single import written_whole
 
 SCHEMA: Literal["bge_export.build/1"] = "bge_export.build/1"
 
@@ -102,9 +101,25 @@ def write_state(state: State, path: Path) -> None:
         OSError: it cannot be written.
     """
     fields = state.model_dump(mode="json")
-    text = json.dumps({"schema": fields.pop("schema_"), **fields}, indent=1, ensure_ascii=False)
-    with written_whole(path) as temporary:
-        temporary.write_text(text + "\n", "utf-8")
+    write_json({"schema": fields.pop("schema_"), **fields}, path, path.with_name(f"{path.name}.tmp"))
+
+
+def write_json(fields: Mapping[str, object], path: Path, temporary: Path) -> None:
+    """Write a file of a build whole or not at all.
+
+    Args:
+        fields: its content.
+        path: the file.
+        temporary: what is written first and renamed, one name in each build: what a killed one has left is replaced.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        temporary.write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _is_version(*values: str) -> bool:

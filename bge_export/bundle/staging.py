@@ -70,15 +70,14 @@ def recover(out: Path) -> None:
     out = Path(os.path.abspath(out))
     with locked(out), locked(refused_folder(out)):
         _recover(out)
-        begun = _sibling(out, "")
         for path in out.parent.iterdir():
-            if path.name.removeprefix(".").startswith(begun.name.removeprefix(".")) and path.suffix == ".tmp":
-                path.unlink()
+            if path.name.startswith(_sibling(out, "").name) and path.suffix == ".tmp":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
 def replaced_file(out: Path, name: str) -> Iterator[Path]:
-    """Yield a path beside a folder; what is written there replaces the file of that name in the folder.
+    """Yield a path in a new folder beside `out`; what is written there replaces the file of that name in `out`.
 
     Whatever ends this, the folder never holds a file that the gate does not know.
 
@@ -87,13 +86,13 @@ def replaced_file(out: Path, name: str) -> Iterator[Path]:
     """
     out = Path(os.path.abspath(out))
     temporary = _sibling(out, f"{name}.tmp")
+    temporary.mkdir(exist_ok=True)
     try:
-        yield temporary
+        yield temporary / name
         with locked(out):
-            temporary.replace(out / name)
+            (temporary / name).replace(out / name)
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def standing_at(out: Path) -> Path:

@@ -11,7 +11,8 @@ from bge_export.cli.output import err, out, print_json
 from bge_export.errors import MeasurementError
 
 if TYPE_CHECKING:
-    from bge_export.commands import Built
+    from bge_export.build.recipe import Recipe
+    from bge_export.commands import BuildOptions, Built
 
 
 def build(
@@ -38,19 +39,10 @@ def build(
     bge-export build recipe.toml --publish
     """
     from bge_export.build.fleet import read_builds
-    from bge_export.commands import BuildOptions, build_fleet, build_recipe
+    from bge_export.commands import BuildOptions
 
     recipes = read_builds(recipe)
-    options = BuildOptions(dry_run=dry_run, publish=publish, threads=threads)
-
-    try:
-        if len(recipes) == 1:
-            results = [build_recipe(recipes[0], options, _tell)]
-        else:
-            results = build_fleet(recipes, options, _tell)
-    except (KeyboardInterrupt, OSError, MeasurementError):
-        _tell("Finished steps are kept: the same command goes on.")
-        raise
+    results = _built(recipes, BuildOptions(dry_run=dry_run, publish=publish, threads=threads))
 
     if as_json:
         facts = [_facts(one, dry_run=dry_run) for one in results]
@@ -58,6 +50,19 @@ def build(
     else:
         _show(results, dry_run=dry_run)
     return max(one.exit_status for one in results)
+
+
+def _built(recipes: Sequence["Recipe"], options: "BuildOptions") -> Sequence["Built"]:
+    """Build recipes; if that ends early, say what is kept."""
+    from bge_export.commands import build_fleet, build_recipe
+
+    try:
+        if len(recipes) == 1:
+            return [build_recipe(recipes[0], options, _tell)]
+        return build_fleet(recipes, options, _tell)
+    except (KeyboardInterrupt, OSError, MeasurementError):
+        _tell("Finished steps are kept: the same command goes on.")
+        raise
 
 
 def _tell(line: str) -> None:

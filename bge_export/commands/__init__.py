@@ -21,7 +21,8 @@ bench_files      files x runtimes x shapes -> time, memory, size
 
 from bge_export.commands.analysis import bisect_artifact, evaluate_pairs
 from bge_export.commands.bench import bench_files
-from bge_export.commands.building.run import BuildOptions, Built, build_fleet, build_recipe
+from bge_export.commands.building.results import BuildOptions, Built
+from bge_export.commands.building.run import build_fleet, build_recipe
 from bge_export.commands.checks import check_parity, folder_verdict, judge_report, merge_reports, write_reference
 from bge_export.commands.comparing import CompareOptions, compare, judge_certificate
 from bge_export.commands.exports import Exported, export

@@ -145,6 +145,8 @@ class TextsStep:
     def make(self, standing: Standing) -> tuple[str, ...]:
         """Measure the texts; the limits are those of the recipe."""
         recipe = self.job.recipe
+        lanes = [lane_name(one) for one in self._here() if any(map(one.reads, standing.artifacts))]
+
         with replaced_file(standing.folder, OWN_TEXTS) as temporary:
             check_parity(
                 standing.folder,
@@ -152,7 +154,7 @@ class TextsStep:
                 revision=recipe.source.revision,
                 texts=self.file,
                 column=self.column,
-                lanes=[lane_name(one) for one in self._here() if any(map(one.reads, standing.artifacts))],
+                lanes=lanes,
                 thresholds=recipe.proof.thresholds,
                 report_path=temporary,
                 threads=self.job.threads,

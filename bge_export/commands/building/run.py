@@ -1,96 +1,22 @@
-"""Plans and runs builds: looks at each step, makes those that must be made, then judges the folder and publishes it."""
+"""Runs builds: makes the steps that must be made, then judges the folder and publishes it."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bge_export.build.recipe import Recipe
 from bge_export.bundle.locks import locked
 from bge_export.bundle.staging import recover
-from bge_export.commands.building.card import card_steps
-from bge_export.commands.building.exporting import ExportStep, FolderStep
-from bge_export.commands.building.job import Decision, Job, Step, Tell
-from bge_export.commands.building.lanes import OWN_TEXTS, TextsStep, lane_steps
-from bge_export.commands.building.scores import refuse_unclear_scores, scores_of, scores_steps
+from bge_export.commands.building.exporting import FolderStep
+from bge_export.commands.building.job import Job, Step, Tell
+from bge_export.commands.building.lanes import OWN_TEXTS
+from bge_export.commands.building.plan import planned, refuse_options, refuse_unbuildable, steps_of
+from bge_export.commands.building.results import BuildOptions, Built, Done
+from bge_export.commands.building.scores import scores_of
 from bge_export.commands.checks import judge_report
-from bge_export.commands.measuring import Proof, read_policy, refuse_unknown_runtimes
-from bge_export.commands.publishing import Published, PublishOptions, Required, judge_folder, publish_folder
-from bge_export.errors import BgeExportError, UsageError
-from bge_export.exporters import find_exporter, format_names
-from bge_export.precision import precision_names
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """How a build is run.
-
-    Attributes:
-        dry_run: whether steps are only planned.
-        publish: whether the folder is published, if it passes.
-        threads: threads for export, oracle and runtimes.
-    """
-
-    dry_run: bool = False
-    publish: bool = False
-    threads: int = 1
-
-
-@dataclass(frozen=True)
-class Done:
-    """One step of a build, planned or done.
-
-    Attributes:
-        step: its name.
-        decision: whether it was kept, made or left out.
-        reason: why.
-        seconds: how long it took.
-        refused: why it was refused; nothing if it was not.
-    """
-
-    step: str
-    decision: Decision
-    reason: str
-    seconds: float = 0.0
-    refused: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Built:
-    """The result of a build.
-
-    Attributes:
-        name: the model.
-        folder: the folder.
-        steps: its steps in their order.
-        proof: the gate's verdict on the folder; None if it was only planned, or if there is no folder to judge.
-        texts: the verdict on texts of your own, if there are some.
-        scores: step -> the scores that it found.
-        published: what came of publishing, if that was asked for.
-        error: why it could not be finished, in a fleet; None otherwise.
-    """
-
-    name: str
-    folder: Path
-    steps: tuple[Done, ...] = ()
-    proof: Proof | None = None
-    texts: Proof | None = None
-    scores: dict[str, Any] = field(default_factory=dict)
-    published: Published | None = None
-    error: BgeExportError | None = None
-
-    @property
-    def exit_status(self) -> int:
-        """Return 0 if all steps and verdicts passed, 1 if one was refused, else the status of the error."""
-        if self.error is not None:
-            return self.error.exit_status
-
-        published = None if self.published is None else self.published.proof
-        proofs = [one for one in (self.proof, self.texts, published) if one is not None]
-
-        refused = any(step.refused for step in self.steps) or any(not one.verdict.passed for one in proofs)
-        return 1 if refused else 0
+from bge_export.commands.publishing import PublishOptions, Required, judge_folder, publish_folder
+from bge_export.errors import BgeExportError
 
 
 def build_recipe(recipe: Recipe, options: BuildOptions | None = None, tell: Tell = lambda _: None) -> Built:
@@ -109,11 +35,11 @@ def build_recipe(recipe: Recipe, options: BuildOptions | None = None, tell: Tell
         MeasurementError: a step could not be done.
     """
     options = options or BuildOptions()
-    _refuse(recipe, options)
+    refuse_unbuildable(recipe, options)
     job = Job.open(recipe, options.threads)
     if options.dry_run:
         job.refuse_unknown_targets()
-        return Built(recipe.source.model, job.out, (*_planned(job), *_last(options)))
+        return Built(recipe.source.model, job.out, (*planned(job), *_last(options)))
 
     job.out.parent.mkdir(parents=True, exist_ok=True)
     with locked(job.out, "build"):
@@ -145,53 +71,6 @@ def build_fleet(
     return results
 
 
-def _refuse(recipe: Recipe, options: BuildOptions) -> None:
-    """Raise UsageError for a recipe that could not be built to its end, before anything is done."""
-    if not recipe.proof.check:
-        raise UsageError("proof.check is false, but a build proves what it makes. Take it out of the recipe.")
-    if options.publish and recipe.publish is None:
-        raise UsageError("The recipe does not say where to publish. Add publish.repository, or leave --publish out.")
-
-    for target in recipe.every_target:
-        if target.format not in format_names():
-            raise UsageError(f"there is no format {target.format!r}: {', '.join(format_names())}")
-        known = precision_names(target.format)
-        if known and target.precision not in known:
-            raise UsageError(f"{target.format} has no precision {target.precision!r}: {', '.join(known)}.")
-
-    refuse_unknown_runtimes(recipe.proof.require)
-    read_policy(recipe.proof.thresholds)
-    if recipe.evaluation is not None:
-        refuse_unclear_scores(recipe.evaluation)
-
-
-def _steps(job: Job) -> list[Step]:
-    """Return the steps of a build in their order."""
-    lanes = lane_steps(job)
-    own = job.recipe.texts
-    texts = [] if own is None else [TextsStep(job, own.file, own.column, [lane.device for lane in lanes])]
-
-    return [
-        *(ExportStep(job, target) for target in job.recipe.every_target),
-        FolderStep(job),
-        *lanes,
-        *texts,
-        *scores_steps(job),
-        *card_steps(job),
-    ]
-
-
-def _planned(job: Job) -> list[Done]:
-    """Return what each step would do."""
-    standing, pending, found = job.standing(), frozenset[str](), []
-    for step in _steps(job):
-        look = step.look(standing, pending)
-        found.append(Done(step.name, look.decision, look.reason))
-        if look.decision == "make":
-            pending |= {step.name}
-    return found
-
-
 def _last(options: BuildOptions) -> list[Done]:
     """Return what follows the steps."""
     gate = Done("gate", "make", "a folder is judged each time")
@@ -201,13 +80,13 @@ def _last(options: BuildOptions) -> list[Done]:
 def _run(job: Job, options: BuildOptions, tell: Tell) -> Built:
     """Run the steps that must be made, then the gate."""
     built = Built(job.recipe.source.model, job.out)
-    plan = _planned(job)
+    plan = planned(job)
     if any(done.step.startswith("export ") and done.decision == "make" for done in plan):
-        _refuse_options(job.recipe)
+        refuse_options(job.recipe)
 
-    steps = _steps(job)
-    for number, (step, planned) in enumerate(zip(steps, plan, strict=True), 1):
-        done = _made(step, planned, job, f"{number} of {len(steps)}", tell)
+    steps = steps_of(job)
+    for number, (step, before) in enumerate(zip(steps, plan, strict=True), 1):
+        done = _made(step, before, job, f"{number} of {len(steps)}", tell)
         built = replace(built, steps=(*built.steps, done))
         if isinstance(step, FolderStep) and not _stands(job):
             tell("nothing that stands is of this checkpoint, so there is nothing to measure or to judge")
@@ -216,10 +95,10 @@ def _run(job: Job, options: BuildOptions, tell: Tell) -> Built:
     return _judged(job, built, options, tell)
 
 
-def _made(step: Step, planned: Done, job: Job, number: str, tell: Tell) -> Done:
+def _made(step: Step, before: Done, job: Job, number: str, tell: Tell) -> Done:
     """Make a step if it must be made by now."""
-    if planned.decision != "make":
-        return planned
+    if before.decision != "make":
+        return before
 
     start = time.monotonic()
     standing = job.standing()
@@ -227,11 +106,11 @@ def _made(step: Step, planned: Done, job: Job, number: str, tell: Tell) -> Done:
     if look.decision == "leave":
         return Done(step.name, look.decision, look.reason)
     if look.decision == "keep":  # an earlier step has done it: an export measures what it writes
-        return replace(planned, reason=f"done with another step: {look.reason}")
+        return replace(before, reason=f"done with another step: {look.reason}")
 
     tell(f"{step.name} ({number}): {look.reason}")
     refused = step.make(standing)
-    return Done(step.name, "make", planned.reason, round(time.monotonic() - start, 1), refused)
+    return Done(step.name, "make", before.reason, round(time.monotonic() - start, 1), refused)
 
 
 def _stands(job: Job) -> bool:
@@ -283,11 +162,3 @@ def _published(job: Job, built: Built, required: Required, tell: Tell) -> Built:
     kept = Done("publish", "keep", f"{wanted.repository} holds all of it", seconds)
     done = kept if published.already else Done("publish", "make", "--publish", seconds)
     return replace(built, steps=(*built.steps, done), published=published)
-
-
-def _refuse_options(recipe: Recipe) -> None:
-    """Raise UsageError for what no exporter takes, before the first export begins."""
-    for target in recipe.every_target:
-        known = find_exporter(target.format, recipe.options.get(target.format, {})).precisions
-        if target.precision not in known:
-            raise UsageError(f"{target.format} has no precision {target.precision!r}: {', '.join(known)}.")

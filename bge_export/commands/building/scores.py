@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bge_export.build.release import Evaluation
+from bge_export.build.state import state_path, write_json
 from bge_export.commands.analysis import evaluate_pairs
 from bge_export.commands.building.job import Job, Look, Standing
 from bge_export.commands.measuring import named_device
@@ -15,7 +16,7 @@ from bge_export.errors import TextsError, UsageError
 from bge_export.files.digest import file_sha256
 from bge_export.files.reading import reading
 from bge_export.files.regular import SETTINGS_BYTES, read_regular
-from bge_export.files.single import refuse_path, written_whole
+from bge_export.files.single import refuse_path
 from bge_export.parity.measure.environment import version_of
 
 SCHEMA = "bge_export.scores/1"
@@ -102,9 +103,7 @@ class ScoresStep:
         scores = [asdict(one) for one in found]
         kept = {name: one for name, one in read_scores(path).items() if name in self.job.state.finished}
         fields = {"schema": SCHEMA, "scores": dict(sorted({**kept, self.name: scores}.items()))}
-        with written_whole(path) as temporary:
-            temporary.write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", "utf-8")
-
+        write_json(fields, path, state_path(self.job.out).with_suffix(".scores.tmp"))
         self.job.finish(self.name, self._inputs(standing), {"scores": _digest(scores)})
         return ()
 
