@@ -9,15 +9,13 @@ from bge_export.checkpoint.model import first_line, load_model
 from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS, SENTENCE_EMBEDDING, Checkpoint
 from bge_export.errors import ExportError, UsageError
 from bge_export.graph.bias_folding import fold_biases
+from bge_export.graph.buckets import bucket_table, tabled_buckets
+from bge_export.graph.masks import own_masks, padding_mask
 from bge_export.graph.textbook import has_textbook_attention
 from bge_export.heads.dense import Dense, dense_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-MASKED = -10000.0
-"""Added to the scores of padding (BERT's original value). In float32 exp(MASKED) is exactly 0, as with the smallest
-float32, which transformers adds; but MASKED is also finite in float16. See docs/decisions/0003."""
 
 TRACE_BATCH, TRACE_LENGTH = 2, 16
 
@@ -25,15 +23,15 @@ TRACE_BATCH, TRACE_LENGTH = 2, 16
 class TracedEncoder(nn.Module):
     """The encoder as a function of two or three integer tensors, each [B, S] int64.
 
-    For BERT's kind of attention the mask, [B, 1, 1, S] float32, is built here, because the one that transformers
-    builds traces into about fifty nodes of index arithmetic; transformers uses a 4-D mask unchanged. Other
-    architectures build their own from the mask [B, S].
+    For BERT's kind of attention the mask, [B, 1, 1, S] float32, is given to the model, which uses a 4-D mask unchanged.
+    Other architectures get the mask [B, S] and say by themselves which tokens see each other; `masks` writes that down.
     """
 
     def __init__(self, model: "PreTrainedModel", head: Dense, *, sentence_embedding: bool) -> None:
         """Wrap `model`; if `sentence_embedding` is set, the pooled embedding is a second output."""
         super().__init__()
         self.model = model
+        self.buckets = bucket_table(model.config)
         self.builds_mask = not has_textbook_attention(model.config)
         self.pooling = head.module() if sentence_embedding else None
 
@@ -41,10 +39,11 @@ class TracedEncoder(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the last hidden state [B, S, D] float32 and, if requested, the embedding [B, D] float32."""
-        mask = attention_mask if self.builds_mask else simple_mask(attention_mask)
-
+        mask = attention_mask if self.builds_mask else padding_mask(attention_mask)
         inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        states: Tensor = self.model(input_ids=input_ids, attention_mask=mask, **inputs).last_hidden_state
+
+        with own_masks(), tabled_buckets(self.buckets):
+            states: Tensor = self.model(input_ids=input_ids, attention_mask=mask, **inputs).last_hidden_state
         return states if self.pooling is None else (states, self.pooling(states, attention_mask))
 
 
@@ -59,6 +58,7 @@ class TracedReranker(nn.Module):
         """Wrap `model`, a `*ForSequenceClassification` with one label."""
         super().__init__()
         self.model = model
+        self.buckets = bucket_table(model.config)
         self.builds_mask = not has_textbook_attention(model.config)
         self.states = states
 
@@ -66,22 +66,18 @@ class TracedReranker(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the logits [B, 1] float32, if requested after the last hidden state [B, S, D] float32."""
-        mask = attention_mask if self.builds_mask else simple_mask(attention_mask)
+        mask = attention_mask if self.builds_mask else padding_mask(attention_mask)
         inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
 
         seen: list[Tensor] = []
         hook = self.model.base_model.register_forward_hook(lambda _, __, given: seen.append(given[0]))
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=mask, **inputs).logits
+        with own_masks(), tabled_buckets(self.buckets):
+            logits: Tensor = self.model(input_ids=input_ids, attention_mask=mask, **inputs).logits
         hook.remove()
         return (seen[0], logits) if self.states else logits
 
 
 Traced = TracedEncoder | TracedReranker
-
-
-def simple_mask(attention_mask: Tensor) -> Tensor:
-    """Return what is added to the scores of attention, [B, 1, 1, S] float32, from the mask [B, S]."""
-    return (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * MASKED
 
 
 def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = False) -> Traced:

@@ -24,7 +24,9 @@ class DenseModule(nn.Module):
             weights = attention_mask.unsqueeze(-1).to(states.dtype)
             pooled = (states * weights).sum(1) / weights.sum(1)
         else:
-            last = (attention_mask.sum(1, keepdim=True) - 1).unsqueeze(-1)
+            # The last token's place, whether padding precedes or follows the text.
+            places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+            last = (attention_mask.to(torch.int64) * places).amax(1, keepdim=True).unsqueeze(-1)
             pooled = torch.gather(states, 1, last.expand(-1, -1, self.dim))[:, 0]
 
         return nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled

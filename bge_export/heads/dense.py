@@ -47,7 +47,7 @@ class Dense:
 
         Args:
             outputs: `sentence_embedding` [B, D], pooled by the graph itself; any other is token states [B, S, D].
-            attention_mask: [B, S] int64, 1 for a token and 0 for padding on the right.
+            attention_mask: [B, S] int64, 1 for a token and 0 for padding, on either side.
         """
         return {
             name: given if name == SENTENCE_EMBEDDING else self._pooled(given, attention_mask)
@@ -75,7 +75,9 @@ def pool(states: NDArray[Float], attention_mask: NDArray[np.int64], pooling: Poo
         pooled: NDArray[Float] = (states * weights).sum(axis=1) / weights.sum(axis=1)
         return pooled
 
-    last: NDArray[Float] = states[np.arange(len(states)), attention_mask.sum(axis=1) - 1]
+    # Counted from the end, since the texts of a batch may be padded on the left too.
+    ends = attention_mask.shape[1] - 1 - np.argmax(attention_mask[:, ::-1] != 0, axis=1)
+    last: NDArray[Float] = states[np.arange(len(states)), ends]
     return last
 
 

@@ -145,7 +145,7 @@ def _answers(checkpoint: Checkpoint, model: "PreTrainedModel", feed: "dict[str, 
 
 
 def _pooled(states: "torch.Tensor", mask: "torch.Tensor", pooling: Pooling) -> "torch.Tensor":
-    """Return the pooled vector [D] of states [S, D]; the first and the last place are counted from the left."""
+    """Return the pooled vector [D] of states [S, D]: of the first place, of all tokens, or of the last token."""
     if pooling == "cls":
         return states[0]
-    return states[mask].mean(0) if pooling == "mean" else states[int(mask.sum()) - 1]
+    return states[mask].mean(0) if pooling == "mean" else states[mask][-1]

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bge_export.graph.tracing import MASKED
+from bge_export.graph.masks import MASKED
 from bge_export.precision.int8.plan.peaks import CAP
 from bge_export.precision.int8.plan.scores import KEY_GREATEST
 from bge_export.precision.int8.round.quantized import QuantizedEncoder, QuantizedLayer, QuantizedLinear
