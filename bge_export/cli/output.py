@@ -72,7 +72,9 @@ def show_int8(folder: Path) -> None:
         options = model.options
 
         if reason := options.get("plain_arrangement"):
-            print(f"{model.target}: in the plain arrangement, less exact than the usual one, because {reason}.")
+            residuals = options.get("plain_residuals", "none")
+            exact = "less exact" if residuals == "none" else f"with residuals of its {residuals}, so slower"
+            print(f"{model.target}: in the plain arrangement, {exact} than the usual one, because {reason}.")
 
         if steps := options.get("frontier"):
             out().print(render_frontier(model.target, steps))

@@ -33,6 +33,7 @@ from bge_export.precision.int8.search.variants import fastest_variant, frontier_
 from bge_export.precision.int8.write.arrange import Arrangement, arrange
 from bge_export.precision.int8.write.padding import pad_inputs
 from bge_export.precision.int8.write.plain import quantize_plain
+from bge_export.precision.int8.write.residuals import Residuals
 from bge_export.precision.int8_options import Int8Options
 from bge_export.progress import stage
 from bge_export.texts.tokens import TextTokenizer
@@ -123,10 +124,8 @@ def quantize(
         encoder = read_encoder(model)
     except UnknownGraph as reason:
         _need_no_layers(options, checkpoint, reason)
-        plain = quantize_plain(model, rows, tokenizer)
-        if arrangement == "sequence-major":
-            plain = pad_inputs(plain, checkpoint.promise.reads.max_tokens)
-        return iter([Quantized(plain, {"plain_arrangement": str(reason)})])
+        longest = checkpoint.promise.reads.max_tokens if arrangement == "sequence-major" else None
+        return _plain_variants(quantize_plain(model, rows, tokenizer), str(reason), longest)
 
     if options.cls_only and encoder.tail is not None:
         raise UsageError("--cls-only and --sentence-embedding exclude each other. Leave out one of them.")
@@ -134,6 +133,21 @@ def quantize(
     planned = _planned(_Task(model, encoder, checkpoint, options, arrangement), tokenizer, rows)
     least = options.min_cosine
     return _variants(planned, Targets() if least is None else Targets(smallest=least, mean=least))
+
+
+def _plain_variants(
+    graphs: Iterator[tuple[onnx.ModelProto, Residuals]], reason: str, padded_up_to: int | None
+) -> Iterator[Quantized]:
+    """Yield the variants of the plain arrangement.
+
+    Args:
+        graphs: the quantized graphs.
+        reason: why the arrangement is plain.
+        padded_up_to: length of the longest text, where inputs are padded in the graph.
+    """
+    for plain, residuals in graphs:
+        model = plain if padded_up_to is None else pad_inputs(plain, padded_up_to)
+        yield Quantized(model, {"plain_arrangement": reason, "plain_residuals": residuals})
 
 
 def _planned(task: _Task, tokenizer: TextTokenizer, rows: Sequence[Row]) -> _Planned:

@@ -3,13 +3,13 @@
 This is for graphs that `reading` does not recognize. onnxruntime's static quantizer finds the ranges of the activations
 on the calibration texts and writes the graph; the integers of the weights are ours (GPTQ under the saturation
 constraint), so that all processors give the same result. No channel is scaled and no neuron split, so the loss is
-larger than in the fast arrangement.
+larger than in the fast arrangement. Where the gate refuses it, variants with residuals follow (`residuals`).
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import onnx
@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from bge_export.calibration.moments import second_moments
 from bge_export.graph.products import constant_products
 from bge_export.precision.int8.round.rounding import Rounded, round_weight
+from bge_export.precision.int8.write.residuals import Residuals, TwoParts, add_residuals
 from bge_export.precision.int8.write.tables import round_tables
 from bge_export.texts.tokens import TextTokenizer
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from onnxruntime.quantization import CalibrationDataReader
 
 
-def quantize_plain(model: onnx.ModelProto, rows: Sequence[Sequence[int]], tokenizer: TextTokenizer) -> onnx.ModelProto:
-    """Return the graph quantized to 8 bits; other products (Gemm, convolutions) stay float32.
+def quantize_plain(
+    model: onnx.ModelProto, rows: Sequence[Sequence[int]], tokenizer: TextTokenizer
+) -> Iterator[tuple[onnx.ModelProto, Residuals]]:
+    """Yield the graph quantized to 8 bits, from fast to accurate; other products (Gemm, convolutions) stay float32.
 
     Args:
         model: float32 graph; it is not modified.
@@ -40,12 +43,20 @@ def quantize_plain(model: onnx.ModelProto, rows: Sequence[Sequence[int]], tokeni
     moments = second_moments(model, products, rows, tokenizer)
     rounded = {name: round_weight(_tensor(weights[name]), torch.from_numpy(moments[name])) for name in moments}
 
+    halves = {name: TwoParts.of(numpy_helper.to_array(weights[name])) for name in rounded}
+
     result = _between_pairs(model, [node.name for node in products], rows, tokenizer)
     _put(result.graph, {node.name: rounded[node.input[1]] for node in products})
+    _round_for_products_alone(result.graph, {node.name for node in products})
 
     graph = ir.from_proto(result)
     round_tables(graph.graph)
-    return ir.to_proto(graph)
+    plain = ir.to_proto(graph)
+    own = {node.name: halves[node.input[1]] for node in products}
+    del model, products, weights, rounded, halves, result, graph  # the float32 weights, while a variant is measured
+
+    for residuals in get_args(Residuals):
+        yield add_residuals(plain, own, residuals), residuals
 
 
 def _tensor(weight: onnx.TensorProto) -> torch.Tensor:
@@ -97,6 +108,21 @@ def _reader(inputs: Sequence[str], rows: Sequence[Sequence[int]], tokenizer: Tex
             return next(self.feeds, None)
 
     return Reader()
+
+
+def _round_for_products_alone(graph: onnx.GraphProto, products: Set[str]) -> None:
+    """Let all nodes but products read inputs as they were: onnxruntime also rounds what a residual connection adds."""
+    makers = {name: node for node in graph.node for name in node.output}
+    inputs = {
+        node.output[0]: makers[node.input[0]].input[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in makers
+    }
+
+    for node in graph.node:
+        if node.name not in products:
+            for position, name in enumerate(node.input):
+                node.input[position] = inputs.get(name, name)
 
 
 def _put(graph: onnx.GraphProto, rounded: dict[str, Rounded]) -> None:
