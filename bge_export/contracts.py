@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 Pooling = Literal["cls", "mean", "last"]
 POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "last")
 
+Side = Literal["left", "right"]
+"""Where a tokenizer pads."""
+
 PromptOrigin = Literal["checkpoint", "published", "given"]
 """Where prompts come from: the checkpoint's own files, what its authors publish for the model, or the user."""
 
@@ -33,7 +36,7 @@ LOGITS = "logits"
 
 @dataclass(frozen=True)
 class Reads:
-    """What a model reads: one text, or a pair of texts as one row of tokens, padded on the right.
+    """What a model reads: one text, or a pair of texts as one row of tokens.
 
     Attributes:
         max_tokens: the longest input in tokens, including special tokens; longer texts are truncated.
@@ -93,6 +96,7 @@ class Checkpoint:
         weights: the safetensors files, relative to `root`.
         token_types: whether the model distinguishes token types; if so, its artifacts have that input.
         prompts_from: where the promise's prompts come from; `checkpoint` too if there are none.
+        padding_side: where its own tokenizer pads. A folder pads on the right, unless the last token is pooled.
         notes: what the user should know of it, one sentence each.
     """
 
@@ -105,6 +109,7 @@ class Checkpoint:
     weights: tuple[str, ...]
     token_types: bool
     prompts_from: PromptOrigin = "checkpoint"
+    padding_side: Side = "right"
     notes: tuple[str, ...] = ()
 
 

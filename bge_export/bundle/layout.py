@@ -103,9 +103,9 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:
     }
     config |= _normalizer_settings(tokenizer.get("normalizer"))
 
-    # Padded on the left, the first state of a batch is that of a padding token.
-    if config.get("padding_side") == "left" and not _reads_last(checkpoint):
-        config["padding_side"] = "right"
+    # Padded on the left, the first state of a batch is that of a padding token; the last token is found on either side.
+    if checkpoint.padding_side == "left":
+        config["padding_side"] = "left" if _reads_last(checkpoint) else "right"
 
     # These describe how the checkpoint was saved or loaded, not the tokenizer.
     for key in ("name_or_path", "backend", "is_local", "auto_map"):

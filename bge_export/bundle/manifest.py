@@ -18,7 +18,8 @@ from bge_export.bundle.integrity import (
     refuse_names,
     refuse_other_promise,
 )
-from bge_export.contracts import Artifact, Checkpoint, PromptOrigin, Target
+from bge_export.checkpoint.tested import TESTED
+from bge_export.contracts import Artifact, Checkpoint, PromptOrigin, Side, Target
 from bge_export.errors import ArtifactError
 from bge_export.files.digest import combined_digest, file_sha256, tree_digest
 from bge_export.files.json_files import parse
@@ -41,6 +42,8 @@ class Source(_Record):
         digest: sha256 over its files.
         model_type: its architecture.
         prompts_from: where the promise's prompts come from; manifests of earlier versions hold what files declared.
+        padding_side: where the checkpoint's own tokenizer pads; a folder pads there only if the last token is pooled.
+        tested: whether the architecture is in the tested list (`checkpoint.tested`).
     """
 
     id: str
@@ -48,6 +51,8 @@ class Source(_Record):
     digest: str
     model_type: str
     prompts_from: PromptOrigin = "checkpoint"
+    padding_side: Side = "right"
+    tested: bool = True
 
 
 class Model(_Record):
@@ -103,6 +108,8 @@ def write_manifest(
             digest=checkpoint.digest,
             model_type=checkpoint.model_type,
             prompts_from=checkpoint.prompts_from,
+            padding_side=checkpoint.padding_side,
+            tested=checkpoint.model_type in TESTED,
         ),
         promise=PromiseRecord.of(checkpoint.promise),
         models=list(models),

@@ -14,9 +14,20 @@ from bge_export.checkpoint.declared_sizes import refuse_oversized
 from bge_export.checkpoint.other_models import ENCODER_HALVES, is_reranker, refuse_adapter, refuse_projection
 from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles, read_sentence_files
 from bge_export.checkpoint.prompts import Prompts, choose_prompts
+from bge_export.checkpoint.tested import untested_note
 from bge_export.checkpoint.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from bge_export.checkpoint.weight_files import WeightFiles, read_weight_files
-from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS, Artifact, Checkpoint, Pooling, Promise, Reads, Target
+from bge_export.contracts import (
+    LAST_HIDDEN_STATE,
+    LOGITS,
+    Artifact,
+    Checkpoint,
+    Pooling,
+    Promise,
+    Reads,
+    Side,
+    Target,
+)
 from bge_export.errors import CheckpointError, UsageError
 from bge_export.files.digest import tree_digest
 from bge_export.files.json_files import positive_integer, read_object
@@ -190,7 +201,23 @@ def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
         weights=weights.weights,
         token_types=token_types > 1,
         prompts_from=prompts.origin,
-        notes=prompts.notes,
+        padding_side=tokenizer.padding_side,
+        notes=(
+            *prompts.notes,
+            *_side_note(tokenizer.padding_side, head.pooling),
+            *untested_note(str(config["model_type"])),
+        ),
+    )
+
+
+def _side_note(side: Side, pooling: Pooling) -> tuple[str, ...]:
+    """Return what the user should know of the padding, in one sentence; nothing if the folder pads where it did."""
+    if side == "right" or pooling == "last":
+        return ()
+    pooled = "the first token" if pooling == "cls" else "the mean of all tokens"
+    return (
+        "The checkpoint's tokenizer pads on the left, the folder's on the right: the embedding is "
+        f"{pooled}, and padding before a text moves every token.",
     )
 
 

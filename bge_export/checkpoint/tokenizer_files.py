@@ -8,9 +8,11 @@ from pathlib import Path
 from bge_export.checkpoint.tokenizer_settings import (
     SETTINGS,
     TOKENIZER,
+    padding_side,
     refuse_contradictions,
     refuse_left_truncation,
 )
+from bge_export.contracts import Side
 from bge_export.errors import CheckpointError
 from bge_export.files.json_files import positive_integer, read_object, read_object_if_there
 from bge_export.files.regular import TOKENIZER_BYTES, read_regular_text, refuse_irregular
@@ -47,12 +49,14 @@ class TokenizerFiles:
         ids: the highest id of the vocabulary plus one; None if only a SentencePiece model knows it.
         added: the added token with the highest id, and that id; None if there are none.
         max_length: the longest input that the tokenizer declares.
+        padding_side: where the tokenizer pads.
     """
 
     files: tuple[str, ...]
     ids: int | None
     added: tuple[str, int] | None
     max_length: int | None
+    padding_side: Side = "right"
 
 
 def read_tokenizer_files(root: Path, lower_case: bool) -> TokenizerFiles:
@@ -82,8 +86,11 @@ def read_tokenizer_files(root: Path, lower_case: bool) -> TokenizerFiles:
         max_length = None
 
     if TOKENIZER not in files:
-        return TokenizerFiles(files, _vocabulary_size(root), None, max_length)
-    return TokenizerFiles(files, *_check_tokenizer(root, settings, lower_case), max_length)
+        return TokenizerFiles(files, _vocabulary_size(root), None, max_length, padding_side(settings, {}))
+
+    tokenizer = read_object(root / TOKENIZER, TOKENIZER_BYTES)
+    found = _check_tokenizer(root, settings, tokenizer, lower_case)
+    return TokenizerFiles(files, *found, max_length, padding_side(settings, tokenizer))
 
 
 def refuse_large(root: Path) -> None:
@@ -97,11 +104,10 @@ def refuse_large(root: Path) -> None:
 
 
 def _check_tokenizer(
-    root: Path, settings: Mapping[str, object], lower_case: bool
+    root: Path, settings: Mapping[str, object], tokenizer: Mapping[str, object], lower_case: bool
 ) -> tuple[int | None, tuple[str, int] | None]:
     """Compare `tokenizer.json` with the other files; return its highest id plus one and its last added token."""
     path = root / TOKENIZER
-    tokenizer = read_object(path, TOKENIZER_BYTES)
     model = tokenizer.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), (dict, list)):
         raise CheckpointError(f"{path} holds no tokenizer model with a vocabulary. Fetch the file again.")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from bge_export.contracts import Side
 from bge_export.errors import CheckpointError
 
 TOKENIZER: Final = "tokenizer.json"
@@ -24,6 +25,9 @@ ADD_SPECIAL_TOKENS = frozenset(
     }
 )
 """Classes of transformers that put special tokens around every text, whatever `tokenizer.json` says."""
+
+PAD_LEFT = frozenset({"CodeLlamaTokenizer", "CohereTokenizer", "GemmaTokenizer", "LlamaTokenizer", "XLNetTokenizer"})
+"""Classes of transformers that pad on the left unless their settings say otherwise."""
 
 NORMALIZER_SETTINGS: Mapping[str, str] = {
     "strip_accents": "strip_accents",
@@ -72,6 +76,18 @@ def refuse_left_truncation(path: Path, side: object) -> None:
             f"{path} truncates long texts on the left; runtimes and clients truncate on the right, and so would give "
             "other embeddings. Set the side to right, or choose another checkpoint."
         )
+
+
+def padding_side(settings: Mapping[str, object], tokenizer: Mapping[str, object]) -> Side:
+    """Return where transformers pads: as its settings say, else as `tokenizer.json` does, else as the class does."""
+    padding = tokenizer.get("padding")
+    direction = padding.get("direction") if isinstance(padding, dict) else None
+    for side in (settings.get("padding_side"), direction):
+        if isinstance(side, str):
+            return "left" if side.lower() == "left" else "right"
+
+    declared = str(settings.get("tokenizer_class", "")).removesuffix("Fast")
+    return "left" if declared in PAD_LEFT else "right"
 
 
 def _refuse_other_normalizer(root: Path, settings: Mapping[str, object], normalizer: object) -> None:

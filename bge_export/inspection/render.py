@@ -99,13 +99,15 @@ def render_drift(drift: Drift) -> RenderableType:
 def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
     source = manifest.source
     revision = f" at {source.revision}" if source.revision else ""
+    untested = "" if source.tested else " (not in the tested list)"
     checked = "part of the export" if manifest.checked else "left out (--no-check)"
     tools = dict(item for model in manifest.models for item in model.tools.items())
 
     return _pairs(
         {
-            "made of": f"{source.id}{revision}, {source.model_type}, digest {source.digest[:12]}",
+            "made of": f"{source.id}{revision}, {source.model_type}{untested}, digest {source.digest[:12]}",
             **_answers(manifest),
+            **_padding(manifest),
             "models": ", ".join(model.target for model in manifest.models),
             "files": f"{len(manifest.files)}, every digest verified",
             "made with": ", ".join(f"{name} {number}" for name, number in tools.items()),
@@ -125,6 +127,15 @@ def _answers(manifest: Manifest) -> dict[str, str]:
     normalized = "normalised" if head.normalize else "not normalised"
     vector = f"{head.dim} dimensions, {head.pooling} pooling, {normalized}"
     return {"embedding": f"{vector}, up to {reads.max_tokens} tokens", **_prefixes(manifest)}
+
+
+def _padding(manifest: Manifest) -> dict[str, str]:
+    """Return where batches are padded, if the checkpoint's own tokenizer pads on the left."""
+    if manifest.source.padding_side == "right":
+        return {}
+    if not manifest.promise.of_pairs and manifest.promise.dense.pooling == "last":
+        return {"padding": "on the left, as the checkpoint's tokenizer; the last token is found on either side"}
+    return {"padding": "on the right; the checkpoint's tokenizer pads on the left"}
 
 
 def _prefixes(manifest: Manifest) -> dict[str, str]:

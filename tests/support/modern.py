@@ -55,9 +55,10 @@ def build_modern(name: str, folder: Path, **changes: Any) -> Path:
     """
     family = MODERN[name]
     tokenizer = family.tokenizer()
-    tokenizer.padding_side = family.side
     tokenizer.model_max_length = MAX_TOKENS
     tokenizer.save_pretrained(folder)
+    saved = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**saved, "padding_side": family.side}), "utf-8")
 
     special = {f"{name}_id": getattr(tokenizer, f"{name}_id") for name in SPECIAL}
     ids = {"vocab_size": len(tokenizer), **{name: number for name, number in special.items() if number is not None}}
