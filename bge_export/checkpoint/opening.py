@@ -31,7 +31,7 @@ from bge_export.contracts import (
 from bge_export.errors import CheckpointError, UsageError
 from bge_export.files.digest import tree_digest
 from bge_export.files.json_files import positive_integer, read_object
-from bge_export.heads.dense import Dense
+from bge_export.heads.dense import Dense, dense_head
 from bge_export.heads.score import Score
 
 CONFIG = "config.json"
@@ -204,19 +204,22 @@ def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
         padding_side=tokenizer.padding_side,
         notes=(
             *prompts.notes,
-            *_side_note(tokenizer.padding_side, head.pooling),
+            *_side_note(tokenizer.padding_side, promise),
             *untested_note(str(config["model_type"])),
         ),
     )
 
 
-def _side_note(side: Side, pooling: Pooling) -> tuple[str, ...]:
+def _side_note(side: Side, promise: Promise) -> tuple[str, ...]:
     """Return what the user should know of the padding, in one sentence; nothing if the folder pads where it did."""
+    pooling = "cls" if promise.of_pairs else dense_head(promise).pooling
     if side == "right" or pooling == "last":
         return ()
+
+    answer = "score" if promise.of_pairs else "embedding"
     pooled = "the first token" if pooling == "cls" else "the mean of all tokens"
     return (
-        "The checkpoint's tokenizer pads on the left, the folder's on the right: the embedding is "
+        f"The checkpoint's tokenizer pads on the left, the folder's on the right: the {answer} is made of "
         f"{pooled}, and padding before a text moves every token.",
     )
 

@@ -6,7 +6,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from bge_export.contracts import Pooling, Promise
+from bge_export.errors import UsageError
 from bge_export.heads import promise_of
+from bge_export.heads.dense import NO_EMBEDDINGS
 
 
 class _Record(BaseModel):
@@ -71,7 +73,7 @@ class PromiseRecord(_Record):
     def dense(self) -> DenseRecord:
         """Return the dense head; ask `of_pairs` first where the model may be a reranker."""
         if self.heads.dense is None:
-            raise TypeError("a reranker has no dense head")
+            raise UsageError(NO_EMBEDDINGS)
         return self.heads.dense
 
     @classmethod

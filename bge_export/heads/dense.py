@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.contracts import SENTENCE_EMBEDDING, Pooling, Promise, Reads
+from bge_export.errors import UsageError
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -90,11 +91,18 @@ def normalize(rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return (wide / np.where(norms == 0.0, 1.0, norms)).astype(np.float32)
 
 
+NO_EMBEDDINGS = "This model is a reranker: it scores pairs and gives no embeddings. Give an embedding model."
+
+
 def dense_head(promise: Promise) -> Dense:
-    """Return the promise's dense head; ask `Promise.of_pairs` first where a model may be a reranker."""
+    """Return the promise's dense head.
+
+    Raises:
+        UsageError: it has none; ask `Promise.of_pairs` first where a reranker has another answer.
+    """
     head = promise.heads.get(Dense.kind)
     if not isinstance(head, Dense):
-        raise TypeError(f"no dense head, only: {', '.join(promise.heads)}")
+        raise UsageError(NO_EMBEDDINGS)
     return head
 
 

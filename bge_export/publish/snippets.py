@@ -142,7 +142,7 @@ def snippet(folder: Path, place: str, *, precision: str | None = None, repositor
 
 
 def _refuse_pooling(folder: Path, place: str, manifest: Manifest) -> None:
-    pooling = manifest.promise.heads.dense.pooling
+    pooling = manifest.promise.dense.pooling
     if pooling not in PLACES[place].poolings:
         raise UsageError(
             f"{folder} pools by {pooling!r}, and the library of {place} has only {', '.join(PLACES[place].poolings)}. "

@@ -40,7 +40,7 @@ def inputs_of(job: Job, target: Target) -> dict[str, str]:
     # The gate's verdict chooses among the variants of a rounded precision; a float file is the same under any limits.
     if find_precision(target.precision).rounded:
         inputs["limits"] = file_sha256(recipe.proof.thresholds or fixtures_folder() / "thresholds.toml")
-        inputs["texts"] = builtin_corpus().digest
+        inputs["texts"] = builtin_corpus(pairs=job.checkpoint.promise.of_pairs).digest
 
     return inputs
 
