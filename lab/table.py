@@ -37,7 +37,8 @@ def _rows(name: str, found: dict[str, Any]) -> Iterator[str]:
         notes += [lane["error"]] if "error" in lane else [one for one in cosines if isinstance(one, str)]
         if lane.get("norm_off", 0) > 1e-3:
             notes.append("not divided by the norm")
-        said = "the same" if lane["same"] and not notes else "**other**" if not lane["same"] else ""
+        good = "the same" if lane["target"].endswith("fp32") or not lane["target"] else "within the gate's limit"
+        said = "**other**" if not lane["same"] else "" if notes else good
         last = "; ".join(filter(None, [said, *map(_cell, notes)]))
         yield f"| {' | '.join([versions, found['source'], lane['name'], setting, *figures, last])} |"
 
