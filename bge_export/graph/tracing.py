@@ -10,6 +10,7 @@ from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS, SENTENCE_EMBEDDING, 
 from bge_export.errors import ExportError, UsageError
 from bge_export.graph.bias_folding import fold_biases
 from bge_export.graph.buckets import bucket_table, tabled_buckets
+from bge_export.graph.embedding_scale import fold_embedding_scale
 from bge_export.graph.masks import own_masks, padding_mask
 from bge_export.graph.textbook import has_textbook_attention
 from bge_export.heads.dense import Dense, dense_head
@@ -81,7 +82,7 @@ Traced = TracedEncoder | TracedReranker
 
 
 def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = False) -> Traced:
-    """Load the checkpoint, fold the key and value biases of BERT's attention, and wrap the model for tracing.
+    """Load the checkpoint, fold what can be folded exactly, and wrap the model for tracing.
 
     Args:
         checkpoint: the model.
@@ -100,6 +101,7 @@ def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = F
     model = load_model(checkpoint)
     if has_textbook_attention(model.config):
         fold_biases(model)
+    fold_embedding_scale(model)
     if checkpoint.promise.of_pairs:
         return TracedReranker(model, states=states).eval()
 
