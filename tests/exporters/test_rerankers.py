@@ -185,13 +185,17 @@ def test_what_knows_embeddings_alone_refuses_a_reranker_in_one_sentence(
 
 
 def test_a_folder_is_measured_and_judged_again_and_says_why_javascript_is_missing(
-    exported: Exported, checkpoint: Path, tmp_path: Path
+    exported: Exported, checkpoint: Path, pairs: Corpus, tmp_path: Path
 ) -> None:
     assert judge_report(exported.folder / "parity.json", reference=str(checkpoint)).verdict.passed
 
     report = tmp_path / "again.json"
     lanes = ("torch:cpu", "transformersjs:node@4")
-    proof = check_parity(exported.folder, str(checkpoint), lanes=lanes, report_path=report)
+    some = [{"id": one.id, "query": one.query, "text": one.text} for one in pairs.texts[:8]]
+    texts = tmp_path / "pairs.jsonl"
+    texts.write_text("".join(f"{json.dumps(one)}\n" for one in some), "utf-8")
+
+    proof = check_parity(exported.folder, str(checkpoint), lanes=lanes, report_path=report, texts=texts)
     unavailable = {lane.unavailable for lane in proof.report.lanes if lane.runtime == "transformersjs"}
     assert unavailable == {
         "transformersjs gives its clients single texts, and rerankers read pairs: none is measured there yet"
