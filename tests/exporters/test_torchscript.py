@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from tokenizers import Tokenizer
 
 from bge_export.bundle.manifest import read_bundle, read_manifest
-from bge_export.bundle.origin import files_of, other_files
+from bge_export.bundle.origin import files_of, held_files, other_files
 from bge_export.checkpoint.model import load_model
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import Exported
@@ -30,6 +30,7 @@ from bge_export.formats.torchscript import BESIDE_ELAND, ELAND_CONFIG, ELAND_FIL
 from bge_export.graph import tracing
 from bge_export.heads.dense import dense_head
 from bge_export.oracle.eager import embed_texts
+from bge_export.oracle.golden import golden_of
 from bge_export.texts.corpus import builtin_corpus
 from bge_export.texts.tokens import TextTokenizer
 
@@ -153,7 +154,8 @@ def test_elands_files_are_of_the_checkpoint_and_a_folder_without_them_is_refused
     eland: Exported, tiny: Path, tmp_path: Path
 ) -> None:
     manifest = read_manifest(eland.folder)
-    files = files_of(open_checkpoint(tiny))
+    checkpoint = open_checkpoint(tiny)
+    files = held_files(eland.folder, files_of(checkpoint), golden_of(checkpoint))
     assert other_files(manifest, files) == ()
 
     for name in BESIDE_ELAND:
