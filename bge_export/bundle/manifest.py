@@ -149,6 +149,7 @@ def _contract(root: Path, manifest: Manifest) -> Contract:
         )
         for model in manifest.models
     ]
+
     source = manifest.source
     checkpoint = contract.Model(id=source.id, revision=source.revision, digest=source.digest)
     return contract_of(root, checkpoint, manifest.promise, files, manifest.files)

@@ -55,6 +55,7 @@ def check_contract(
 def _facts(done: "ProgramCheck") -> dict[str, object]:
     """Return the result for machines."""
     verdict = done.verdict
+
     return {
         "passed": verdict.passed,
         "target": done.target,

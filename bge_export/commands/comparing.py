@@ -202,6 +202,7 @@ def _open(path: Path, target: str | None) -> _Opened:
 def _side(manifest: Manifest, artifact: Artifact, runtime: str) -> ArtifactSide:
     """Return what tells an artifact from every other one."""
     reads, head = artifact.promise.reads, dense_head(artifact.promise)
+
     return ArtifactSide(
         kind="artifact",
         model=manifest.source.id,
