@@ -4,10 +4,10 @@ The limits that ship are measured on trained weights. Random ones, 32 or 64 wide
 small, and the sums are short. A wrong graph is still far below.
 """
 
-import json
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
+
+import tomli_w
 
 from bge_export.texts.fixtures import fixtures_folder
 
@@ -35,12 +35,6 @@ def noise_limits(folder: Path) -> Path:
                 tables = {name: fields for name, fields in tables.items() if not name.startswith(f"{target}@")}
                 tables[target] |= {"min_cosine": cosine, "min_stress_cosine": cosine, "min_batch_cosine": batch}
                 tables[target] |= {"min_token_cosine": STATES, "min_sequence_cosine": STATES}
-    require = json.dumps(tables.pop("require"))
     path = folder / "thresholds.toml"
-    path.write_text(f"require = {require}\n" + "".join(_table(*item) for item in tables.items()), "utf-8")
+    path.write_text(tomli_w.dumps(tables), "utf-8")
     return path
-
-
-def _table(name: str, fields: Mapping[str, object]) -> str:
-    rows = (f"{json.dumps(key)} = {json.dumps(value)}\n" for key, value in fields.items())
-    return f"[{json.dumps(name)}]\n" + "".join(rows)
