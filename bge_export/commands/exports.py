@@ -69,6 +69,7 @@ class BuildStep:
     weights: bool = True
 
 
+@in_turn
 def export(recipe: Recipe, *, threads: int = 1) -> Exported:
     """Export a checkpoint and prove the result; only proven targets are published in the recipe's folder.
 

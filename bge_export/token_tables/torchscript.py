@@ -48,7 +48,8 @@ FRESH = frozenset(
 )
 """Operators whose result shares no memory with what they read; any other may hand rows on to be changed."""
 
-OF_SHAPES = frozenset({"aten::size"})
+OF_SHAPES = frozenset({"aten::size", "prim::device", "prim::dtype"})
+"""Operators that say what a value is, and nothing of what it holds."""
 
 
 def open_lookup(path: Path) -> Lookup:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from architectures import _characters, _enlarge, _new_files, _roberta_tokenizer, _words
+from architectures import _characters, _new_files, _roberta_tokenizer, _words, enlarge
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, processors
 
@@ -67,7 +67,7 @@ def build_modern(name: str, folder: Path, **changes: Any) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(list(MODERN).index(name))
         model = factory.from_config(config)
-        _enlarge(model)
+        enlarge(model)
 
     tensors = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
