@@ -10,6 +10,7 @@ import pytest
 from bundles import write_bundle
 from exporting import export_model
 
+from bge_export.bundle.integrity import REPORT
 from bge_export.bundle.manifest import read_bundle
 from bge_export.cli import run
 from bge_export.commands.comparing import CompareOptions, compare, judge_certificate
@@ -159,6 +160,24 @@ def test_other_prompts_and_pooling_are_refused_by_name(
     assert "other-pooling: the pooling 'cls'; needed: 'mean', as on the other side" in out
     assert "other-prompts:" in out
     assert read_certificate(tmp_path / "swap.json").figures is None
+
+
+def test_another_longest_input_is_refused_though_no_text_reaches_it(
+    tiny_export, tiny: Path, texts: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(tiny, tmp_path / "short")
+    settings = json.loads((other / "sentence_bert_config.json").read_text("utf-8")) | {"max_seq_length": 64}
+    (other / "sentence_bert_config.json").write_text(json.dumps(settings))
+    done = export_model(OnnxExporter(), str(other), tmp_path / "out", precisions=["fp32"], check=False)
+    assert command(tiny_export.folder, done.folder, "--target", "onnx-fp32", "--texts", texts) == 1
+    assert "other-longest-input: the longest input 512; needed: 64" in capfd.readouterr().out
+
+
+def test_a_certificate_is_no_report_of_a_folder(bundle: Path, certificate: Path) -> None:
+    shutil.copyfile(certificate, bundle / REPORT)
+    assert run(["gate", str(bundle)]) == 3
+    shutil.copyfile(certificate, bundle / "swap.json")
+    assert run(["gate", str(bundle / "swap.json")]) == 3
 
 
 @pytest.fixture

@@ -221,12 +221,13 @@ def gate(
 
     It also takes a certificate of 'bge-export compare'; --thresholds are then limits for an index.
     """
-    from bge_export.bundle.integrity import REPORT
+    from bge_export.bundle.integrity import MANIFEST, REPORT
     from bge_export.commands import judge_report
     from bge_export.same_index.certificate import is_certificate
 
     path = report / REPORT if report.is_dir() else report
-    if is_certificate(path):
+    beside_a_folder = path.name == REPORT or (path.parent / MANIFEST).exists()
+    if not beside_a_folder and is_certificate(path):
         _refuse_with_certificate(
             {
                 "--texts": texts,

@@ -27,7 +27,7 @@ from bge_export.contracts import Artifact, Pooling
 from bge_export.errors import BgeExportError, UsageError
 from bge_export.files.single import refuse_path
 from bge_export.oracle.vectors import ReferenceVectors
-from bge_export.parity.gate.folder import other_file_failures
+from bge_export.parity.gate.folder import other_file_failures, other_source_failures
 from bge_export.parity.gate.judge import Failure, Verdict, judge
 from bge_export.parity.gate.origin import reference_failures
 from bge_export.parity.gate.policy import ThresholdPolicy
@@ -195,7 +195,10 @@ def judge_report(
     verdict = verdict.joined(reference_failures(report, require_reference))
 
     manifest = read_manifest(bundle)
-    notes = _card_notes(bundle, manifest, report) if report_path.parent == bundle else ()
+    notes = (
+        *_source_notes(manifest, report),
+        *(_card_notes(bundle, manifest, report) if report_path.parent == bundle else ()),
+    )
     return Proof(report, verdict, report_path, read_frontiers(manifest), notes=notes)
 
 
@@ -231,7 +234,8 @@ def _judge_with_folder(
     )
 
     names = dict.fromkeys(name for run in report.runs.values() for name in other_files(manifest, run.files))
-    return verdict.joined(other_file_failures(names, report.checkpoint.source))
+    verdict = verdict.joined(other_file_failures(names, report.checkpoint.source))
+    return verdict.joined(other_source_failures(report, manifest.source.id, manifest.source.revision))
 
 
 def _other_files(folder: Path, reference: str, revision: str | None) -> Iterator[Failure]:
@@ -239,6 +243,17 @@ def _other_files(folder: Path, reference: str, revision: str | None) -> Iterator
     manifest = read_manifest(folder)
     names = other_files(manifest, reference_files(folder, reference, revision))
     yield from other_file_failures(names, manifest.source.id)
+
+
+def _source_notes(manifest: Manifest, report: ParityReport) -> tuple[str, ...]:
+    """Return a sentence if nothing but the manifest says of which revision on the Hub the checkpoint is."""
+    source = manifest.source
+    if source.revision is None or report.checkpoint.revision is not None:
+        return ()
+    return (
+        f"It was measured against the local checkpoint {report.checkpoint.source}, {source.digest[:12]}: that this is "
+        f"{source.id} at {source.revision[:12]} is the manifest's word alone.",
+    )
 
 
 def _card_notes(folder: Path, manifest: Manifest, report: ParityReport) -> tuple[str, ...]:

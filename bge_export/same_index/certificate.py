@@ -142,13 +142,15 @@ class Certificate(_Record):
 
 def identity_reasons(new: ArtifactSide, old: ArtifactSide | IndexSide) -> Iterator[Reason]:
     """Yield each way in which two sides are of different kinds, which no figure can outweigh."""
-    names = ["width", "normalize"] if isinstance(old, IndexSide) else ["width", "pooling", "normalize", "prompts"]
-    words = {"width": "width", "pooling": "pooling", "normalize": "normalisation", "prompts": "prompts"}
+    of_artifacts = [] if isinstance(old, IndexSide) else ["pooling", "max_tokens", "prompts"]
+    names = ["width", "normalize", *of_artifacts]
+    words = {"normalize": "normalisation", "max_tokens": "longest-input"}
 
     for name in names:
         ours, theirs = getattr(new, name), getattr(old, name)
         if ours != theirs:
-            yield Reason(f"other-{words[name]}", f"the {words[name]} {ours!r}", f"{theirs!r}, as on the other side")
+            word = words.get(name, name)
+            yield Reason(f"other-{word}", f"the {word.replace('-', ' ')} {ours!r}", f"{theirs!r}, as on the other side")
 
 
 def reasons_of(certificate: Certificate, limits: IndexLimits) -> tuple[Reason, ...]:

@@ -10,6 +10,7 @@ from exporting import export_model
 from tiny_checkpoint import change_json
 
 from bge_export.bundle.integrity import CARD, GENERATED_CARD, MANIFEST, REPORT
+from bge_export.bundle.manifest import read_manifest
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.cli import run
 from bge_export.commands import Exported, check_parity, folder_verdict, judge_report, merge_reports, write_reference
@@ -168,3 +169,25 @@ def test_a_manifest_that_names_another_checkpoint_than_its_report_is_refused(bun
     seal(bundle, source=manifest["source"] | {"digest": "d" * 64})
     proof = merge_reports([bundle / REPORT], tmp_path / "all.json")
     assert [bad.rule for bad in proof.verdict.failures] == ["other-bytes"]
+
+
+def test_a_manifest_that_names_another_checkpoint_of_the_hub_is_refused(bundle: Path) -> None:
+    report = read_report(bundle / REPORT)
+    source = read_manifest(bundle).source.model_dump()
+    known = report.checkpoint.model_copy(update={"source": "BAAI/bge-small-en", "revision": "a" * 40})
+    write_report(report.model_copy(update={"checkpoint": known}).sealed(), bundle / REPORT)
+
+    seal(bundle, source=source | {"id": known.source, "revision": known.revision})
+    assert judge_report(bundle / REPORT).verdict.passed
+
+    seal(bundle, source=source | {"id": "BAAI/bge-large-en", "revision": known.revision})
+    (bad,) = judge_report(bundle / REPORT).verdict.failures
+    assert "BAAI/bge-small-en at " in bad.message
+
+
+def test_a_revision_that_the_manifest_alone_knows_is_said(bundle: Path) -> None:
+    source = read_manifest(bundle).source.model_dump()
+    seal(bundle, source=source | {"id": "BAAI/bge-large-en", "revision": "f" * 40})
+    proof = judge_report(bundle / REPORT)
+    assert proof.verdict.passed
+    assert any("the manifest's word alone" in note for note in proof.notes)

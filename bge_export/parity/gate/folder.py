@@ -43,6 +43,20 @@ def folder_failures(
                 yield failure("not-measured", f"{artifact.model} {output} was measured nowhere", "a lane with rows")
 
 
+def other_source_failures(report: ParityReport, source: str, revision: str | None) -> Iterator[Failure]:
+    """Yield the refusal of a folder that names another checkpoint than a report on one of the Hub.
+
+    Args:
+        report: the report.
+        source: the checkpoint's id in the manifest.
+        revision: its revision there.
+    """
+    known = report.checkpoint
+    if known.revision is not None and (known.source, known.revision) != (source, revision):
+        got = f"the manifest names {source} at {revision or 'no revision'}"
+        yield failure("inconsistent", got, f"{known.source} at {known.revision}, as in the report")
+
+
 def other_file_failures(names: Iterable[str], source: str) -> Iterator[Failure]:
     """Yield the refusal of each small file or weight file that is not the checkpoint's (`bundle.origin`)."""
     for name in names:
