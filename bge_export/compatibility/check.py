@@ -7,7 +7,7 @@ from pathlib import Path
 from bge_export.compatibility.findings import FileCheck, Finding, FolderCheck, Measured
 from bge_export.compatibility.graphs import check_graph, read_graph
 from bge_export.compatibility.hosts import measure, over_limits
-from bge_export.compatibility.json_keys import check_folder, client_config
+from bge_export.compatibility.json_keys import check_folder, client_config, client_output
 from bge_export.compatibility.libraries import LIBRARIES
 from bge_export.compatibility.library_check import check_library
 from bge_export.compatibility.targets import TARGETS, TargetFacts
@@ -80,7 +80,8 @@ def _check_file(folder: Path, name: str, target: str, facts: TargetFacts, measur
         return FileCheck(target, name, size, (), "not for it")
 
     model = read_graph(folder / name)
-    check = _check(target, name, size, check_graph(model, folder / name, facts, client_config(folder)))
+    config, answer = client_config(folder), client_output(folder)
+    check = _check(target, name, size, check_graph(model, folder / name, facts, config, answer))
     if check.findings or facts.device is None:
         return check
 

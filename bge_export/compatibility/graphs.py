@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from bge_export.compatibility.findings import Finding
 from bge_export.compatibility.targets import CONTRIB, TargetFacts
-from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS
 from bge_export.formats.onnx import graph_of
 
 if TYPE_CHECKING:
@@ -26,7 +25,9 @@ def read_graph(path: Path) -> "onnx.ModelProto":
     return graph_of(path, "looking into ONNX files", "Export it again.")
 
 
-def check_graph(model: "onnx.ModelProto", path: Path, facts: TargetFacts, config: dict[str, object]) -> list[Finding]:
+def check_graph(
+    model: "onnx.ModelProto", path: Path, facts: TargetFacts, config: dict[str, object], answer: str
+) -> list[Finding]:
     """Return every reason why a file does not run correctly.
 
     Args:
@@ -34,8 +35,9 @@ def check_graph(model: "onnx.ModelProto", path: Path, facts: TargetFacts, config
         path: the file.
         facts: the client and the host.
         config: `transformers.js_config` of the folder.
+        answer: the output that the pipeline of such a folder reads.
     """
-    values = [*_inputs_and_outputs(model), *_shapes(model)]
+    values = [*_inputs_and_outputs(model, answer), *_shapes(model)]
     return [*_versions(model, facts), *_operators(model, facts), *values, *_external(model, path, facts, config)]
 
 
@@ -87,7 +89,7 @@ def _bits(node: "onnx.NodeProto") -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == "bits"), 4)
 
 
-def _inputs_and_outputs(model: "onnx.ModelProto") -> Iterator[Finding]:
+def _inputs_and_outputs(model: "onnx.ModelProto", answer: str) -> Iterator[Finding]:
     """Yield inputs that clients do not feed, outputs that they do not read, and types that they do not support."""
     import onnx
 
@@ -104,9 +106,8 @@ def _inputs_and_outputs(model: "onnx.ModelProto") -> Iterator[Finding]:
             yield Finding("input", f"{name} of {kind(type_).lower()}", "int64")
 
     outputs = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
-    if not {LAST_HIDDEN_STATE, LOGITS}.intersection(outputs):
-        needed = f"{LAST_HIDDEN_STATE}, or a reranker's {LOGITS}: pipelines read no other"
-        yield Finding("output", f"the outputs {', '.join(outputs)}", needed)
+    if answer not in outputs:
+        yield Finding("output", f"the outputs {', '.join(outputs)}", f"{answer}: pipelines read no other")
     for name, type_ in outputs.items():
         if type_ != onnx.TensorProto.FLOAT:
             yield Finding("output-type", f"{name} of {kind(type_).lower()}", "float: clients pool it as if it were")

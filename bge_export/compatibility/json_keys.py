@@ -8,6 +8,7 @@ from typing import Any
 from bge_export.checkpoint.pooling_files import read_sentence_files
 from bge_export.compatibility.findings import Finding
 from bge_export.compatibility.targets import EVERY, TargetFacts
+from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS
 from bge_export.errors import CheckpointError
 from bge_export.files.json_files import positive_integer, read_object, read_object_if_there
 from bge_export.files.regular import SETTINGS_BYTES, TOKENIZER_BYTES, read_regular
@@ -28,6 +29,17 @@ def client_config(root: Path) -> dict[str, object]:
     except CheckpointError:  # `check_folder` reports it
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def client_output(root: Path) -> str:
+    """Return the output that the pipeline of a folder reads: a reranker's logits, else the token states."""
+    try:
+        names = read_object_if_there(root / "config.json").get("architectures")
+    except CheckpointError:  # `check_folder` reports it
+        return LAST_HIDDEN_STATE
+
+    scores = isinstance(names, list) and any(str(name).endswith("ForSequenceClassification") for name in names)
+    return LOGITS if scores else LAST_HIDDEN_STATE
 
 
 def check_folder(root: Path, facts: TargetFacts) -> list[Finding]:

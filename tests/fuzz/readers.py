@@ -291,7 +291,7 @@ def _read_onnx(root: Path) -> None:
             refused.append(error)
     model = read_graph(path)
     for facts in TARGETS.values():
-        check_graph(model, "onnx/model.onnx", facts, {})
+        check_graph(model, "onnx/model.onnx", facts, {}, "last_hidden_state")
     if refused:
         raise refused[0]
 
@@ -384,7 +384,7 @@ READERS: Mapping[str, Reader] = {
                                                  "README.md": "lines"}, _read_client_files),
     "vectors": Reader(_write_vectors, {"reference.npz": "npz"}, _read_vectors),
     "limits": Reader(lambda root: shutil.copyfile(LIMITS, root / "limits.toml"), {"limits.toml": "toml"}, _read_limits),
-    "golden texts": Reader(_write_golden, {"golden.jsonl": "json"}, _read_golden),
+    "golden texts": Reader(_write_golden, {"golden.jsonl": "lines"}, _read_golden),
     "contract": Reader(_write_contract, {"bundle/embedding.json": "json"}, _read_contract),
     "manifest": Reader(_write_manifest, {"bge_export.json": "json", "modules.json": "json"}, _read_manifest),
     "report": Reader(_write_report, {"parity.json": "json"}, _read_report),

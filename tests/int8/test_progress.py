@@ -21,7 +21,7 @@ class Stages:
     def __init__(self) -> None:
         self.lengths: dict[str, int] = {}
         self.reached: dict[str, int] = {}
-        self.threads: set[int] = set()
+        self.threads: dict[str, set[int]] = {}
         self._open = False
 
     @contextmanager
@@ -31,7 +31,7 @@ class Stages:
         self.lengths[name], self.reached[name], self._open = total, 0, True
 
         def advance(count: int) -> None:
-            self.threads.add(torch.get_num_threads())
+            self.threads.setdefault(name, set()).add(torch.get_num_threads())
             self.reached[name] += count
 
         yield advance
@@ -75,4 +75,6 @@ def test_an_export_keeps_to_its_threads(threads: int, tiny: Path, tmp_path: Path
     stages = Stages()
     with shown_by(stages.track):
         export_model(OnnxExporter(), str(tiny), tmp_path / "out", precisions=["int8"], check=False, threads=threads)
-    assert stages.threads == {threads}
+    # Golden texts are embedded with one thread: more add up in another order, and their file would tell.
+    seen = [seen for name, seen in stages.threads.items() if not name.startswith("golden")]
+    assert set().union(*seen) == {threads}
