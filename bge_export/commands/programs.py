@@ -15,6 +15,7 @@ from bge_export.commands.measuring import read_policy
 from bge_export.errors import ArtifactError, UsageError
 from bge_export.files.reading import reading
 from bge_export.files.regular import GOLDEN_BYTES, read_regular
+from bge_export.heads.dense import NO_EMBEDDINGS
 from bge_export.programs.judging import ProgramVerdict, RowLimits, judge_vectors, read_vectors
 from bge_export.programs.running import run_program, split_command
 from bge_export.texts.golden import GOLDEN, USES, GoldenRow, read_rows
@@ -73,7 +74,10 @@ def check_program(
         raise UsageError(f"{USE} says what texts are embedded as, and --token-ids gives none. Leave one of them out.")
 
     split_command(command)
-    read_bundle(folder)
+    manifest, _ = read_bundle(folder)
+    if manifest.promise.of_pairs:
+        raise UsageError(NO_EMBEDDINGS)
+
     contract, golden = read_contract(folder), read_golden(folder)
     name, limits = _limits(contract, target, thresholds)
 
