@@ -80,9 +80,8 @@ def misled(tiny_export, tmp_path: Path) -> Path:
 
 def tool(name: str) -> str:
     path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"left out: {name} is not on the PATH")
-    return path
+    needs(None if path else f"{name} is not on the PATH")
+    return str(path)
 
 
 def given_token_ids(right: Path, wrong: Path, *command: str) -> None:
@@ -97,8 +96,7 @@ def test_java(tiny_export, misled: Path) -> None:
     java = tool("java")
     artifact = "com.microsoft.onnxruntime:onnxruntime:1.20.0"
     jars = sorted(Path.home().glob(".m2/repository/com/microsoft/onnxruntime/onnxruntime/*/onnxruntime-*.jar"))
-    if not jars:
-        pytest.skip(f"left out: no onnxruntime.jar; mvn dependency:get -Dartifact={artifact}")
+    needs(None if jars else f"no onnxruntime.jar; mvn dependency:get -Dartifact={artifact}")
     given_token_ids(tiny_export.folder, misled, shlex.join([java, "-cp", str(jars[-1]), str(EXAMPLES / "Embed.java")]))
 
 
@@ -113,7 +111,7 @@ def test_go(tiny_export, misled: Path, tmp_path: Path) -> None:
         check=False,
     )
     if done.returncode and "GOPROXY=off" in done.stderr:
-        pytest.skip("left out: the module onnxruntime_go is not in Go's cache; go mod download in examples/contract/go")
+        needs("the module onnxruntime_go is not in Go's cache; go mod download in examples/contract/go")
     assert done.returncode == 0, done.stderr
 
     given_token_ids(tiny_export.folder, misled, str(program), runtime_library())
@@ -124,6 +122,5 @@ def runtime_library() -> str:
     import onnxruntime
 
     found = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime*.so.*"))
-    if not found:
-        pytest.skip("left out: the package onnxruntime brings no libonnxruntime.so here")
+    needs(None if found else "the package onnxruntime brings no libonnxruntime.so here")
     return str(found[0])
