@@ -99,7 +99,7 @@ def schema_text() -> str:
 def consumers() -> str:
     """Return the table of what libraries make of a folder, from the last report of `scripts/consumers`."""
     sys.path.insert(0, str(ROOT / "lab"))
-    from table import table
+    from consumer_table import table
 
     return table()
 

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 LAB = ROOT / "lab"
 sys.path.insert(0, str(LAB))
 
+import consumer_table as table  # noqa: E402
 import run as lab  # noqa: E402
-import table  # noqa: E402
 
 PLAIN = """
 import onnxruntime
