@@ -141,7 +141,8 @@ def test_check_takes_logits_and_measures_no_host_with_single_texts(tmp_path: Pat
     model = answers_only(graph_with_states(), PROMISE)
     for name in (FILE, "onnx/model_quantized.onnx"):
         onnx.save_model(model, tmp_path / name)
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}', "utf-8")
+    config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
 
     def never(*_: object) -> None:
         raise AssertionError("a reranker was measured")
