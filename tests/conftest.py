@@ -59,6 +59,19 @@ def _little_to_search_for_garbage() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _what_the_oracle_said_is_remembered() -> Iterator[None]:
+    """Ask the oracle once a process what many tests ask."""
+    from remembered import remembering
+
+    from bge_export.commands import measuring
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "embed_texts", remembering(measuring.embed_texts))
+        patch.setattr(measuring, "score_pairs", remembering(measuring.score_pairs))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Path:
     """The embedded checkpoint."""

@@ -10,8 +10,25 @@ from bge_export.formats.contents.torchscript import contents
 OWN_DOMAINS = ("aten", "prim")
 """Domains of operators that are torch itself."""
 
-OUTSIDE = frozenset({"aten::_print", "aten::from_file", "aten::save", "prim::Print"})
-"""Operators of torch's own that read or write files and streams."""
+OUTSIDE = frozenset(
+    {
+        "aten::_print",
+        "aten::from_file",
+        "aten::save",
+        "aten::warn",
+        "prim::AddStatValue",
+        "prim::IgnoredPythonOp",
+        "prim::Print",
+        "prim::PythonOp",
+        "prim::TimePoint",
+        "prim::profile",
+        "prim::profile_ivalue",
+        "prim::rpc_async",
+        "prim::rpc_remote",
+        "prim::rpc_sync",
+    }
+)
+"""Operators of torch's own that read or write files, streams, clocks, other machines, or Python itself."""
 
 
 def load_torchscript(path: Path, device: str) -> Any:  # noqa: ANN401 - torch gives its loaded modules no types

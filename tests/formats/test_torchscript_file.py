@@ -12,7 +12,7 @@ from fakes import POLICY, artifact_of, report_of, small_corpus
 from bge_export.contracts import Target
 from bge_export.errors import ArtifactError
 from bge_export.foreign import torchscript as foreign
-from bge_export.formats._torchscript_file import load_torchscript
+from bge_export.formats._torchscript_file import OUTSIDE, OWN_DOMAINS, load_torchscript
 from bge_export.parity.gate.judge import judge
 from bge_export.runtimes.torchscript import RUNTIME
 from bge_export.token_tables import open_lookup
@@ -67,3 +67,35 @@ def test_a_file_that_writes_files_is_not_run(way: str, writing: tuple[Path, Path
 def test_the_gate_refuses_such_an_operator_by_name() -> None:
     verdict = judge(report_of(operators=("aten::linear", "aten::from_file")), POLICY, small_corpus())
     assert {bad.rule for bad in verdict.failures} == {"operators"}
+
+
+REACHING = ("file", "print", "save", "warn", "rpc", "python", "profile", "statvalue", "timepoint")
+
+
+def test_every_operator_of_torch_that_names_what_is_outside_is_on_the_list() -> None:
+    names = {schema.name for schema in torch._C._jit_get_all_schemas()}
+    own = {name for name in names if name.partition("::")[0] in OWN_DOMAINS}
+    assert len(own) > 500
+
+    reaching = {name for name in own if any(word in name.lower() for word in REACHING)}
+    assert reaching - OUTSIDE == {
+        "aten::_test_warn_in_autograd",
+        "aten::isprintable",
+    }  # a test of torch, and a question
+
+
+class Warns(torch.nn.Module):
+    """A module that writes to standard error when it is run."""
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        warnings.warn("heard")  # noqa: B028 - scripts take no level
+        return input_ids
+
+
+def test_a_file_that_warns_is_not_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.save(torch.jit.script(Warns()), str(path))  # type: ignore[no-untyped-call]
+    with pytest.raises(ArtifactError, match="calls aten::warn, which reaches outside"):
+        load_torchscript(path, "cpu")
