@@ -1,14 +1,16 @@
 """Files that a command is told to write never replace what bge-export did not write."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from fakes import report_of
 
 from bge_export.cli import run
-from bge_export.commands import Exported, check_parity, merge_reports, write_reference
-from bge_export.errors import OutputError
+from bge_export.commands import Exported, check_parity, judge_report, merge_reports, write_reference
+from bge_export.errors import ArtifactError, OutputError
 from bge_export.files.single import refuse_path, written_whole
 from bge_export.parity.report import read_report, write_report
 from bge_export.parity.show.html import refuse_page
@@ -127,6 +129,32 @@ def test_a_file_that_could_not_be_finished_leaves_the_old_one(
         write(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED_WHILE_WRITING = """
+import os, sys
+from pathlib import Path
+from bge_export.files.single import written_whole
+with written_whole(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_left_is_named_by_the_gate_and_removed_by_the_next_write(bundle: Path) -> None:
+    path = bundle / "parity.json"
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(path)], check=False)
+    (left,) = bundle.glob(".parity.json.*.tmp")
+    with pytest.raises(ArtifactError, match=f"{left.name} is the unfinished part of a file, left by a process that"):
+        judge_report(path)
+
+    running = left.with_name(f".parity.json.{os.getppid()}.tmp")
+    others = left.with_name(left.name.replace("parity", "other"))
+    for kept in (running, others):
+        kept.touch()
+    with written_whole(path) as temporary:
+        temporary.write_text("new")
+    assert sorted(bundle.glob(".*.tmp")) == sorted([running, others])
 
 
 def test_nothing_there_is_a_place(tmp_path: Path) -> None:

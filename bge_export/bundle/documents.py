@@ -11,6 +11,8 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
+from bge_export.files.single import is_left
+
 DOCUMENTS = re.compile(
     r"readme([-_.][a-z]{2}([-_][a-z]{2,4})?)?\.md"
     r"|(licen[cs]e|notice|copying)([-_][a-z0-9]+|\.[0-9]+|\.(apache|bsd|gpl|lesser|lib|mit))*(\.(md|txt|rst))?"
@@ -51,6 +53,8 @@ def strangers(root: Path, listed: Collection[str]) -> Iterator[tuple[str, str]]:
             yield name, "is a link, and the file it leads to may be another one elsewhere"
         elif not stat.S_ISREG(mode):
             yield name, "is a pipe, socket or device, not a file"
+        elif name not in listed and is_left(PurePosixPath(name).name):
+            yield name, "is the unfinished part of a file, left by a process that was ended while it wrote it"
         elif name not in listed and not is_document(PurePosixPath(name)):
             yield name, "is not in bge_export.json, so nothing is known of it"
 

@@ -11,6 +11,9 @@ from bge_export.errors import OutputError
 
 HEAD_BYTES = 4096
 
+LEFT = re.compile(r"\.(?P<name>.+)\.(?P<process>[0-9]{1,10})\.tmp")
+"""Names of unfinished files: the file's own, and the process that writes it."""
+
 
 def refuse_path(path: Path, what: str, ours: re.Pattern[bytes] | None = None) -> None:
     """Raise OutputError unless `path` can be written without losing data. Call it before work that takes minutes.
@@ -42,7 +45,11 @@ def refuse_path(path: Path, what: str, ours: re.Pattern[bytes] | None = None) ->
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path`; it replaces `path` at the end, or is removed if the block fails."""
+    """Yield a temporary sibling of `path`; it replaces `path` at the end, or is removed if the block fails.
+
+    What a process that was killed meanwhile left of the same file is removed too.
+    """
+    _remove_left(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -50,6 +57,33 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def is_left(name: str) -> bool:
+    """Return whether a file is called like the unfinished part of another: one that a killed process may have left."""
+    return LEFT.fullmatch(name) is not None
+
+
+def _remove_left(path: Path) -> None:
+    """Remove the unfinished parts of a file whose processes run no more; nothing else may write them meanwhile."""
+    with contextlib.suppress(OSError):
+        for other in path.parent.iterdir():
+            found = LEFT.fullmatch(other.name)
+            if found and found["name"] == path.name and not _runs(int(found["process"])):
+                other.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Return whether a process of this machine may still run; on Windows, where asking would stop it, it may."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 def _head(path: Path) -> bytes:
