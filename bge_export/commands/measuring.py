@@ -220,8 +220,9 @@ def measure_folder(
         facts = known_files(artifacts, measurement.reference.sweep)
 
     pairs = sum(device.reads(item) for item in artifacts for device in devices)
+    unswept = sum(item.digest not in measurement.swept for item in artifacts)
 
-    with stage("measuring", measurement.steps * pairs + measurement.row_steps * len(artifacts)):
+    with stage("measuring", measurement.steps * pairs + measurement.row_steps * unswept):
         return replace(measurement, verify=_verify).report(
             artifacts,
             devices,

@@ -239,6 +239,19 @@ def test_a_required_lane_that_is_not_here_is_left_out_and_refused_by_name(
     assert "REFUSED" in printed
 
 
+def test_every_id_of_the_same_bytes_is_swept_once(built: Path) -> None:
+    other_runtime(built)
+    done = build_recipe(read_recipe(built / "recipe.toml"))
+    assert {step for step, decision in decisions(done).items() if decision == "make"} == {"parity openvino:cpu", "gate"}
+    assert done.exit_status == 0
+
+    report = read_report(built / "out" / REPORT)
+    ids = {(lane.runtime, lane.sweep.ids) for lane in report.lanes}
+    (few,) = [count for runtime, count in ids if runtime == "openvino"]
+    assert ids == {("onnxruntime", 880), ("openvino", few)}
+    assert few < 880
+
+
 def test_a_target_leaves_the_folder_with_the_recipe_and_weights_and_card_come_with_it(built: Path) -> None:
     changed_recipe(built, "[transformersjs]\nlicense = 'mit'\nrepository = 'somebody/name'", FP16_ALONE)
     done = build_recipe(read_recipe(built / "recipe.toml"))

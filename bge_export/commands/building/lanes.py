@@ -23,6 +23,7 @@ from bge_export.formats import find_format
 from bge_export.parity.gate.policy import Requirement
 from bge_export.parity.measure.environment import version_of
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
+from bge_export.parity.measure.sweep import ids_swept
 from bge_export.parity.report import ParityReport, read_report, write_report
 from bge_export.runtimes import find_runtime
 from bge_export.texts.corpus import builtin_corpus, load_corpus
@@ -92,7 +93,12 @@ def measure_lane(job: Job, folder: Path, missing: Sequence[Artifact], device: Ru
     """
     corpus = builtin_corpus(pairs=job.checkpoint.promise.of_pairs)
     kept = kept_from(folder, job.checkpoint, (), overwrite=False)
-    measurement = Measurement(corpus, job.oracle(job.checkpoint, corpus, job.threads), job.threads)
+    earlier = kept.lanes(job.standing(verify=False).artifacts, corpus, job.checkpoint)
+    reference = job.oracle(job.checkpoint, corpus, job.threads)
+
+    every = ids_swept(reference.sweep)
+    swept = frozenset(lane.artifact_digest for lane in earlier if lane.sweep is not None and lane.sweep.ids >= every)
+    measurement = Measurement(corpus, reference, job.threads, swept=swept)
 
     fresh = measure_folder(measurement, folder, missing, [device])
     artifacts = job.standing(verify=False).artifacts

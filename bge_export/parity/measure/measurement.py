@@ -108,6 +108,7 @@ class Measurement:
         load_tokenizer: folder and longest input -> tokenizer.
         verify: called when a session is open and when it has embedded all texts; raises if the artifact's files are
             not those of its digest. By default nothing is verified.
+        swept: digests of artifacts in which an earlier measurement swept every token id; a sample is enough for them.
 
     Raises:
         ReportError: the reference belongs to other texts, or its fields do not fit together.
@@ -118,6 +119,7 @@ class Measurement:
     threads: int
     load_tokenizer: LoadTokenizer = TextTokenizer.load
     verify: Callable[[Artifact], None] = lambda _: None
+    swept: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Reject vectors of other texts: nothing may be measured against them."""
@@ -159,7 +161,7 @@ class Measurement:
 
         lanes: list[Lane] = []
         for artifact in artifacts:
-            known, swept = facts.get(artifact.digest, FileFacts()), False
+            known, swept = facts.get(artifact.digest, FileFacts()), artifact.digest in self.swept
 
             # The bytes are the same everywhere: every id is swept in the first runtime that can run them.
             for device in devices:

@@ -61,6 +61,11 @@ def sweep_steps(sweep: Sweep, *, rows: bool) -> int:
     return len(sweep.batches(rows=rows))
 
 
+def ids_swept(sweep: Sweep) -> int:
+    """Return how many ids a run with `rows` covers."""
+    return _ids([batch for batch, expected in sweep.batches(rows=True) if expected is not None])
+
+
 @dataclass
 class _Smallest:
     """What one kind of batch found so far; a NaN stays."""
@@ -125,12 +130,11 @@ class _Seen:
 
 def _record(seen: _Seen, run: Sequence[SweepBatch], undefined: tuple[str, ...], *, repeated: bool) -> SweepRecord:
     masks = [batch.tokens.attention_mask for batch in run]
-    ids = [batch.tokens.input_ids[batch.judged] for batch in run if batch.kind not in (HOLES, LEFT, MASKED_IDS)]
     lengths = {int(length) for mask in masks for length in mask.sum(axis=1)}
     types = {int(one) for batch in run for one in np.unique(batch.tokens.token_type_ids)}
 
     return SweepRecord(
-        ids=len(np.unique(np.concatenate(ids))),
+        ids=_ids(run),
         lengths=len(lengths),
         longest=max(lengths),
         token_types=len(types),
@@ -140,6 +144,12 @@ def _record(seen: _Seen, run: Sequence[SweepBatch], undefined: tuple[str, ...], 
         repeated=repeated,
         parts=tuple(_part(kind, part) for kind, part in seen.parts.items()),
     )
+
+
+def _ids(run: Sequence[SweepBatch]) -> int:
+    """Return the number of ids whose own states were compared."""
+    ids = [batch.tokens.input_ids[batch.judged] for batch in run if batch.kind not in (HOLES, LEFT, MASKED_IDS)]
+    return len(np.unique(np.concatenate(ids)))
 
 
 def _part(kind: str, found: _Smallest) -> SweepPart:
