@@ -23,7 +23,7 @@ Run = Callable[[str, Path], "subprocess.CompletedProcess[str]"]
 """Runs a command line in a folder."""
 PAGES = (
     ROOT / "README.md",
-    ROOT / "docs/tutorial.md",
+    ROOT / "docs/tutorials/first-export.md",
     ROOT / "docs/reference/code_map.md",
     ROOT / "docs/reference/commands.md",
     ROOT / "docs/reference/contract.md",
