@@ -40,8 +40,9 @@ class CommandLine:
 
     def __init__(self) -> None:
         """Start the process; it is ready when its imports are done, so the first command waits for them."""
+        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}  # else the tokenizer starts threads
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def run(
@@ -86,9 +87,10 @@ def serve() -> None:
     """Import the libraries, and fork for each line of standard input."""
     for name in LIBRARIES:
         importlib.import_module(name)
+    remember_tiny()
     gc.collect()
     gc.freeze()  # what was imported is not searched for garbage in every fork
-    assert len(list(Path("/proc/self/task").iterdir())) == 1, "an import has started a thread, which no fork would have"
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a thread has been started, which no fork would have"
 
     for line in sys.stdin:
         if os.fork() == 0:
@@ -97,6 +99,19 @@ def serve() -> None:
             os._exit(status_of(request["arguments"]))
         _, status = os.wait()
         print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def remember_tiny() -> None:
+    """Ask the oracle what every export of the embedded checkpoint asks it, for all forks."""
+    from remembered import remembering
+
+    from bge_export.checkpoint.opening import open_checkpoint
+    from bge_export.commands import measuring
+    from bge_export.texts.corpus import builtin_corpus
+    from bge_export.texts.fixtures import fixtures_folder
+
+    measuring.embed_texts = remembering(measuring.embed_texts)
+    measuring.embed_texts(open_checkpoint(fixtures_folder() / "tiny"), builtin_corpus(), threads=1)
 
 
 def start_over(request: dict) -> None:
