@@ -20,7 +20,7 @@ from bge_export.calibration.objective import Objective, objective_of
 from bge_export.calibration.observing import Batch, backward, batches, groups
 from bge_export.calibration.texts import calibration_rows, calibration_tokenizer
 from bge_export.contracts import Checkpoint
-from bge_export.encoder.encoder import SITES, Encoder, Layer
+from bge_export.encoder.encoder import POINTS, Encoder, Layer
 from bge_export.encoder.matching import UnknownGraph
 from bge_export.encoder.reading import read_encoder
 from bge_export.texts.tokens import TextTokenizer
@@ -70,13 +70,13 @@ def weighted_moments(encoder: Encoder, objective: Objective, texts: Sequence[Bat
 
     for batch in texts:
         for layer_index, trace, gradients in backward(encoder, objective, batch, generator):
-            for site, gradient in gradients.items():
-                x = trace.inputs[site][batch.mask].detach()
+            for point, gradient in gradients.items():
+                x = trace.inputs[point][batch.mask].detach()
                 lengths = gradient[batch.mask].square().sum(-1).sqrt()
                 added = _Sums(hessian(x, lengths), x.T @ x, lengths.sum().item(), len(x))
 
                 # Layers may share a weight: then it covers the tokens of all of them.
-                for name in _sources(encoder.layers[layer_index], site):
+                for name in _sources(encoder.layers[layer_index], point):
                     sums[name] = sums[name].joined(added) if name in sums else added
 
     return {name: each.moments() for name, each in sums.items()}
@@ -105,11 +105,11 @@ class _Sums:
         return result
 
 
-def _sources(layer: Layer, site: str) -> tuple[str, ...]:
+def _sources(layer: Layer, point: str) -> tuple[str, ...]:
     """Return the names of the weights at a quantization point."""
-    if site == SITES[0]:
+    if point == POINTS[0]:
         return layer.query.source, layer.key.source, layer.value.source
-    return (getattr(layer, site).source,)
+    return (getattr(layer, point).source,)
 
 
 def second_moments(

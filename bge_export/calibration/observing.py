@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bge_export.calibration.objective import Objective, unit_embeddings
 from bge_export.contracts import TokenBatch
-from bge_export.encoder.encoder import SITES, Encoder, Layer
+from bge_export.encoder.encoder import POINTS, Encoder, Layer
 from bge_export.encoder.forward import Trace, normalize, run_layer
 from bge_export.progress import advance
 
@@ -205,8 +205,8 @@ def importance(
         start += count
 
         for layer_index, _, gradients in backward(encoder, objective, batch, generator):
-            for site, gradient in gradients.items():
-                key = layer_index, site
+            for point, gradient in gradients.items():
+                key = layer_index, point
                 squares = gradient[batch.mask].square()
                 token.setdefault(key, []).append(squares.sum(-1))
                 sample.setdefault(key, []).append(squares[mine])
@@ -216,12 +216,12 @@ def importance(
 
     return [
         {
-            site: Importance(
-                torch.cat(token[layer_index, site]),
-                total[layer_index, site] / len(tokens.text),
-                torch.cat(sample[layer_index, site]),
+            point: Importance(
+                torch.cat(token[layer_index, point]),
+                total[layer_index, point] / len(tokens.text),
+                torch.cat(sample[layer_index, point]),
             )
-            for site in SITES
+            for point in POINTS
         }
         for layer_index in range(len(encoder.layers))
     ]
@@ -262,7 +262,7 @@ def observe(layer: Layer, texts: CalibrationSet, states: list[Tensor], weights: 
         states: the layer's input on each batch of the set, [B, S, H]; replaced in place by the layer's results.
         weights: importance by quantization point of the layer.
     """
-    inputs: dict[str, list[Tensor]] = {site: [] for site in SITES}
+    inputs: dict[str, list[Tensor]] = {point: [] for point in POINTS}
     inner: list[Tensor] = []
     asking: list[Tensor] = []
     peaks: list[Tensor] = []
@@ -281,15 +281,15 @@ def observe(layer: Layer, texts: CalibrationSet, states: list[Tensor], weights: 
         if number >= ranged:
             continue
 
-        seen = {site: trace.inputs[site][batch.mask] for site in SITES}
+        seen = {point: trace.inputs[point][batch.mask] for point in POINTS}
         reach.widen({**seen, "query": queries, "key": keys})
         if number < len(texts.chosen):
-            for site, rows in seen.items():
-                inputs[site].append(rows)
+            for point, rows in seen.items():
+                inputs[point].append(rows)
             inner.append(trace.inner[batch.mask])
 
     return Observation(
-        inputs={site: joined(inputs[site]) for site in SITES},
+        inputs={point: joined(inputs[point]) for point in POINTS},
         inner=joined(inner),
         importance=weights,
         low=reach.low,

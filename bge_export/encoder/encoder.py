@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 Activation = Literal["gelu", "relu"]
 
-SITES = ("qkv", "output", "up", "down")
+POINTS = ("qkv", "output", "up", "down")
 """Quantization points of a layer: the inputs of its linear layers (query, key and value share one)."""
 
 

@@ -20,7 +20,7 @@ class Trace:
     """Inputs and outputs of one layer's linear layers on a batch, each [B, S, width].
 
     Attributes:
-        inputs: inputs by quantization point (`encoder.SITES`).
+        inputs: inputs by quantization point (`encoder.POINTS`).
         outputs: outputs by quantization point; queries, keys and values are concatenated.
         inner: the result of `up` before the activation.
         peaks: the largest score of each query, [B, S, heads], without gradient.
@@ -66,8 +66,8 @@ def run_layer(layer: Layer, x: Tensor, bias: Tensor, rounding: Rounding = NO_ROU
         rounding: function applied to the linear layers' input, by quantization point.
     """
 
-    def read(site: str, values: Tensor) -> Tensor:
-        return rounding[site](values) if site in rounding else values
+    def read(point: str, values: Tensor) -> Tensor:
+        return rounding[point](values) if point in rounding else values
 
     rows, length, _ = x.shape
 

@@ -1,4 +1,4 @@
-"""What an error at a site does to the embedding, against the same error made: a bias that is moved a little."""
+"""What an error at a point does to the embedding, against the same error made: a bias that is moved a little."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +22,9 @@ TEXTS = ("hello world", "the dog sleeps in the garden", "a question about the we
 STEP = 1e-2
 
 
-def moved(layer: Layer, site: str, step: np.ndarray) -> Layer:
-    """Return the layer with a site's result moved, for all tokens alike; of queries, keys and values the values."""
-    name = "value" if site == "qkv" else site
+def moved(layer: Layer, point: str, step: np.ndarray) -> Layer:
+    """Return the layer with a point's result moved, for all tokens alike; of queries, keys and values the values."""
+    name = "value" if point == "qkv" else point
     part: Linear = getattr(layer, name)
     bias = np.zeros(part.weight.shape[1], np.float32) if part.bias is None else part.bias
     return replace(layer, **{name: replace(part, bias=(bias + step).astype(np.float32))})
@@ -56,16 +56,16 @@ def test_gradients_are_what_a_moved_bias_does(kind: Kind, pooling: Literal["cls"
     ):
         seen.append(layer_index)
         assert step_trace.inputs["qkv"].shape == batch.state.shape
-        for site, gradient in gradients.items():
-            width = size if site == "qkv" else gradient.shape[-1]
+        for point, gradient in gradients.items():
+            width = size if point == "qkv" else gradient.shape[-1]
             step = random.choice([-STEP, STEP], width)
             errors = []
             for sign in (1, -1):
                 layers = list(encoder.layers)
-                layers[layer_index] = moved(layers[layer_index], site, sign * step)
+                layers[layer_index] = moved(layers[layer_index], point, sign * step)
                 errors.append(along(replace(encoder, layers=tuple(layers)), batch, pooling, direction))
             predicted = float((gradient[..., -width:].sum((0, 1)) * torch.from_numpy(step)).sum())
-            assert predicted == pytest.approx((errors[0] - errors[1]) / 2, rel=0.05, abs=2e-5), (layer_index, site)
+            assert predicted == pytest.approx((errors[0] - errors[1]) / 2, rel=0.05, abs=2e-5), (layer_index, point)
     assert seen == list(reversed(range(len(encoder.layers))))
 
 

@@ -19,7 +19,7 @@ from int8_samples import TEXTS, Sample, cosines, make_sample, run_graph
 from bge_export.calibration.hessian import hessian
 from bge_export.calibration.observing import CalibrationSet
 from bge_export.contracts import TokenBatch
-from bge_export.encoder.encoder import SITES, Layer, Linear
+from bge_export.encoder.encoder import POINTS, Layer, Linear
 from bge_export.encoder.folds import (
     fold_attention,
     scale_values,
@@ -32,15 +32,15 @@ from bge_export.encoder.reading import read_encoder
 from bge_export.encoder.reorder import reorder_heads, reorder_hidden, reorder_inner
 from bge_export.heads.dense import dense_head
 from bge_export.precision.int8.plan.grid import grid_between
+from bge_export.precision.int8.plan.input_scaling import InputPlan
 from bge_export.precision.int8.plan.layers import LayerPlan, Settings, plan_layers
 from bge_export.precision.int8.plan.scores import QUERY_MARGIN, plan_scores
-from bge_export.precision.int8.plan.sites import InputPlan
 from bge_export.precision.int8.plan.splitting import Copy, SplitPlan, plan_split, split
 from bge_export.precision.int8.round import rounding
 from bge_export.precision.int8.round.build import Builder
 from bge_export.precision.int8.round.pairing import Reader, order_channels
 from bge_export.precision.int8.round.precise_inputs import PRECISE_MARGIN, plan_precise
-from bge_export.precision.int8.round.quantized import QuantizedLinear, Site, round_table
+from bge_export.precision.int8.round.quantized import InputQuantization, QuantizedLinear, round_table
 from bge_export.precision.int8.round.variant import Variant
 from bge_export.precision.int8.search.running import open_graph
 from bge_export.precision.int8.search.variants import fastest_variant, frontier, frontier_length, residuals
@@ -220,7 +220,7 @@ def test_tables_are_rounded_row_by_row() -> None:
 # ----------------------------------------------------------------------------------------------- whole graphs
 
 
-EVERYWHERE = frozenset((layer_index, site) for layer_index in range(2) for site in SITES)
+EVERYWHERE = frozenset((layer_index, name) for layer_index in range(2) for name in POINTS)
 
 
 @pytest.mark.parametrize("arrangement", ["sequence-major", "batch-major"])
@@ -258,7 +258,7 @@ def test_a_residual_leaves_half_a_step_of_its_grid(levels: int) -> None:
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] y) { y = Identity(x) }'
     )
     parts = Parts(prelude, by_sequence=True)
-    made = parts.parts(parts.graph.outputs[0], Site(None, grid, 2), "site")
+    made = parts.parts(parts.graph.outputs[0], InputQuantization(None, grid, 2), "point")
     assert made.residual is not None
     parts.graph.outputs[:] = [made.whole, made.residual.rest]
     for value in parts.graph.outputs:
@@ -306,17 +306,17 @@ def test_residuals_of_first_tokens_move_their_rows_alone(
     last = frozenset({(1, "output")})
     encoder = builder.build(Variant(first=last, first_finer=last))
     layer = encoder.layers[1]
-    assert (layer.output_site.parts, layer.output_site.rows) == (2, "first")
+    assert (layer.output_quantization.parts, layer.output_quantization.rows) == (2, "first")
 
-    def states(output_site: Site, output: QuantizedLinear) -> np.ndarray:
-        changed = dataclasses.replace(layer, output_site=output_site, output=output)
+    def states(output_quantization: InputQuantization, output: QuantizedLinear) -> np.ndarray:
+        changed = dataclasses.replace(layer, output_quantization=output_quantization, output=output)
         layers = (encoder.layers[0], changed)
         model = arrange(dataclasses.replace(encoder, layers=layers), arrangement, cls_only=cls_only)
         return run_graph(model, sample.tokens)
 
-    first = states(layer.output_site, layer.output)
-    every = states(dataclasses.replace(layer.output_site, rows="all"), layer.output)
-    none = states(dataclasses.replace(layer.output_site, parts=1), dataclasses.replace(layer.output, rest=None))
+    first = states(layer.output_quantization, layer.output)
+    every = states(dataclasses.replace(layer.output_quantization, rows="all"), layer.output)
+    none = states(dataclasses.replace(layer.output_quantization, parts=1), dataclasses.replace(layer.output, rest=None))
     np.testing.assert_allclose(first[:, 0], every[:, 0], atol=1e-5)
     np.testing.assert_allclose(first[:, 1:], none[:, 1:], atol=1e-5)
     assert np.abs(first[:, 0] - none[:, 0]).max() > 1e-3
@@ -324,7 +324,7 @@ def test_residuals_of_first_tokens_move_their_rows_alone(
 
 def where_first_tokens_matter(builder: Builder, *points: tuple[int, str]) -> Builder:
     plans = [
-        dataclasses.replace(plan, first={site: 0.9 if (layer_index, site) in points else 0.4 for site in SITES})
+        dataclasses.replace(plan, first={name: 0.9 if (layer_index, name) in points else 0.4 for name in POINTS})
         for layer_index, plan in enumerate(builder.plans)
     ]
     chosen = copy.copy(builder)

@@ -8,13 +8,20 @@ from torch import Tensor
 from bge_export.calibration.hessian import CHUNK, hessian, token_weights
 from bge_export.calibration.objective import Objective
 from bge_export.calibration.observing import CalibrationSet, Observation, Tokens, importance, observe, observed_tokens
-from bge_export.encoder.encoder import SITES, Encoder, Layer, Linear
+from bge_export.encoder.encoder import POINTS, Encoder, Layer, Linear
 from bge_export.encoder.forward import activate, as_tensor
 from bge_export.memory import release
+from bge_export.precision.int8.plan.input_scaling import (
+    EXPONENTS,
+    LIMITS,
+    OUTPUT_EXPONENTS,
+    Input,
+    InputPlan,
+    plan_input,
+)
 from bge_export.precision.int8.plan.peaks import PeakPlan, plan_peaks
 from bge_export.precision.int8.plan.pruning import Pruning, plan_pruning
 from bge_export.precision.int8.plan.scores import ScorePlan, plan_scores
-from bge_export.precision.int8.plan.sites import EXPONENTS, LIMITS, OUTPUT_EXPONENTS, Input, InputPlan, plan_input
 from bge_export.precision.int8.plan.splitting import GELU_LEAST, SplitPlan, plan_split, split
 from bge_export.progress import advance, stage
 
@@ -71,24 +78,24 @@ class LayerPlan:
         """Return the number of neurons kept, without copies."""
         return len(self.pruning.kept)
 
-    def input(self, site: str) -> InputPlan:
+    def input(self, point: str) -> InputPlan:
         """Return the scaling of an input; for `down`, that of the input without copies."""
-        found: InputPlan = self.whole_down if site == "down" else getattr(self, site)
+        found: InputPlan = self.whole_down if point == "down" else getattr(self, point)
         return found
 
-    def gram(self, site: str) -> Tensor:
+    def gram(self, point: str) -> Tensor:
         """Return the Hessian of a scaled input that has no residual, [K, K]."""
-        scale = self.input(site).scale
-        return self.grams[site] / scale[:, None] / scale
+        scale = self.input(point).scale
+        return self.grams[point] / scale[:, None] / scale
 
-    def activation_error(self, site: str) -> float:
+    def activation_error(self, point: str) -> float:
         """Return the predicted 1 - cosine, mean over texts, from rounding an input without a residual."""
-        plan: InputPlan | SplitPlan = getattr(self, site)
+        plan: InputPlan | SplitPlan = getattr(self, point)
         return plan.activation_error
 
-    def first_error(self, site: str) -> float:
+    def first_error(self, point: str) -> float:
         """Return the part of `activation_error` that the first tokens of the texts cause."""
-        return self.activation_error(site) * self.first[site]
+        return self.activation_error(point) * self.first[point]
 
 
 def plan_layers(encoder: Encoder, objective: Objective, texts: CalibrationSet, settings: Settings) -> list[LayerPlan]:
@@ -130,7 +137,7 @@ def _plan_layer(
     count = int(tokens.text.max()) + 1
     layer, seen = pruning.layer(layer), pruning.observation(seen)
 
-    def site(name: str, weight: Tensor, shift: Tensor) -> Input:
+    def scaled_input(name: str, weight: Tensor, shift: Tensor) -> Input:
         return Input(seen.inputs[name], seen.low[name], seen.high[name], shift, weight, seen.importance[name], tokens)
 
     def middle(name: str) -> Tensor:
@@ -144,9 +151,9 @@ def _plan_layer(
     query = (seen.low["query"] * layer.score_scale, seen.high["query"] * layer.score_scale)
 
     inputs = {
-        "qkv": site("qkv", joined, middle("qkv")),
-        "output": site("output", as_tensor(layer.output.weight), constant),
-        "up": site("up", as_tensor(layer.up.weight), middle("up")),
+        "qkv": scaled_input("qkv", joined, middle("qkv")),
+        "output": scaled_input("output", as_tensor(layer.output.weight), constant),
+        "up": scaled_input("up", as_tensor(layer.up.weight), middle("up")),
     }
     down = plan_split(
         layer,
@@ -165,8 +172,8 @@ def _plan_layer(
         down=down,
         whole_down=_whole_down(layer, seen),
         grams=_grams(layer, seen, inputs, down),
-        importance={name: seen.importance[name].output for name in SITES},
-        first={name: _share(seen.importance[name].token, tokens.first) for name in SITES},
+        importance={name: seen.importance[name].output for name in POINTS},
+        first={name: _share(seen.importance[name].token, tokens.first) for name in POINTS},
         length=len(tokens.text) / count,
         pruning=pruning,
         scores=plan_scores(query, (seen.low["key"], seen.high["key"]), lacking),
@@ -191,8 +198,8 @@ def _share(importance: Tensor, which: Tensor) -> float:
 
 
 def _grams(layer: Layer, seen: Observation, inputs: dict[str, Input], plan: SplitPlan) -> dict[str, Tensor]:
-    weights = {name: token_weights(seen.importance[name].token) for name in SITES}
-    grams = {name: hessian(site.x - site.shift, weights[name]) for name, site in inputs.items()}
+    weights = {name: token_weights(seen.importance[name].token) for name in POINTS}
+    grams = {name: hessian(each.x - each.shift, weights[name]) for name, each in inputs.items()}
     grams["down"] = hessian(seen.inputs["down"], weights["down"])
     grams["split"] = _split_gram(split(layer, plan), plan, seen, grams["down"], weights["down"])
     return grams

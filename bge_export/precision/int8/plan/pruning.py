@@ -16,7 +16,7 @@ from bge_export.calibration.hessian import DAMPING, hessian, token_weights
 from bge_export.calibration.observing import Importance, Observation, Tokens
 from bge_export.encoder.encoder import Layer, Linear
 from bge_export.encoder.forward import as_tensor
-from bge_export.precision.int8.plan.sites import objective, text_errors
+from bge_export.precision.int8.plan.input_scaling import objective, text_errors
 
 MOST_ERROR = 4e-6
 """1 - cosine that pruning a layer may cost, on texts that are not in the fit: mean and root mean square over the texts,

@@ -3,17 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-from bge_export.encoder.encoder import SITES, Encoder, Layer, Linear
+from bge_export.encoder.encoder import POINTS, Encoder, Layer, Linear
 from bge_export.encoder.folds import fold_attention, shift_attention, shift_feedforward, with_layer
 from bge_export.precision.int8.plan.layers import LayerPlan
 from bge_export.precision.int8.round.ordering import ordered
 from bge_export.precision.int8.round.quantized import (
+    InputQuantization,
     Parts,
     QuantizedEncoder,
     QuantizedLayer,
     QuantizedLinear,
     Rows,
-    Site,
 )
 from bge_export.precision.int8.round.rounder import Rounder
 from bge_export.precision.int8.round.variant import Variant
@@ -40,31 +40,31 @@ class Builder:
     @property
     def weights(self) -> int:
         """Return the number of weights in the layers."""
-        shapes = [self.shape_of(layer_index, site) for layer_index in range(len(self.plans)) for site in SITES]
+        shapes = [self.shape_of(layer_index, point) for layer_index in range(len(self.plans)) for point in POINTS]
         return sum(inputs * outputs for inputs, outputs in shapes)
 
-    def shape_of(self, layer_index: int, site: str) -> tuple[int, int]:
+    def shape_of(self, layer_index: int, point: str) -> tuple[int, int]:
         """Return the number of channels of a quantization point, and of the outputs computed from them."""
-        return self._rounder.shape_of(layer_index, site)
+        return self._rounder.shape_of(layer_index, point)
 
-    def weight_error(self, layer_index: int, site: str, *, precise: bool) -> float:
+    def weight_error(self, layer_index: int, point: str, *, precise: bool) -> float:
         """Return the predicted 1 - cosine from a point's rounded weights; see `Rounder.weight_error`."""
-        return self._rounder.weight_error(layer_index, site, precise=precise)
+        return self._rounder.weight_error(layer_index, point, precise=precise)
 
-    def left_out_error(self, layer_index: int, site: str) -> float:
+    def left_out_error(self, layer_index: int, point: str) -> float:
         """Return the predicted 1 - cosine from omitting the product of residuals; see `Rounder.left_out_error`."""
-        return self._rounder.left_out_error(layer_index, site)
+        return self._rounder.left_out_error(layer_index, point)
 
-    def layer_rounded_at(self, layer_index: int, site: str, variant: Variant) -> Layer:
+    def layer_rounded_at(self, layer_index: int, point: str, variant: Variant) -> Layer:
         """Return a float32 layer in which only the weights that read one of its inputs have rounded values.
 
         Outlier neurons are split and values scaled as in the variant; the input itself is not rounded yet.
         """
-        precise = {name: (layer_index, name) in variant.precise for name in SITES}
+        precise = {name: (layer_index, name) in variant.precise for name in POINTS}
         layer = self._rounder.float_layer(layer_index, precise)
-        scale = self.site(layer_index, site, variant).scale
+        scale = self.input_quantization(layer_index, point, variant).scale
 
-        for name, linear in self._rounder.rounded(layer_index, site, precise, finer=None).items():
+        for name, linear in self._rounder.rounded(layer_index, point, precise, finer=None).items():
             weight = linear.weight.weight
             own: dict[str, Any] = {name: Linear(weight if scale is None else weight / scale[:, None], linear.bias)}
             layer = replace(layer, **own)
@@ -82,28 +82,28 @@ class Builder:
         return QuantizedEncoder(own.prelude, own.embedding_norm, tuple(layers), own.tail, own.hidden_order)
 
     def _layer(self, layer_index: int, variant: Variant) -> QuantizedLayer:
-        precise = {site: (layer_index, site) in variant.precise for site in SITES}
+        precise = {point: (layer_index, point) in variant.precise for point in POINTS}
         layer = self._rounder.float_layer(layer_index, precise)
 
         linear: dict[str, QuantizedLinear] = {}
-        for site in SITES:
-            finer = variant.weight_rows((layer_index, site))
-            linear |= self._rounder.rounded(layer_index, site, precise, finer=finer)
+        for point in POINTS:
+            finer = variant.weight_rows((layer_index, point))
+            linear |= self._rounder.rounded(layer_index, point, precise, finer=finer)
 
-        def grid(site: str) -> Site:
-            return self.site(layer_index, site, variant)
+        def quantization(point: str) -> InputQuantization:
+            return self.input_quantization(layer_index, point, variant)
 
         return QuantizedLayer(
-            qkv=grid("qkv"),
+            qkv=quantization("qkv"),
             query=linear["query"],
             key=linear["key"],
             value=linear["value"],
-            output_site=grid("output"),
+            output_quantization=quantization("output"),
             output=linear["output"],
             attention_norm=layer.attention_norm,
-            up_site=grid("up"),
+            up_quantization=quantization("up"),
             up=linear["up"],
-            down_site=grid("down"),
+            down_quantization=quantization("down"),
             down=linear["down"],
             feedforward_norm=layer.feedforward_norm,
             heads=layer.heads,
@@ -112,21 +112,21 @@ class Builder:
             peaks=self.plans[layer_index].peaks,
         )
 
-    def site(self, layer_index: int, site: str, variant: Variant) -> Site:
+    def input_quantization(self, layer_index: int, point: str, variant: Variant) -> InputQuantization:
         """Return how a variant quantizes the input of a linear layer."""
-        precise = (layer_index, site) in variant.precise
-        first = (layer_index, site) in variant.first
+        precise = (layer_index, point) in variant.precise
+        first = (layer_index, point) in variant.first
         parts: Parts = 2 if precise or first else 1
         rows: Rows = "first" if first else "all"
 
         # Unless all its rows have a residual, `down` keeps the grid that its neurons were split for, unscaled.
-        if site == "down" and not precise:
-            return Site(None, self.plans[layer_index].down.grid, parts, rows)
+        if point == "down" and not precise:
+            return InputQuantization(None, self.plans[layer_index].down.grid, parts, rows)
 
-        own = self._rounder.input(layer_index, site, precise=precise)
+        own = self._rounder.input(layer_index, point, precise=precise)
         own = replace(own, margin=variant.widening * (FIRST_MARGIN if first else own.margin))
 
         scale = own.scale.numpy()
-        if site == "down":
+        if point == "down":
             scale = scale[self._rounder.order(layer_index, precise=True)]
-        return Site(None if site == "output" else scale, own.grid, parts, rows)
+        return InputQuantization(None if point == "output" else scale, own.grid, parts, rows)

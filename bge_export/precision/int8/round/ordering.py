@@ -10,8 +10,8 @@ from bge_export.encoder.encoder import Encoder
 from bge_export.encoder.folds import with_layer
 from bge_export.encoder.forward import as_tensor
 from bge_export.encoder.reorder import reorder_heads, reorder_hidden
+from bge_export.precision.int8.plan.input_scaling import InputPlan
 from bge_export.precision.int8.plan.layers import LayerPlan
-from bge_export.precision.int8.plan.sites import InputPlan
 from bge_export.precision.int8.round.pairing import Reader, order_channels
 
 
@@ -38,20 +38,20 @@ def ordered(encoder: Encoder, plans: Iterable[LayerPlan]) -> tuple[Encoder, list
     return reorder_hidden(encoder, order.numpy()), plans
 
 
-def _reader(weight: Tensor, plan: LayerPlan, site: str) -> Reader:
-    scaled = weight * plan.input(site).scale[:, None]
-    return Reader(scaled, plan.gram(site).diagonal(), plan.importance[site], may_flip=True)
+def _reader(weight: Tensor, plan: LayerPlan, point: str) -> Reader:
+    scaled = weight * plan.input(point).scale[:, None]
+    return Reader(scaled, plan.gram(point).diagonal(), plan.importance[point], may_flip=True)
 
 
 def _reordered(plan: LayerPlan, signs: dict[str, Tensor], order: Tensor) -> LayerPlan:
     """Return the plan for inputs whose channels are reordered, and sign-flipped if their sign is -1."""
 
-    def moved(site: str) -> InputPlan:
-        own = plan.input(site)
-        if site not in signs:
+    def moved(point: str) -> InputPlan:
+        own = plan.input(point)
+        if point not in signs:
             return own
-        scale = own.scale[order] * signs[site]
+        scale = own.scale[order] * signs[point]
         return replace(own, shift=own.shift[order], scale=scale, low=own.low[order], high=own.high[order])
 
-    grams = {site: gram[order][:, order] if site in signs else gram for site, gram in plan.grams.items()}
+    grams = {point: gram[order][:, order] if point in signs else gram for point, gram in plan.grams.items()}
     return replace(plan, qkv=moved("qkv"), output=moved("output"), up=moved("up"), grams=grams)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bge_export.precision.int8.plan.grid import HALF, LEVELS
-from bge_export.precision.int8.plan.sites import InputPlan
+from bge_export.precision.int8.plan.input_scaling import InputPlan
 from bge_export.precision.int8.round.rounding import GREATEST
 
 PRECISE_MARGIN = 2.0

@@ -18,7 +18,7 @@ Rows = Literal["all", "first"]
 
 
 @dataclass(frozen=True)
-class Site:
+class InputQuantization:
     """A quantization point: a linear layer's input, divided by `scale` [K] unless it is None, then rounded to a grid.
 
     Two `parts` mean residual (high + low) quantization: the rounding error is rounded again, on a grid that is finer by
@@ -59,16 +59,16 @@ class QuantizedLayer:
     and keys as integers may round them; None if that is not accurate enough.
     """
 
-    qkv: Site
+    qkv: InputQuantization
     query: QuantizedLinear
     key: QuantizedLinear
     value: QuantizedLinear
-    output_site: Site
+    output_quantization: InputQuantization
     output: QuantizedLinear
     attention_norm: Norm
-    up_site: Site
+    up_quantization: InputQuantization
     up: QuantizedLinear
-    down_site: Site
+    down_quantization: InputQuantization
     down: QuantizedLinear
     feedforward_norm: Norm
     heads: int

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.encoder.encoder import SITES
+from bge_export.encoder.encoder import POINTS
 from bge_export.precision.int8.round.build import Builder
 from bge_export.precision.int8.round.variant import Point, Variant
 from bge_export.precision.int8.search.evaluator import Evaluator, Figures, Step
@@ -114,7 +114,7 @@ class Found:
             "mean": own.figures.mean,
             "smallest_stress": own.figures.smallest_stress,
             "precise": own.precise,
-            "points": len(SITES) * self.layers,
+            "points": len(POINTS) * self.layers,
             "tried": len(self.steps),
             "cost_of_fastest": self.cost,
             "size_of_fastest": own.figures.size_bytes / fastest.figures.size_bytes,

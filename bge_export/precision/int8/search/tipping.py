@@ -16,10 +16,10 @@ from torch import Tensor
 from bge_export.calibration.objective import Objective, exact_embeddings
 from bge_export.calibration.observing import batches
 from bge_export.contracts import TokenBatch
-from bge_export.encoder.encoder import SITES
+from bge_export.encoder.encoder import POINTS
 from bge_export.encoder.forward import run_layer
 from bge_export.precision.int8.round.build import Builder
-from bge_export.precision.int8.round.quantized import Site
+from bge_export.precision.int8.round.quantized import InputQuantization
 from bge_export.precision.int8.round.variant import Point, Variant
 
 SHARE = 0.25
@@ -59,12 +59,12 @@ def tipping_points(
                 states.append(state)
         expected = exact_embeddings(objective, state, batch.mask, order)
 
-        for layer_index, name in [(layer_index, name) for layer_index in range(len(layers)) for name in SITES]:
+        for layer_index, name in [(layer_index, name) for layer_index in range(len(layers)) for name in POINTS]:
             if (layer_index, name) in variant.precise:
                 continue
 
             layer = builder.layer_rounded_at(layer_index, name, variant)
-            rounding = {name: partial(_rounded, builder.site(layer_index, name, variant))}
+            rounding = {name: partial(_rounded, builder.input_quantization(layer_index, name, variant))}
             with torch.no_grad():
                 state = run_layer(layer, states[layer_index], batch.bias, rounding).state
                 for later in layers[layer_index + 1 :]:
@@ -79,7 +79,7 @@ def tipping_points(
     return frozenset(far[:MOST_POINTS])
 
 
-def _rounded(site: Site, values: Tensor) -> Tensor:
+def _rounded(quantization: InputQuantization, values: Tensor) -> Tensor:
     """Return a float32 input, rounded without a residual and dequantized."""
-    scale = torch.ones(1) if site.scale is None else torch.from_numpy(site.scale)
-    return site.grid.rounded(values / scale) * scale
+    scale = torch.ones(1) if quantization.scale is None else torch.from_numpy(quantization.scale)
+    return quantization.grid.rounded(values / scale) * scale

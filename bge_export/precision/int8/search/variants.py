@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from bge_export.encoder.encoder import SITES
+from bge_export.encoder.encoder import POINTS
 from bge_export.precision.int8.round.build import Builder
 from bge_export.precision.int8.round.variant import Point, Variant
 from bge_export.precision.int8.write.arrange import Arrangement
@@ -16,7 +16,7 @@ from bge_export.precision.int8.write.arrange import Arrangement
 SHARES = (0.0, 1 / 48, 1 / 24, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 5 / 12, 1 / 2, 7 / 12, 2 / 3, 5 / 6, 1.0)
 """One variant each: its share of all possible residuals, of inputs and of weights."""
 
-FIRST_SITES: Mapping[Arrangement, float] = {"sequence-major": 1 / 24, "batch-major": 0.0}
+FIRST_POINTS: Mapping[Arrangement, float] = {"sequence-major": 1 / 24, "batch-major": 0.0}
 """Share of the quantization points whose first token has a residual in every variant. Each costs ONNX Runtime 0.2 to
 0.4 % of the time, and OpenVINO, which cannot add to some rows of a tensor in place, 0.8 %."""
 
@@ -45,13 +45,13 @@ def fastest_variant(builder: Builder, arrangement: Arrangement, *, cls_only: boo
 
     order = sorted(_points(builder), key=lambda point: -plans[point[0]].first_error(point[1]) / weights[point])
     order = [point for point in order if plans[point[0]].first[point[1]] >= FIRST_IMPORTANCE]
-    first = order[: math.ceil(FIRST_SITES[arrangement] * len(_points(builder)))]
+    first = order[: math.ceil(FIRST_POINTS[arrangement] * len(_points(builder)))]
     if cls_only:
         first = [point for point in first if point[0] == len(plans) - 1]
 
     def gain(point: Point) -> float:
-        layer_index, site = point
-        return builder.weight_error(layer_index, site, precise=False) * plans[layer_index].first[site] / weights[point]
+        layer_index, name = point
+        return builder.weight_error(layer_index, name, precise=False) * plans[layer_index].first[name] / weights[point]
 
     # Spend the budget of extra weights on the points that gain most per weight.
     left = FIRST_WEIGHTS * builder.weights
@@ -106,13 +106,13 @@ def predicted_error(builder: Builder, variant: Variant) -> float:
     """Return the predicted 1 - cosine of a variant, mean over the calibration texts."""
     total = 0.0
     for point in _points(builder):
-        layer_index, site = point
+        layer_index, name = point
         precise = point in variant.precise
 
         if not precise:
-            total += builder.plans[layer_index].activation_error(site)
+            total += builder.plans[layer_index].activation_error(name)
         if point not in variant.finer:
-            total += builder.weight_error(layer_index, site, precise=precise)
+            total += builder.weight_error(layer_index, name, precise=precise)
 
     return total
 
@@ -125,20 +125,20 @@ def residuals(builder: Builder) -> list[tuple[Part, Point]]:
     """
     gains: dict[tuple[Part, Point], float] = {}
     for point in _points(builder):
-        layer_index, site = point
-        left = builder.weight_error(layer_index, site, precise=True)
+        layer_index, name = point
+        left = builder.weight_error(layer_index, name, precise=True)
         spared = (
-            builder.plans[layer_index].activation_error(site)
-            + builder.weight_error(layer_index, site, precise=False)
+            builder.plans[layer_index].activation_error(name)
+            + builder.weight_error(layer_index, name, precise=False)
             - left
         )
 
-        inputs, outputs = builder.shape_of(layer_index, site)
+        inputs, outputs = builder.shape_of(layer_index, name)
         cost = inputs * outputs + PER_OUTPUT * outputs
         gains["input", point] = spared / (cost + PER_INPUT * inputs)
 
         # Weights never come before their input. A wide input spoils the gain: the product of both residuals is omitted.
-        gain = left - builder.left_out_error(layer_index, site)
+        gain = left - builder.left_out_error(layer_index, name)
         if gain > 0:
             gains["weights", point] = min(gain / cost, gains["input", point])
 
@@ -146,4 +146,4 @@ def residuals(builder: Builder) -> list[tuple[Part, Point]]:
 
 
 def _points(builder: Builder) -> list[Point]:
-    return [(layer_index, site) for layer_index in range(len(builder.plans)) for site in SITES]
+    return [(layer_index, name) for layer_index in range(len(builder.plans)) for name in POINTS]

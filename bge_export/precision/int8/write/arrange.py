@@ -16,7 +16,12 @@ from typing import Literal
 import onnx
 import onnx_ir as ir
 
-from bge_export.precision.int8.round.quantized import QuantizedEncoder, QuantizedLayer, QuantizedLinear, Site
+from bge_export.precision.int8.round.quantized import (
+    InputQuantization,
+    QuantizedEncoder,
+    QuantizedLayer,
+    QuantizedLinear,
+)
 from bge_export.precision.int8.write.attention import Attention
 from bge_export.precision.int8.write.tables import round_tables
 
@@ -58,16 +63,16 @@ class _Writer(Attention):
     def rest_of_layer(
         self, layer: QuantizedLayer, x: ir.Value, attended: ir.Value, *, only_first: bool = False
     ) -> ir.Value:
-        def linear(value: ir.Value, site: Site, part: QuantizedLinear, name: str) -> ir.Value:
-            scaled = self.scaled(value, site, f"{name}_input")
-            return self.linear(self.parts(scaled, site, f"{name}_input", only_first=only_first), part, name)
+        def linear(value: ir.Value, quantization: InputQuantization, part: QuantizedLinear, name: str) -> ir.Value:
+            scaled = self.scaled(value, quantization, f"{name}_input")
+            return self.linear(self.parts(scaled, quantization, f"{name}_input", only_first=only_first), part, name)
 
-        output = linear(attended, layer.output_site, layer.output, "output")
+        output = linear(attended, layer.output_quantization, layer.output, "output")
         middle = self.norm(self.op("Add", [output, x], "attention_residual"), layer.attention_norm, "attention_norm")
 
-        inner = linear(middle, layer.up_site, layer.up, "up")
+        inner = linear(middle, layer.up_quantization, layer.up, "up")
         activated = self.activation(inner, layer.activation)
-        down = linear(activated, layer.down_site, layer.down, "down")
+        down = linear(activated, layer.down_quantization, layer.down, "down")
 
         added = self.op("Add", [down, middle], "feedforward_residual")
         return self.norm(added, layer.feedforward_norm, "feedforward_norm")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bge_export.encoder.encoder import Norm
 from bge_export.encoder.frame import Frame
 from bge_export.precision.int8.plan.grid import HALF, LEVELS, Grid
-from bge_export.precision.int8.round.quantized import QuantizedLinear, Site
+from bge_export.precision.int8.round.quantized import InputQuantization, QuantizedLinear
 from bge_export.precision.int8.round.rounding import Rounded
 
 REST_STEPS = {LEVELS: 255, HALF: 126}
@@ -81,55 +81,62 @@ class Parts(Frame):
     def _scale_and_zero(self, grid: Grid, name: str) -> list[ir.Value]:
         return [self.floats(grid.scale, f"{name}.scale"), self.constant(np.array(grid.zero, np.uint8), f"{name}.zero")]
 
-    def scaled(self, x: ir.Value, site: Site, name: str) -> ir.Value:
+    def scaled(self, x: ir.Value, quantization: InputQuantization, name: str) -> ir.Value:
         """Return a linear layer's input, divided by the scale of its quantization point."""
-        if site.scale is None:
+        if quantization.scale is None:
             return x
 
         # A batch-major graph normalises a second time with the scale, in place of a product (`arrange.py`).
-        inverse = 1 / site.scale.astype(np.float64)
+        inverse = 1 / quantization.scale.astype(np.float64)
         if self.by_sequence or x not in self._normalized:
             return self.op("Mul", [x, self.floats(inverse.astype(np.float32), f"{name}.inverse")], f"{name}/scaled")
         return self._scaled_norm(*self._normalized[x], inverse, name)
 
-    def first_scaled(self, x: ir.Value, site: Site, name: str) -> ir.Value:
+    def first_scaled(self, x: ir.Value, quantization: InputQuantization, name: str) -> ir.Value:
         """Return the first tokens' rows of a normalised x, divided by the scale of a quantization point.
 
         They are normalised again: OpenVINO quantizes wrongly after a Mul between Slice and QuantizeLinear (0016).
         """
         source, norm = self._normalized[x]
-        inverse = np.ones(len(norm.gamma)) if site.scale is None else 1 / site.scale.astype(np.float64)
+        inverse = np.ones(len(norm.gamma)) if quantization.scale is None else 1 / quantization.scale.astype(np.float64)
         return self._scaled_norm(self.first(source, f"{name}/first_sums"), norm, inverse, f"{name}/first")
 
     def _scaled_norm(self, source: ir.Value, norm: Norm, inverse: NDArray[np.float64], name: str) -> ir.Value:
         gamma, beta = ((vector * inverse).astype(np.float32) for vector in (norm.gamma, norm.beta))
         return self.norm(source, Norm(gamma, beta, norm.epsilon), f"{name}/scaled")
 
-    def parts(self, x: ir.Value, site: Site, name: str, *, only_first: bool = False) -> RoundedInput:
+    def parts(
+        self, x: ir.Value, quantization: InputQuantization, name: str, *, only_first: bool = False
+    ) -> RoundedInput:
         """Return a scaled input, rounded; with `only_first`, its rows are already those of first tokens alone."""
-        if site.grid.levels < LEVELS:
+        coarse = quantization.grid
+        if coarse.levels < LEVELS:
             # uint8 would allow values above qmax. The saturation constraint is read from these bounds (`saturation`).
             least, greatest = (
-                self.floats(site.grid.least, f"{name}.least"),
-                self.floats(site.grid.greatest, f"{name}.most"),
+                self.floats(coarse.least, f"{name}.least"),
+                self.floats(coarse.greatest, f"{name}.most"),
             )
             x = self.op("Clip", [x, least, greatest], f"{name}/within")
 
-        codes, whole = self.rounded(x, site.grid, name)
-        if site.parts == 1:
-            return RoundedInput(whole, site.grid)
+        codes, whole = self.rounded(x, coarse, name)
+        if quantization.parts == 1:
+            return RoundedInput(whole, coarse)
 
-        narrow = site.rows == "first" and not only_first
+        narrow = quantization.rows == "first" and not only_first
         same = whole
         if narrow:
             rows = self.first(codes, f"{name}/first_codes")
-            x, same = self.first(x, f"{name}/first_input"), self.unrounded(rows, site.grid, f"{name}/first")
+            x, same = self.first(x, f"{name}/first_input"), self.unrounded(rows, coarse, f"{name}/first")
 
         # Quantize the rounding error on the finer grid, whose zero point is in its middle.
-        steps = REST_STEPS[site.grid.levels]
-        grid = Grid(float(np.float32(site.grid.scale / steps)), (site.grid.levels + 1) // 2, site.grid.levels)
+        steps = REST_STEPS[coarse.levels]
+        grid = Grid(
+            float(np.float32(coarse.scale / steps)),
+            (coarse.levels + 1) // 2,
+            coarse.levels,
+        )
         _, rest = self.rounded(self.op("Sub", [x, same], f"{name}/missed"), grid, f"{name}.rest")
-        return RoundedInput(whole, site.grid, Residual(same, rest, grid, narrow=narrow))
+        return RoundedInput(whole, coarse, Residual(same, rest, grid, narrow=narrow))
 
     def first(self, x: ir.Value, name: str) -> ir.Value:
         """Return the rows of each text's first token; if sequence-major, they are the first B."""
