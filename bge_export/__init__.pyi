@@ -16,6 +16,7 @@ from bge_export.commands import export as export
 from bge_export.commands import judge_report as judge_report
 from bge_export.commands import merge_reports as merge_reports
 from bge_export.commands import publish_folder as publish_folder
+from bge_export.commands import sign_folder as sign_folder
 from bge_export.commands import verify as verify
 from bge_export.commands import write_reference as write_reference
 from bge_export.contracts import Artifact as Artifact

@@ -21,13 +21,20 @@ DOCUMENTS = re.compile(
 )
 """Names, in lower case, of files that may lie in any folder of a bundle."""
 
-REPORTS = re.compile(r"(parity|bench)[-_.a-z0-9]*\.(json|html)|bge_export\.limits\.toml")
+SIGNATURE = "model.sig"
+"""The signature of a folder by OpenSSF model signing; it names every other file with its digest."""
+STATEMENT = "parity.intoto.jsonl"
+"""The signed in-toto statement of a folder: the limits, lanes and worst figures by which it was proven."""
+
+REPORTS = re.compile(
+    r"(parity|bench)[-_.a-z0-9]*\.(json|html)|bge_export\.limits\.toml|model\.sig|parity\.intoto\.jsonl"
+)
 """Names, in lower case, of files at the top of a bundle that hold what the tool writes about it."""
 
 PRIVATE = frozenset({".git", ".cache/huggingface"})
 """Paths that Git and huggingface_hub keep for themselves. They are not looked into."""
 
-KINDS = "a README.md, LICENSE or NOTICE, .gitattributes, .gitignore, a picture, or a report of bge-export"
+KINDS = "a README.md, LICENSE or NOTICE, .gitattributes, .gitignore, a picture, or a report or signature of bge-export"
 """The allowed kinds, for messages."""
 
 
@@ -48,7 +55,7 @@ def strangers(root: Path, listed: Collection[str]) -> Iterator[tuple[str, str]]:
     Raises:
         OSError: a folder cannot be listed.
     """
-    for name, mode in _entries(root):
+    for name, mode in entries(root):
         if stat.S_ISLNK(mode):
             yield name, "is a link, and the file it leads to may be another one elsewhere"
         elif not stat.S_ISREG(mode):
@@ -59,7 +66,7 @@ def strangers(root: Path, listed: Collection[str]) -> Iterator[tuple[str, str]]:
             yield name, "is not in bge_export.json, so nothing is known of it"
 
 
-def _entries(root: Path) -> Iterator[tuple[str, int]]:
+def entries(root: Path) -> Iterator[tuple[str, int]]:
     """Yield name and mode of everything below `root` that is not a folder, without following links."""
     for here, folders, files in os.walk(root, onerror=_raise):
         paths = {name: (Path(here) / name).relative_to(root).as_posix() for name in (*folders, *files)}

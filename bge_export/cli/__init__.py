@@ -18,7 +18,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bge_export.cli import bench, building, checks, clients, comparison, exports, programs, publishing, verification
+from bge_export.cli import (
+    bench,
+    building,
+    checks,
+    clients,
+    comparison,
+    exports,
+    programs,
+    publishing,
+    signing,
+    verification,
+)
 from bge_export.cli import inspection as looks
 from bge_export.cli.hints import hint_for
 from bge_export.cli.options import NOT_MEASURED, PASSED, USAGE
@@ -81,6 +92,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., int], ...]] = {
         clients.use,
         clients.check,
         programs.check_contract,
+        signing.sign,
         publishing.publish,
         verification.verify,
     ),

@@ -7,6 +7,7 @@ import typer
 
 from bge_export.cli.options import PASSED, Json, Require, RequireReference, Thresholds
 from bge_export.cli.output import err, out, print_json, show
+from bge_export.cli.signing import builder, named_signer
 
 if TYPE_CHECKING:
     from bge_export.commands.publishing import Published
@@ -31,6 +32,10 @@ def publish(
             "--license", help="The checkpoint's licence, for the card. [default: that of the base on the Hub]"
         ),
     ] = None,
+    sign: Annotated[
+        str | None,
+        typer.Option(metavar="KEY|keyless", help="Write the card, and sign the folder first, as 'sign' does."),
+    ] = None,
     require: Require = None,
     require_reference: RequireReference = None,
     thresholds: Thresholds = None,
@@ -45,13 +50,19 @@ def publish(
     The gate judges report and bytes again at that moment. The token comes from HF_TOKEN, from 'hf auth login', or in CI
     from a trusted publisher. If it is interrupted, the same command finishes.
     """
-    from bge_export.commands.publishing import PublishOptions, Required, publish_folder
+    from bge_export.commands import PublishOptions, Required, publish_folder
 
     done = publish_folder(
         folder,
         repo,
         PublishOptions(
-            dry_run=dry_run, create_pr=create_pr, private=private, remove_others=remove_others, license=license_name
+            dry_run=dry_run,
+            create_pr=create_pr,
+            private=private,
+            remove_others=remove_others,
+            license=license_name,
+            signer=named_signer(sign),
+            builder=builder(),
         ),
         Required(require or (), require_reference, thresholds, reference),
     )

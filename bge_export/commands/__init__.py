@@ -13,8 +13,9 @@ bisect_artifact  model file x checkpoint x text -> the layer where it drifts
 compare          artifact x another one, or vectors of an index x texts -> certificate with verdict
 judge_certificate  certificate -> verdict
 evaluate_pairs   folder x scored pairs -> task scores
+sign_folder      folder that passes -> signed statement of its proof -> signature of all files
 publish_folder   folder that passes -> one commit on the Hub, read back
-verify           folder, or repository on the Hub -> verdict on its bytes, its report, and what is made anew
+verify           folder, or repository on the Hub -> verdict on signature, bytes and report, and what is made anew
 check_program    folder with golden texts x a program in any language -> verdict on its vectors
 bench_files      files x runtimes x shapes -> time, memory, size
 """
@@ -27,9 +28,11 @@ from bge_export.commands.checks import check_parity, folder_verdict, judge_repor
 from bge_export.commands.comparing import CompareOptions, compare, judge_certificate
 from bge_export.commands.exports import Exported, export
 from bge_export.commands.foreign import check_foreign, is_foreign
+from bge_export.commands.judging import Required
 from bge_export.commands.measuring import Proof, read_policy
 from bge_export.commands.programs import ProgramCheck, check_program
-from bge_export.commands.publishing import Published, PublishOptions, Required, publish_folder
+from bge_export.commands.publishing import Published, PublishOptions, publish_folder
+from bge_export.commands.signing import SignedFolder, sign_folder
 from bge_export.commands.verifying import Verified, VerifyOptions, verify
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "PublishOptions",
     "Published",
     "Required",
+    "SignedFolder",
     "Verified",
     "VerifyOptions",
     "bench_files",
@@ -61,6 +65,7 @@ __all__ = [
     "merge_reports",
     "publish_folder",
     "read_policy",
+    "sign_folder",
     "verify",
     "write_reference",
 ]

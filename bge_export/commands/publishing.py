@@ -4,31 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bge_export.bundle.integrity import CARD, REPORT
+from bge_export.bundle.integrity import CARD
 from bge_export.bundle.manifest import Manifest, read_manifest
-from bge_export.commands.checks import judge_report
+from bge_export.commands.judging import Required, judge_folder
 from bge_export.commands.measuring import Proof, read_policy
 from bge_export.commands.published_card import card_of, facts_for
+from bge_export.commands.signing import sign_folder
 from bge_export.errors import ArtifactError, BgeExportError, HubError, UsageError
+from bge_export.files.single import written_whole
 from bge_export.parity.figures import escaped
 from bge_export.parity.gate.policy import ThresholdPolicy
-from bge_export.parity.report import ParityReport, ReferenceKind
-from bge_export.publish.contents import PublishedFile, listed_files, proof_files
+from bge_export.parity.report import ParityReport
+from bge_export.publish.contents import PublishedFile, as_signed, listed_files, proof_files
 from bge_export.publish.facts import REPOSITORY
 from bge_export.publish.plan import Plan, Request, after_a_lost_answer, planned, refuse_other_bytes, refuse_others
 from bge_export.publish.repository import shown
+from bge_export.publish.signature import Signer, signed_digests
+from bge_export.publish.statement import LOCAL
 from bge_export.publish.upload import Committed, Destination, Message, commit, create, refuse_card, send
-
-
-@dataclass(frozen=True)
-class Required:
-    """What the gate must see, as in `judge_report`."""
-
-    require: Sequence[str] = ()
-    require_reference: ReferenceKind | None = None
-    thresholds: Path | None = None
-    reference: str | None = None
-    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +34,8 @@ class PublishOptions:
         private: whether a repository that does not exist yet is created for its owner alone.
         remove_others: whether files of the repository that nothing proves are removed in the same commit.
         license: the checkpoint's licence, for the card; by default that of the base model on the Hub.
+        signer: who signs the folder before it is published; the card is written into it first.
+        builder: where this runs, as an address, for the signed statement.
     """
 
     dry_run: bool = False
@@ -48,6 +43,8 @@ class PublishOptions:
     private: bool = False
     remove_others: bool = False
     license: str | None = None
+    signer: Signer | None = None
+    builder: str = LOCAL
 
 
 @dataclass(frozen=True)
@@ -104,8 +101,9 @@ def publish_folder(
         return Published(proof, repository)
 
     manifest, policy = read_manifest(folder), read_policy(required.thresholds)
-    facts, notes = facts_for(folder, proof.report, repository, options.license, must=not options.dry_run)
-    files = sorted([*files, card_of(folder, proof.report, facts, policy)], key=lambda file: file.name)
+    files, notes = _with_card(folder, proof, files, repository, options, policy)
+    if options.signer is not None and not options.dry_run:
+        files = _signed(folder, files, options, required)
 
     message = message_of(manifest, proof.report, policy)
     request = Request(repository, files, message.title, options.create_pr, options.remove_others)
@@ -140,19 +138,6 @@ def message_of(manifest: Manifest, report: ParityReport, policy: ThresholdPolicy
     return Message(f"Artifacts of {escaped(manifest.source.id)[:100]}, proven by bge-export", escaped(description))
 
 
-def judge_folder(folder: Path, required: Required) -> Proof:
-    """Return the verdict of the gate on a folder, with the report that lies in it."""
-    return judge_report(
-        folder / REPORT,
-        require=required.require,
-        require_reference=required.require_reference,
-        thresholds=required.thresholds,
-        bundle=folder,
-        reference=required.reference,
-        revision=required.revision,
-    )
-
-
 def _judged(folder: Path, required: Required) -> tuple[Proof, Sequence[PublishedFile]]:
     """Return the verdict on a folder, and its files without the card, if they are those that the verdict is about."""
     before = proof_files(folder)
@@ -164,6 +149,39 @@ def _judged(folder: Path, required: Required) -> tuple[Proof, Sequence[Published
     if proof_files(folder) != before:
         raise ArtifactError(f"{folder} changed while it was judged. Let nothing write into it, and publish again.")
     return proof, [file for file in files if file.name != CARD]
+
+
+def _with_card(
+    folder: Path,
+    proof: Proof,
+    files: Sequence[PublishedFile],
+    repository: str,
+    options: PublishOptions,
+    policy: ThresholdPolicy,
+) -> tuple[Sequence[PublishedFile], list[str]]:
+    """Return a folder's files with the card, and notes; of a folder that was signed before all that was signed."""
+    digests = signed_digests(folder)
+    if digests is not None and options.signer is None:
+        return as_signed(folder, files, digests), []
+
+    facts, notes = facts_for(folder, proof.report, repository, options.license, must=not options.dry_run)
+    if options.signer is not None and options.dry_run:
+        notes.append("It would be signed before it is published; a dry run signs nothing.")
+    return sorted([*files, card_of(folder, proof.report, facts, policy)], key=lambda file: file.name), notes
+
+
+def _signed(
+    folder: Path, files: Sequence[PublishedFile], options: PublishOptions, required: Required
+) -> Sequence[PublishedFile]:
+    """Write the card into a folder and sign it; return its files."""
+    card = next(file for file in files if file.name == CARD)
+    with written_whole(folder / CARD) as temporary:
+        temporary.write_bytes(card.content or b"")
+
+    done = sign_folder(folder, options.signer or Signer(), required, builder=options.builder)
+    if not done.proof.verdict.passed:
+        raise ArtifactError(f"{folder} changed while it was signed. Let nothing write into it, and publish again.")
+    return as_signed(folder, [file for file in files if file.name != CARD], done.files)
 
 
 def _uploaded(request: Request, plan: Plan, destination: Destination, message: Message) -> Committed:

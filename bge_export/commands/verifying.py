@@ -1,20 +1,23 @@
 """The verifying command: checks a folder, or what a repository on the Hub holds, by its bytes and its proof."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bge_export.bundle.documents import SIGNATURE
 from bge_export.bundle.integrity import REPORT
 from bge_export.bundle.manifest import Manifest, read_manifest
 from bge_export.checkpoint.hub import REVISION
 from bge_export.commands.checks import check_parity
-from bge_export.commands.measuring import Proof
-from bge_export.commands.publishing import Required, judge_folder
+from bge_export.commands.judging import Required, judge_folder
+from bge_export.commands.measuring import Proof, read_policy
 from bge_export.commands.rebuilding import Rebuilt, rebuild
 from bge_export.errors import UsageError
 from bge_export.publish.facts import REPOSITORY
 from bge_export.publish.fetched import fetched
+from bge_export.publish.signature import Trust
+from bge_export.publish.signed import Wrong, wrong_signature, wrong_statement
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,13 @@ class VerifyOptions:
         measure: whether parity is measured again, here.
         rebuild: whether the models are exported anew and compared byte for byte.
         threads: threads for both.
+        trust: whose signature the folder must have; None if by whom it was made is not asked.
     """
 
     measure: bool = False
     rebuild: bool = False
     threads: int = 1
+    trust: Trust | None = None
 
 
 @dataclass(frozen=True)
@@ -38,27 +43,35 @@ class Verified:
 
     Attributes:
         where: the folder, or the repository with the commit.
-        proof: the report that lies there and the gate's verdict on it, on the bytes and on everything beside them.
+        proof: the report that lies there and the gate's verdict on it, on the bytes and on everything beside them;
+            None if the signature is wrong, since then nothing there is believed.
         files: how many files the manifest lists.
+        signed: whether a signature lies there.
+        wrong: what is wrong with the signature, the signed files or the signed statement, if they were to be checked.
         measured: the report of this machine and its verdict, if it was asked for.
         rebuilt: what came of each target that was exported anew.
     """
 
     where: str
-    proof: Proof
+    proof: Proof | None
     files: int
+    signed: bool
+    wrong: Sequence[Wrong] = ()
     measured: Proof | None = None
     rebuilt: Sequence[Rebuilt] = ()
 
     @property
     def passed(self) -> bool:
         """Return whether nothing is refused."""
+        if self.wrong or self.proof is None:
+            return False
+
         proofs = [self.proof, *([self.measured] if self.measured else [])]
         return all(one.verdict.passed for one in proofs) and not any(one.other for one in self.rebuilt)
 
 
 def verify(what: str, options: VerifyOptions | None = None, required: Required | None = None) -> Verified:
-    """Check a folder, or a repository on the Hub: every byte, that nothing unlisted is there, and the report.
+    """Check a folder, or a repository on the Hub: signature, every byte, that nothing else is there, and report.
 
     Args:
         what: a folder, or ORG/NAME, or ORG/NAME@revision. A folder of that name here comes first.
@@ -69,6 +82,7 @@ def verify(what: str, options: VerifyOptions | None = None, required: Required |
     Raises:
         UsageError: it is neither a folder nor a repository, or the checkpoint is not known.
         ArtifactError: bytes differ from the manifest, or something unlisted is there.
+        MeasurementError: the library of signatures is missing, or Sigstore could not be reached.
         HubError: the Hub cannot be reached, or sends other bytes than it promised.
     """
     options, required = options or VerifyOptions(), required or Required()
@@ -86,16 +100,25 @@ def verify(what: str, options: VerifyOptions | None = None, required: Required |
 
 
 def _verified(folder: Path, where: str, options: VerifyOptions, required: Required) -> Verified:
+    signed = (folder / SIGNATURE).exists()
+    if options.trust is not None and (wrong := tuple(wrong_signature(folder, options.trust))):
+        return Verified(where, None, 0, signed, wrong)
+
     proof = judge_folder(folder, required)
     manifest = read_manifest(folder)
-    verified = Verified(where, proof, len(manifest.files))
-    if not proof.verdict.passed or not (options.measure or options.rebuild):
+    verified = Verified(where, proof, len(manifest.files), signed)
+
+    if options.trust is not None:
+        policy = read_policy(required.thresholds)
+        stated = tuple(wrong_statement(folder, options.trust, manifest, proof.report, policy))
+        verified = replace(verified, wrong=stated)
+    if not verified.passed or not (options.measure or options.rebuild):
         return verified
 
     reference, revision = _reference(manifest, required)
     measured = _measured(folder, reference, revision, options, required) if options.measure else None
     rebuilt = rebuild(folder, reference, revision, options.threads) if options.rebuild else ()
-    return Verified(where, proof, len(manifest.files), measured, rebuilt)
+    return replace(verified, measured=measured, rebuilt=rebuilt)
 
 
 def _measured(folder: Path, reference: str, revision: str | None, options: VerifyOptions, required: Required) -> Proof:

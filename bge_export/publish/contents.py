@@ -1,5 +1,7 @@
 """The files of a folder that are published: those of its manifest, the manifest, the report and the card.
 
+A signed folder is published as it was signed: every file that its signature names, and the signature.
+
 Each is read once, through no link, and compared with the manifest at that moment. Small files are then held in memory,
 so that what is uploaded is what was compared.
 """
@@ -9,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bge_export.bundle.documents import SIGNATURE, entries
 from bge_export.bundle.integrity import CARD, MANIFEST, REPORT
 from bge_export.bundle.manifest import Manifest
-from bge_export.errors import ArtifactError
+from bge_export.errors import ArtifactError, OutputError
 from bge_export.files.digest import file_sha256
 from bge_export.files.regular import MIB, REPORT_BYTES, SETTINGS_BYTES, read_regular
 
@@ -84,16 +87,52 @@ def own_card(folder: Path) -> PublishedFile | None:
     return PublishedFile.of_bytes(CARD, _read(path, SETTINGS_BYTES), path) if path.exists() else None
 
 
-def _listed(path: Path, name: str, digest: str) -> PublishedFile:
+def as_signed(folder: Path, proven: Sequence[PublishedFile], digests: Mapping[str, str]) -> list[PublishedFile]:
+    """Return the files that a folder's signature names, and the signature.
+
+    Args:
+        folder: the folder.
+        proven: its files that the gate passed, without the card.
+        digests: name -> sha256, as the signature says; by whom it was made is not asked here.
+
+    Raises:
+        ArtifactError: the signature is of other bytes, or of other files.
+        OutputError: it is not of a card, without which nothing is published.
+    """
+    if CARD not in digests:
+        raise OutputError(
+            f"{folder} was signed without a {CARD}, and a card that is made now would not be signed. Publish it with "
+            f"--sign, or put a {CARD} there and sign again."
+        )
+
+    known = {file.name: file for file in proven}
+    there = {name for name, _ in entries(folder)}
+    if other := sorted((known.keys() - digests.keys()) | (digests.keys() - there)):
+        raise ArtifactError(
+            f"{folder / SIGNATURE} is of other files: {other[0]} is missing there or here. Sign the folder again."
+        )
+
+    found = [known.get(name) or _file(folder / name, name) for name in sorted(digests)]
+    for file in found:
+        if file.sha256 != digests[file.name]:
+            raise ArtifactError(f"{folder / file.name} changed after it was signed. Sign the folder again.")
+
+    path = folder / SIGNATURE
+    return [*found, PublishedFile.of_bytes(SIGNATURE, _read(path, SETTINGS_BYTES), path)]
+
+
+def _file(path: Path, name: str) -> PublishedFile:
     try:
         size = path.stat().st_size
         if size > HELD_BYTES:
-            file = PublishedFile(name, size, file_sha256(path), None, path)
-        else:
-            file = PublishedFile.of_bytes(name, read_regular(path, HELD_BYTES), path)
+            return PublishedFile(name, size, file_sha256(path), None, path)
+        return PublishedFile.of_bytes(name, read_regular(path, HELD_BYTES), path)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}. Export the folder again.") from error
 
+
+def _listed(path: Path, name: str, digest: str) -> PublishedFile:
+    file = _file(path, name)
     if file.sha256 != digest:
         raise ArtifactError(f"{path} changed while it was read. Let nothing write into the folder, and publish again.")
     return file

@@ -8,13 +8,13 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from bge_export.bundle.documents import is_document
+from bge_export.bundle.documents import SIGNATURE, is_document
 from bge_export.bundle.integrity import CARD, MANIFEST, REPORT
 from bge_export.bundle.manifest import read_manifest
 from bge_export.checkpoint.hub_errors import explain
@@ -25,6 +25,7 @@ from bge_export.files.cache import cache_folder
 from bge_export.files.regular import REPORT_BYTES, SETTINGS_BYTES, WEIGHTS_BYTES
 from bge_export.progress import advance, stage
 from bge_export.publish.repository import shown
+from bge_export.publish.signature import IGNORED
 
 NAME = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
 """Names that become paths: every name that an export writes is one."""
@@ -46,7 +47,7 @@ class Fetched:
 
 @contextmanager
 def fetched(repository: str, revision: str | None) -> Iterator[Fetched]:
-    """Yield the files of a repository that its manifest lists, with manifest, report and card.
+    """Yield the files of a repository that its manifest lists, with manifest, report and card; all if it is signed.
 
     Raises:
         ArtifactError: nothing was published there by bge-export, or it holds files that the manifest does not list.
@@ -88,8 +89,18 @@ def _wanted(repository: str, folder: Path, listing: Listing) -> list[str]:
 
     if missing := sorted(listed - set(listing.digests)):
         raise ArtifactError(f"{where} lacks {shown(missing)}, which {MANIFEST} lists. Do not use it.")
-    proof = {REPORT, CARD} & set(listing.digests)
-    return sorted((listed | proof) - {MANIFEST})
+    beside = {REPORT, CARD} & set(listing.digests)
+    if SIGNATURE in listing.digests:
+        beside |= _signed_beside(where, unlisted)
+    return sorted((listed | beside) - {MANIFEST})
+
+
+def _signed_beside(where: str, unlisted: Sequence[str]) -> set[str]:
+    """Return the documents of a signed repository, and its signature: a file that was not signed is to be seen."""
+    names = {name for name in unlisted if name not in IGNORED - {SIGNATURE}}
+    if strange := sorted(name for name in names if not NAME.fullmatch(name)):
+        raise ArtifactError(f"{where} holds {shown(strange)}, which no signed folder holds. Do not use it.")
+    return names
 
 
 def _place(repository: str, name: str, listing: Listing, folder: Path) -> None:

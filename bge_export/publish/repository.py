@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from bge_export.bundle.documents import is_document
+from bge_export.bundle.documents import SIGNATURE, STATEMENT, is_document
 from bge_export.checkpoint.hub_listing import Listing, list_files
 from bge_export.parity.figures import escaped
 from bge_export.publish.contents import PublishedFile
 from bge_export.publish.problems import explain, status_of
+from bge_export.publish.signature import IGNORED
 
 
 def look(repository: str, revision: str = "main") -> Listing | None:
@@ -38,9 +39,15 @@ def differing(files: Sequence[PublishedFile], listing: Listing) -> list[str]:
 
 
 def unproven(files: Sequence[PublishedFile], listing: Listing) -> list[str]:
-    """Return the names in a repository that would lie unproven beside the published files, as in a folder."""
+    """Return the names in a repository that would lie unproven beside the published files, as in a folder.
+
+    Beside a signature these are all files that it does not name; without one, an old signature is.
+    """
     ours = {file.name for file in files}
-    return sorted(name for name in listing.digests if name not in ours and not is_document(PurePosixPath(name)))
+    others = [name for name in listing.digests if name not in ours]
+    if SIGNATURE in ours:
+        return sorted(name for name in others if name not in IGNORED)
+    return sorted(name for name in others if name in (SIGNATURE, STATEMENT) or not is_document(PurePosixPath(name)))
 
 
 def shown(names: Sequence[str]) -> str:

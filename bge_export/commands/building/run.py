@@ -15,7 +15,8 @@ from bge_export.commands.building.plan import planned, refuse_options, refuse_un
 from bge_export.commands.building.results import BuildOptions, Built, Done
 from bge_export.commands.building.scores import scores_of
 from bge_export.commands.checks import judge_report
-from bge_export.commands.publishing import PublishOptions, Required, judge_folder, publish_folder
+from bge_export.commands.judging import Required, judge_folder
+from bge_export.commands.publishing import PublishOptions, publish_folder
 from bge_export.errors import BgeExportError
 
 
