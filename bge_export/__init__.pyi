@@ -7,11 +7,13 @@ from bge_export.commands import BuildOptions as BuildOptions
 from bge_export.commands import Exported as Exported
 from bge_export.commands import Proof as Proof
 from bge_export.commands import PublishOptions as PublishOptions
+from bge_export.commands import TaskOptions as TaskOptions
 from bge_export.commands import bench_files as bench_files
 from bge_export.commands import bisect_artifact as bisect_artifact
 from bge_export.commands import build_recipe as build_recipe
 from bge_export.commands import check_parity as check_parity
 from bge_export.commands import evaluate_pairs as evaluate_pairs
+from bge_export.commands import evaluate_tasks as evaluate_tasks
 from bge_export.commands import export as export
 from bge_export.commands import judge_report as judge_report
 from bge_export.commands import merge_reports as merge_reports

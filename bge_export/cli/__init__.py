@@ -24,6 +24,7 @@ from bge_export.cli import (
     checks,
     clients,
     comparison,
+    evaluating,
     exports,
     programs,
     publishing,
@@ -96,7 +97,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., int], ...]] = {
         publishing.publish,
         verification.verify,
     ),
-    "Look closer": (looks.inspect, looks.evaluate, comparison.compare, bench.bench, looks.bisect),
+    "Look closer": (looks.inspect, evaluating.evaluate, comparison.compare, bench.bench, looks.bisect),
     "This machine": (looks.doctor, clients.setup_js),
 }
 """What people want -> the commands for it, as the first screen of `--help` shows them."""

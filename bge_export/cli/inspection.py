@@ -1,4 +1,4 @@
-"""The commands that inspect artifacts and the machine: `bisect`, `evaluate`, `inspect` and `doctor`."""
+"""The commands that inspect artifacts and the machine: `bisect`, `inspect` and `doctor`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bge_export.cli.options import CORES, PASSED, REFUSED, Json, Revision, Threads, Thresholds
+from bge_export.cli.options import PASSED, REFUSED, Json, Revision, Thresholds
 from bge_export.cli.output import out, print_json
 
 
@@ -34,26 +34,6 @@ def bisect(
     else:
         out().print(render_drift(drift))
     return REFUSED if drift.first else PASSED
-
-
-def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", exists=True, help="A folder that bge-export wrote.")],
-    pairs: Annotated[Path, typer.Option(help="A .tsv file with the columns score, sentence1, sentence2.")],
-    runtime: Annotated[str, typer.Option(help="Runtime to embed with.")] = "onnxruntime",
-    device: Annotated[str, typer.Option(help="Its device.")] = "cpu",
-    threads: Threads = CORES,
-    as_json: Json = False,
-) -> int:
-    """Score artifacts on a task: Spearman x 100 of cosines with human scores, as MTEB's STS tasks."""
-    from bge_export.commands import evaluate_pairs
-
-    scores = evaluate_pairs(folder, pairs, runtime=runtime, device=device, threads=threads)
-
-    if as_json:
-        print_json([asdict(score) for score in scores])
-    for score in scores if not as_json else ():
-        print(f"{score.target} {score.output} {score.runtime}:{score.device} {score.pairs} pairs {score.spearman:.4f}")
-    return PASSED
 
 
 def inspect(

@@ -13,6 +13,7 @@ bisect_artifact  model file x checkpoint x text -> the layer where it drifts
 compare          artifact x another one, or vectors of an index x texts -> certificate with verdict
 judge_certificate  certificate -> verdict
 evaluate_pairs   folder x scored pairs -> task scores
+evaluate_tasks   folder x tasks of mteb -> results in mteb's form -> scores beside the checkpoint's
 sign_folder      folder that passes -> signed statement of its proof -> signature of all files
 publish_folder   folder that passes -> one commit on the Hub, read back
 verify           folder, or repository on the Hub -> verdict on signature, bytes and report, and what is made anew
@@ -33,6 +34,7 @@ from bge_export.commands.measuring import Proof, read_policy
 from bge_export.commands.programs import ProgramCheck, check_program
 from bge_export.commands.publishing import Published, PublishOptions, publish_folder
 from bge_export.commands.signing import SignedFolder, sign_folder
+from bge_export.commands.tasks import TaskOptions, TaskScore, evaluate_tasks
 from bge_export.commands.verifying import Verified, VerifyOptions, verify
 
 __all__ = [
@@ -46,6 +48,8 @@ __all__ = [
     "Published",
     "Required",
     "SignedFolder",
+    "TaskOptions",
+    "TaskScore",
     "Verified",
     "VerifyOptions",
     "bench_files",
@@ -57,6 +61,7 @@ __all__ = [
     "check_program",
     "compare",
     "evaluate_pairs",
+    "evaluate_tasks",
     "export",
     "folder_verdict",
     "is_foreign",

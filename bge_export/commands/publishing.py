@@ -16,10 +16,11 @@ from bge_export.parity.figures import escaped
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.report import ParityReport
 from bge_export.publish.contents import PublishedFile, as_signed, listed_files, proof_files
+from bge_export.publish.envelope import signed_digests
 from bge_export.publish.facts import REPOSITORY
 from bge_export.publish.plan import Plan, Request, after_a_lost_answer, planned, refuse_other_bytes, refuse_others
 from bge_export.publish.repository import shown
-from bge_export.publish.signature import Signer, signed_digests
+from bge_export.publish.signature import Signer
 from bge_export.publish.statement import LOCAL
 from bge_export.publish.upload import Committed, Destination, Message, commit, create, refuse_card, send
 

@@ -12,7 +12,8 @@ from bge_export.errors import ArtifactError
 from bge_export.files.digest import file_digests
 from bge_export.files.single import refuse_path
 from bge_export.publish.contents import proof_files
-from bge_export.publish.signature import IGNORED, OURS, Signer, sign_files, sign_statement, signed_digests
+from bge_export.publish.envelope import IGNORED, OURS, signed_digests
+from bge_export.publish.signature import Signer, sign_files, sign_statement
 from bge_export.publish.statement import LOCAL, statement_of
 
 

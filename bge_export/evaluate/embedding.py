@@ -1,6 +1,8 @@
 """Embeds texts with an artifact in one runtime: batches hold texts of similar length, rows keep their order."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,50 @@ from bge_export.texts.tokens import TextTokenizer
 BATCH = 32
 
 
+@dataclass(frozen=True)
+class Embedder:
+    """An opened artifact with its tokenizer."""
+
+    artifact: Artifact
+    checked: Checked
+    tokenizer: TextTokenizer
+
+    def embed(self, texts: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Return the vectors of N texts by output, [N, D] float64, in the order of `texts`; progress counts texts.
+
+        Raises:
+            MeasurementError: the artifact returned something other than embeddings.
+        """
+        token_ids = self.tokenizer.encode(texts)
+        order = sorted(range(len(texts)), key=lambda n: len(token_ids[n]))
+        width = dense_head(self.artifact.promise).dim
+        result = {output: np.zeros((len(texts), width)) for output in self.artifact.outputs}
+
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            batch = self.tokenizer.pad([token_ids[n] for n in rows])
+            for output, vectors in self.checked.embed(batch).items():
+                result[output][rows] = vectors
+            advance(len(rows))
+
+        return result
+
+
+@contextmanager
+def opened(artifact: Artifact, runtime: Runtime, device: str, threads: int) -> Generator[Embedder]:
+    """Open an artifact in a runtime for as long as the block runs.
+
+    Raises:
+        MeasurementError: the artifact cannot be run.
+    """
+    tokenizer = TextTokenizer.load(artifact.root, artifact.promise.reads.max_tokens)
+    session = runtime.open(artifact, device, threads)
+    try:
+        yield Embedder(artifact, Checked(session, artifact, runtime.name), tokenizer)
+    finally:
+        session.close()
+
+
 def embed(
     artifact: Artifact, runtime: Runtime, device: str, threads: int, texts: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
@@ -22,21 +68,5 @@ def embed(
     Raises:
         MeasurementError: the artifact cannot be run, or returned something other than embeddings.
     """
-    tokenizer = TextTokenizer.load(artifact.root, artifact.promise.reads.max_tokens)
-    token_ids = tokenizer.encode(texts)
-    order = sorted(range(len(texts)), key=lambda n: len(token_ids[n]))
-
-    result = {output: np.zeros((len(texts), dense_head(artifact.promise).dim)) for output in artifact.outputs}
-
-    session = runtime.open(artifact, device, threads)
-    try:
-        checked = Checked(session, artifact, runtime.name)
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            for output, vectors in checked.embed(tokenizer.pad([token_ids[n] for n in rows])).items():
-                result[output][rows] = vectors
-            advance(len(rows))
-    finally:
-        session.close()
-
-    return result
+    with opened(artifact, runtime, device, threads) as embedder:
+        return embedder.embed(texts)

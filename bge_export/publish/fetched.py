@@ -24,8 +24,8 @@ from bge_export.errors import ArtifactError
 from bge_export.files.cache import cache_folder
 from bge_export.files.regular import REPORT_BYTES, SETTINGS_BYTES, WEIGHTS_BYTES
 from bge_export.progress import advance, stage
+from bge_export.publish.envelope import IGNORED
 from bge_export.publish.repository import shown
-from bge_export.publish.signature import IGNORED
 
 NAME = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
 """Names that become paths: every name that an export writes is one."""

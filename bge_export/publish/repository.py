@@ -7,8 +7,8 @@ from bge_export.bundle.documents import SIGNATURE, STATEMENT, is_document
 from bge_export.checkpoint.hub_listing import Listing, list_files
 from bge_export.parity.figures import escaped
 from bge_export.publish.contents import PublishedFile
+from bge_export.publish.envelope import IGNORED
 from bge_export.publish.problems import explain, status_of
-from bge_export.publish.signature import IGNORED
 
 
 def look(repository: str, revision: str = "main") -> Listing | None:

@@ -4,12 +4,9 @@ A signature is a Sigstore bundle, for a key, a certificate or a Sigstore identit
 envelope. The library signs folders; statements of another kind go through the same signers, which it keeps to itself.
 """
 
-import base64
-import binascii
 import contextlib
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,22 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from bge_export.bundle.documents import PRIVATE, SIGNATURE
-from bge_export.errors import ArtifactError, MeasurementError, MissingLibrary, UsageError
-from bge_export.files.json_files import parse
-from bge_export.files.regular import SETTINGS_BYTES, read_regular_text
+from bge_export.bundle.documents import SIGNATURE
+from bge_export.errors import MeasurementError, MissingLibrary, UsageError
 from bge_export.files.single import refuse_path, written_whole
 from bge_export.parity.figures import escaped
+from bge_export.publish.envelope import IGNORED, OURS, NotAuthenticError, payload
 
 if TYPE_CHECKING:
     from model_signing import signing, verifying
-
-OURS = re.compile(rb'"application/vnd\.dev\.sigstore\.bundle')
-"""Matches the beginning of a signature, which a new one may replace."""
-
-FOLDER_PREDICATE = "https://model_signing/signature/v1.0"
-IGNORED = frozenset({SIGNATURE, ".git", ".gitattributes", ".github", ".gitignore", *PRIVATE})
-"""Paths of a folder that its signature leaves out: Git's, those of huggingface_hub, and the signature itself."""
 
 QUOTED = 300
 
@@ -73,10 +62,6 @@ class Trust:
         if self.certificates:
             return f"the certificates {', '.join(map(str, self.certificates))}"
         return f"the identity {self.identity}"
-
-
-class NotAuthenticError(Exception):
-    """A signature that is missing, damaged, or of somebody else; its text is a sentence."""
 
 
 def sign_statement(signer: Signer, statement: Mapping[str, Any], path: Path) -> None:
@@ -149,48 +134,6 @@ def authentic_payload(path: Path, trust: Trust) -> Mapping[str, Any]:
         _, content = verifier._verify_signed_content(kind.read(path))
         found: Mapping[str, Any] = json.loads(content)
         return found
-
-
-def payload(path: Path) -> Mapping[str, Any]:
-    """Return the statement in a signed file, whoever signed it.
-
-    Raises:
-        NotAuthenticError: it is missing or damaged.
-    """
-    try:
-        bundle: Any = parse(read_regular_text(path, SETTINGS_BYTES))
-        found = parse(base64.b64decode(bundle["dsseEnvelope"]["payload"], validate=True).decode("utf-8"))
-    except FileNotFoundError as error:
-        raise NotAuthenticError(f"{path} is not there") from error
-    except (OSError, ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise NotAuthenticError(f"{path} is not a signed statement") from error
-
-    if not isinstance(found, dict):
-        raise NotAuthenticError(f"{path} is not a signed statement")
-    return found
-
-
-def signed_digests(folder: Path) -> Mapping[str, str] | None:
-    """Return name -> sha256 as a folder's signature says, whoever made it; None if the folder is not signed.
-
-    Raises:
-        ArtifactError: the signature cannot be read, or is not one of files by their sha256.
-    """
-    path = folder / SIGNATURE
-    if not path.exists():
-        return None
-
-    advice = "Remove it, or sign the folder again: bge-export sign"
-    try:
-        found = payload(path)
-        resources = found["predicate"]["resources"]
-        if found["predicateType"] != FOLDER_PREDICATE or any(one["algorithm"] != "sha256" for one in resources):
-            raise ArtifactError(f"{path} is not a signature of files by their sha256. {advice}")
-        return {str(one["name"]): str(one["digest"]) for one in resources}
-    except NotAuthenticError as error:
-        raise ArtifactError(f"{error}. {advice}") from error
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} is not the signature of a folder. {advice}") from error
 
 
 def _signing(signer: Signer) -> "signing.Config":

@@ -14,15 +14,9 @@ from bge_export.bundle.manifest import Manifest
 from bge_export.parity.figures import escaped
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.report import ParityReport
+from bge_export.publish.envelope import FOLDER_PREDICATE, IGNORED, NotAuthenticError
 from bge_export.publish.loosened import loosened
-from bge_export.publish.signature import (
-    FOLDER_PREDICATE,
-    IGNORED,
-    NotAuthenticError,
-    Trust,
-    authentic_payload,
-    refuse_folder,
-)
+from bge_export.publish.signature import Trust, authentic_payload, refuse_folder
 from bge_export.publish.statement import FOLLOWING, PREDICATE, following, limits_of
 
 ADVICE: Mapping[str, str] = {
