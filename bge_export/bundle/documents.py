@@ -31,6 +31,9 @@ REPORTS = re.compile(
 )
 """Names, in lower case, of files at the top of a bundle that hold what the tool writes about it."""
 
+EVALUATIONS = re.compile(r"\.eval_results/[a-z0-9][-_.a-z0-9]*\.yaml")
+"""Paths, in lower case, of scores that the Hub shows."""
+
 PRIVATE = frozenset({".git", ".cache/huggingface"})
 """Paths that Git and huggingface_hub keep for themselves. They are not looked into."""
 
@@ -40,7 +43,7 @@ KINDS = "a README.md, LICENSE or NOTICE, .gitattributes, .gitignore, a picture, 
 
 def is_document(path: PurePosixPath) -> bool:
     """Return whether a file, relative to its bundle, may lie there unlisted."""
-    if DOCUMENTS.fullmatch(path.name.lower()):
+    if DOCUMENTS.fullmatch(path.name.lower()) or EVALUATIONS.fullmatch(path.as_posix().lower()):
         return True
     return len(path.parts) == 1 and REPORTS.fullmatch(path.name.lower()) is not None
 

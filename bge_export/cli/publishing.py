@@ -32,6 +32,10 @@ def publish(
             "--license", help="The checkpoint's licence, for the card. [default: that of the base on the Hub]"
         ),
     ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Results of 'evaluate --task', for card and .eval_results/."),
+    ] = None,
     sign: Annotated[
         str | None,
         typer.Option(metavar="KEY|keyless", help="Write the card, and sign the folder first, as 'sign' does."),
@@ -63,6 +67,7 @@ def publish(
             license=license_name,
             signer=named_signer(sign),
             builder=builder(),
+            scores=scores,
         ),
         Required(require or (), require_reference, thresholds, reference),
     )

@@ -22,6 +22,7 @@ from bge_export.evaluate.local_data import LocalSet
 from bge_export.evaluate.mteb_data import load, quoted
 from bge_export.evaluate.mteb_encoder import ArtifactEncoder
 from bge_export.evaluate.mteb_items import items_of, read_items, write_items
+from bge_export.files.single import written_whole
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def run_task(task: AbsTask, encoder: ArtifactEncoder, local: LocalSet | None, re
         )
         predictions = json.loads((Path(name) / task.prediction_file_name).read_text("utf-8"))
 
+    _write_facts(task, results)
     items = items_of(task, predictions)
     write_items(_items_path(task, meta, results), items)
     (result,) = done.task_results
@@ -106,6 +108,17 @@ def kept(task: AbsTask, meta: ModelMeta, results: Path) -> Scored | None:
     if found is None or found.dataset_revision != task.metadata.revision or found.get_missing_evaluations(task):
         return None
     return Scored(found, read_items(_items_path(task, meta, results)), already=True)
+
+
+def _write_facts(task: AbsTask, results: Path) -> None:
+    """Write what a card says of a task besides its scores, so that writing one needs no mteb."""
+    path = results / "tasks" / f"{task.metadata.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    known = task.metadata
+    facts = {"dataset": known.dataset["path"], "type": str(known.type), "main_score": str(known.main_score)}
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
 
 
 def _items_path(task: AbsTask, meta: ModelMeta, results: Path) -> Path:

@@ -15,6 +15,7 @@ from bge_export.parity.report import ParityReport
 from bge_export.publish.facts import REPOSITORY, CardFacts
 from bge_export.publish.figures import gaps, lane_lines, losses, machines
 from bge_export.publish.rendering import environment, values
+from bge_export.publish.scores import model_index, score_lines
 
 FORMATS = ("onnx", "openvino", "torchscript")
 """Formats with an example in Python, in the order of the card."""
@@ -61,6 +62,8 @@ def card_text(
             report=report,
             gaps=gaps(report, policy) if report else [],
             machines=machines(report) if report else [],
+            scores=score_lines(facts.scores),
+            index=model_index(facts.id.rpartition("/")[2], facts.scores),
             tools={name: value for model in models for name, value in model.tools.items()},
             version_of_tool=version("bge-export"),
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bge_export.bundle.foreign import is_generated_card
 from bge_export.bundle.integrity import CARD
+from bge_export.publish.scores import Score
 
 REPOSITORY = re.compile(r"(?!.*(\.\.|--))[^\W_][\w.-]*/[^\W_][\w.-]{0,95}", re.ASCII)
 LICENSE = re.compile(r"[A-Za-z0-9][\w.+-]{0,60}", re.ASCII)
@@ -24,12 +25,14 @@ class CardFacts:
         license: the checkpoint's licence, if known.
         languages: the checkpoint's languages, if known.
         clients: whether the folder is for Transformers.js.
+        scores: scores of the folder's own files in tasks. They are not recorded: other files have others.
     """
 
     id: str
     license: str | None = None
     languages: tuple[str, ...] = ()
     clients: bool = False
+    scores: tuple[Score, ...] = ()
 
     def __post_init__(self) -> None:
         """Leave out what a line of front matter could not hold: the values may come from anywhere."""

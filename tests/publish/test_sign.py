@@ -14,9 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hub_repository import Repository, WritableHub
 from publishing import Done, Run
+from task_results import FILE, write_result
 
 from bge_export.bundle.documents import SIGNATURE, STATEMENT
 from bge_export.bundle.integrity import CARD, MANIFEST, REPORT
+from bge_export.bundle.manifest import read_bundle
 from bge_export.parity.report import read_report, write_report
 from bge_export.publish.loosened import loosened
 from bge_export.texts.fixtures import fixtures_folder
@@ -381,3 +383,19 @@ def test_each_limit_that_is_looser_is_named(stated: dict, said: str | None) -> N
 @pytest.mark.parametrize("stated", [None, {}, {"lanes": []}, {"lanes": {}}, {"lanes": {LANE: None}}])
 def test_limits_that_are_missing_are_named(stated: object) -> None:
     assert len(list(loosened(stated, {"lanes": {LANE: OWN}}))) == 1
+
+
+def test_scores_are_signed_and_those_of_an_earlier_signature_are_replaced(
+    bundle: Path, hub: WritableHub, keys, command: Run, tmp_path: Path
+) -> None:
+    artifact = read_bundle(bundle)[1][0]
+    write_result(tmp_path / "scores", str(artifact.target), artifact.digest, 0.85)
+    publish = ("publish", bundle, "--repo", REPO, "--sign", keys[0])
+    done = command(*publish, "--scores", tmp_path / "scores")
+    assert done.returncode == 0, done.stderr
+    assert FILE in hub.repositories[REPO].head
+    assert command("verify", REPO, "--key", keys[1]).returncode == 0
+
+    refused(command("publish", bundle, "--repo", REPO, "--scores", tmp_path / "scores"), "--sign", status=2)
+    assert command(*publish, "--remove-others").returncode == 0
+    assert FILE not in hub.repositories[REPO].head
