@@ -191,6 +191,22 @@ def test_the_checkpoint_is_scored_beside_and_the_published_score_is_shown(
     assert (itself.published, artifact.published) == (50, 50)
 
 
+def test_vectors_before_their_norm_are_another_experiment_and_give_the_same_cosines(
+    tiny_export: Exported, data: Path
+) -> None:
+    (usual,) = evaluate_tasks(tiny_export.folder, ["STSBenchmark"], options(data, targets=("onnx-fp32",)))
+    given = options(data, targets=("onnx-fp32",), unnormalized=True)
+    (before,) = evaluate_tasks(tiny_export.folder, ["STSBenchmark"], given)
+    assert not before.already
+    assert before.score == pytest.approx(usual.score, abs=1e-6)
+
+    def euclidean(path: Path) -> float:
+        return json.loads(path.read_text("utf-8"))["scores"]["test"][0]["euclidean_pearson"]
+
+    one, other = (path for path in results(data) if path.stem == "STSBenchmark")
+    assert euclidean(one) != pytest.approx(euclidean(other), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("tasks", "changes", "said"),
     [

@@ -1,5 +1,6 @@
 """The `evaluate` command, which scores artifacts on tasks of mteb, or on a file of scored pairs."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,6 +40,12 @@ def evaluate(
         str | None, typer.Option(help="Score the checkpoint too, in torch, and compare with it: a Hub id or a folder.")
     ] = None,
     revision: Revision = None,
+    unnormalized: Annotated[
+        bool,
+        typer.Option(
+            "--unnormalized", help="Take vectors before their norm, as the authors of BGE scored classification."
+        ),
+    ] = False,
     runtime: Annotated[str, typer.Option(help="Runtime to embed with.")] = "onnxruntime",
     device: Annotated[str, typer.Option(help="Its device.")] = "cpu",
     threads: Threads = CORES,
@@ -56,11 +63,21 @@ def evaluate(
     if task:
         from bge_export.commands.tasks import TaskOptions
 
-        options = TaskOptions(tuple(artifact or ()), runtime, device, data, results, reference, revision, threads)
+        options = TaskOptions(
+            targets=tuple(artifact or ()),
+            runtime=runtime,
+            device=device,
+            data=data,
+            results=results,
+            reference=reference,
+            revision=revision,
+            threads=threads,
+            unnormalized=unnormalized,
+        )
         return _tasks(folder, task, options, as_json=as_json)
 
-    if artifact or data or reference or revision:
-        raise typer.BadParameter("--artifact, --data, --reference and --revision are about --task")
+    if artifact or data or reference or revision or unnormalized:
+        raise typer.BadParameter("--artifact, --data, --reference, --revision and --unnormalized are about --task")
     return _pairs(folder, pairs or Path(), runtime, device, threads, as_json=as_json)
 
 
@@ -81,6 +98,7 @@ def _tasks(folder: Path, tasks: Sequence[str], options: "TaskOptions", *, as_jso
     """Score on tasks of mteb."""
     from bge_export.commands.tasks import evaluate_tasks
 
+    logging.getLogger("mteb").setLevel(logging.ERROR)  # it tells of newer versions of the tasks that were named
     scores = evaluate_tasks(folder, tasks, options)
 
     if as_json:

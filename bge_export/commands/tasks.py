@@ -13,7 +13,7 @@ from bge_export.commands.turns import in_turn
 from bge_export.contracts import Artifact, Runtime
 from bge_export.errors import MissingLibrary, UsageError
 from bge_export.evaluate.bootstrap import interval
-from bge_export.evaluate.embedding import opened
+from bge_export.evaluate.embedding import opened, unnormalized
 from bge_export.evaluate.local_data import LocalSet, read_sets, refuse_changed
 from bge_export.publish.facts import REPOSITORY
 from bge_export.runtimes import find_runtime
@@ -36,6 +36,8 @@ class TaskOptions:
         reference: the checkpoint, a Hub id or a folder, which is scored as well; None to leave it out.
         revision: its revision on the Hub.
         threads: threads of the runtime.
+        unnormalized: whether vectors are taken before they are divided by their norm. No cosine depends on that, but
+            the classifiers of classification tasks do.
     """
 
     targets: tuple[str, ...] = ()
@@ -46,6 +48,7 @@ class TaskOptions:
     reference: str | None = None
     revision: str | None = None
     threads: int = 1
+    unnormalized: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,11 +181,13 @@ def _scored(lane: _Lane, task: "AbsTask", manifest: Manifest, local: LocalSet | 
 
     source = manifest.source
     name = source.id if REPOSITORY.fullmatch(source.id) else f"local/{source.id.replace('/', '_')}"
-    meta = meta_of(lane.artifact, name, source.revision or source.digest[:40], lane.where)
+    revision = source.revision or source.digest[:40]
+    meta = meta_of(lane.artifact, name, revision, lane.where, unnormalized=options.unnormalized)
     if (known := kept(task, meta, options.results)) is not None:
         return known
 
-    with opened(lane.artifact, lane.runtime, lane.device, options.threads) as embedder:
+    artifact = unnormalized(lane.artifact) if options.unnormalized else lane.artifact
+    with opened(artifact, lane.runtime, lane.device, options.threads) as embedder:
         return run_task(task, ArtifactEncoder(embedder, meta), local, options.results)
 
 

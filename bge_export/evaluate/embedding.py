@@ -2,12 +2,13 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import Artifact, Runtime
+from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Runtime
+from bge_export.errors import UsageError
 from bge_export.heads.dense import dense_head
 from bge_export.parity.measure.embedding import Checked
 from bge_export.progress import advance
@@ -43,6 +44,20 @@ class Embedder:
             advance(len(rows))
 
         return result
+
+
+def unnormalized(artifact: Artifact) -> Artifact:
+    """Return an artifact whose vectors are taken before they are divided by their norm; its file is the same.
+
+    Raises:
+        UsageError: the file itself divides, in the output that is taken.
+    """
+    head = dense_head(artifact.promise)
+    if artifact.outputs[0] != LAST_HIDDEN_STATE:
+        raise UsageError(f"{artifact.model} gives no token states, so its vectors cannot be taken before their norm.")
+
+    heads = {**artifact.promise.heads, head.kind: replace(head, normalize=False)}
+    return replace(artifact, promise=replace(artifact.promise, heads=heads))
 
 
 @contextmanager

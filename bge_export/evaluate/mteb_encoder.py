@@ -21,7 +21,7 @@ FRAMEWORKS = {"onnx": "ONNX", "openvino": "OpenVINO", "torchscript": "PyTorch", 
 """Format -> the name that mteb has for its framework."""
 
 
-def meta_of(artifact: Artifact, name: str, revision: str, where: str) -> ModelMeta:
+def meta_of(artifact: Artifact, name: str, revision: str, where: str, *, unnormalized: bool = False) -> ModelMeta:
     """Return what mteb files the results of an artifact under: the base model, and the artifact as its experiment.
 
     Args:
@@ -29,6 +29,7 @@ def meta_of(artifact: Artifact, name: str, revision: str, where: str) -> ModelMe
         name: the checkpoint's id, as ORG/NAME.
         revision: its revision.
         where: the runtime and device, such as `onnxruntime:cpu`.
+        unnormalized: whether its vectors are taken before their norm, although the promise divides by it.
     """
     head = dense_head(artifact.promise)
     known = FRAMEWORKS.get(artifact.target.format)
@@ -51,7 +52,11 @@ def meta_of(artifact: Artifact, name: str, revision: str, where: str) -> ModelMe
         similarity_fn_name=ScoringFunction.COSINE,
         use_instructions=bool(artifact.promise.reads.prompts.get("query")),
         training_datasets=None,
-        experiment_kwargs={"artifact": f"{artifact.target}@{where}", "digest": artifact.digest[:12]},
+        experiment_kwargs={
+            "artifact": f"{artifact.target}@{where}",
+            "digest": artifact.digest[:12],
+            **({"vectors": "unnormalized"} if unnormalized else {}),
+        },
     )
 
 

@@ -80,6 +80,7 @@ def run_task(task: AbsTask, encoder: ArtifactEncoder, local: LocalSet | None, re
     load(task, local)
     with TemporaryDirectory(prefix="bge_export-mteb-") as name, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The task .* is superseded")  # the user named it
+        warnings.filterwarnings("ignore", "Precision is ill-defined")  # of labels that no classifier predicted
         done = mteb.evaluate(
             encoder,  # type: ignore[arg-type] # it meets the protocol, which mteb checks
             task,

@@ -65,6 +65,8 @@ def read_scores(results: Path, artifacts: Sequence[Artifact]) -> tuple[Score, ..
         named = _read(path).get("experiment_kwargs") or {}
         target, _, where = str(named.get("artifact", "")).partition("@")
         digest = str(named.get("digest", ""))
+        if "vectors" in named:  # not those that the folder promises
+            continue
         if not digest or not digests.get(target, "").startswith(digest):
             continue
 
