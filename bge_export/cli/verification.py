@@ -107,7 +107,7 @@ def _facts(done: "Verified") -> dict[str, object]:
 
 def _lines(done: "Verified", *, asked: bool) -> list[str]:
     """Return what was found, in sentences."""
-    lines = [f"{wrong.rule}: {wrong.message}. {wrong.advice}" for wrong in done.wrong]
+    lines = [f"{wrong.rule}: {wrong.message.rstrip('.')}. {wrong.advice}" for wrong in done.wrong]
     for one in done.rebuilt:
         result = "the same bytes" if not one.other else f"other bytes of {', '.join(one.other)}"
         lines.append(

@@ -32,7 +32,8 @@ from bge_export.commands.foreign import check_foreign, is_foreign
 from bge_export.commands.judging import Required
 from bge_export.commands.measuring import Proof, read_policy
 from bge_export.commands.programs import ProgramCheck, check_program
-from bge_export.commands.publishing import Published, PublishOptions, publish_folder
+from bge_export.commands.published_files import PublishOptions
+from bge_export.commands.publishing import Published, publish_folder
 from bge_export.commands.signing import SignedFolder, sign_folder
 from bge_export.commands.tasks import TaskOptions, TaskScore, evaluate_tasks
 from bge_export.commands.verifying import Verified, VerifyOptions, verify

@@ -151,6 +151,7 @@ def _rank(one: Score) -> tuple[bool, str, str]:
 
 def _scores(path: Path, results: Path, target: str, where: str) -> list[Score]:
     result, facts = _read(path), _read(results / "tasks" / path.name)
+
     try:
         revision = str(result["dataset_revision"])
         return [

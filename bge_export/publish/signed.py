@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bge_export.bundle.documents import SIGNATURE, STATEMENT
+from bge_export.bundle.documents import SIGNATURE, STATEMENT, entries
 from bge_export.bundle.manifest import Manifest
+from bge_export.files.digest import file_sha256
 from bge_export.parity.figures import escaped
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.report import ParityReport
@@ -58,16 +59,17 @@ def wrong_signature(folder: Path, trust: Trust) -> Iterator[Wrong]:
         return
 
     try:
-        refuse_folder(folder, trust)
         signed = authentic_payload(folder / SIGNATURE, trust)
+        if scope := _scope(folder, signed):
+            yield scope
+            return
+
+        if changes := tuple(_changes(folder, _digests(signed))):
+            yield from changes
+            return
+        refuse_folder(folder, trust)  # the library has the last word
     except NotAuthenticError as error:
         yield Wrong("signature", escaped(str(error)))
-        return
-
-    left_out = set(signed["predicate"]["serialization"].get("ignore_paths", ())) - IGNORED
-    if signed["predicateType"] != FOLDER_PREDICATE or left_out:
-        names = escaped(", ".join(sorted(map(str, left_out))) or "more than is known")
-        yield Wrong("signature-scope", f"{folder / SIGNATURE} leaves {names} out")
 
 
 def wrong_statement(
@@ -103,6 +105,37 @@ def wrong_statement(
     yield from _wrong_facts(path, predicate, following(digests, manifest, report))
     for reason in loosened(predicate.get("limits"), limits_of(report, policy)):
         yield Wrong("statement-limits", f"{path}: {escaped(reason)}")
+
+
+def _scope(folder: Path, signed: Mapping[str, Any]) -> Wrong | None:
+    """Return what is wrong if a signature is not of a folder, or leaves more out than `IGNORED`."""
+    if signed.get("predicateType") != FOLDER_PREDICATE:
+        return Wrong("signature-scope", f"{folder / SIGNATURE} is not the signature of a folder")
+
+    left_out = set(signed["predicate"]["serialization"].get("ignore_paths", ())) - IGNORED
+    if not left_out:
+        return None
+    return Wrong("signature-scope", f"{folder / SIGNATURE} leaves {escaped(', '.join(sorted(left_out)))} out")
+
+
+def _changes(folder: Path, signed: Mapping[str, str]) -> Iterator[Wrong]:
+    """Yield each file of a folder that is not as it was signed."""
+    there = {name for name, _ in entries(folder)} - IGNORED
+    for name in sorted({*signed, *there}):
+        if name not in there:
+            yield Wrong("signature", f"{escaped(name)} was signed, and is not there")
+        elif name not in signed:
+            yield Wrong("signature", f"{escaped(name)} is there, and was not signed")
+        elif _digest(folder / name) != signed[name]:
+            yield Wrong("signature", f"{escaped(name)} was changed after it was signed")
+
+
+def _digest(path: Path) -> str | None:
+    """Return the sha256 of a file; None if it cannot be read, as a pipe."""
+    try:
+        return file_sha256(path)
+    except OSError:
+        return None
 
 
 def _digests(signed: Mapping[str, Any]) -> Mapping[str, str]:

@@ -120,18 +120,24 @@ def test_a_byte_that_changed_after_signing_is_refused_by_name(signed: Path, keys
     content = bytearray((signed / name).read_bytes())
     content[len(content) // 2] ^= 1
     (signed / name).write_bytes(content)
-    refused(command("verify", signed, "--key", keys[1]), "signature:", name)
+    refused(command("verify", signed, "--key", keys[1]), f"signature: {name} was changed after it was signed")
 
 
 @pytest.mark.parametrize("name", ["logo.png", "LICENSE", "onnx/other.onnx", "parity-other.json"])
 def test_a_file_that_was_added_after_signing_is_refused_by_name(signed: Path, keys, command: Run, name: str) -> None:
     (signed / name).write_bytes(b"whose?")
-    refused(command("verify", signed, "--key", keys[1]), "signature:", name)
+    refused(command("verify", signed, "--key", keys[1]), f"signature: {name} is there, and was not signed")
 
 
 def test_a_file_that_is_gone_is_refused_by_name(signed: Path, keys, command: Run) -> None:
     (signed / "tokenizer.json").unlink()
-    refused(command("verify", signed, "--key", keys[1]), "signature:", "tokenizer.json")
+    refused(command("verify", signed, "--key", keys[1]), "signature: tokenizer.json was signed, and is not there")
+
+
+def test_a_link_in_place_of_a_signed_file_is_refused(signed: Path, keys, command: Run, tmp_path: Path) -> None:
+    moved = (signed / "config.json").rename(tmp_path / "config.json")
+    (signed / "config.json").symlink_to(moved)
+    refused(command("verify", signed, "--key", keys[1]), "signature:", "config.json")
 
 
 def test_a_report_that_was_sealed_again_is_refused_by_name(signed: Path, keys, command: Run) -> None:
@@ -186,6 +192,11 @@ def test_a_statement_that_is_missing_is_refused(signed: Path, keys, command: Run
 def test_a_signature_that_leaves_files_out_is_refused(signed: Path, keys, command: Run) -> None:
     sign_again(signed, keys, "onnx")
     refused(command("verify", signed, "--key", keys[1]), "signature-scope:", "onnx")
+
+
+def test_a_statement_in_place_of_the_signature_is_refused(signed: Path, keys, command: Run) -> None:
+    shutil.copyfile(signed / STATEMENT, signed / SIGNATURE)
+    refused(command("verify", signed, "--key", keys[1]), "signature-scope:", "not the signature of a folder")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"dsseEnvelope": {"payload": "e30="}}', '{"dsseEnvelope": 1}'])

@@ -16,7 +16,8 @@ from bge_export.commands.building.results import BuildOptions, Built, Done
 from bge_export.commands.building.scores import scores_of
 from bge_export.commands.checks import judge_report
 from bge_export.commands.judging import Required, judge_folder
-from bge_export.commands.publishing import PublishOptions, publish_folder
+from bge_export.commands.published_files import PublishOptions
+from bge_export.commands.publishing import publish_folder
 from bge_export.errors import BgeExportError
 
 
