@@ -79,8 +79,8 @@ def _await(outcome: "Future[T]", transfer: Transfer, seconds: float | None) -> T
 
         if deadline is not None and time.monotonic() > deadline:
             raise TimeoutError
-        if transfer.stalls():
-            raise transfer.stalled()
+        if transfer.is_stalled():
+            raise transfer.stall_error()
 
     return outcome.result()
 
@@ -194,7 +194,7 @@ def _limit_body(response: "Response", transfer: Transfer) -> None:
                 received += len(chunk)
                 transfer.receive(len(chunk))
                 if received > most:
-                    raise transfer.too_large()
+                    raise transfer.size_error()
                 yield chunk
 
         def close(self) -> None:

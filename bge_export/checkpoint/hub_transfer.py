@@ -1,5 +1,6 @@
 """Enforces a size limit and a minimum speed on a transfer from the Hub."""
 
+import socket
 import time
 from dataclasses import dataclass, field
 from threading import Lock
@@ -25,27 +26,31 @@ class Transfer:
         what: the model and file, for messages.
         most_bytes: the size that the Hub promised, or the limit for the file's kind if it promised none.
         answers: how many times those bytes may be sent, since broken transfers start again.
-        sending_seconds: how much longer it may wait for an answer, because it sends a file first.
+        upload_seconds: seconds that it may wait longer for an answer, while it uploads a file.
     """
 
     what: str
     most_bytes: int
     answers: int = 1
-    sending_seconds: float = 0.0
+    upload_seconds: float = 0.0
     stopped: bool = False
     _received: int = 0
-    _since_mark: int = 0
-    _idle_seconds_spent: float = 0.0
-    _busy_since: float | None = None
+    _bytes_since_reset: int = 0
+    _seconds_waited: float = 0.0
+    _waiting_since: float | None = None
     _response: "Response | None" = None
     _lock: Lock = field(default_factory=Lock)
 
     def begin(self) -> None:
-        """Record that a request is sent."""
-        self.refuse_if_over()
+        """Record that a request is sent.
+
+        Raises:
+            HubError: the transfer was stopped or has stalled.
+        """
+        self.refuse_if_stopped_or_stalled()
         with self._lock:
             self._pause()
-            self._busy_since = time.monotonic()
+            self._waiting_since = time.monotonic()
 
     def end(self) -> None:
         """Record that an answer has ended."""
@@ -61,24 +66,24 @@ class Transfer:
         """
         with self._lock:
             self._received += size
-            self._since_mark += size
-            if self._since_mark >= LEAST_BYTES:
-                self._since_mark, self._idle_seconds_spent, self._busy_since = 0, 0.0, time.monotonic()
+            self._bytes_since_reset += size
+            if self._bytes_since_reset >= LEAST_BYTES:
+                self._bytes_since_reset, self._seconds_waited, self._waiting_since = 0, 0.0, time.monotonic()
 
-        self.refuse_if_over()
+        self.refuse_if_stopped_or_stalled()
         if self._received > self.answers * (self.most_bytes + OTHER_BYTES):
-            raise self.too_large()
+            raise self.size_error()
 
-    def refuse_if_over(self) -> None:
+    def refuse_if_stopped_or_stalled(self) -> None:
         """Raise HubError if the transfer was stopped or has stalled."""
-        if self.stopped or self.stalls():
-            raise self.stalled()
+        if self.stopped or self.is_stalled():
+            raise self.stall_error()
 
-    def stalls(self) -> bool:
+    def is_stalled(self) -> bool:
         """Return whether fewer than `LEAST_BYTES` arrived in `STALL_SECONDS` of waiting for the network."""
         with self._lock:
-            running = 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
-            return self._idle_seconds_spent + running > STALL_SECONDS + self.sending_seconds
+            running = 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
+            return self._seconds_waited + running > STALL_SECONDS + self.upload_seconds
 
     def watch(self, response: "Response") -> None:
         """Remember the answer whose connection is closed if the transfer is stopped."""
@@ -95,19 +100,19 @@ class Transfer:
         connection = stream.get_extra_info("socket") if stream is not None else None
         if connection is not None:
             try:
-                connection.shutdown(2)
+                connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 return  # the connection is already closed
 
-    def stalled(self) -> HubError:
+    def stall_error(self) -> HubError:
         """Return the error for a stalled transfer."""
-        seconds = STALL_SECONDS + self.sending_seconds
+        seconds = STALL_SECONDS + self.upload_seconds
         return HubError(
             f"{self.what}: the transfer stalled: less than {LEAST_BYTES // 1024} KiB came in {seconds:.0f} seconds. "
             "Check the network, HF_ENDPOINT and the proxy, and run the command again."
         )
 
-    def too_large(self) -> HubError:
+    def size_error(self) -> HubError:
         """Return the error for an answer that exceeds its size limit."""
         return HubError(
             f"{self.what}: the Hub sends more than the {self.most_bytes} bytes it may, so the transfer was stopped. "
@@ -115,6 +120,6 @@ class Transfer:
         )
 
     def _pause(self) -> None:
-        if self._busy_since is not None:
-            self._idle_seconds_spent += time.monotonic() - self._busy_since
-        self._busy_since = None
+        if self._waiting_since is not None:
+            self._seconds_waited += time.monotonic() - self._waiting_since
+        self._waiting_since = None

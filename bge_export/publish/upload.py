@@ -187,7 +187,7 @@ def _refuse_other_bytes(file: PublishedFile, operation: "CommitOperationAdd") ->
 
 def _call(repository: str, doing: str, call: Callable[[], T], sends: int = 0) -> T:
     """Return the result of a call of huggingface_hub that sends so many bytes, under the limits of its answers."""
-    limits = Transfer(repository, LISTING_BYTES, sending_seconds=sends / SLOWEST_BYTES_PER_SECOND)
+    limits = Transfer(repository, LISTING_BYTES, upload_seconds=sends / SLOWEST_BYTES_PER_SECOND)
     try:
         return run(limits, call)
     except Exception as error:
