@@ -17,29 +17,31 @@ from bge_export.texts.languages import knows
 from bge_export.texts.tokens import TextTokenizer
 
 FOLDER = "calibration"
-ODD = "-odd"
+EDGE_CASES = "-odd"
 """Suffix of the name of a language's file of edge cases."""
 
 MAIN_TOKENS = 12_800
-"""Tokens on which all parameters are chosen, including all edge cases; the remaining texts only widen ranges."""
+"""Tokens of the main calibration set, on which all parameters are chosen; later texts give ranges alone."""
 
-JUDGE_EVERY = 5
-"""One row in this many is held back to judge the calibration."""
+HOLDOUT_EVERY = 5
+"""Every fifth row is held out to judge the calibration."""
 
-DRAWN_ROWS = ((0, 1), (0, 3), (0, 12), (0, 40), (1, 4), (1, 30), (2, 30))
-"""Kinds of random rows: number of distinct tokens (0 if all are drawn independently), and number of tokens."""
+RANDOM_KINDS = ((0, 1), (0, 3), (0, 12), (0, 40), (1, 4), (1, 30), (2, 30))
+"""Kinds of random rows: the number of tokens that are drawn (0 for as many as the row has) and repeated, and the row's
+length without its first and last token."""
 
 QUERY_WORDS = 8
-"""Words at the beginning of a text that stand for a query."""
+"""Words at the beginning of a passage that serve as its query."""
 
-DRAWN_EACH = 24
+ROWS_PER_KIND = 24
 """Random rows of each kind."""
 
 
 class PairTokenizer(TextTokenizer):
-    """Reads texts as pairs, for a reranker: each after its own beginning, or after that of the text before.
+    """Builds pairs of a query and a passage from texts, for a reranker.
 
-    So half of the pairs belong together. Rerankers are calibrated where their logits are high and where they are low.
+    The query is the beginning of the passage, or that of the passage before: half of the pairs are relevant, half are
+    not, so that calibration sees high and low logits.
     """
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -51,12 +53,14 @@ class PairTokenizer(TextTokenizer):
 
 def calibration_tokenizer(checkpoint: Checkpoint) -> TextTokenizer:
     """Return the tokenizer that makes a checkpoint's calibration texts: of pairs for a reranker."""
-    kind = PairTokenizer if checkpoint.promise.of_pairs else TextTokenizer
-    return kind.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer_class = PairTokenizer if checkpoint.promise.of_pairs else TextTokenizer
+    return tokenizer_class.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
 
 
 def calibration_rows(tokenizer: TextTokenizer, path: Path | None) -> list[tuple[int, ...]]:
-    """Return the token ids of the calibration texts, shuffled with a fixed seed; edge cases come first.
+    """Return the token ids of the calibration texts, shuffled with a fixed seed.
+
+    The package's edge cases come before its other texts. A user's file replaces all of them.
 
     Args:
         tokenizer: the model's tokenizer.
@@ -66,7 +70,7 @@ def calibration_rows(tokenizer: TextTokenizer, path: Path | None) -> list[tuple[
         TextsError: the file cannot be used.
     """
     files = _languages(tokenizer)
-    groups = [_texts(path)] if path else [_texts(*(_odd(file) for file in files)), _texts(*files)]
+    groups = [_texts(path)] if path else [_texts(*(_edge_cases_of(file) for file in files)), _texts(*files)]
 
     draw = random.Random(0)  # noqa: S311 - a fixed order, no secret
     rows: list[tuple[int, ...]] = []
@@ -80,31 +84,35 @@ def calibration_rows(tokenizer: TextTokenizer, path: Path | None) -> list[tuple[
 
 def edge_case_rows(tokenizer: TextTokenizer) -> frozenset[tuple[int, ...]]:
     """Return the token ids of the package's edge cases: punctuation, repeated words, code, other scripts."""
-    return frozenset(tokenizer.encode([text for file in _languages(tokenizer) for text in _texts(_odd(file))]))
+    return frozenset(
+        tokenizer.encode([text for file in _languages(tokenizer) for text in _texts(_edge_cases_of(file))])
+    )
 
 
-def single_marks(tokenizer: TextTokenizer) -> list[tuple[int, ...]]:
-    """Return the token ids of texts of one ASCII punctuation mark each.
+def punctuation_rows(tokenizer: TextTokenizer) -> list[tuple[int, ...]]:
+    """Return the token ids of each ASCII punctuation mark alone.
 
-    These texts come closest to a tipping point of a model, such as an attention head that switches between tokens.
+    Small errors change the embeddings of these texts most, since an attention head may switch to another token.
     """
     return list(tokenizer.encode(list(string.punctuation)))
 
 
-def drawn_rows(tokenizer: TextTokenizer, row: tuple[int, ...], longest: int) -> list[tuple[int, ...]]:
+def random_rows(tokenizer: TextTokenizer, row: tuple[int, ...], longest: int) -> list[tuple[int, ...]]:
     """Return random rows of tokens with a fixed seed: tokens in any order, one token repeated, two tokens alternating.
+
+    A reranker's random rows have no token types.
 
     Args:
         tokenizer: the model's tokenizer.
-        row: token ids of a text, which provides the first and last token of every row.
+        row: token ids of a text, whose first and last id ([CLS] and [SEP], for example) enclose every row.
         longest: maximum number of tokens per row.
     """
     draw = random.Random(0)  # noqa: S311 - always the same, no secret
     vocabulary = tokenizer.vocabulary()
 
     rows = []
-    for different, length in DRAWN_ROWS:
-        for _ in range(DRAWN_EACH):
+    for different, length in RANDOM_KINDS:
+        for _ in range(ROWS_PER_KIND):
             tokens = draw.choices(vocabulary, k=different or length)
             inner = (tokens * length)[: min(length, longest - 2)]
             rows.append((row[0], *inner, row[-1]))
@@ -114,20 +122,20 @@ def drawn_rows(tokenizer: TextTokenizer, row: tuple[int, ...], longest: int) -> 
 
 def _languages(tokenizer: TextTokenizer) -> list[Path]:
     """Return the files of the languages that the tokenizer knows; all files if it knows none."""
-    files = sorted(file for file in (fixtures_folder() / FOLDER).glob("*.txt") if not file.stem.endswith(ODD))
+    files = sorted(file for file in (fixtures_folder() / FOLDER).glob("*.txt") if not file.stem.endswith(EDGE_CASES))
     return [file for file in files if knows(tokenizer, _texts(file))] or files
 
 
-def _odd(file: Path) -> Path:
-    return file.with_stem(file.stem + ODD)
+def _edge_cases_of(file: Path) -> Path:
+    return file.with_stem(file.stem + EDGE_CASES)
 
 
 def _texts(*files: Path) -> list[str]:
     return [text.text for file in files for text in load_corpus(file).texts]
 
 
-def divided(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Return the rows on which all parameters are chosen, about `MAIN_TOKENS` tokens, and the remaining rows."""
+def split_main(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Return (main rows, about `MAIN_TOKENS` tokens, on which all parameters are chosen; the remaining rows)."""
     total, main, rest = 0, list[tuple[int, ...]](), list[tuple[int, ...]]()
 
     for row in rows:
@@ -137,7 +145,7 @@ def divided(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], lis
     return main, rest
 
 
-def held_back(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Return the rows to calibrate with, and the disjoint rows that judge the result: every `JUDGE_EVERY`-th."""
-    kept = [row for index, row in enumerate(rows) if index % JUDGE_EVERY]
-    return kept, list(rows[::JUDGE_EVERY])
+def split_holdout(rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Return (calibration rows, held-out rows): every `HOLDOUT_EVERY`-th row is held out."""
+    calibration = [row for index, row in enumerate(rows) if index % HOLDOUT_EVERY]
+    return calibration, list(rows[::HOLDOUT_EVERY])

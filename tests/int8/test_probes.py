@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bge_export.calibration.texts import calibration_rows, divided, edge_case_rows, single_marks
+from bge_export.calibration.texts import calibration_rows, edge_case_rows, punctuation_rows, split_main
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.precision.int8.search.probes import STRESS_TOKENS, Probes, make_probes
 from bge_export.texts.corpus import builtin_corpus
@@ -20,7 +20,7 @@ def tokenizer() -> TextTokenizer:
 
 @pytest.fixture(scope="module")
 def probes(tokenizer: TextTokenizer) -> Probes:
-    _, lines = divided(calibration_rows(tokenizer, None))
+    _, lines = split_main(calibration_rows(tokenizer, None))
     return make_probes(tokenizer, lines, 512)
 
 
@@ -44,7 +44,7 @@ def test_words_are_repeated_up_to_the_longest_input(probes: Probes) -> None:
 
 
 def test_marks_and_short_edge_cases_are_stress_probes(tokenizer: TextTokenizer, probes: Probes) -> None:
-    assert {*single_marks(tokenizer)} <= {*probes.stress}
+    assert {*punctuation_rows(tokenizer)} <= {*probes.stress}
     assert {row for row in edge_case_rows(tokenizer) if len(row) <= STRESS_TOKENS} <= {*probes.stress}
 
 
@@ -56,7 +56,7 @@ def test_no_text_that_parity_measures_is_a_probe_but_single_characters(
 
 
 def test_probes_fit_a_short_input_and_are_always_the_same(tokenizer: TextTokenizer) -> None:
-    _, lines = divided(calibration_rows(tokenizer, None))
+    _, lines = split_main(calibration_rows(tokenizer, None))
     short = make_probes(tokenizer, [row for row in lines if len(row) <= 24], 24)
     assert short == make_probes(tokenizer, [row for row in lines if len(row) <= 24], 24)
     repeated = [row for row in short.stress if len(row) > 4 and len({*row[1:-1]}) == 1]

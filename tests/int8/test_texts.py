@@ -4,11 +4,11 @@ from pathlib import Path
 
 from bge_export.calibration.texts import (
     calibration_rows,
-    divided,
-    drawn_rows,
     edge_case_rows,
-    held_back,
-    single_marks,
+    punctuation_rows,
+    random_rows,
+    split_holdout,
+    split_main,
 )
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.texts.corpus import builtin_corpus, load_corpus
@@ -43,14 +43,14 @@ def test_odd_strings_are_among_the_texts_and_known_as_odd(tiny: Path) -> None:
     odd = edge_case_rows(tokenizer)
     assert {*tokenizer.encode(["!", "…"])} <= odd <= {*calibration_rows(tokenizer, None)}
     assert not {*tokenizer.encode(["Whose turn is it?"])} & odd
-    assert len(single_marks(tokenizer)) == 32
+    assert len(punctuation_rows(tokenizer)) == 32
 
 
 def test_drawn_rows_fit_the_model_and_are_always_the_same(tiny: Path) -> None:
     checkpoint = open_checkpoint(str(tiny))
     tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
-    rows = drawn_rows(tokenizer, (1, 7, 8, 2), 10)
-    assert rows == drawn_rows(tokenizer, (1, 7, 8, 2), 10)
+    rows = random_rows(tokenizer, (1, 7, 8, 2), 10)
+    assert rows == random_rows(tokenizer, (1, 7, 8, 2), 10)
     assert {(row[0], row[-1]) for row in rows} == {(1, 2)}
     assert {len(row) for row in rows} == {3, 5, 6, 10}
     assert any(len(row) == 10 and len({*row[1:-1]}) == 1 for row in rows)
@@ -61,7 +61,7 @@ def test_drawn_rows_fit_the_model_and_are_always_the_same(tiny: Path) -> None:
 def test_everything_is_chosen_on_all_odd_strings(tiny: Path) -> None:
     checkpoint = open_checkpoint(str(tiny))
     tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
-    main, rest = divided(calibration_rows(tokenizer, None))
+    main, rest = split_main(calibration_rows(tokenizer, None))
     odd = edge_case_rows(tokenizer)
     assert odd <= {*main}
     assert len(main) > 2 * len(odd)
@@ -70,8 +70,8 @@ def test_everything_is_chosen_on_all_odd_strings(tiny: Path) -> None:
 
 def test_texts_held_back_are_not_calibrated_with() -> None:
     rows = [(number, 5, 6) for number in range(20_000)]
-    kept, judge = held_back(rows)
-    main, rest = divided(kept)
+    kept, judge = split_holdout(rows)
+    main, rest = split_main(kept)
     assert not {*judge} & {*main, *rest}
     assert len(judge) == 4_000
     assert {*judge, *main, *rest} == {*rows}

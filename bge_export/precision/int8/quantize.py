@@ -9,12 +9,12 @@ import torch
 from bge_export.calibration.objective import LogitObjective, Objective, objective_of
 from bge_export.calibration.observing import CalibrationSet, batches
 from bge_export.calibration.texts import (
-    JUDGE_EVERY,
+    HOLDOUT_EVERY,
     calibration_rows,
     calibration_tokenizer,
-    divided,
-    drawn_rows,
-    held_back,
+    random_rows,
+    split_holdout,
+    split_main,
 )
 from bge_export.contracts import Checkpoint
 from bge_export.encoder.encoder import Encoder
@@ -155,16 +155,16 @@ def _planned(task: _Task, tokenizer: TextTokenizer, rows: Sequence[Row]) -> _Pla
     encoder, options, promise = task.encoder, task.options, task.checkpoint.promise
     longest = promise.reads.max_tokens
 
-    hold_back = options.min_cosine is not None and len(rows) > JUDGE_EVERY
-    rows, kept = held_back(rows) if hold_back else (rows, [])
+    hold_back = options.min_cosine is not None and len(rows) > HOLDOUT_EVERY
+    rows, holdout = split_holdout(rows) if hold_back else (rows, [])
 
-    main, rest = divided(rows)
-    lines = kept or rest
+    main, rest = split_main(rows)
+    lines = holdout or rest
     if sum(map(is_ordinary, lines)) < LEAST_LINES:  # the user's file is short, or has only long passages
         lines = [*lines, *calibration_rows(tokenizer, None)]
     probes = make_probes(tokenizer, lines, longest)
 
-    drawn = drawn_rows(tokenizer, main[0], longest)
+    drawn = random_rows(tokenizer, main[0], longest)
     groups = (batches(encoder, each, tokenizer.pad) for each in (main, rest, drawn))
     texts = CalibrationSet(*groups)
     objective = _spread_out(objective_of(task.checkpoint), encoder, texts)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bge_export.calibration.texts import edge_case_rows, single_marks
+from bge_export.calibration.texts import edge_case_rows, punctuation_rows
 from bge_export.texts.tokens import TextTokenizer
 
 Row = tuple[int, ...]
@@ -62,7 +62,7 @@ def make_probes(tokenizer: TextTokenizer, lines: Sequence[Row], longest: int) ->
 
     short = [row for row in edge_cases if len(row) <= STRESS_TOKENS]
     stress = [
-        *single_marks(tokenizer),
+        *punctuation_rows(tokenizer),
         *sorted(short),
         *_with_special_tokens(sample, tokenizer.special_tokens()[:MOST_SPECIAL], longest),
         *_repeated(sample, longest, draw),
