@@ -40,7 +40,8 @@ class CommandLine:
 
     def __init__(self) -> None:
         """Start the process; it is ready when its imports are done, so the first command waits for them."""
-        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}  # else the tokenizer starts threads
+        # Else torch and the tokenizer start threads, which no fork would have.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -99,6 +100,7 @@ def serve() -> None:
             os._exit(status_of(request["arguments"]))
         _, status = os.wait()
         print(os.waitstatus_to_exitcode(status), flush=True)
+    gc.unfreeze()  # libraries count what is left at the end
 
 
 def remember_tiny() -> None:
