@@ -32,6 +32,28 @@ PromptOrigin = Literal["checkpoint", "published", "given"]
 LAST_HIDDEN_STATE = "last_hidden_state"
 SENTENCE_EMBEDDING = "sentence_embedding"
 LOGITS = "logits"
+DENSE_VECS, SPARSE_WEIGHTS, COLBERT_VECS = "dense_vecs", "sparse_weights", "colbert_vecs"
+"""Outputs of a model with three heads; the names are FlagEmbedding's, but for the weights of single tokens."""
+SPARSE_EMBEDDING = "sparse_embedding"
+TOKEN_EMBEDDINGS = "token_embeddings"  # noqa: S105 - an output
+
+HEADS_OF: Mapping[str, str] = {
+    LOGITS: "score",
+    DENSE_VECS: "dense",
+    SPARSE_WEIGHTS: "sparse",
+    SPARSE_EMBEDDING: "sparse",
+    COLBERT_VECS: "multi_vector",
+    TOKEN_EMBEDDINGS: "multi_vector",
+}
+"""Output -> the kind of its head; every other output is read by the dense head."""
+
+OUTPUTS: Mapping[frozenset[str], tuple[str, ...]] = {
+    frozenset({"score"}): (LOGITS,),
+    frozenset({"sparse"}): (SPARSE_EMBEDDING,),
+    frozenset({"multi_vector"}): (TOKEN_EMBEDDINGS,),
+    frozenset({"dense", "sparse", "multi_vector"}): (DENSE_VECS, SPARSE_WEIGHTS, COLBERT_VECS),
+}
+"""Kinds of a promise -> the outputs of its files. Files of embedding models give states, and perhaps a vector."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +103,25 @@ class Promise:
         """Return whether the model reads pairs of texts."""
         return any(head.reads == "pair" for head in self.heads.values())
 
+    @property
+    def only_dense(self) -> bool:
+        """Return whether one vector a text is all that the model gives."""
+        return set(self.heads) == {"dense"}
+
+    @property
+    def of_tokens(self) -> bool:
+        """Return whether the model gives token weights or vectors of tokens, alone or beside a vector."""
+        return not (self.of_pairs or self.only_dense)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Return the outputs of its files, in their order; none of an embedding model, whose files decide."""
+        return OUTPUTS.get(frozenset(self.heads), ())
+
+    def head_of(self, output: str) -> Head:
+        """Return the head that reads an output of a file."""
+        return self.heads[HEADS_OF.get(output, "dense") if len(self.heads) > 1 else next(iter(self.heads))]
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -97,6 +138,8 @@ class Checkpoint:
         token_types: whether the model distinguishes token types; if so, its artifacts have that input.
         prompts_from: where the promise's prompts come from; `checkpoint` too if there are none.
         padding_side: where its own tokenizer pads. A folder pads on the right, unless the last token is pooled.
+        head_weights: kind of head -> the safetensors files of its own layers, in their order, relative to `root`.
+        pickles: the pickles that its weights came from, by their names; `weights` then are what was read from them.
         notes: what the user should know of it, one sentence each.
     """
 
@@ -110,6 +153,8 @@ class Checkpoint:
     token_types: bool
     prompts_from: PromptOrigin = "checkpoint"
     padding_side: Side = "right"
+    head_weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    pickles: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -39,7 +39,7 @@ OPENED = (
 
 REFUSED = {
     "adapter_only": "adapter",
-    "bin": "a pickle",
+    "bin": "--allow-pickle",
     "cfg_quantcfg": "quantization_config",
     "colbert": "ColBERT",
     "dense": "Dense",

@@ -163,7 +163,7 @@ def test_a_page_that_is_no_answer_of_the_hub_is_refused(hub: Hub, machine: Machi
 
 def test_a_model_with_pickled_weights_only_is_refused_before_anything_is_fetched(hub: Hub, machine: Machine) -> None:
     hub.files = {name: content for name, content in hub.files.items() if name != "model.safetensors"}
-    refused(machine.open(), "CheckpointError", "pytorch_model.bin", "pickle", "save_pretrained")
+    refused(machine.open(), "CheckpointError", "pytorch_model.bin", "pickle", "--allow-pickle")
     assert hub.fetched() == set()
 
 

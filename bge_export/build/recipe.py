@@ -52,6 +52,7 @@ class Source(Part):
             one that its authors publish, if the model is one of theirs.
         head: `embedding` to drop another head, such as a reranker's, and embed texts with the encoder. By default the
             checkpoint's own files decide.
+        allow_pickle: whether weights may be read from pickles, by a process of their own.
     """
 
     model: str = DEFAULT_MODEL
@@ -59,6 +60,7 @@ class Source(Part):
     pooling: Pooling | None = None
     query_prefix: str | None = None
     head: Literal["embedding"] | None = None
+    allow_pickle: bool = False
 
 
 class Output(Part):

@@ -208,9 +208,14 @@ def refuse_other_promise(root: Path, promise: Promise) -> None:
                 f"{root}: its settings declare an embedding model, but {MANIFEST} promises scores of pairs. "
                 "Export the folder again."
             )
+        if promise.of_tokens and declared.pooling is not None:
+            raise ArtifactError(
+                f"{root}: its settings declare an embedding model, but {MANIFEST} promises the outputs "
+                f"{', '.join(promise.outputs)}. Export the folder again."
+            )
     except CheckpointError as error:
         raise ArtifactError(f"{error} Export the folder again.") from error
-    if promise.of_pairs:
+    if not promise.only_dense:
         return
 
     head = dense_head(promise)

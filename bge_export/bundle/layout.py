@@ -78,7 +78,7 @@ def write_layout(checkpoint: Checkpoint, root: Path) -> None:
     tokenizer = _write_tokenizer(checkpoint, root)
     if checkpoint.promise.of_pairs:
         _copy_reranker_settings(checkpoint, root)
-    else:
+    elif checkpoint.promise.only_dense:  # sentence-transformers reads no file with other heads as it is
         _write_pooling(checkpoint, root, lowered=lowers(tokenizer.get("normalizer")))
 
 
@@ -120,7 +120,7 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:
 
 def _reads_last(checkpoint: Checkpoint) -> bool:
     """Return whether the model answers from the state of the last token; classifiers of encoders read the first."""
-    return not checkpoint.promise.of_pairs and dense_head(checkpoint.promise).pooling == "last"
+    return checkpoint.promise.only_dense and dense_head(checkpoint.promise).pooling == "last"
 
 
 def _copy_reranker_settings(checkpoint: Checkpoint, root: Path) -> None:

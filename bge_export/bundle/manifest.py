@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from bge_export.bundle import contract
 from bge_export.bundle.contract import CONTRACT, Contract, contract_of, outputs_of, refuse_other_contract
@@ -44,6 +51,7 @@ class Source(_Record):
         prompts_from: where the promise's prompts come from; manifests of earlier versions hold what files declared.
         padding_side: where the checkpoint's own tokenizer pads; a folder pads there only if the last token is pooled.
         tested: whether the architecture is in the tested list (`checkpoint.tested`).
+        pickles: the pickles that the weights came from. Manifests of other checkpoints do not name them.
     """
 
     id: str
@@ -53,6 +61,12 @@ class Source(_Record):
     prompts_from: PromptOrigin = "checkpoint"
     padding_side: Side = "right"
     tested: bool = True
+    pickles: list[str] = Field(default_factory=list)
+
+    @model_serializer(mode="wrap")
+    def _named(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the fields, without the pickles if there are none."""
+        return {name: value for name, value in serialize(self).items() if name != "pickles" or value}
 
 
 class Model(_Record):
@@ -110,6 +124,7 @@ def write_manifest(
             prompts_from=checkpoint.prompts_from,
             padding_side=checkpoint.padding_side,
             tested=checkpoint.model_type in TESTED,
+            pickles=list(checkpoint.pickles),
         ),
         promise=PromiseRecord.of(checkpoint.promise),
         models=list(models),
@@ -127,9 +142,9 @@ def write_manifest(
 def with_contract(root: Path, manifest: Manifest) -> Manifest:
     """Write the contract that a manifest and the folder's tokenizer make, and return the manifest that lists it.
 
-    A reranker has none: it gives no embeddings.
+    A model with another head has none: the contract describes one vector a text.
     """
-    if manifest.promise.of_pairs:
+    if not manifest.promise.only_dense:
         return manifest
 
     (root / CONTRACT).write_bytes(_contract(root, manifest).as_bytes())
@@ -197,7 +212,7 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
     if verify:
         refuse_changed(root, manifest.files)
         refuse_other_promise(root, promise)
-        refuse_other_contract(root, None if promise.of_pairs else _contract(root, manifest))
+        refuse_other_contract(root, _contract(root, manifest) if promise.only_dense else None)
 
     # Tokenizer and configuration belong to every artifact; a model's files only to that model.
     shared = [name for name in manifest.files if name not in own and name not in ABOUT_MODELS]

@@ -19,20 +19,24 @@ from bge_export.checkpoint.hub_transfer import Transfer
 from bge_export.checkpoint.other_models import ADAPTER
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
-from bge_export.checkpoint.weight_files import INDEX, SINGLE, entry_file
+from bge_export.checkpoint.unpickling import HEAD_PICKLES
+from bge_export.checkpoint.weight_files import INDEX, PICKLE, PICKLE_INDEX, PICKLES, SINGLE, entry_file
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.regular import SETTINGS_BYTES, TOKENIZER_BYTES, WEIGHTS_BYTES
 
 ROOT_FILES = frozenset({"config.json", ADAPTER, MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES})
 MODULE_CONFIG = re.compile(r"\d+_\w+/config\.json", re.ASCII)
-SHARD = re.compile(r"model-\d+-of-\d+\.safetensors", re.ASCII)
+MODULE_WEIGHTS = re.compile(r"\d+_\w+/model\.safetensors", re.ASCII)
+MODULE_PICKLE = re.compile(r"\d+_\w+/pytorch_model\.bin", re.ASCII)
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors|pytorch_model-\d+-of-\d+\.bin", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
 
 
-def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
+def fetch(model_id: str, revision: str | None, *, pickles: bool = False) -> tuple[Path, str]:
     """Return the folder that holds a model's checkpoint files, and its commit.
 
-    If the Hub is unreachable and the local cache already holds the files, the cache is used.
+    If the Hub is unreachable and the local cache already holds the files, the cache is used. With `pickles`, weights
+    that are only there as pickles are fetched too; nothing here loads them.
 
     Raises:
         CheckpointError: the model or revision does not exist, or has no weights in the safetensors format.
@@ -49,9 +53,9 @@ def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
     try:
         listing = _list_files(model_id, revision)
     except HubUnreachableError as error:
-        return _from_cache(model_id, revision, error)
+        return _from_cache(model_id, revision, error, pickles=pickles)
 
-    names = _wanted(listing.digests, model_id)
+    names = _wanted(listing.digests, model_id, pickles=pickles)
     transfers = {name: transfer_of(model_id, name, listing, _most_bytes(name)) for name in names}
 
     with progress_on_terminals_only(), plain_transfers():
@@ -77,12 +81,12 @@ def _list_files(model_id: str, revision: str | None) -> Listing:
 
 def _most_bytes(name: str) -> int:
     """Return the size limit for a file, by its kind."""
-    if name.endswith(".safetensors"):
+    if name.endswith((".safetensors", *PICKLES)):
         return WEIGHTS_BYTES
     return TOKENIZER_BYTES if name in TOKENIZER_FILES or name == INDEX else SETTINGS_BYTES
 
 
-def _wanted(names: Mapping[str, object], model_id: str) -> list[str]:
+def _wanted(names: Mapping[str, object], model_id: str, *, pickles: bool) -> list[str]:
     """Return the files to fetch, weights last, so that a folder with weights is complete."""
     if "config.json" not in names and ADAPTER in names:
         raise CheckpointError(
@@ -94,23 +98,29 @@ def _wanted(names: Mapping[str, object], model_id: str) -> list[str]:
             f"{model_id} has no config.json on the Hub: it is not a transformers model. Choose another."
         )
 
-    entry = entry_file(names, model_id)
+    entry = entry_file(names, model_id, pickles=pickles)
     small = sorted(name for name in names if name in ROOT_FILES or MODULE_CONFIG.fullmatch(name))
-    shards = sorted(name for name in names if SHARD.fullmatch(name)) if entry == INDEX else []
-    return [*small, entry, *shards]
+
+    # Heads that are only there as pickles are fetched in any case, and then refused by their names: without them the
+    # encoder alone would pass for the whole model.
+    layers = sorted(name for name in names if name in HEAD_PICKLES or MODULE_WEIGHTS.fullmatch(name))
+    layers += sorted(name for name in names if pickles and MODULE_PICKLE.fullmatch(name))
+    shards = sorted(name for name in names if SHARD.fullmatch(name)) if entry in (INDEX, PICKLE_INDEX) else []
+    return [*small, *layers, entry, *shards]
 
 
-def _from_cache(model_id: str, revision: str | None, reason: HubUnreachableError) -> tuple[Path, str]:
+def _from_cache(model_id: str, revision: str | None, reason: HubUnreachableError, *, pickles: bool) -> tuple[Path, str]:
     """Return the model's cache folder after verifying its bytes; raise `reason` if it holds no weights."""
     from huggingface_hub import try_to_load_from_cache
 
+    entries = (PICKLE, PICKLE_INDEX) if pickles else ()
     config = try_to_load_from_cache(model_id, "config.json", revision=revision)
     folder = Path(config).parent if isinstance(config, str) else None
-    if folder is None or not any((folder / name).is_file() for name in (SINGLE, INDEX)):
+    if folder is None or not any((folder / name).is_file() for name in (*entries, SINGLE, INDEX)):
         raise reason
 
     names = {path.relative_to(folder).as_posix(): None for path in folder.rglob("*") if path.is_file()}
-    for name in _wanted(names, model_id):
+    for name in _wanted(names, model_id, pickles=pickles):
         verify(folder / name, model_id, name, None)
 
     refuse_foreign(folder, model_id)

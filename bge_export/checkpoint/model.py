@@ -53,7 +53,7 @@ WRAPPERS: Mapping[str, str] = {
 def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
     """Return the model in float32 on the CPU, in evaluation mode, with plain (eager) attention.
 
-    It is the encoder; of a reranker, the encoder with its classifier.
+    It is the encoder; of a reranker, the encoder with its classifier; of SPLADE, the masked language model.
 
     Raises:
         CheckpointError: an unknown architecture, or weights that are missing, unused, misshapen or not finite.
@@ -99,10 +99,17 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
 
 def _loader(checkpoint: Checkpoint, config: "PretrainedConfig") -> Any:  # noqa: ANN401 - transformers' are untyped
     """Return the factory of the model: of T5 and its kin only the encoder embeds texts, as in sentence-transformers."""
-    from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTextEncoding
+    from transformers import (
+        AutoModel,
+        AutoModelForMaskedLM,
+        AutoModelForSequenceClassification,
+        AutoModelForTextEncoding,
+    )
 
     if checkpoint.promise.of_pairs:
         return AutoModelForSequenceClassification
+    if set(checkpoint.promise.heads) == {"sparse"}:  # weights of the whole vocabulary, from a masked language model
+        return AutoModelForMaskedLM
     return AutoModelForTextEncoding if config.model_type in ENCODER_HALVES else AutoModel
 
 

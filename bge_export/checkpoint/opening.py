@@ -11,15 +11,17 @@ from pathlib import Path
 
 from bge_export.checkpoint import hub
 from bge_export.checkpoint.declared_sizes import refuse_oversized
+from bge_export.checkpoint.head_files import OwnHeads, heads_of_modules, read_token_modules
+from bge_export.checkpoint.m3_files import has_own_layers, heads_of_layers, refuse_other_dense
 from bge_export.checkpoint.other_models import ENCODER_HALVES, is_reranker, refuse_adapter, refuse_projection
 from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles, read_sentence_files
 from bge_export.checkpoint.prompts import Prompts, choose_prompts
 from bge_export.checkpoint.tested import untested_note
 from bge_export.checkpoint.tokenizer_files import TokenizerFiles, read_tokenizer_files
+from bge_export.checkpoint.unpickling import Unpickled, unpickled
 from bge_export.checkpoint.weight_files import WeightFiles, read_weight_files
 from bge_export.contracts import (
     LAST_HIDDEN_STATE,
-    LOGITS,
     Artifact,
     Checkpoint,
     Pooling,
@@ -75,6 +77,7 @@ class _Wanted:
     query_prefix: str | None
     known_as: str | None
     embedding: bool
+    allow_pickle: bool
 
 
 def open_checkpoint(
@@ -85,6 +88,7 @@ def open_checkpoint(
     default_pooling: Pooling | None = None,
     query_prefix: str | None = None,
     known_as: str | None = None,
+    allow_pickle: bool = False,
 ) -> Checkpoint:
     """Return the checkpoint in a local folder, or the one with a Hub id if no such path exists.
 
@@ -97,6 +101,7 @@ def open_checkpoint(
         query_prefix: the instruction before queries of a checkpoint that declares no prompts; "" for none. By default
             the one that its authors publish, if the model is one of theirs (`published`).
         known_as: the name by which published models are known, if it is not that of the folder or the Hub id.
+        allow_pickle: whether weights may be read from pickles, by a process of their own (`unpickling`).
 
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged, contradicts itself or is not supported.
@@ -104,7 +109,8 @@ def open_checkpoint(
         MissingLibrary: a library that reads checkpoints is not installed.
         UsageError: a revision was given for a local folder.
     """
-    return _open(model, revision, _Wanted(pooling, default_pooling, query_prefix, known_as, embedding=False))
+    wanted = _Wanted(pooling, default_pooling, query_prefix, known_as, embedding=False, allow_pickle=allow_pickle)
+    return _open(model, revision, wanted)
 
 
 def open_encoder(
@@ -115,18 +121,20 @@ def open_encoder(
     default_pooling: Pooling | None = None,
     query_prefix: str | None = None,
     known_as: str | None = None,
+    allow_pickle: bool = False,
 ) -> Checkpoint:
     """Return a checkpoint as an encoder that embeds texts, without another head that it may have.
 
     `open_checkpoint` makes a reranker of such a checkpoint, or refuses its head by name. Arguments and errors are the
     same.
     """
-    return _open(model, revision, _Wanted(pooling, default_pooling, query_prefix, known_as, embedding=True))
+    wanted = _Wanted(pooling, default_pooling, query_prefix, known_as, embedding=True, allow_pickle=allow_pickle)
+    return _open(model, revision, wanted)
 
 
 def _open(model: str | Path, revision: str | None, wanted: _Wanted) -> Checkpoint:
     try:
-        return _read(_locate(model, revision), wanted)
+        return _read(_locate(model, revision, pickles=wanted.allow_pickle), wanted)
     except OSError as error:
         raise CheckpointError(
             f"{_shortened(str(error.filename or model))} cannot be read: {error.strerror or type(error).__name__}. "
@@ -134,7 +142,7 @@ def _open(model: str | Path, revision: str | None, wanted: _Wanted) -> Checkpoin
         ) from error
 
 
-def _locate(model: str | Path, revision: str | None) -> _Source:
+def _locate(model: str | Path, revision: str | None, *, pickles: bool) -> _Source:
     text = str(model)
     folder = Path(model).expanduser() if text.startswith("~") else Path(model)
 
@@ -155,17 +163,19 @@ def _locate(model: str | Path, revision: str | None) -> _Source:
             f"{_shortened(text)!r} is neither a folder nor a Hub id. Give a folder that exists, or ORGANISATION/NAME."
         )
 
-    root, commit = hub.fetch(text, revision)
+    root, commit = hub.fetch(text, revision, pickles=pickles)
     return _Source(root, text, commit)
 
 
 def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
     """Read every file that affects the embedding and compare their declarations."""
-    root = found.root
+    given = unpickled(found.root) if wanted.allow_pickle else Unpickled(found.root)
+    root = given.root
 
     # Modules and adapters first: without them a folder that needs no config.json would only be called incomplete.
     refuse_adapter(root)
-    sentence = read_sentence_files(root)
+    modules = read_token_modules(root)
+    sentence = read_sentence_files(root) if modules is None else modules.sentence
     config = _read_config(root / CONFIG)
     tokenizer = read_tokenizer_files(root, sentence.lower_case)
     weights = read_weight_files(root)
@@ -177,18 +187,27 @@ def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
     _compare_vocabulary(root, tokenizer, weights)
 
     max_tokens = _max_tokens(root, config, sentence, tokenizer)
-    if not wanted.embedding and is_reranker(root, config, sentence, weights.shapes):
+    own = None
+    if not wanted.embedding and modules is not None:
+        own = heads_of_modules(root, modules, config, width)
+    elif not wanted.embedding and has_own_layers(root):
+        refuse_other_dense(root, sentence)
+        own = heads_of_layers(root, width, _vocabulary(root, config))
+
+    if own is None and not wanted.embedding and is_reranker(root, config, sentence, weights.shapes):
         _refuse_embedding_options(root, sentence, wanted)
         prompts = Prompts({}, "checkpoint")
         promise = Promise(Reads(max_tokens, {}), {Score.kind: Score()})
     else:
         name = found.source if wanted.known_as is None else wanted.known_as
         prompts = choose_prompts(root / PROMPTS, sentence.prompts, config, name, wanted.query_prefix)
-        pooling = _pooling(root, sentence.pooling or wanted.default_pooling, wanted.pooling)
-        head = Dense(width, pooling, sentence.normalize)
-        promise = Promise(Reads(max_tokens, prompts.texts), {Dense.kind: head})
+        dense = (
+            {Dense.kind: _dense(root, width, sentence, wanted, beside=own)} if modules is None or own is None else {}
+        )
+        promise = Promise(Reads(max_tokens, prompts.texts), {**dense, **(own.heads if own else {})})
 
-    index = (weights.index,) if weights.index else ()
+    head_weights = own.weights if own else {}
+    index = (*((weights.index,) if weights.index else ()), *(name for names in head_weights.values() for name in names))
     token_types = positive_integer(config.get("type_vocab_size")) or 0
 
     return Checkpoint(
@@ -202,7 +221,10 @@ def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
         token_types=token_types > 1,
         prompts_from=prompts.origin,
         padding_side=tokenizer.padding_side,
+        head_weights=head_weights,
+        pickles=given.pickles,
         notes=(
+            *_pickle_note(given.pickles),
             *prompts.notes,
             *_side_note(tokenizer.padding_side, promise),
             *untested_note(str(config["model_type"])),
@@ -210,11 +232,23 @@ def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
     )
 
 
+def _pickle_note(pickles: tuple[str, ...]) -> tuple[str, ...]:
+    """Return where weights came from, in one sentence; nothing if all are safetensors."""
+    if not pickles:
+        return ()
+    return (
+        f"Weights came from pickles ({', '.join(pickles)}): a process without network read their tensors, and only "
+        "those. The manifest names them.",
+    )
+
+
 def _side_note(side: Side, promise: Promise) -> tuple[str, ...]:
     """Return what the user should know of the padding, in one sentence; nothing if the folder pads where it did."""
-    pooling = "cls" if promise.of_pairs else dense_head(promise).pooling
+    pooling = dense_head(promise).pooling if promise.only_dense else "cls"
     if side == "right" or pooling == "last":
         return ()
+    if promise.of_tokens:
+        return ("The checkpoint's tokenizer pads on the left, the folder's on the right.",)
 
     answer = "score" if promise.of_pairs else "embedding"
     pooled = "the first token" if pooling == "cls" else "the mean of all tokens"
@@ -320,6 +354,20 @@ def _compare_vocabulary(root: Path, tokenizer: TokenizerFiles, weights: WeightFi
         )
 
 
+def _vocabulary(root: Path, config: Mapping[str, object]) -> int:
+    """Return V, the number of token ids."""
+    rows = positive_integer(config.get("vocab_size"))
+    if rows is None:
+        raise CheckpointError(f"{root / CONFIG} gives no vocab_size. Correct config.json.")
+    return rows
+
+
+def _dense(root: Path, width: int, sentence: SentenceFiles, wanted: _Wanted, *, beside: OwnHeads | None) -> Dense:
+    """Return the dense head; beside other heads its pooling is the first state, as FlagEmbedding takes it."""
+    declared = sentence.pooling or wanted.default_pooling or (None if beside is None else "cls")
+    return Dense(width, _pooling(root, declared, wanted.pooling), sentence.normalize)
+
+
 def _pooling(root: Path, declared: Pooling | None, given: Pooling | None) -> Pooling:
     if declared is not None and given is not None and declared != given:
         raise CheckpointError(
@@ -376,7 +424,7 @@ def as_artifacts(
             digest=checkpoint.digest,
             promise=checkpoint.promise,
             inputs=inputs,
-            outputs=(LOGITS,) if checkpoint.promise.of_pairs else (LAST_HIDDEN_STATE,),
+            outputs=checkpoint.promise.outputs or (LAST_HIDDEN_STATE,),
         )
         for precision in precisions
     )

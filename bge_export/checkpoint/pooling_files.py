@@ -87,7 +87,7 @@ def read_sentence_files(root: Path) -> SentenceFiles:
         width=width,
         max_seq_length=positive_integer(settings.get("max_seq_length")),
         lower_case=settings.get("do_lower_case") is True,
-        prompts=_prompts(root / PROMPTS, declared),
+        prompts=declared_prompts(root / PROMPTS, declared),
         truncate_dim=positive_integer(declared.get("truncate_dim")),
         cross_encoder=cross_encoder,
         files=tuple(name for name in candidates if name and (root / name).is_file()),
@@ -198,7 +198,7 @@ def _named_modes(path: Path, value: object) -> list[str]:
     return modes
 
 
-def _prompts(path: Path, config: Mapping[str, object]) -> dict[str, str]:
+def declared_prompts(path: Path, config: Mapping[str, object]) -> dict[str, str]:
     """Return the prompts of queries and documents; raise CheckpointError if a prompt is put before every text.
 
     A prompt that is null is none, as in sentence-transformers.

@@ -11,6 +11,8 @@ from bge_export.files.regular import TOKENIZER_BYTES, open_regular, refuse_irreg
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 EMBEDDINGS = ("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight", "wte.weight")
 """Name endings of the token embedding table, by model family."""
@@ -35,22 +37,25 @@ class WeightFiles:
     embedding: tuple[str, tuple[int, ...]] | None
 
 
-def entry_file(names: Collection[str], source: str) -> str:
+def entry_file(names: Collection[str], source: str, *, pickles: bool = False) -> str:
     """Return the file that leads to a checkpoint's weights: the single file, or the index of its shards.
+
+    With `pickles`, the same of weights that are only there as pickles.
 
     Raises:
         CheckpointError: there are no safetensors files.
     """
-    for name in (SINGLE, INDEX):
+    accepted = (SINGLE, INDEX, PICKLE, PICKLE_INDEX) if pickles else (SINGLE, INDEX)
+    for name in accepted:
         if name in names:
             return name
 
-    pickles = sorted(name for name in names if name.endswith(PICKLES) and "/" not in name)
-    if pickles:
+    there = sorted(name for name in names if name.endswith(PICKLES) and "/" not in name)
+    if there and not pickles:
         raise CheckpointError(
-            f"{source}: the weights are only there as {pickles[0]}, a pickle, and loading a pickle runs whatever code "
-            f"is in it, so it is not loaded. Where you trust it, write {SINGLE} once with transformers: "
-            "AutoModel.from_pretrained(SOURCE).save_pretrained(FOLDER), and give that folder."
+            f"{source}: the weights are only there as {there[0]}, a pickle, and loading a pickle runs whatever code "
+            "is in it. To have its tensors read in a process of their own, with torch's weights_only and without "
+            "network, add --allow-pickle; or give a checkpoint with safetensors."
         )
 
     raise CheckpointError(
@@ -78,7 +83,7 @@ def read_weight_files(root: Path) -> WeightFiles:
 
     shapes: dict[str, tuple[int, ...]] = {}
     for name in weights:
-        found = _read_header(root / name)
+        found = header_shapes(root / name)
         absent = sorted(tensor for tensor, file in located.items() if file == name and tensor not in found)
         if absent:
             raise CheckpointError(f"{root / name} lacks {absent[0]!r}, which {INDEX} places there. Fetch both again.")
@@ -106,8 +111,13 @@ def _read_index(path: Path) -> Mapping[str, str]:
     return located
 
 
-def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return tensor -> shape; safetensors checks that the header covers the file exactly."""
+def header_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return tensor -> shape of a safetensors file, which the library checks to be as long as its header says.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+        MissingLibrary: safetensors is not installed.
+    """
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:

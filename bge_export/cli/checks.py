@@ -11,6 +11,7 @@ from bge_export.cli.options import (
     CORES,
     NOT_MEASURED,
     PASSED,
+    AllowPickle,
     AsHead,
     Column,
     Html,
@@ -67,6 +68,7 @@ def parity(
     listen: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where --serve listens; an address of the network lets others in.")
     ] = "127.0.0.1",
+    allow_pickle: AllowPickle = False,
     threads: Threads = CORES,
     as_json: Json = False,
 ) -> int:
@@ -127,6 +129,7 @@ def parity(
         thresholds=thresholds,
         report_path=report,
         browsers=browsers,
+        allow_pickle=allow_pickle,
         threads=threads,
     )
 
@@ -159,6 +162,7 @@ def reference(
     pooling: PoolingOption = None,
     query_prefix: QueryPrefix = None,
     head: AsHead = None,
+    allow_pickle: AllowPickle = False,
     threads: Threads = CORES,
     as_json: Json = False,
 ) -> int:
@@ -172,6 +176,7 @@ def reference(
         pooling=pooling,
         query_prefix=query_prefix,
         as_embedding=head == "embedding",
+        allow_pickle=allow_pickle,
         texts=texts,
         column=column,
         threads=threads,
@@ -210,6 +215,7 @@ def gate(
         typer.Option(help="Hold the folder's small files and weights to the checkpoint, or to a reference.npz."),
     ] = None,
     revision: Revision = None,
+    allow_pickle: AllowPickle = False,
     html: Html = None,
     junit: Junit = None,
     github: Annotated[
@@ -237,6 +243,7 @@ def gate(
                 "--bundle": bundle,
                 "--reference": reference,
                 "--revision": revision,
+                "--allow-pickle": allow_pickle,
                 "--html": html,
                 "--junit": junit,
                 "--github": github,
@@ -259,6 +266,7 @@ def gate(
         bundle=bundle,
         reference=reference,
         revision=revision,
+        allow_pickle=allow_pickle,
     )
     if junit is not None or github:
         show_ci(proof, junit, github=github)

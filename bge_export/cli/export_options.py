@@ -11,6 +11,7 @@ import typer
 
 from bge_export.cli.options import (
     CORES,
+    AllowPickle,
     AsHead,
     ExportThreads,
     Json,
@@ -33,6 +34,7 @@ class ExportOptions:
     pooling: PoolingOption = None
     query_prefix: QueryPrefix = None
     head: AsHead = None
+    allow_pickle: AllowPickle = False
     overwrite: Overwrite = False
     no_check: NoCheck = False
     thresholds: Thresholds = None
@@ -43,7 +45,7 @@ class ExportOptions:
     def given(self) -> bool:
         """Return whether an option was given that is part of a recipe."""
         values = (self.output, self.revision, self.pooling, self.query_prefix, self.head, self.thresholds)
-        return self.overwrite or self.no_check or any(value is not None for value in values)
+        return self.allow_pickle or self.overwrite or self.no_check or any(value is not None for value in values)
 
     def table(self, model: str) -> dict[str, Any]:
         """Return the recipe's tables for these options."""
@@ -54,6 +56,7 @@ class ExportOptions:
                 "pooling": self.pooling,
                 "query_prefix": self.query_prefix,
                 "head": self.head,
+                "allow_pickle": self.allow_pickle,
             },
             "output": {"folder": self.output, "overwrite": self.overwrite},
             "proof": {"check": not self.no_check, "thresholds": self.thresholds},

@@ -72,6 +72,13 @@ AsHead = Annotated[
         help="Embed texts with the encoder of a reranker or another model, without its head; give --pooling too.",
     ),
 ]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read weights that are only there as a pickle, in a process of their own, as tensors only.",
+    ),
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder to write. [default: ./ and the model's own name]")
 ]

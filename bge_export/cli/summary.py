@@ -77,10 +77,17 @@ def _described(report: "ParityReport", folder: Path) -> dict[str, str]:
         size = sum((folder / name).stat().st_size for name in model.files)
         worst = {"everyday": smallest(of_kind(rows, "everyday")), "stress": smallest(of_kind(rows, "stress"))}
         kept = [f"{kind} {cosine_figure(found.cosine)}" for kind, found in worst.items() if found is not None]
-        kept += _scores(lanes)
+        kept += [*_scores(lanes), *_answers(lanes)]
         described[target] = f"{target} ({', '.join([f'{size / 1e6:.1f} MB', *kept])})"
 
     return described
+
+
+def _answers(lanes: "Sequence[Lane]") -> list[str]:
+    """Return the worst figure of each output with token weights or vectors of tokens."""
+    from bge_export.parity.show.token_heads import answer_cells
+
+    return [f"{lane.output}: {answer_cells(lane)[0]}" for lane in lanes if lane.weights or lane.vectors]
 
 
 def _scores(lanes: "Sequence[Lane]") -> list[str]:

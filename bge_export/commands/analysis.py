@@ -8,7 +8,7 @@ from bge_export.commands.measuring import read_policy
 from bge_export.commands.turns import in_turn
 from bge_export.errors import UsageError
 from bge_export.evaluate.similarity import PairScore, read_pairs, score_pairs
-from bge_export.heads.dense import dense_head
+from bge_export.heads.dense import dense_head, without_embeddings
 from bge_export.inspection.bisect import Drift, artifact_at, find_drift
 from bge_export.progress import stage
 from bge_export.runtimes import find_runtime
@@ -39,6 +39,8 @@ def bisect_artifact(
         MeasurementError: the artifact's intermediate values cannot be read.
     """
     artifact = artifact_at(path)
+    if artifact.promise.of_tokens:
+        raise UsageError(f"{path}: {without_embeddings(artifact.promise.heads)}")
     if artifact.promise.of_pairs:
         raise UsageError(
             f"{path} is of a reranker, whose files give no token states: bisect compares those of embedding models. "
@@ -74,6 +76,8 @@ def evaluate_pairs(
     task = read_pairs(pairs)
 
     manifest, every = read_bundle(folder)
+    if manifest.promise.of_tokens:
+        raise UsageError(f"{folder}: {without_embeddings(sorted(manifest.promise.heads.kinds))}")
     if manifest.promise.of_pairs:
         raise UsageError(
             f"{folder} holds a reranker: evaluate compares the cosines of two embeddings with human scores, and a "

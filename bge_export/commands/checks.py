@@ -1,6 +1,6 @@
 """The checking commands: measure parity, write reference vectors, judge a report again, and merge reports."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from bge_export.commands.measuring import (
     run_oracle,
 )
 from bge_export.commands.turns import in_turn
-from bge_export.contracts import Artifact, Pooling
+from bge_export.contracts import Artifact, Checkpoint, Pooling
 from bge_export.errors import BgeExportError, UsageError
 from bge_export.files.single import refuse_path
 from bge_export.oracle.vectors import ReferenceVectors
@@ -53,6 +53,7 @@ def check_parity(
     thresholds: Path | None = None,
     report_path: Path | None = None,
     browsers: Browsers | None = None,
+    allow_pickle: bool = False,
     threads: int = 1,
 ) -> Proof:
     """Measure every artifact of a folder against the reference and judge it.
@@ -70,6 +71,7 @@ def check_parity(
         thresholds: a file of limits to use instead of the package's own.
         report_path: the path of the report: a new file or an existing report. By default `parity.json` in the folder,
             which a report without any measurement does not replace. Required with `texts`.
+        allow_pickle: whether the checkpoint's weights may be read from pickles, by a process of their own.
         browsers: settings for serving a page; each browser that opens it is measured too, and `lanes` has no default.
         threads: threads for the oracle and the runtimes.
 
@@ -92,8 +94,9 @@ def check_parity(
         )
 
     devices = _devices(lanes, artifacts, browsers)
-    vectors = reference_vectors(reference, revision, manifest, corpus, threads)
-    eager = _eager(reference, revision, manifest, devices)
+    opened = partial(open_reference, reference, revision, manifest, allow_pickle=allow_pickle)
+    vectors = reference_vectors(reference, opened, manifest, corpus, threads)
+    eager = _eager(reference, opened, devices)
 
     measure = partial(measure_folder, Measurement(corpus, vectors, threads), folder)
     report = measure((*artifacts, *eager), devices)
@@ -120,6 +123,7 @@ def write_reference(
     pooling: Pooling | None = None,
     query_prefix: str | None = None,
     as_embedding: bool = False,
+    allow_pickle: bool = False,
     texts: Path | None = None,
     column: str | None = None,
     threads: int = 1,
@@ -136,7 +140,7 @@ def write_reference(
     refuse_unknown_output(out)
 
     opened = open_encoder if as_embedding else open_checkpoint
-    checkpoint = opened(model, revision=revision, pooling=pooling, query_prefix=query_prefix)
+    checkpoint = opened(model, revision=revision, pooling=pooling, query_prefix=query_prefix, allow_pickle=allow_pickle)
     corpus = read_texts(texts, column, pairs=checkpoint.promise.of_pairs)
     vectors = run_oracle(checkpoint, corpus, threads, every_id=False)
     vectors.write(out)
@@ -154,6 +158,7 @@ def judge_report(
     bundle: Path | None = None,
     reference: str | None = None,
     revision: str | None = None,
+    allow_pickle: bool = False,
 ) -> Proof:
     """Judge a report from its recorded facts, on any machine.
 
@@ -168,6 +173,7 @@ def judge_report(
         reference: the checkpoint (Hub id or folder), or a `.npz` file that `write_reference` wrote; the bundle's small
             files and weights are compared with it. A checkpoint is run on the golden texts alone, no artifact is.
         revision: the reference's Hub revision.
+        allow_pickle: whether its weights may be read from pickles, by a process of their own.
 
     Raises:
         UsageError: an argument cannot be used.
@@ -191,7 +197,7 @@ def judge_report(
 
     verdict = _judge_with_folder(report, policy, corpus, require, bundle)
     if reference is not None:
-        verdict = verdict.joined(_other_files(bundle, reference, revision))
+        verdict = verdict.joined(_other_files(bundle, reference, revision, allow_pickle=allow_pickle))
     verdict = verdict.joined(reference_failures(report, require_reference))
 
     manifest = read_manifest(bundle)
@@ -238,10 +244,10 @@ def _judge_with_folder(
     return verdict.joined(other_source_failures(report, manifest.source.id, manifest.source.revision))
 
 
-def _other_files(folder: Path, reference: str, revision: str | None) -> Iterator[Failure]:
+def _other_files(folder: Path, reference: str, revision: str | None, *, allow_pickle: bool) -> Iterator[Failure]:
     """Yield the refusals of small files and weights in a folder that are not those of the reference."""
     manifest = read_manifest(folder)
-    names = other_files(manifest, reference_files(folder, reference, revision))
+    names = other_files(manifest, reference_files(folder, reference, revision, allow_pickle=allow_pickle))
     yield from other_file_failures(names, manifest.source.id)
 
 
@@ -346,9 +352,7 @@ def _devices(lanes: Sequence[str], artifacts: Sequence[Artifact], browsers: Brow
     return default_devices(artifacts, all_devices=True)
 
 
-def _eager(
-    reference: str, revision: str | None, manifest: Manifest, devices: Sequence[RuntimeDevice]
-) -> tuple[Artifact, ...]:
+def _eager(reference: str, opened: Callable[[], Checkpoint], devices: Sequence[RuntimeDevice]) -> tuple[Artifact, ...]:
     """Return the checkpoint itself as artifacts, for torch on other devices and in other precisions, if one is asked.
 
     Raises:
@@ -360,4 +364,4 @@ def _eager(
     if reference.endswith(".npz"):
         raise UsageError("--runtime torch runs the checkpoint itself. Give it as --reference, not its vectors.")
 
-    return as_artifacts(open_reference(reference, revision, manifest))
+    return as_artifacts(opened())

@@ -22,7 +22,7 @@ from bge_export.commands.transformersjs import ClientFolder, facts_of_earlier, r
 from bge_export.commands.turns import in_turn
 from bge_export.contracts import Artifact, Exporter, Target
 from bge_export.errors import UsageError
-from bge_export.exporters import find_exporter
+from bge_export.exporters import find_exporter, refuse_precisions
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.acceptance import accepting, as_toml, rounding_alone
 from bge_export.parity.measure.measurement import Measurement
@@ -101,10 +101,18 @@ def export_step(recipe: Recipe, step: BuildStep | None, threads: int) -> Exporte
     source = recipe.source
     opened = open_encoder if source.head == "embedding" else open_checkpoint
     checkpoint = opened(
-        source.model, revision=source.revision, pooling=source.pooling, query_prefix=source.query_prefix
+        source.model,
+        revision=source.revision,
+        pooling=source.pooling,
+        query_prefix=source.query_prefix,
+        allow_pickle=source.allow_pickle,
     )
     if folder is not None:
         refuse_scores(checkpoint)
+    for name in exporters:
+        refuse_precisions(
+            checkpoint, name, [one.precision for one in (*recipe.beside, *recipe.targets) if one.format == name]
+        )
     out = Path(os.path.normpath(recipe.output.folder or checkpoint.source.rpartition("/")[2]))
 
     with staged(out, source=checkpoint.root) as staging:

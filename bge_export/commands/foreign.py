@@ -16,6 +16,7 @@ from bge_export.foreign.files import ForeignFile, model_files_at, read_foreign
 from bge_export.foreign.measure import Against, ForeignProof, Unmeasured, measure_foreign
 from bge_export.foreign.report import OWN_FOREIGN_REPORT, write_foreign_report
 from bge_export.formats import find_format
+from bge_export.heads.dense import without_embeddings
 from bge_export.memory import release
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.runtimes import find_runtime
@@ -78,6 +79,8 @@ def check_foreign(
             f"{reference} is a reranker: of files that bge-export did not write, only those of embedding models are "
             "measured. Export it with bge-export onnx to get files that are."
         )
+    if checkpoint.promise.of_tokens:
+        raise UsageError(f"{reference}: {without_embeddings(checkpoint.promise.heads)}")
     if path.is_file():  # before the checkpoint runs, which takes minutes
         _devices(read_foreign(path, path, checkpoint.promise), chosen)
 

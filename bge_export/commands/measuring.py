@@ -12,6 +12,7 @@ from bge_export.errors import MeasurementError, UsageError
 from bge_export.files.digest import file_sha256
 from bge_export.formats import find_format
 from bge_export.memory import release
+from bge_export.oracle.answers import answer_texts
 from bge_export.oracle.auto_tokens import other_token_ids
 from bge_export.oracle.eager import embed_texts
 from bge_export.oracle.golden import golden_of
@@ -120,22 +121,36 @@ def default_devices(artifacts: Sequence[Artifact], *, all_devices: bool) -> list
 
 def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int, *, every_id: bool = True) -> ReferenceVectors:
     """Return the vectors or scores that the checkpoint itself gives, and the files that its folders hold."""
-    oracle = score_pairs if checkpoint.promise.of_pairs else embed_texts
+    oracle = _oracle_of(checkpoint)
     vectors = oracle(checkpoint, corpus, threads=threads, every_id=every_id)
     return replace(vectors, files=files_of(checkpoint))
 
 
+def _oracle_of(checkpoint: Checkpoint) -> Callable[..., ReferenceVectors]:
+    """Return the oracle of a checkpoint's heads."""
+    if checkpoint.promise.of_pairs:
+        return score_pairs
+    return embed_texts if checkpoint.promise.only_dense else answer_texts
+
+
 def reference_vectors(
-    reference: str, revision: str | None, manifest: Manifest, corpus: Corpus, threads: int
+    reference: str, opened: Callable[[], Checkpoint], manifest: Manifest, corpus: Corpus, threads: int
 ) -> ReferenceVectors:
     """Return the vectors of the checkpoint that a folder was exported from, or those of a `.npz` file.
+
+    Args:
+        reference: the checkpoint, or the file.
+        opened: opens the checkpoint (`open_reference`).
+        manifest: the folder's manifest.
+        corpus: the texts.
+        threads: threads of the oracle.
 
     Raises:
         UsageError: the reference is not the folder's checkpoint, or cannot be used.
         MeasurementError: the file holds vectors of other texts.
     """
     if not reference.endswith(".npz"):
-        checkpoint = open_reference(reference, revision, manifest)
+        checkpoint = opened()
         return run_oracle(checkpoint, corpus, threads)
 
     vectors = ReferenceVectors.read(Path(reference))
@@ -148,7 +163,9 @@ def reference_vectors(
     return vectors
 
 
-def reference_files(folder: Path, reference: str, revision: str | None) -> Mapping[str, str]:
+def reference_files(
+    folder: Path, reference: str, revision: str | None, *, allow_pickle: bool = False
+) -> Mapping[str, str]:
     """Return name -> sha256 of the files that a folder must hold; a checkpoint is run on the golden texts alone.
 
     Raises:
@@ -157,7 +174,7 @@ def reference_files(folder: Path, reference: str, revision: str | None) -> Mappi
     """
     manifest = read_manifest(folder)
     if not reference.endswith(".npz"):
-        checkpoint = open_reference(reference, revision, manifest)
+        checkpoint = open_reference(reference, revision, manifest, allow_pickle=allow_pickle)
         return held_files(folder, files_of(checkpoint), golden_of(checkpoint))
 
     vectors = ReferenceVectors.read(Path(reference))
@@ -165,7 +182,9 @@ def reference_files(folder: Path, reference: str, revision: str | None) -> Mappi
     return held_files(folder, vectors.files, vectors.golden)
 
 
-def open_reference(reference: str, revision: str | None, manifest: Manifest) -> Checkpoint:
+def open_reference(
+    reference: str, revision: str | None, manifest: Manifest, *, allow_pickle: bool = False
+) -> Checkpoint:
     """Return the checkpoint that a folder was exported from; what it does not declare is as when it was exported.
 
     Raises:
@@ -175,13 +194,14 @@ def open_reference(reference: str, revision: str | None, manifest: Manifest) -> 
     source, promise = manifest.source, manifest.promise
     given = promise.reads.prompts.get("query", "") if source.prompts_from == "given" else None
 
-    opened = open_checkpoint if promise.of_pairs else open_encoder
+    opened = open_encoder if promise.only_dense else open_checkpoint
     checkpoint = opened(
         reference,
         revision=revision,
-        default_pooling=None if promise.of_pairs else promise.dense.pooling,
+        default_pooling=promise.dense.pooling if promise.only_dense else None,
         query_prefix=given,
         known_as=source.id,
+        allow_pickle=allow_pickle,
     )
     _refuse_other_checkpoint(reference, checkpoint.digest, manifest)
     return checkpoint

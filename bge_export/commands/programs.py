@@ -15,7 +15,7 @@ from bge_export.commands.measuring import read_policy
 from bge_export.errors import ArtifactError, UsageError
 from bge_export.files.reading import reading
 from bge_export.files.regular import GOLDEN_BYTES, read_regular
-from bge_export.heads.dense import NO_EMBEDDINGS
+from bge_export.heads.dense import without_embeddings
 from bge_export.programs.judging import ProgramVerdict, RowLimits, judge_vectors, read_vectors
 from bge_export.programs.running import run_program, split_command
 from bge_export.texts.golden import GOLDEN, USES, GoldenRow, read_rows
@@ -75,8 +75,8 @@ def check_program(
 
     split_command(command)
     manifest, _ = read_bundle(folder)
-    if manifest.promise.of_pairs:
-        raise UsageError(NO_EMBEDDINGS)
+    if not manifest.promise.only_dense:
+        raise UsageError(without_embeddings(sorted(manifest.promise.heads.kinds)))
 
     contract, golden = read_contract(folder), read_golden(folder)
     name, limits = _limits(contract, target, thresholds)

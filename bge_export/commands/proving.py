@@ -194,7 +194,7 @@ def move_refused(
         (staged.root / name).rename(folder / name)
 
     write_layout(staged.checkpoint, folder)
-    if not staged.checkpoint.promise.of_pairs:
+    if staged.checkpoint.promise.only_dense:
         shutil.copyfile(staged.root / GOLDEN, folder / GOLDEN)
     write_manifest(folder, staged.checkpoint, [one.record for one in refused], checked=True, weights=())
     write_report(_without(measured.report, stay), folder / REPORT)

@@ -87,7 +87,7 @@ def _recipe(models: Sequence[Model], manifest: Manifest, reference: str, revisio
 
 def _source(manifest: Manifest, reference: str, revision: str | None) -> Source:
     """Return the checkpoint, opened for what the folder promises."""
-    if manifest.promise.of_pairs:
+    if not manifest.promise.only_dense:
         return Source(model=reference, revision=revision)
     return Source(model=reference, revision=revision, pooling=manifest.promise.dense.pooling, head="embedding")
 

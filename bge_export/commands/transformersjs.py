@@ -26,6 +26,11 @@ def refuse_scores(checkpoint: Checkpoint) -> None:
             f"{checkpoint.source} is a reranker: none is proven in Transformers.js yet. Write its ONNX files "
             "with bge-export onnx: they have the names that Transformers.js loads."
         )
+    if checkpoint.promise.of_tokens:
+        raise UsageError(
+            f"{checkpoint.source} gives {', '.join(checkpoint.promise.outputs)}: no file with such outputs is proven "
+            "in Transformers.js yet. Write them with bge-export onnx."
+        )
 
 
 def facts_of_earlier(out: Path, checkpoint: Checkpoint, kept: Kept) -> CardFacts | None:

@@ -1,11 +1,11 @@
 """Exporters, one module per format, found by the module's name; listing the formats imports no exporter."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from itertools import chain
 from typing import get_type_hints
 
-from bge_export.contracts import Attempts, Exporter
+from bge_export.contracts import Attempts, Checkpoint, Exporter
 from bge_export.errors import UsageError
 from bge_export.plugins import find, names
 
@@ -41,6 +41,30 @@ def find_exporter(name: str, options: Mapping[str, object] = {}) -> Exporter:
 
     made: Exporter = exporter(**values)
     return made
+
+
+OF_TOKENS: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("fp32", "fp16", "int8-dynamic"),
+    "openvino": ("fp32", "fp16"),
+    "torchscript": ("fp32",),
+}
+"""Format -> its precisions of models with token weights or vectors of tokens. The others round by what texts do to one
+vector, or were never measured on such a model."""
+
+
+def refuse_precisions(checkpoint: Checkpoint, format_name: str, precisions: Iterable[str]) -> None:
+    """Raise UsageError for precisions that a checkpoint's heads do not have yet; nothing has been written."""
+    if not checkpoint.promise.of_tokens:
+        return
+
+    known = OF_TOKENS.get(format_name, ())
+    if refused := [one for one in precisions if one not in known]:
+        heads = " and ".join(kind for kind in checkpoint.promise.heads if kind != "dense")
+        instead = "int8-dynamic" if refused[0] == "int8" and "int8-dynamic" in known else ", ".join(known) or "none"
+        raise UsageError(
+            f"{checkpoint.source}: {format_name} has no {refused[0]} of models with the head {heads} yet. Instead: "
+            f"{instead}; or --as embedding, where it has dense vectors too."
+        )
 
 
 def started(attempts: Attempts) -> Attempts:

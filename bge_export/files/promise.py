@@ -1,14 +1,14 @@
 """A promise as it stands in files: one record for manifests, reports and reference vectors."""
 
 from dataclasses import asdict
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from bge_export.contracts import Pooling, Promise
+from bge_export.contracts import OUTPUTS, Pooling, Promise
 from bge_export.errors import UsageError
 from bge_export.heads import promise_of
-from bge_export.heads.dense import NO_EMBEDDINGS
+from bge_export.heads.dense import without_embeddings
 
 
 class _Record(BaseModel):
@@ -38,17 +38,42 @@ class ScoreRecord(_Record):
     labels: Literal[1]
 
 
+class SparseRecord(_Record):
+    """`heads.sparse.Sparse` in a file."""
+
+    per: Literal["token", "vocabulary"]
+    vocabulary: int = Field(gt=0)
+    unused: Annotated[tuple[int, ...], Field(strict=False)]
+    pooling: Literal["max", "sum"]
+    log_twice: bool
+
+
+class MultiVectorRecord(_Record):
+    """`heads.multi_vector.MultiVector` in a file."""
+
+    dim: int = Field(gt=0)
+    skipped: int = Field(ge=0, le=1)
+    normalize: bool
+
+
 class HeadsRecord(_Record):
-    """The heads of a promise in a file, each under its kind: exactly one today. A file names no head that is absent."""
+    """The heads of a promise in a file, each under its kind. A file names no head that is absent."""
 
     dense: DenseRecord | None = None
     score: ScoreRecord | None = None
+    sparse: SparseRecord | None = None
+    multi_vector: MultiVectorRecord | None = None
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Return the kinds of the heads that are there."""
+        return frozenset(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
 
     @model_validator(mode="after")
-    def _one_head(self) -> Self:
-        """Raise ValueError unless there is exactly one head."""
-        if (self.dense is None) == (self.score is None):
-            raise ValueError("exactly one head is needed: dense or score")
+    def _known_heads(self) -> Self:
+        """Raise ValueError unless the heads are those of a kind of model."""
+        if self.kinds != {"dense"} and self.kinds not in OUTPUTS:
+            raise ValueError(f"{' and '.join(sorted(self.kinds)) or 'none'}: no kind of model has these heads")
         return self
 
     @model_serializer(mode="wrap")
@@ -70,10 +95,20 @@ class PromiseRecord(_Record):
         return self.heads.score is not None
 
     @property
+    def only_dense(self) -> bool:
+        """Return whether one vector a text is all that the model gives."""
+        return self.heads.kinds == {"dense"}
+
+    @property
+    def of_tokens(self) -> bool:
+        """Return whether the model gives token weights or vectors of tokens, alone or beside a vector."""
+        return not (self.of_pairs or self.only_dense)
+
+    @property
     def dense(self) -> DenseRecord:
-        """Return the dense head; ask `of_pairs` first where the model may be a reranker."""
-        if self.heads.dense is None:
-            raise UsageError(NO_EMBEDDINGS)
+        """Return the dense head of a model that gives nothing else; ask `only_dense` first where it may."""
+        if self.heads.dense is None or not self.only_dense:
+            raise UsageError(without_embeddings(sorted(self.heads.kinds)))
         return self.heads.dense
 
     @classmethod

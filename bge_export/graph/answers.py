@@ -1,7 +1,7 @@
-"""Reduces a reranker's graph to its logits, when its file is written.
+"""Reduces the graph of a reranker, or of a model with token weights or vectors, to its answers when it is written.
 
 Until then the last hidden state is its first output: the passes that rearrange and quantize an encoder find its end
-there. Nobody who loads a reranker reads states, and clients that take the first output must get the logits.
+there. Nobody who loads such a file reads states, and clients that take the first output must get an answer.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from bge_export.contracts import LAST_HIDDEN_STATE, Promise
 
 
 def answers_only(model: onnx.ModelProto, promise: Promise) -> onnx.ModelProto:
-    """Return the graph without the states, and without nodes that only they need, if its promise is a score.
+    """Return the graph without the states, and without nodes that only they need, unless it only embeds.
 
     Args:
         model: the graph, which is changed in place; that of an embedding model is returned as it is.
         promise: what the checkpoint promises.
     """
-    if not promise.of_pairs:
+    if promise.only_dense:
         return model
 
     outputs = [value for value in model.graph.output if value.name != LAST_HIDDEN_STATE]

@@ -12,7 +12,7 @@ import torch
 
 from bge_export.contracts import Checkpoint
 from bge_export.errors import ExportError
-from bge_export.graph import tracing
+from bge_export.graph import token_heads, tracing
 from bge_export.graph.tidy import tidy
 from bge_export.memory import release
 
@@ -37,7 +37,7 @@ def trace(checkpoint: Checkpoint, scratch: Path, *, sentence_embedding: bool) ->
     outputs = tracing.output_names(checkpoint, sentence_embedding=sentence_embedding, states=True)
 
     tokens = {0: "batch_size", 1: "sequence_length"}
-    axes = dict.fromkeys((*inputs, outputs[0]), tokens) | {name: {0: "batch_size"} for name in outputs[1:]}
+    axes = dict.fromkeys((*inputs, outputs[0]), tokens) | {name: token_heads.axes(name) for name in outputs[1:]}
 
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         path = Path(folder) / "traced.onnx"

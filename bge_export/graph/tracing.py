@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from bge_export.checkpoint.model import first_line, load_model
-from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS, SENTENCE_EMBEDDING, Checkpoint
+from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Checkpoint
 from bge_export.errors import ExportError, UsageError
 from bge_export.graph.bias_folding import fold_biases
 from bge_export.graph.buckets import bucket_table, tabled_buckets
 from bge_export.graph.embedding_scale import fold_embedding_scale
 from bge_export.graph.masks import own_masks, padding_mask
 from bge_export.graph.textbook import has_textbook_attention
+from bge_export.graph.token_heads import TracedHeads
 from bge_export.heads.dense import Dense, dense_head
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class TracedReranker(nn.Module):
         return (seen[0], logits) if self.states else logits
 
 
-Traced = TracedEncoder | TracedReranker
+Traced = TracedEncoder | TracedReranker | TracedHeads
 
 
 def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = False) -> Traced:
@@ -87,15 +88,21 @@ def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = F
     Args:
         checkpoint: the model.
         sentence_embedding: whether the pooled embedding is a second output.
-        states: whether a reranker also returns its last hidden state, first.
+        states: whether a model with other heads also returns its last hidden state, first.
 
     Raises:
-        UsageError: a pooled embedding is asked of a reranker.
+        UsageError: a pooled embedding is asked of a model with other heads.
     """
     if checkpoint.promise.of_pairs and sentence_embedding:
         raise UsageError(
             f"{checkpoint.source} is a reranker: it scores pairs, and has no sentence embedding. Leave out "
             "--sentence-embedding, and eland's layout."
+        )
+
+    if checkpoint.promise.of_tokens and sentence_embedding:
+        raise UsageError(
+            f"{checkpoint.source} gives {', '.join(checkpoint.promise.outputs)}, and no sentence embedding beside "
+            "them. Leave out --sentence-embedding, and eland's layout."
         )
 
     model = load_model(checkpoint)
@@ -104,6 +111,8 @@ def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = F
     fold_embedding_scale(model)
     if checkpoint.promise.of_pairs:
         return TracedReranker(model, states=states).eval()
+    if checkpoint.promise.of_tokens:
+        return TracedHeads(model, checkpoint, states=states).eval()
 
     return TracedEncoder(model, dense_head(checkpoint.promise), sentence_embedding=sentence_embedding).eval()
 
@@ -124,8 +133,8 @@ def input_names(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def output_names(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = False) -> tuple[str, ...]:
     """Return the names of what the module of `traced` returns; consumers that ignore names read the first output."""
-    if checkpoint.promise.of_pairs:
-        return (LAST_HIDDEN_STATE, LOGITS) if states else (LOGITS,)
+    if answers := checkpoint.promise.outputs:
+        return (LAST_HIDDEN_STATE, *answers) if states else answers
     return (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING) if sentence_embedding else (LAST_HIDDEN_STATE,)
 
 

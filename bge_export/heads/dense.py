@@ -1,17 +1,20 @@
 """One vector a text: a pooling of token states, divided by its norm if the model promises that."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import SENTENCE_EMBEDDING, Pooling, Promise, Reads
+from bge_export.contracts import DENSE_VECS, SENTENCE_EMBEDDING, Pooling, Promise, Reads
 from bge_export.errors import UsageError
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
+POOLED = (SENTENCE_EMBEDDING, DENSE_VECS)
+"""Outputs that are one vector a text."""
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -35,7 +38,7 @@ class Dense:
 
     def shapes(self, output: str, texts: int, tokens: int) -> Sequence[tuple[int, ...]]:
         """Return the shapes that an output may have for B texts of S tokens: with CLS, the first state is enough."""
-        if output == SENTENCE_EMBEDDING:
+        if output in POOLED:
             return ((texts, self.dim),)
 
         states = (texts, tokens, self.dim)
@@ -47,12 +50,12 @@ class Dense:
         """Return output -> its vectors, [B, D] float32. Zero and non-finite ones stay, so that parity can report them.
 
         Args:
-            outputs: `sentence_embedding` [B, D], pooled by the graph itself; any other is token states [B, S, D].
+            outputs: `sentence_embedding` or `dense_vecs` [B, D], pooled by the graph itself; any other is token states
+                [B, S, D].
             attention_mask: [B, S] int64, 1 for a token and 0 for padding, on either side.
         """
         return {
-            name: given if name == SENTENCE_EMBEDDING else self._pooled(given, attention_mask)
-            for name, given in outputs.items()
+            name: given if name in POOLED else self._pooled(given, attention_mask) for name, given in outputs.items()
         }
 
     def _pooled(self, states: NDArray[np.float32], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -92,17 +95,27 @@ def normalize(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 NO_EMBEDDINGS = "This model is a reranker: it scores pairs and gives no embeddings. Give an embedding model."
+OTHER_HEADS = (
+    "This model gives token weights or a vector for each token (its heads: {}), and this is about one vector a text. "
+    "Give an embedding model, or a folder that was exported with --as embedding."
+)
+
+
+def without_embeddings(kinds: Collection[str]) -> str:
+    """Return why a model with heads of these kinds is none that gives one vector a text."""
+    return NO_EMBEDDINGS if "score" in kinds else OTHER_HEADS.format(", ".join(kinds))
 
 
 def dense_head(promise: Promise) -> Dense:
-    """Return the promise's dense head.
+    """Return the dense head of a model that gives nothing else.
 
     Raises:
-        UsageError: it has none; ask `Promise.of_pairs` first where a reranker has another answer.
+        UsageError: it has another head, alone or beside it: whoever knows vectors alone would drop that. Ask
+            `Promise.only_dense` first where another head has another answer.
     """
     head = promise.heads.get(Dense.kind)
-    if not isinstance(head, Dense):
-        raise UsageError(NO_EMBEDDINGS)
+    if not isinstance(head, Dense) or not promise.only_dense:
+        raise UsageError(without_embeddings(promise.heads))
     return head
 
 

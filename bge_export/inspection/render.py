@@ -106,6 +106,7 @@ def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
     return _pairs(
         {
             "made of": f"{source.id}{revision}, {source.model_type}{untested}, digest {source.digest[:12]}",
+            **({"weights from pickles": ", ".join(source.pickles)} if source.pickles else {}),
             **_answers(manifest),
             **_padding(manifest),
             "models": ", ".join(model.target for model in manifest.models),
@@ -123,17 +124,41 @@ def _answers(manifest: Manifest) -> dict[str, str]:
     if manifest.promise.of_pairs:
         return {"score": f"one logit a pair of query and text, up to {reads.max_tokens} tokens together"}
 
+    if manifest.promise.of_tokens:
+        return {**_token_heads(manifest), **_prefixes(manifest)}
+
     head = manifest.promise.dense
     normalized = "normalised" if head.normalize else "not normalised"
     vector = f"{head.dim} dimensions, {head.pooling} pooling, {normalized}"
     return {"embedding": f"{vector}, up to {reads.max_tokens} tokens", **_prefixes(manifest)}
 
 
+def _token_heads(manifest: Manifest) -> dict[str, str]:
+    """Return what each head gives, of a model with token weights or vectors of tokens."""
+    heads, most = manifest.promise.heads, f"up to {manifest.promise.reads.max_tokens} tokens"
+    found = {}
+    if heads.dense is not None:
+        pooled = f"[B, {heads.dense.dim}], {heads.dense.pooling} pooling, normalised"
+        found["dense_vecs"] = f"one vector a text, {pooled}, {most}"
+    if heads.sparse is not None and heads.sparse.per == "token":
+        left = ", ".join(map(str, heads.sparse.unused))
+        found["sparse_weights"] = f"one weight a token, [B, S]; keep the largest of each id, and none of the ids {left}"
+    elif heads.sparse is not None:
+        found["sparse_embedding"] = f"one weight a token of the vocabulary, [B, {heads.sparse.vocabulary}], {most}"
+
+    if heads.multi_vector is not None:
+        width, skipped = heads.multi_vector.dim, heads.multi_vector.skipped
+        shape = f"[B, S - {skipped}, {width}], without the first token" if skipped else f"[B, S, {width}]"
+        name = "colbert_vecs" if heads.dense is not None else "token_embeddings"
+        found[name] = f"one vector a token, {shape}, {'' if heads.multi_vector.normalize else 'not '}normalised, {most}"
+    return found
+
+
 def _padding(manifest: Manifest) -> dict[str, str]:
     """Return where batches are padded, if the checkpoint's own tokenizer pads on the left."""
     if manifest.source.padding_side == "right":
         return {}
-    if not manifest.promise.of_pairs and manifest.promise.dense.pooling == "last":
+    if manifest.promise.only_dense and manifest.promise.dense.pooling == "last":
         return {"padding": "on the left, as the checkpoint's tokenizer; the last token is found on either side"}
     return {"padding": "on the right; the checkpoint's tokenizer pads on the left"}
 

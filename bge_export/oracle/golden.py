@@ -49,7 +49,7 @@ def golden_rows(run: Eager) -> bytes:
 
 
 def golden_of(checkpoint: Checkpoint) -> bytes:
-    """Return the content of `golden.jsonl` for a checkpoint, whose weights are loaded for it; empty for a reranker.
+    """Return the content of a checkpoint's `golden.jsonl`, for which it is loaded; empty unless it only embeds.
 
     Torch is left with one thread: with more it adds up in another order, and the file would depend on their number.
 
@@ -57,4 +57,4 @@ def golden_of(checkpoint: Checkpoint) -> bytes:
         CheckpointError: weights or tokenizer cannot be loaded, or fail on a text.
         MissingLibrary: torch or transformers is not installed.
     """
-    return b"" if checkpoint.promise.of_pairs else golden_rows(Eager.load(checkpoint, threads=1))
+    return b"" if not checkpoint.promise.only_dense else golden_rows(Eager.load(checkpoint, threads=1))

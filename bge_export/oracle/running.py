@@ -54,7 +54,6 @@ class Eager:
         """
         import torch
 
-        names = ("input_ids", "token_type_ids") if self.checkpoint.token_types else ("input_ids",)
         normalized = dense_head(self.checkpoint.promise).normalize
 
         token_ids: list[tuple[int, ...]] = []
@@ -62,8 +61,8 @@ class Eager:
 
         with torch.inference_mode():
             for text_id, text in texts:
-                tokens = self._tokens(text)
-                states = self._states({name: tokens[name] for name in names}, text_id)
+                tokens = self.tokens(text)
+                states = self.output(tokens, text_id)
 
                 # Without padding, the mean over all states and the last state need no attention mask.
                 for pooling, vector in (("cls", states[0]), ("mean", states.mean(0)), ("last", states[-1])):
@@ -75,14 +74,16 @@ class Eager:
 
         return tuple(token_ids), {name: np.stack(vectors) for name, vectors in rows.items()}
 
-    def _states(self, tokens: "Mapping[str, torch.Tensor]", text_id: str) -> "torch.Tensor":
-        """Return the token states of one text, [S, D] float32.
+    def output(self, tokens: "Mapping[str, torch.Tensor]", text_id: str) -> "torch.Tensor":
+        """Return the model's first output for one text: token states [S, D] float32, or a language model's logits.
 
         Raises:
             CheckpointError: the model fails.
         """
+        names = ("input_ids", "token_type_ids") if self.checkpoint.token_types else ("input_ids",)
         try:
-            states: torch.Tensor = self.model(**tokens).last_hidden_state[0]
+            given = self.model(**{name: tokens[name] for name in names})
+            states: torch.Tensor = given[0][0]
         except Exception as error:  # every architecture raises kinds of its own
             raise CheckpointError(
                 f"{self.checkpoint.source}: the model fails on the text {text_id[:40]!r} of "
@@ -92,7 +93,7 @@ class Eager:
 
         return states
 
-    def _tokens(self, text: str) -> "Mapping[str, torch.Tensor]":
+    def tokens(self, text: str) -> "Mapping[str, torch.Tensor]":
         """Return the tokens of one text, [1, S] int64 each.
 
         Raises:

@@ -4,6 +4,7 @@ Rows that are padded on the right are run alone and without padding, as texts ar
 reranker, whose files give no states, the logits are expected.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,28 @@ def token_facts(checkpoint: Checkpoint, model: "PreTrainedModel", tokenizer: "Pr
     )
 
 
-def sweep_states(checkpoint: Checkpoint, model: "PreTrainedModel", facts: TokenFacts, *, every_id: bool) -> Sweep:
-    """Return the checkpoint's states of the sample, and of every token id if asked; progress counts batches."""
-    run = partial(_expected, checkpoint, model)
+Arithmetic = Callable[["torch.Tensor", "torch.Tensor"], tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Model output [S, …] and mask [S] of a sequence -> what heads give for each place [S, W], and for the text [P]."""
+
+
+def sweep_states(
+    checkpoint: Checkpoint,
+    model: "PreTrainedModel",
+    facts: TokenFacts,
+    *,
+    every_id: bool,
+    arithmetic: Arithmetic | None = None,
+) -> Sweep:
+    """Return the checkpoint's states of the sample, and of every token id if asked; progress counts batches.
+
+    Args:
+        checkpoint: the checkpoint.
+        model: its model.
+        facts: what the sweep depends on.
+        every_id: whether to sweep every token id.
+        arithmetic: what heads make of the model's output, which then stands for the states.
+    """
+    run = partial(_expected, checkpoint, model, arithmetic)
     return Sweep(
         facts,
         tuple(run(batch) for batch in plan_sample(facts)),
@@ -65,7 +85,9 @@ def _table(model: "PreTrainedModel") -> NDArray[np.float32]:
     return weight.detach().numpy()
 
 
-def _expected(checkpoint: Checkpoint, model: "PreTrainedModel", batch: SweepBatch) -> Expected | None:
+def _expected(
+    checkpoint: Checkpoint, model: "PreTrainedModel", arithmetic: Arithmetic | None, batch: SweepBatch
+) -> Expected | None:
     """Return what the checkpoint gives for a batch; None for a mask that it does not define.
 
     Raises:
@@ -83,6 +105,8 @@ def _expected(checkpoint: Checkpoint, model: "PreTrainedModel", batch: SweepBatc
     advance()
     if checkpoint.promise.of_pairs:
         return _defined(checkpoint, batch, _logits(rows, batch))
+    if arithmetic is not None:
+        return _defined(checkpoint, batch, _answered(arithmetic, rows, batch))
 
     pooling = dense_head(checkpoint.promise).pooling
     judged = [row.numpy()[places[: len(row)]] for (row, _), places in zip(rows, batch.judged, strict=True)]
@@ -98,6 +122,14 @@ def _logits(rows: "list[tuple[torch.Tensor, torch.Tensor]]", batch: SweepBatch) 
     return Expected(
         np.zeros((int(batch.judged.sum()), 0), dtype=np.float32), logits, finite=bool(np.isfinite(logits).all())
     )
+
+
+def _answered(arithmetic: Arithmetic, rows: "list[tuple[torch.Tensor, torch.Tensor]]", batch: SweepBatch) -> Expected:
+    """Return what heads give for the judged tokens, [T, W], and for each sequence, [B, P]."""
+    found = [arithmetic(row, mask) for row, mask in rows]
+    judged = [tokens[places[: len(tokens)]] for (tokens, _), places in zip(found, batch.judged, strict=True)]
+    finite = all(bool(np.isfinite(tokens).all()) for tokens, _ in found)
+    return Expected(np.concatenate(judged), np.stack([whole for _, whole in found]), finite)
 
 
 def _defined(checkpoint: Checkpoint, batch: SweepBatch, expected: Expected) -> Expected | None:
@@ -138,9 +170,9 @@ def _states(
 
 
 def _answers(checkpoint: Checkpoint, model: "PreTrainedModel", feed: "dict[str, torch.Tensor]") -> "torch.Tensor":
-    """Return states [B, S, D], or the logits [B, 1] of a reranker."""
+    """Return states [B, S, D], the logits [B, 1] of a reranker, or those of a masked language model [B, S, V]."""
     given = model(**feed)
-    answers: torch.Tensor = given.logits if checkpoint.promise.of_pairs else given.last_hidden_state
+    answers: torch.Tensor = given.logits if checkpoint.promise.of_pairs else given[0]
     return answers
 
 

@@ -1,5 +1,6 @@
 """The oracle's vectors as a value and as a file, so that machines without torch or the checkpoint can check."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from bge_export.files.promise import PromiseRecord
 from bge_export.files.reading import first_fault
 from bge_export.files.regular import VECTORS_BYTES, open_regular
 from bge_export.files.single import written_whole
-from bge_export.heads.dense import dense_head
+from bge_export.sweep.packing import text_key, text_width, token_columns, token_width
 from bge_export.sweep.plan import TokenFacts
 from bge_export.sweep.states import ARRAYS as SWEEP_ARRAYS
 from bge_export.sweep.states import Sweep, from_arrays
@@ -26,10 +27,10 @@ SCHEMA: Literal["bge_export.reference/1"] = "bge_export.reference/1"
 SCORES = "score"
 """Key of a reranker's logits among the vectors."""
 
-KINDS = (*POOLINGS, SCORES)
+KINDS = (*POOLINGS, SCORES, "sparse", "multi_vector")
 ARRAYS = frozenset(
     {
-        *("facts", "golden", "token_ids", "token_counts", "token_types"),
+        *("facts", "golden", "token_ids", "token_counts", "token_types", "tokens"),
         *(f"vectors_{name}" for name in KINDS),
         *SWEEP_ARRAYS,
     }
@@ -96,13 +97,16 @@ class ReferenceVectors:
         ids: the N text ids.
         token_ids: the N rows of token ids, by the checkpoint's own tokenizer.
         vectors: pooling -> [N, D] float32. `truth` holds those of the promised pooling; the others only serve to
-            recognise an artifact that pools differently. Of a reranker, `SCORES` -> the logits [N, 1].
+            recognise an artifact that pools differently. Of a reranker, `SCORES` -> the logits [N, 1]; of SPLADE,
+            `sparse` -> the weights [N, V].
         versions: the libraries that computed them.
         kind: whether the checkpoint was run here, or the vectors were read from a file.
         files: name -> sha256 of the small files and weights that a folder of the checkpoint holds.
         sweep: the checkpoint's states of token ids that no text need hold; a file holds the sample alone.
         golden: the content of the `golden.jsonl` that a folder of the checkpoint holds; empty if it was not made.
         token_types: the N rows of token types; None if the model has none, or reads single texts, which are of type 0.
+        tokens: what heads give for each token of all texts, one text after the other, [T, W] (`sweep.packing`); None if
+            no head gives anything for a token.
     """
 
     source: str
@@ -119,16 +123,32 @@ class ReferenceVectors:
     files: Mapping[str, str] = field(default_factory=dict)
     golden: bytes = b""
     token_types: tuple[tuple[int, ...], ...] | None = None
+    tokens: NDArray[np.float32] | None = None
 
     @property
     def truth(self) -> NDArray[np.float32]:
         """Return the vectors of the promised pooling, [N, D] float32: what every artifact is compared with."""
-        return self.vectors[SCORES if self.promise.of_pairs else dense_head(self.promise).pooling]
+        return self.vectors[text_key(self.promise)]
+
+    @property
+    def digest(self) -> str:
+        """Return the sha256 of what every artifact is compared with."""
+        found = hashlib.sha256(np.ascontiguousarray(self.truth, dtype="<f4").tobytes())
+        if self.tokens is not None:
+            found.update(np.ascontiguousarray(self.tokens, dtype="<f4").tobytes())
+        return found.hexdigest()
+
+    def tokens_of(self, text: int, kind: str) -> NDArray[np.float32]:
+        """Return what a head gives for each token of a text, [S, …]; the text is given by its number."""
+        if self.tokens is None:
+            return np.zeros((len(self.token_ids[text]), 0), dtype=np.float32)
+        start = sum(len(row) for row in self.token_ids[:text])
+        return self.tokens[start : start + len(self.token_ids[text]), token_columns(self.promise, kind)]
 
     @property
     def width(self) -> int:
-        """Return the number of values of each vector: D, or 1 of a reranker."""
-        return 1 if self.promise.of_pairs else dense_head(self.promise).dim
+        """Return the number of values of each vector: D, 1 of a reranker, or V of SPLADE."""
+        return 1 if self.promise.of_pairs else text_width(self.promise)
 
     def write(self, path: Path) -> None:
         """Write the vectors as `.npz`, through a temporary sibling. Equal vectors give equal bytes."""
@@ -150,6 +170,8 @@ class ReferenceVectors:
         arrays["token_counts"] = np.asarray([len(row) for row in self.token_ids], dtype=np.int64)
         if self.token_types is not None:
             arrays["token_types"] = np.asarray([i for row in self.token_types for i in row], dtype=np.int64)
+        if self.tokens is not None:
+            arrays["tokens"] = self.tokens
         arrays |= self.sweep.arrays()
         arrays["golden"] = np.frombuffer(self.golden, dtype=np.uint8)
         arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
@@ -173,7 +195,7 @@ class ReferenceVectors:
             rows = _rows(_array(arrays, "token_ids", np.int64), counts)
             types = _rows(_array(arrays, "token_types", np.int64), counts) if "token_types" in arrays else None
             promise = facts.promise.promise()
-            widths = (0, 1) if promise.of_pairs else (dense_head(promise).dim,) * 2
+            widths = _widths(promise)
 
             names = [name for name in KINDS if f"vectors_{name}" in arrays]
             reference = cls(
@@ -191,6 +213,7 @@ class ReferenceVectors:
                 files=facts.files,
                 golden=_array(arrays, "golden", np.uint8).tobytes(),
                 token_types=types,
+                tokens=arrays["tokens"].view(np.ndarray) if "tokens" in arrays else None,
             )
 
             reference.check()
@@ -217,10 +240,11 @@ class ReferenceVectors:
         if len(self.token_ids) != count:
             raise ValueError(f"{len(self.token_ids)} rows of token ids for {count} texts")
 
-        wanted = SCORES if self.promise.of_pairs else dense_head(self.promise).pooling
+        wanted = text_key(self.promise)
         if wanted not in self.vectors:
             raise ValueError(f"no vectors for the declared pooling {wanted!r}")
 
+        self._check_tokens()
         if self.sweep.facts.max_tokens != self.promise.reads.max_tokens:
             raise ValueError(f"a sweep up to {self.sweep.facts.max_tokens} tokens where the longest input is another")
 
@@ -229,6 +253,27 @@ class ReferenceVectors:
                 raise ValueError(f"{name} vectors are {rows.dtype} {rows.shape}, not float32 {(count, self.width)}")
             if not np.isfinite(rows).all():
                 raise ValueError(f"{name} vectors are not all finite")
+
+    def _check_tokens(self) -> None:
+        """Raise ValueError unless there is what the heads promise for each token, and nothing else."""
+        width = token_width(self.promise) if self.promise.of_tokens else 0
+        if (self.tokens is not None) != (width > 0):
+            raise ValueError("answers for tokens where none are promised, or none where they are")
+        if self.tokens is None:
+            return
+
+        shape = (sum(map(len, self.token_ids)), width)
+        if self.tokens.shape != shape or self.tokens.dtype != np.float32:
+            raise ValueError(f"tokens are {self.tokens.dtype} {self.tokens.shape}, not float32 {shape}")
+        if not np.isfinite(self.tokens).all():
+            raise ValueError("answers for tokens are not all finite")
+
+
+def _widths(promise: Promise) -> tuple[int, int]:
+    """Return how many values of a token, and of a sequence, the sweep holds."""
+    if promise.of_pairs:
+        return 0, 1
+    return (text_width(promise),) * 2 if promise.only_dense else (token_width(promise), text_width(promise))
 
 
 def _array(arrays: Mapping[str, NDArray[np.generic]], name: str, kind: type[np.generic]) -> NDArray[np.generic]:

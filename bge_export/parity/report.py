@@ -147,6 +147,75 @@ class ScoreRow(Record):
         return max(abs(value - self.logit) for value in values) if len(values) == len(self.batch) else None
 
 
+class SparseRow(Record):
+    """One text in one lane of token weights.
+
+    Attributes:
+        id, text, kind, tokens, tokens_equal: see `RowParity`.
+        finite: whether every weight is finite.
+        difference: the largest absolute difference of a weight from the checkpoint's; None if it is undefined.
+        largest: the checkpoint's largest weight.
+        score: the lexical score of the text's weights with the checkpoint's weights of the same text: the sum of the
+            products of the weights of the tokens that both keep; None if it is undefined.
+        reference_score: the checkpoint's weights with themselves.
+        batch: batch shape -> largest difference of a weight, in batches of that shape, from the text alone; None if one
+            is undefined.
+    """
+
+    id: str
+    text: str
+    kind: Kind
+    tokens: int
+    tokens_equal: bool
+    finite: bool
+    difference: float | None
+    largest: float
+    score: float | None
+    reference_score: float
+    batch: dict[str, float | None]
+
+    @property
+    def score_error(self) -> float | None:
+        """Return the difference of the lexical score as a share of the checkpoint's; None if it is undefined."""
+        if self.score is None:
+            return None
+        if self.reference_score <= 0:
+            return 0.0 if self.score == 0 else None
+        return abs(self.score / self.reference_score - 1)
+
+
+class VectorsRow(Record):
+    """One text in one lane of token vectors.
+
+    Attributes:
+        id, text, kind, tokens, tokens_equal: see `RowParity`.
+        finite: whether every value is finite.
+        vectors: the number of vectors.
+        token_cosine: the smallest cosine of a token's vector with the checkpoint's; None if one is undefined.
+        max_sim: MaxSim of the text with the checkpoint's vectors of the corpus's next text, by the number of vectors.
+        reference_max_sim: the same of the checkpoint's own vectors.
+        batch: batch shape -> smallest cosine of a token's vector, in batches of that shape, with its vector where the
+            text is alone; None if one is undefined.
+    """
+
+    id: str
+    text: str
+    kind: Kind
+    tokens: int
+    tokens_equal: bool
+    finite: bool
+    vectors: int
+    token_cosine: float | None
+    max_sim: float | None
+    reference_max_sim: float
+    batch: dict[str, float | None]
+
+    @property
+    def max_sim_error(self) -> float | None:
+        """Return the absolute difference of MaxSim from the checkpoint's; None if it is undefined."""
+        return None if self.max_sim is None else abs(self.max_sim - self.reference_max_sim)
+
+
 class PairsRecord(Record):
     """`saturation.PairFacts` on disk: whether the int8 weights of one artifact meet the saturation constraint."""
 
@@ -173,8 +242,8 @@ class SweepPart(Record):
         token: the id of that token.
         sequence_cosine: the smallest mean of these cosines over a sequence; None if one is undefined.
         length: the length of that sequence.
-        difference: of a reranker, in place of both cosines: the largest difference of a logit from the checkpoint's;
-            None if one is not finite. Files of embedding models do not name it.
+        difference: in place of both cosines, the largest difference of a reranker's logit from the checkpoint's, or of
+            a token's weight; None if one is not finite. Files of embedding models do not name it.
     """
 
     kind: str
@@ -254,6 +323,8 @@ class Lane(Record):
         table: the artifact's token table; None if it was not looked at.
         rows: the facts of each text; none of a reranker.
         scores: the facts of each pair of a reranker. Files of embedding models do not name them.
+        weights: the facts of each text of an output that is token weights; `vectors` of one that is vectors of tokens.
+            Files of other models do not name them.
     """
 
     run: str
@@ -276,16 +347,21 @@ class Lane(Record):
     table: TableRecord | None
     rows: tuple[RowParity, ...]
     scores: tuple[ScoreRow, ...] = ()
+    weights: tuple[SparseRow, ...] = ()
+    vectors: tuple[VectorsRow, ...] = ()
 
     @model_serializer(mode="wrap")
     def _named(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return the fields, without the scores if there are none."""
-        return _without_empty(serialize(self), "scores")
+        """Return the fields, without facts of other heads if there are none."""
+        fields: dict[str, Any] = serialize(self)
+        for name in ("scores", "weights", "vectors"):
+            fields = _without_empty(fields, name)
+        return fields
 
     @property
-    def facts_of_texts(self) -> "tuple[RowParity | ScoreRow, ...]":
+    def facts_of_texts(self) -> "tuple[RowParity | ScoreRow | SparseRow | VectorsRow, ...]":
         """Return the facts of each text or pair."""
-        return (*self.rows, *self.scores)
+        return (*self.rows, *self.scores, *self.weights, *self.vectors)
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from bge_export.parity.figures import cosine_figure, difference_figure, escaped,
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.orders import spread, worst_scores
 from bge_export.parity.report import Lane, ParityReport
+from bge_export.parity.show.token_heads import answer_cells
 from bge_export.parity.worst import of_kind, worst_of
 from bge_export.texts.corpus import builtin_corpus
 
@@ -86,6 +87,9 @@ def _line(lane: Lane) -> str:
     where = f"{lane.runtime}:{lane.device}"
     if lane.scores:
         return f"| `{lane.model}` | {where} | {lane.output} | {' | '.join(_score_figures(lane))} |"
+
+    if lane.promise.of_tokens:
+        return f"| `{lane.model}` | {where} | {lane.output} | {' | '.join(answer_cells(lane))} |"
 
     worst = worst_of(lane.rows)
     everyday, stress = (None, None) if worst is None else (worst.everyday, worst.stress)

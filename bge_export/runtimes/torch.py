@@ -13,7 +13,7 @@ from bge_export.checkpoint.model import load_model
 from bge_export.checkpoint.opening import open_checkpoint, open_encoder
 from bge_export.checkpoint.torch_devices import DEVICES, open_device, torch_devices
 from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS, Artifact, Session, TokenBatch
-from bge_export.errors import ArtifactError, MissingLibrary
+from bge_export.errors import ArtifactError, DeviceUnavailable, MissingLibrary
 from bge_export.heads.dense import dense_head
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ class EagerRuntime:
             import torch
         except ImportError as error:
             raise MissingLibrary(self.library, self.extra, "running a PyTorch checkpoint") from error
+
+        if artifact.promise.of_tokens:
+            raise DeviceUnavailable("the checkpoint itself is not measured yet where it has a sparse or vector head")
 
         facts = open_device(device, threads)
         if artifact.promise.of_pairs:

@@ -74,6 +74,11 @@ class TransformersJs:
             raise DeviceUnavailable(
                 "transformersjs gives its clients single texts, and rerankers read pairs: none is measured there yet"
             )
+        if any(artifact.promise.of_tokens for artifact in artifacts):
+            raise DeviceUnavailable(
+                "transformersjs compares one vector a text, and these files give token weights or vectors of tokens: "
+                "none is measured there yet"
+            )
         if (why := _missing(device)) is not None:
             raise DeviceUnavailable(f"transformersjs cannot run on {device!r}: {why}")
 

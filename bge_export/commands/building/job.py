@@ -105,7 +105,11 @@ class Job:
         source = recipe.source
         opened = open_encoder if source.head == "embedding" else open_checkpoint
         checkpoint = opened(
-            source.model, revision=source.revision, pooling=source.pooling, query_prefix=source.query_prefix
+            source.model,
+            revision=source.revision,
+            pooling=source.pooling,
+            query_prefix=source.query_prefix,
+            allow_pickle=source.allow_pickle,
         )
         out = Path(os.path.normpath(recipe.output.folder or checkpoint.source.rpartition("/")[2]))
 

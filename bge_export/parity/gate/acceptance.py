@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from bge_export.parity.figures import escaped
-from bge_export.parity.gate.limits import Limits
+from bge_export.parity.gate.limits import HEAD_LIMITS, Limits
 from bge_export.parity.gate.policy import DIFFERENCES, SCORES, ThresholdPolicy
 from bge_export.parity.gate.rows import judge_row, relative_difference
 from bge_export.parity.gate.sweep import state_failures
@@ -127,7 +127,11 @@ def as_toml(policy: ThresholdPolicy, heading: str) -> str:
     require = ", ".join(_string(str(one)) for one in policy.require)
     lines = [f"# {escaped(heading)}", f"require = [{require}]"]
 
-    tables = [*policy.tables.items(), *((f"{SCORES}.{name}", limits) for name, limits in policy.scores.items())]
+    tables = [
+        *policy.tables.items(),
+        *((f"{SCORES}.{name}", limits) for name, limits in policy.scores.items()),
+        *((f"{kind}.{name}", limits) for kind, own in policy.heads.items() for name, limits in own.items()),
+    ]
     for name, limits in tables:
         fields = limits.model_dump(exclude_none=True).items()
         lines += ["", f"[{_table(name)}]", *(f"{field} = {value!r}" for field, value in fields)]
@@ -139,9 +143,9 @@ def as_toml(policy: ThresholdPolicy, heading: str) -> str:
 
 
 def _table(name: str) -> str:
-    """Return the name of a table in TOML; those of rerankers are tables of one table."""
+    """Return the name of a table in TOML; those of other heads are tables of one table."""
     prefix, dot, rest = name.partition(".")
-    return f"{prefix}.{_string(rest)}" if dot and prefix == SCORES else _string(name)
+    return f"{prefix}.{_string(rest)}" if dot and prefix in (SCORES, *HEAD_LIMITS) else _string(name)
 
 
 def _string(text: str) -> str:

@@ -29,6 +29,7 @@ from bge_export.parity.gate.scores import pair_set_failures, score_failures
 from bge_export.parity.gate.swaps import swap_failures
 from bge_export.parity.gate.sweep import lane_failures as sweep_lane_failures
 from bge_export.parity.gate.sweep import state_failures, sweep_failures
+from bge_export.parity.gate.token_heads import rows_of_its_head, token_head_failures
 from bge_export.parity.gate.verdict import Failure, Verdict, failure
 from bge_export.parity.report import Lane, ParityReport
 from bge_export.texts.corpus import Corpus
@@ -146,13 +147,17 @@ def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy
     """Yield the refusals of the rows of a lane, of each row and of all rows together."""
     if report.texts.digest == corpus.digest:
         yield from _row_set_failures(lane, corpus)
-    if bool(lane.scores) != report.promise.of_pairs or (lane.rows and lane.scores):
+    if not rows_of_its_head(lane):
         got = f"{len(lane.rows)} rows of texts and {len(lane.scores)} of pairs"
-        yield failure("inconsistent", got, "rows of what the checkpoint reads alone", lane=lane.name)
+        yield failure("inconsistent", got, "rows of what the output's head gives alone", lane=lane.name)
         return
 
     if report.promise.of_pairs:
         yield from _scored_failures(lane, report, policy, corpus)
+        return
+
+    if lane.weights or lane.vectors:
+        yield from token_head_failures(lane, report, policy)
         return
 
     limits = policy.limits_for(lane.target, lane.runtime, lane.device)
@@ -171,7 +176,8 @@ def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy
     yield from judge_shift(lane, limits)
     yield from _client_failures(lane, policy, limits, corpus)
 
-    pooling = report.promise.dense.pooling
+    dense = report.promise.heads.dense
+    pooling = "" if dense is None else dense.pooling
     if lane.pooling_seen not in (None, pooling) and _is_other_pooling(lane, limits, refused):
         yield failure("wrong-pooling", f"the vectors agree with {lane.pooling_seen} pooling", pooling, lane=lane.name)
 

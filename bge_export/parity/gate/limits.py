@@ -1,5 +1,6 @@
-"""The limits of one target: of an embedding model's, with a cosine limit or two; and of a reranker's."""
+"""The limits of one target: an embedding model's, with a cosine limit or two, a reranker's, and of heads on tokens."""
 
+from collections.abc import Mapping
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,6 +35,60 @@ class ScoreLimits(BaseModel):
     min_tau: float = Field(gt=0, le=1)
     min_top: float = Field(gt=0, le=1)
     max_broken_pairs: int | None = Field(default=None, ge=0)
+
+
+class SparseLimits(BaseModel):
+    """Limits that every text of one target with token weights must meet; each is mandatory.
+
+    A checkpoint's weights may reach 0.5 or 5, so most limits are shares of the largest reference weight of all texts.
+
+    Attributes:
+        max_error: largest difference of a token's weight from the checkpoint's.
+        max_share: the same as a share of the largest weight.
+        max_score_error: largest difference of a text's lexical score from the checkpoint's, as a share of that.
+        max_batch_share: largest difference of a weight in a padded batch from the text alone, as a share.
+        max_sweep_share: largest difference of a weight from the checkpoint's in the sweep of token ids, as a share.
+        max_broken_pairs: as in `Limits`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    max_error: float = Field(ge=0)
+    max_share: float = Field(ge=0, lt=1)
+    max_score_error: float = Field(ge=0, lt=1)
+    max_batch_share: float = Field(ge=0, lt=1)
+    max_sweep_share: float = Field(ge=0, lt=1)
+    max_broken_pairs: int | None = Field(default=None, ge=0)
+
+
+class VectorsLimits(BaseModel):
+    """Limits that every text of one target with vectors of tokens must meet; each is mandatory.
+
+    Attributes:
+        min_token_cosine: smallest cosine of a token's vector with the checkpoint's.
+        max_sim_error: largest difference of a text's MaxSim, with the checkpoint's vectors of the next text, from the
+            checkpoint's own; for vectors of norm 1 it lies between -1 and 1.
+        min_batch_cosine: smallest cosine of a token's vector in a padded batch with the text alone.
+        min_sweep_cosine: smallest cosine of a token's vector in the sweep of token ids.
+        min_sequence_cosine: smallest mean of these cosines over one sequence of the sweep.
+        max_broken_pairs: as in `Limits`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    min_token_cosine: float = Field(gt=0, le=1)
+    max_sim_error: float = Field(ge=0, lt=1)
+    min_batch_cosine: float = Field(gt=0, le=1)
+    min_sweep_cosine: float = Field(gt=0, le=1)
+    min_sequence_cosine: float = Field(gt=0, le=1)
+    max_broken_pairs: int | None = Field(default=None, ge=0)
+
+
+HEAD_LIMITS: Mapping[str, type[SparseLimits] | type[VectorsLimits]] = {
+    "sparse": SparseLimits,
+    "multi_vector": VectorsLimits,
+}
+"""Kind of head -> the limits of its tables. Those of dense heads and of scores have fields of their own in a policy."""
 
 
 class Limits(BaseModel):

@@ -17,8 +17,7 @@ def pair_failures(report: ParityReport, policy: ThresholdPolicy) -> Iterator[Fai
     for target, model, digest in files:
         lanes = [x for x in report.lanes if (x.target, x.model, x.artifact_digest) == (target, model, digest)]
         found = list(dict.fromkeys(lane.pairs for lane in lanes if lane.pairs is not None))
-        tables = policy.scores if report.promise.of_pairs else policy.tables
-        limits = tables.get(target)
+        limits = policy.file_tables(report.promise.heads.kinds).get(target)
         limit = None if limits is None else limits.max_broken_pairs
 
         if limit is not None and not found:

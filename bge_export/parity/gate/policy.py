@@ -1,7 +1,7 @@
 """Read the acceptance limits from one reviewed file. No limit has a default, so relaxing one is a visible diff."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,15 +13,17 @@ from bge_export.errors import PolicyError
 from bge_export.files.regular import LIMITS_BYTES
 from bge_export.files.toml_files import read_toml
 from bge_export.formats import formats
-from bge_export.parity.gate.limits import Limits, ScoreLimits
+from bge_export.parity.gate.limits import HEAD_LIMITS, Limits, ScoreLimits, SparseLimits, VectorsLimits
 from bge_export.parity.measure.client_tokens import KINDS
+from bge_export.parity.report import Lane
 from bge_export.precision import model_files, precision_names
 from bge_export.runtimes import find_runtime, runtime_names
 
 TARGETS = (*model_files(), "torchscript-fp32", "checkpoint-fp32", "checkpoint-fp16", "checkpoint-bf16")
 """All targets that an export writes, and the checkpoint itself in torch."""
 
-Found = TypeVar("Found", Limits, ScoreLimits)
+AnyLimits = Limits | ScoreLimits | SparseLimits | VectorsLimits
+Found = TypeVar("Found", Limits, ScoreLimits, SparseLimits, VectorsLimits, SparseLimits | VectorsLimits)
 
 _TARGET = r"[^@:\s]+-[^@:\s]+"
 _LANE = r"[^@:\s]+:[^@\s]+(?:@[^@\s]+)?"
@@ -75,6 +77,7 @@ class ThresholdPolicy:
             differently (`client_tokens.KINDS`).
         digest: sha256 of the file, if it is not the package's own.
         scores: the same as `tables` for rerankers.
+        heads: kind of another head (`HEAD_LIMITS`) -> the same for its outputs.
     """
 
     require: tuple[Requirement, ...]
@@ -82,6 +85,7 @@ class ThresholdPolicy:
     token_differences: Mapping[str, frozenset[str]] = field(default_factory=dict)
     digest: str | None = None
     scores: Mapping[str, ScoreLimits] = field(default_factory=dict)
+    heads: Mapping[str, Mapping[str, SparseLimits | VectorsLimits]] = field(default_factory=dict)
 
     def accepted_differences(self, runtime: str, device: str) -> frozenset[str] | None:
         """Return the kinds of text that a client in this runtime and device may tokenize differently.
@@ -99,6 +103,17 @@ class ThresholdPolicy:
     def score_limits_for(self, target: str, runtime: str, device: str) -> ScoreLimits | None:
         """Return the limits of a reranker's lane, the most specific table first; None if there is no table for it."""
         return self.scores.get(f"{target}@{runtime}:{device}", self.scores.get(target))
+
+    def head_limits_for(self, kind: str, lane: Lane) -> SparseLimits | VectorsLimits | None:
+        """Return the limits of an output that a head reads, the most specific table first; None if there is none."""
+        tables = self.heads.get(kind, {})
+        return tables.get(f"{lane.target}@{lane.runtime}:{lane.device}", tables.get(lane.target))
+
+    def file_tables(self, kinds: Collection[str]) -> Mapping[str, AnyLimits]:
+        """Return the tables that hold the limits of a file itself, by the kinds of its heads."""
+        if "score" in kinds:
+            return self.scores
+        return self.tables if "dense" in kinds else self.heads.get(next(iter(kinds)), {})
 
     def table_of(self, target: str, runtime: str, device: str) -> str:
         """Return the name of the table that applies to a lane: the lane's own if the file has it, else the target's."""
@@ -122,24 +137,34 @@ class ThresholdPolicy:
             raise PolicyError(f"{path}: require: {error}") from error
 
         differences = _token_differences(path, fields.pop(DIFFERENCES, {}))
-        of_scores = fields.pop(SCORES, {})
-        if not isinstance(of_scores, dict):
-            raise PolicyError(f'{path}: {SCORES} is not a table. Write its tables as [{SCORES}."onnx-fp32"].')
-        if not fields and not of_scores:
+        of_scores = _table_of_tables(path, SCORES, fields.pop(SCORES, {}))
+        of_heads = {kind: _table_of_tables(path, kind, fields.pop(kind, {})) for kind in HEAD_LIMITS}
+        if not fields and not of_scores and not any(of_heads.values()):
             raise PolicyError(f'{path} holds no limits. Add a table for each target, such as ["onnx-fp32"].')
 
         tables = {name: _limits(path, name, table, Limits) for name, table in fields.items()}
         scores = {name: _limits(path, name, table, ScoreLimits) for name, table in of_scores.items()}
-        found: Mapping[str, Limits | ScoreLimits]
-        for found in (tables, scores):
+        heads: dict[str, Mapping[str, SparseLimits | VectorsLimits]] = {
+            kind: {name: _limits(path, name, table, HEAD_LIMITS[kind]) for name, table in own.items()}
+            for kind, own in of_heads.items()
+        }
+        every: list[Mapping[str, AnyLimits]] = [tables, scores, *heads.values()]
+        for found in every:
             for name, limits in found.items():
                 _refuse_limit_of_a_file(path, name, limits)
                 _refuse_unknown_lane(path, name)
 
-        return cls(require, tables, differences, scores=scores)
+        return cls(require, tables, differences, scores=scores, heads={kind: own for kind, own in heads.items() if own})
 
 
-def _refuse_limit_of_a_file(path: Path, name: str, limits: Limits | ScoreLimits) -> None:
+def _table_of_tables(path: Path, name: str, value: object) -> dict[str, object]:
+    """Return the tables of a head; raise PolicyError if they are none."""
+    if not isinstance(value, dict):
+        raise PolicyError(f'{path}: {name} is not a table. Write its tables as [{name}."onnx-fp32"].')
+    return value
+
+
+def _refuse_limit_of_a_file(path: Path, name: str, limits: AnyLimits) -> None:
     """Raise PolicyError if a lane's table limits the weights, which belong to the file and not to the lane."""
     target, at, _ = name.partition("@")
     if at and limits.max_broken_pairs is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.capabilities import ClientSession
-from bge_export.contracts import Artifact, Head, Session, TokenBatch
+from bge_export.contracts import Artifact, Session, TokenBatch
 from bge_export.errors import RuntimeContractError
 from bge_export.heads.dense import dense_head
 from bge_export.parity.measure.batches import SHAPES, Batch
@@ -58,14 +58,8 @@ class Checked:
     artifact: Artifact
     runtime: str
 
-    @property
-    def _head(self) -> Head:
-        """Return the only head that a promise has today."""
-        (head,) = self.artifact.promise.heads.values()
-        return head
-
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
-        """Return output -> [B, D] float32, the head's rows of what the session gives.
+        """Return output -> [B, …] float32, its head's rows of what the session gives.
 
         Raises:
             RuntimeContractError: see `outputs`.
@@ -75,8 +69,9 @@ class Checked:
     def pooled(
         self, outputs: Mapping[str, NDArray[np.float32]], batch: TokenBatch
     ) -> Mapping[str, NDArray[np.float32]]:
-        """Return output -> [B, D] float32, the head's rows of the session's outputs for a batch."""
-        return self._head.rows(outputs, batch.attention_mask)
+        """Return output -> [B, …] float32, its head's rows of the session's outputs for a batch."""
+        promise, mask = self.artifact.promise, batch.attention_mask
+        return {name: promise.head_of(name).rows({name: given}, mask)[name] for name, given in outputs.items()}
 
     def outputs(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
         """Return what the session gives, as it is: output -> states [B, S, D] or vectors [B, D], float32.
@@ -89,9 +84,8 @@ class Checked:
             names = sorted(given) if isinstance(given, Mapping) else type(given).__name__
             raise self._broken(f"outputs {names}", f"the outputs {sorted(self.artifact.outputs)}")
 
-        head = self._head
         for output, values in given.items():
-            shapes = head.shapes(output, *batch.input_ids.shape)
+            shapes = self.artifact.promise.head_of(output).shapes(output, *batch.input_ids.shape)
             needed = " or ".join(map(str, shapes))
             if not isinstance(values, np.ndarray):
                 raise self._broken(f"{output!r} as {type(values).__name__}", f"a float32 array of shape {needed}")

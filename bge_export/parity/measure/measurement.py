@@ -4,16 +4,12 @@ An artifact that crashes its runtime is a fact (`failed`), and so is a missing d
 both. Only a runtime that violates the runtime contract ends the measurement.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from bge_export.capabilities import SelectiveRuntime
 from bge_export.contracts import Artifact, Runtime, TokenBatch
@@ -29,6 +25,7 @@ from bge_export.parity.measure.metrics import seen_pooling
 from bge_export.parity.measure.rows import row_facts
 from bge_export.parity.measure.scoring import Scores, score_batches, score_rows
 from bge_export.parity.measure.sweep import run_sweep, sweep_steps
+from bge_export.parity.measure.token_answers import Answers, answer_batches, sparse_rows, vectors_rows
 from bge_export.parity.report import (
     SCHEMA,
     CheckpointRecord,
@@ -42,6 +39,7 @@ from bge_export.parity.report import (
     TextsRecord,
 )
 from bge_export.progress.timings import timed
+from bge_export.sweep.packing import text_key
 from bge_export.texts.corpus import Corpus
 from bge_export.texts.languages import kinds_for
 from bge_export.texts.tokens import TextTokenizer, rows_of
@@ -179,7 +177,7 @@ class Measurement:
                 kind=reference.kind,
                 versions=dict(reference.versions),
                 texts_digest=reference.texts_digest,
-                vectors_digest=_digest(reference.truth),
+                vectors_digest=reference.digest,
                 token_rows=reference.sweep.facts.rows,
                 token_types=reference.sweep.facts.token_types,
             ),
@@ -247,9 +245,15 @@ class Measurement:
                 measured.append(record(scores=scores))
                 continue
 
-            embeddings = found.embeddings[output]
+            if found.answers and (kind := reference.promise.head_of(output).kind) != "dense":
+                of_tokens = sparse_rows if kind == "sparse" else vectors_rows
+                facts_of = of_tokens(corpus, kinds, found.token_ids, found.answers[output], reference)
+                measured.append(record(**{"weights" if kind == "sparse" else "vectors": facts_of}))
+                continue
+
+            embeddings = found.answers[output].embeddings() if found.answers else found.embeddings[output]
             rows_of_output = row_facts(corpus, kinds, found.token_ids, embeddings, reference, found.native)
-            seen = seen_pooling(embeddings.alone, reference.vectors, dense_head(reference.promise).pooling)
+            seen = seen_pooling(embeddings.alone, reference.vectors, text_key(reference.promise))
             measured.append(record(rows=rows_of_output, pooling_seen=seen))
         return measured
 
@@ -264,8 +268,11 @@ class Measurement:
 
             embeddings: Mapping[str, Embeddings] = {}
             scores: Mapping[str, Scores] = {}
+            answers: Mapping[str, Answers] = {}
             with timed("texts"):
-                if self.reference.promise.of_pairs:
+                if self.reference.promise.of_tokens:
+                    answers = answer_batches(checked, token_ids, batches, tokenizer.pad)
+                elif self.reference.promise.of_pairs:
                     scores = score_batches(checked, token_ids, batches, tokenizer.pad)
                 else:
                     embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad)
@@ -273,10 +280,10 @@ class Measurement:
             with timed("sweep of token ids"):
                 sweep = run_sweep(checked, self.reference.sweep, rows=rows)
             facts = {str(name): str(value) for name, value in checked.session.facts.items()}
-            native = None if scores else checked.native_result(texts)
+            native = None if scores or answers else checked.native_result(texts)
 
             self.verify(checked.artifact)  # a session may read its file while it runs
-            return _Found(token_ids, embeddings, scores, sweep, native, facts)
+            return _Found(token_ids, embeddings, scores, answers, sweep, native, facts)
         finally:
             checked.session.close()
             release()
@@ -308,11 +315,12 @@ class Measurement:
 
 @dataclass(frozen=True)
 class _Found:
-    """What one session gave: tokens, and embeddings or scores by output, the sweep, and a client's own result."""
+    """What one session gave: tokens, and embeddings, scores or answers by output, the sweep, a client's own result."""
 
     token_ids: Sequence[tuple[int, ...]]
     embeddings: Mapping[str, Embeddings]
     scores: Mapping[str, Scores]
+    answers: Mapping[str, Answers]
     sweep: Mapping[str, SweepRecord]
     native: NativeResult | None
     facts: dict[str, str]
@@ -320,6 +328,14 @@ class _Found:
 
 def _refuse_other_head(artifact: Artifact, reference: ReferenceVectors) -> None:
     """Raise ReportError unless an artifact gives what the reference holds: vectors of the same width, or scores."""
+    if artifact.promise.of_tokens or reference.promise.of_tokens:
+        if artifact.promise.heads != reference.promise.heads:
+            raise ReportError(
+                f"{artifact.model} promises other heads than the reference {reference.source}: they cannot be "
+                "compared. Give the reference of the checkpoint that was exported."
+            )
+        return
+
     if artifact.promise.of_pairs != reference.promise.of_pairs:
         kinds = ["scores pairs" if one.of_pairs else "embeds texts" for one in (artifact.promise, reference.promise)]
         raise ReportError(
@@ -339,10 +355,6 @@ def _refuse_other_head(artifact: Artifact, reference: ReferenceVectors) -> None:
 
 def _reason(what: str, error: Exception) -> str:
     return f"failed: {what}: {type(error).__name__}: {error}"
-
-
-def _digest(rows: NDArray[np.float32]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows, dtype="<f4").tobytes()).hexdigest()
 
 
 def _refuse_other_reference(corpus: Corpus, reference: ReferenceVectors) -> None:

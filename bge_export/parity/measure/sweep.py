@@ -1,7 +1,8 @@
 """Run the sweep of token ids in one session, and compare token states with the checkpoint's. Nothing is judged here.
 
 An output that holds the states of all tokens is compared state by state, so that one spoilt row of the token table is
-seen. Of an output that holds one vector a text, the vectors are compared; of a reranker's, the logits.
+seen. Of an output that holds one vector a text, the vectors are compared; of a reranker's, the logits; of
+token weights, the weights.
 """
 
 import math
@@ -11,11 +12,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import LOGITS, SENTENCE_EMBEDDING
+from bge_export.contracts import LOGITS, Promise
+from bge_export.heads.dense import POOLED
+from bge_export.heads.multi_vector import MultiVector
+from bge_export.heads.sparse import Sparse
 from bge_export.parity.measure.embedding import Checked
 from bge_export.parity.measure.metrics import cosines
 from bge_export.parity.report import SweepPart, SweepRecord
 from bge_export.progress import advance
+from bge_export.sweep.packing import token_columns
 from bge_export.sweep.plan import HOLES, LEFT, MASKED_IDS, MASKS, SIZED, SweepBatch
 from bge_export.sweep.states import Expected, Sweep
 
@@ -34,7 +39,7 @@ def run_sweep(checked: Checked, sweep: Sweep, *, rows: bool) -> dict[str, SweepR
         RuntimeContractError: see `Checked.outputs`.
     """
     planned = sweep.batches(rows=rows)
-    seen = {output: _Seen(output) for output in checked.artifact.outputs}
+    seen = {output: _Seen(output, checked.artifact.promise) for output in checked.artifact.outputs}
     repeated = True
 
     for batch, expected in planned:
@@ -78,12 +83,17 @@ class _Smallest:
     length: int = 0
     difference: float | None = None
 
+    def note_difference(self, largest: float) -> None:
+        """Keep the largest difference of all batches; a NaN stays."""
+        self.difference = largest if self.difference is None else float(np.max([self.difference, largest]))
+
 
 @dataclass
 class _Seen:
     """One output in all batches."""
 
     output: str
+    promise: Promise
     states: bool = True
     parts: dict[str, _Smallest] = field(default_factory=dict)
 
@@ -105,12 +115,21 @@ class _Seen:
 
         if self.output == LOGITS:
             self.states = False
-            largest = float(np.max(np.abs(vectors.astype(np.float64) - expected.pooled)))
-            part.difference = largest if part.difference is None else float(np.max([part.difference, largest]))
+            part.note_difference(float(np.max(np.abs(vectors.astype(np.float64) - expected.pooled))))
             return
 
-        self.states = self.output != SENTENCE_EMBEDDING and given.shape[:2] == ids.shape
-        if self.states:
+        head = self.promise.head_of(self.output)
+        if isinstance(head, Sparse):
+            self.states = False
+            part.note_difference(self._weights(head, batch, expected, given))
+            return
+
+        self.states = self.output not in POOLED and (isinstance(head, MultiVector) or given.shape[:2] == ids.shape)
+        if isinstance(head, MultiVector):
+            values, tokens, counts = self._vectors(head, batch, expected, given)
+            if not len(values):
+                return
+        elif self.states:
             values = cosines(given[batch.judged], expected.states)
             tokens, counts = ids[batch.judged], batch.judged.sum(axis=1)
         else:
@@ -122,10 +141,35 @@ class _Seen:
         if not values[worst] >= part.token_cosine:
             part.token_cosine, part.token = float(values[worst]), int(tokens[worst])
 
-        means = np.array([own.mean() for own in np.split(values, np.cumsum(counts)[:-1])])
+        # A sequence of nothing but a token without a vector has no mean.
+        split = [own for own in np.split(values, np.cumsum(counts)[:-1]) if len(own)]
+        mask = mask[counts > 0]
+        means = np.array([own.mean() for own in split])
         worst = int(np.argmin(means))
         if not means[worst] >= part.sequence_cosine:
             part.sequence_cosine, part.length = float(means[worst]), int(mask[worst].sum())
+
+    def _weights(self, head: Sparse, batch: SweepBatch, expected: Expected, given: NDArray[np.float32]) -> float:
+        """Return the largest difference of a judged token's weight, or of one of the vocabulary."""
+        wanted = expected.pooled
+        if head.per == "token":
+            given, wanted = given[batch.judged], expected.states[:, token_columns(self.promise, head.kind)][:, 0]
+        return float(np.max(np.abs(given.astype(np.float64) - wanted)))
+
+    def _vectors(
+        self, head: MultiVector, batch: SweepBatch, expected: Expected, given: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the cosines of the judged tokens' vectors, the tokens' ids, and the number of them in each sequence.
+
+        A token that has no vector is left out, on both sides.
+        """
+        places = batch.judged.copy()
+        places[:, : head.skipped] = False
+        kept = places[batch.judged]
+
+        wanted = expected.states[:, token_columns(self.promise, head.kind)][kept]
+        values = cosines(given[places[:, head.skipped :]], wanted)
+        return values, batch.tokens.input_ids[places], places.sum(axis=1)
 
 
 def _record(seen: _Seen, run: Sequence[SweepBatch], undefined: tuple[str, ...], *, repeated: bool) -> SweepRecord:

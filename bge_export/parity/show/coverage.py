@@ -49,6 +49,13 @@ def coverage(report: ParityReport) -> Mapping[str, Any] | None:
     }
 
 
+def _alone(report: ParityReport) -> str:
+    """Return what is compared of outputs that hold no states."""
+    if report.promise.of_pairs:
+        return "logits"
+    return "weights and vectors" if report.promise.of_tokens else "vectors"
+
+
 def coverage_line(report: ParityReport) -> str | None:
     """Return the same as a sentence; None if nothing was swept."""
     found = coverage(report)
@@ -63,7 +70,7 @@ def coverage_line(report: ParityReport) -> str | None:
     )
 
     if not found["states"]:
-        line += f"; of some outputs the {'logits' if report.promise.of_pairs else 'vectors'} alone"
+        line += f"; of some outputs the {_alone(report)} alone"
     if found["rows_read"]:
         worst = difference_figure(found["largest_row_error"])
         line += f"; {found['rows_read']} rows read, off by at most {worst} of what rounding makes"

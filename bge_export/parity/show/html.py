@@ -28,6 +28,7 @@ from bge_export.parity.show import plots
 from bge_export.parity.show.frontier import Frontier, panels
 from bge_export.parity.show.render import as_json
 from bge_export.parity.show.scores import SCORE_COLUMNS, score_cells
+from bge_export.parity.show.token_heads import ANSWER_COLUMNS, answer_cells
 
 OWN_PAGE = re.compile(rb'<meta name="generator" content="bge-export">')
 """Matches the tag that marks a page as written by this module."""
@@ -226,6 +227,8 @@ def _template() -> Template:
         panels=panels,
         score_columns=[column.replace("\n", " ") for column in SCORE_COLUMNS],
         score_cells=score_cells,
+        answer_columns=list(ANSWER_COLUMNS),
+        answer_cells=answer_cells,
         worst_pairs=_worst_pairs,
         orders=orders,
         least=least_figure,

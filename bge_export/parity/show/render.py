@@ -5,7 +5,7 @@ which does not interpret markup. Figures are rounded away from passing.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +20,7 @@ from bge_export.parity.report import Lane, ParityReport
 from bge_export.parity.show.coverage import coverage, coverage_line
 from bge_export.parity.show.reasons import reason_lines
 from bge_export.parity.show.scores import SCORE_COLUMNS, score_cells, score_facts
+from bge_export.parity.show.token_heads import ANSWER_COLUMNS, answer_cells, answer_facts
 from bge_export.parity.worst import Smallest, of_kind, worst_of
 
 TABLE_COLUMNS = 130
@@ -66,6 +67,10 @@ def _blocks(report: ParityReport, verdict: Verdict) -> Iterable[Text]:
         if lane.scores:
             figures = zip(SCORE_COLUMNS, score_cells(lane), strict=True)
             yield from (Text(escaped(f"  {name.replace(chr(10), ' ')} {figure}")) for name, figure in figures)
+        if lane.promise.of_tokens:
+            answers = zip(ANSWER_COLUMNS, answer_cells(lane), strict=True)
+            yield from (Text(escaped(f"  {name}: {figure}")) for name, figure in answers if figure)
+            continue
         if worst is None:
             continue
 
@@ -87,7 +92,8 @@ def _table(report: ParityReport, verdict: Verdict) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     seen = Counter((lane.target, lane.output, lane.runtime, lane.device) for lane in report.lanes)
     shown = [lane for lane in report.lanes if not _is_absent(lane)]
-    columns = (_score_columns if report.promise.of_pairs else _columns)(report.lanes, shown)
+    columns_of, cells_of = _COLUMNS[_shown_as(report)]
+    columns = columns_of(report.lanes, shown)
 
     for column in columns:
         if column is not None:
@@ -95,7 +101,6 @@ def _table(report: ParityReport, verdict: Verdict) -> Table:
 
     for lane in shown:
         alone = seen[lane.target, lane.output, lane.runtime, lane.device] == 1
-        cells_of = _score_cells if report.promise.of_pairs else _cells
         cells = zip(columns, cells_of(lane, verdict, name_run=not alone), strict=True)
         table.add_row(*(Text(escaped(cell)) for column, cell in cells if column is not None))
     return table
@@ -134,6 +139,21 @@ def _score_columns(lanes: Sequence[Lane], shown: Sequence[Lane]) -> list[str | N
         "device",
         "pairs" if counts else None,
         *SCORE_COLUMNS,
+        "state",
+    ]
+
+
+def _answer_columns(lanes: Sequence[Lane], shown: Sequence[Lane]) -> list[str | None]:
+    """Return the column names of lanes with token weights or vectors; see `_columns`."""
+    counts = len({len(lane.facts_of_texts) for lane in shown if lane.facts_of_texts}) > 1
+    outputs = len({lane.output for lane in lanes}) > 1
+    return [
+        "target",
+        "output" if outputs else None,
+        "runtime",
+        "device",
+        "texts" if counts else None,
+        *ANSWER_COLUMNS,
         "state",
     ]
 
@@ -192,15 +212,24 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
 
     if lane.promise.of_pairs:
         return {"name": lane.name, **_lane_fields(lane), **score_facts(lane), "state": _state(lane, verdict)}
+    if lane.promise.of_tokens:
+        # The dense output has the keys of every embedding too, which the page's sections read.
+        own = {key: value for key, value in answer_facts(lane).items() if key not in ("texts",)}
+        more = {**_dense_json(lane, kinds), **own, "texts": len(lane.facts_of_texts)}
+        return {"name": lane.name, **_lane_fields(lane), **more, "state": _state(lane, verdict)}
 
+    return {"name": lane.name, **_lane_fields(lane), **_dense_json(lane, kinds), "state": _state(lane, verdict)}
+
+
+def _dense_json(lane: Lane, kinds: Mapping[str, Smallest | None]) -> dict[str, Any]:
+    """Return the figures of a lane of vectors; `kinds` holds the worst text by the beginning of its key."""
+    worst = worst_of(lane.rows)
     figures: dict[str, Any] = {}
     for kind, least in kinds.items():
         figures[f"smallest_{kind}cosine"] = least.cosine if least else None
         figures[f"smallest_{kind}cosine_text"] = least.row.id if least else None
 
     return {
-        "name": lane.name,
-        **_lane_fields(lane),
         "texts": len(lane.rows),
         "everyday_texts": len(of_kind(lane.rows, "everyday")),
         **figures,
@@ -208,7 +237,6 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
         "largest_difference": worst.max_abs if worst else None,
         "client_token_differences": list(_other_tokens(lane)),
         "smallest_batch_cosine": worst.batch_cosine if worst else None,
-        "state": _state(lane, verdict),
     }
 
 
@@ -239,6 +267,12 @@ def _score_cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
     return [target, output, runtime, device, str(len(lane.scores)), *score_cells(lane), state]
 
 
+def _answer_cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
+    """Return the cells of a lane with token weights or vectors, one for each possible column."""
+    target, output, runtime, device, _, *_, state = _cells(lane, verdict, name_run=name_run)
+    return [target, output, runtime, device, str(len(lane.facts_of_texts)), *answer_cells(lane), state]
+
+
 def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
     """Return the cells of a lane, one for each possible column."""
     worst = worst_of(lane.rows)
@@ -264,6 +298,21 @@ def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
         *figures,
         state,
     ]
+
+
+def _shown_as(report: ParityReport) -> str:
+    """Return the key of the columns that show a report."""
+    if report.promise.of_pairs:
+        return "pairs"
+    return "tokens" if report.promise.of_tokens else "dense"
+
+
+_COLUMNS = {
+    "pairs": (_score_columns, _score_cells),
+    "tokens": (_answer_columns, _answer_cells),
+    "dense": (_columns, _cells),
+}
+"""What a report is of -> the columns of its table, and the cells of a lane."""
 
 
 def _smallest_cells(least: Smallest | None) -> tuple[str, str]:

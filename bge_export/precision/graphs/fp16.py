@@ -37,15 +37,19 @@ def convert(model: onnx.ModelProto) -> onnx.ModelProto:
     # Integer results of the removed nodes become inputs until the nodes are put back.
     kept = [*_index_arithmetic(graph), *_head(graph)]
     pooled = list(graph.output)[1:]
+    read = _read_from_outside(graph, kept)
     constants = _own_constants(graph, kept)
     values = _take_out(graph, kept, pooled)
     indices = [value for value in values if value.type.tensor_type.elem_type in INTEGERS]
     graph.input.extend(indices)
+    graph.output.extend(read)  # outputs stay float32, which the nodes read that are put back
 
     converted: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
 
     for value in indices:
         converted.graph.input.remove(value)
+    for value in read:
+        converted.graph.output.remove(value)
     converted.graph.node.extend(kept)
     converted.graph.output.extend(pooled)
     converted.graph.value_info.extend(values)
@@ -67,6 +71,18 @@ def _head(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         if after.intersection(node.input):
             after.update(node.output)
             yield node
+
+
+def _read_from_outside(graph: onnx.GraphProto, kept: list[onnx.NodeProto]) -> list[onnx.ValueInfoProto]:
+    """Return the float values that the head reads of other nodes, beside outputs of the graph, such as logits."""
+    own = {name for node in kept for name in node.output} | {tensor.name for tensor in graph.initializer}
+    heads = [node for node in kept if node.name.startswith(POOLING)]
+    given = {name for node in heads for name in node.input} - own - {value.name for value in graph.output}
+    return [
+        onnx.ValueInfoProto.FromString(value.SerializeToString())
+        for value in graph.value_info
+        if value.name in given and value.type.tensor_type.elem_type == TensorProto.FLOAT
+    ]
 
 
 def _index_arithmetic(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
