@@ -1,6 +1,6 @@
 """The lines that load a folder's model and embed a text, or score a pair with it, for the end of an export."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,10 @@ def loading_lines(folder: Path) -> Iterator[str]:
         "token_type_ids": "[tokens.type_ids]",
     }
     yield "feed = {" + ", ".join(f'"{name}": {arrays[name]}' for name in model.inputs) + "}"
+    if manifest.promise.of_tokens:
+        yield _run_all(format_name, folder / model.files[0], model.outputs)
+        return
+
     yield _run(format_name, folder / model.files[0], "logits" if pairs else "states")
     yield SCORE if pairs else _vector(manifest)
 
@@ -72,6 +76,21 @@ def _run(format_name: str, path: Path, name: str) -> str:
 
     given = f'torch.jit.load("{path}")(*map(torch.tensor, feed.values()))'
     return f"{name} = {given}; {name} = ({name}[0] if isinstance({name}, tuple) else {name}).numpy()"
+
+
+def _run_all(format_name: str, path: Path, outputs: Sequence[str]) -> str:
+    """Return the line that runs a model on `feed`, and names each of its outputs for the one text."""
+    names = ", ".join(outputs)
+    if format_name == "onnx":
+        given = f'onnxruntime.InferenceSession("{path}").run(None, feed)'
+    elif format_name == "openvino":
+        settings = '"CPU", {"INFERENCE_PRECISION_HINT": "f32"}'
+        arrays = "{name: np.array(one) for name, one in feed.items()}"
+        given = f'openvino.Core().compile_model("{path}", {settings})({arrays}).values()'
+    else:
+        given = f'torch.jit.load("{path}")(*map(torch.tensor, feed.values()))'
+        given = given if len(outputs) > 1 else f"[{given}]"
+    return f"{names}{',' * (len(outputs) == 1)} = (one[0] for one in {given})"
 
 
 def _vector(manifest: "Manifest") -> str:

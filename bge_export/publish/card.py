@@ -125,8 +125,11 @@ def _tags(manifest: Manifest, facts: CardFacts) -> Sequence[str]:
     """Return the tags by which the Hub finds the folder."""
     formats = sorted({model.target.partition("-")[0] for model in manifest.models})
     clients = ["transformers.js"] if facts.clients else []
-    libraries = ["sentence-transformers"] if manifest.weights or "onnx" in formats else []
+    loads = manifest.weights or ("onnx" in formats and not manifest.promise.of_tokens)
+    libraries = ["sentence-transformers"] if loads else []
     tasks = ["feature-extraction", "sentence-similarity"]
     if manifest.promise.of_pairs:
         tasks = ["text-ranking", "reranker", "cross-encoder"]
+    elif manifest.promise.of_tokens:
+        tasks = ["feature-extraction", *sorted(manifest.promise.heads.kinds - {"dense"})]
     return [*clients, *libraries, *formats, *tasks, "bge-export"]

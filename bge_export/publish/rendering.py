@@ -24,11 +24,16 @@ def values(promise: Promise, repository: str, dtypes: set[str]) -> Mapping[str, 
         "id": repository,
         "local": None,
         "pairs": promise.of_pairs,
+        "tokens": promise.of_tokens,
         "max_tokens": promise.reads.max_tokens,
         "dtype": dtype,
     }
     if promise.of_pairs:
         return {**shared, "prompts": {}}
+    if promise.of_tokens:
+        unused = list(getattr(promise.heads.get("sparse"), "unused", ()))
+        own = {"outputs": list(promise.outputs), "unused": unused, "pooling": "cls"}
+        return {**shared, **own, "prompts": promise.reads.prompts}
 
     head = dense_head(promise)
     return {
