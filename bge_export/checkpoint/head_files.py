@@ -6,6 +6,7 @@ token states, as PyLate and sentence-transformers' MultiVectorEncoder save it. `
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from bge_export.checkpoint.pooling_files import (
@@ -108,8 +109,15 @@ def _late_interaction(
 
     # PyLate normalises when it encodes; sentence-transformers has a module for it.
     by_pylate = declared.get("model_type") == "ColBERT" or any(name.startswith("pylate.") for name, _ in entries)
-    files = tuple(f"{folder}/config.json" for folder in folders)
-    return TokenModules(_sentence(root, declared, files), None, folders, normalize=by_pylate or "Normalize" in kinds)
+    norms = [path for (_, path), kind in zip(entries, kinds, strict=True) if kind == "Normalize"]
+    normalize = by_pylate or any(map(partial(_of_tokens, root), norms))
+    files = tuple(f"{folder}/config.json" for folder in (*folders, *norms))
+    return TokenModules(_sentence(root, declared, files), None, folders, normalize=normalize)
+
+
+def _of_tokens(root: Path, folder: str) -> bool:
+    """Return whether a Normalize module divides vectors of tokens; by default it reads the vector of a text."""
+    return read_object_if_there(root / folder / "config.json").get("module_input_name") == TOKEN_INPUT
 
 
 def _refuse_other_dense(path: Path, *, late: bool) -> None:

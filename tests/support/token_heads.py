@@ -86,6 +86,8 @@ def build_colbert(folder: Path, library: Literal["pylate", "sentence-transformer
         modules |= {"2_MultiVectorMask": place}
         modules |= {"3_Normalize": "sentence_transformers.base.modules.normalize.Normalize"}
 
+        _write(folder / "3_Normalize" / "config.json", {"module_input_name": "token_embeddings"})
+
     _modules(folder, modules)
     _write(folder / "1_Dense" / "config.json", settings)
     save_file({"linear.weight": torch.randn(WIDTH, HIDDEN, generator=draw)}, folder / "1_Dense" / "model.safetensors")

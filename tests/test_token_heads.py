@@ -1,0 +1,130 @@
+"""What the files of SPLADE and ColBERT models declare: read as the libraries that wrote them do, or refused by name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_checkpoint import change_json, write_json
+from token_heads import WIDTH, build_colbert, build_m3, build_splade
+
+from bge_export.checkpoint.opening import open_checkpoint, open_encoder
+from bge_export.errors import CheckpointError, UsageError
+from bge_export.heads.dense import dense_head
+from bge_export.heads.multi_vector import MultiVector
+from bge_export.heads.sparse import Sparse
+from bge_export.oracle.answers import Arithmetic
+
+
+def refuses(root: Path, *parts: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(root)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("library", ["pylate", "sentence-transformers"])
+def test_colbert_is_read_as_either_library_saves_it(tmp_path: Path, library: str) -> None:
+    promise = open_checkpoint(build_colbert(tmp_path / "colbert", library)).promise  # type: ignore[arg-type]
+    assert promise.heads == {"multi_vector": MultiVector(WIDTH, skipped=0, normalize=True)}
+    assert promise.reads.prompts == {"query": "[Q] ", "document": "[D] "}
+
+
+def test_a_norm_that_reads_the_vector_of_a_text_divides_none_of_tokens(tmp_path: Path) -> None:
+    root = build_colbert(tmp_path / "colbert", "sentence-transformers")
+    (root / "3_Normalize" / "config.json").unlink()
+    assert open_checkpoint(root).promise.heads == {"multi_vector": MultiVector(WIDTH, skipped=0, normalize=False)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"activation_function": "torch.nn.modules.activation.Tanh"}, "the activation Tanh"),
+        ({"use_residual": True}, "use_residual"),
+        ({"module_input_name": "sentence_embedding"}, "reads 'sentence_embedding'"),
+    ],
+)
+def test_a_dense_that_does_more_than_project_tokens_is_refused(
+    tmp_path: Path, changes: dict[str, object], named: str
+) -> None:
+    root = build_colbert(tmp_path / "colbert", "sentence-transformers")
+    change_json(root / "1_Dense" / "config.json", **changes)
+    refuses(root, "1_Dense", named, "--as embedding")
+
+
+def test_a_projection_of_another_width_or_without_weights_is_refused(tmp_path: Path) -> None:
+    root = build_colbert(tmp_path / "colbert")
+    (root / "1_Dense" / "model.safetensors").unlink()
+    refuses(root, "1_Dense/model.safetensors is missing", "--allow-pickle")
+
+
+def test_splade_is_read_with_its_pooling_and_its_activation(tmp_path: Path) -> None:
+    root = build_splade(tmp_path / "splade", pooling_strategy="sum", activation_function="log1p_relu")
+    (head,) = open_checkpoint(root).promise.heads.values()
+    assert isinstance(head, Sparse)
+    assert (head.per, head.pooling, head.log_twice, head.unused) == ("vocabulary", "sum", True, ())
+
+
+def test_splade_without_a_language_model_or_with_an_unknown_pooling_is_refused(tmp_path: Path) -> None:
+    root = build_splade(tmp_path / "splade", pooling_strategy="mean")
+    refuses(root, "SpladePooling", "'mean'")
+
+    change_json(root / "config.json", architectures=["BertModel"])
+    refuses(root, "SpladePooling", "*ForMaskedLM")
+
+
+def test_modules_in_another_order_are_refused(tmp_path: Path) -> None:
+    root = build_splade(tmp_path / "splade")
+    kinds = ("SpladePooling", "MLMTransformer")
+    entries = [
+        {"idx": n, "name": str(n), "path": "", "type": f"sentence_transformers.sparse_encoder.models.{kind}"}
+        for n, kind in enumerate(kinds)
+    ]
+    write_json(root / "modules.json", entries)
+    refuses(root, "modules.json", "the order Transformer and SpladePooling")
+
+
+@pytest.mark.parametrize("build", [build_splade, build_colbert])
+def test_as_embedding_leaves_the_encoder_alone(tmp_path: Path, build: object) -> None:
+    root = build(tmp_path / "model")  # type: ignore[operator]
+    assert open_encoder(root, pooling="mean").promise.only_dense
+
+
+def test_a_pooling_beside_the_heads_of_bge_m3_must_be_flagembeddings(tmp_path: Path) -> None:
+    root = build_m3(tmp_path / "m3", pickles=False)
+    assert set(open_checkpoint(root).promise.heads) == {"dense", "sparse", "multi_vector"}
+
+    change_json(root / "1_Pooling" / "config.json", pooling_mode_cls_token=False, pooling_mode_mean_tokens=True)
+    change_json(root / "1_Pooling" / "config.json", pooling_mode=None)
+    refuses(root, "pooling 'mean'", "--as embedding")
+
+
+def test_who_knows_vectors_alone_refuses_such_a_model_by_its_heads(tmp_path: Path) -> None:
+    promise = open_checkpoint(build_m3(tmp_path / "m3", pickles=False)).promise
+    with pytest.raises(UsageError, match="dense, sparse, multi_vector"):
+        dense_head(promise)
+
+
+def test_the_oracles_arithmetic_is_that_of_the_formulas(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(build_m3(tmp_path / "m3", pickles=False))
+    own = Arithmetic.load(checkpoint)
+    states = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
+    tokens, whole = own.of(states, torch.ones(5, dtype=torch.bool))
+
+    (weight, bias), (projection, shift) = (own.layers[kind][0] for kind in ("sparse", "multi_vector"))
+    assert bias is not None
+    assert shift is not None
+    expected = np.maximum(states.numpy() @ weight.numpy().T + bias.numpy(), 0)
+    vectors = states.numpy()[1:] @ projection.numpy().T + shift.numpy()
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    np.testing.assert_allclose(tokens[:, :1], expected, atol=1e-6)
+    np.testing.assert_allclose(tokens[1:, 1:], vectors, atol=1e-6)
+    assert not tokens[0, 1:].any()
+    np.testing.assert_allclose(whole, states[0].numpy() / np.linalg.norm(states[0].numpy()), atol=1e-6)
+
+
+def test_the_largest_weight_of_each_id_is_kept_and_none_of_special_tokens() -> None:
+    head = Sparse("token", 10, unused=(0, 2))
+    weights = np.array([9.0, 0.5, 0.7, 0.0, 0.2, 8.0], dtype=np.float32)
+    assert head.by_id(weights, (0, 5, 5, 6, 7, 2)) == pytest.approx({5: 0.7, 7: 0.2})
