@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bge_export.bundle.integrity import MANIFEST
+from bge_export.bundle.manifest import read_manifest
 from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles, read_sentence_files
 from bge_export.compatibility.findings import Advice, FileCheck, Finding
 from bge_export.compatibility.libraries import LibraryFacts
@@ -31,7 +33,7 @@ def check_library(folder: Path, target: str, facts: LibraryFacts) -> list[FileCh
     except CheckpointError as error:
         findings.append(Finding("json", str(error), "files that can be read"))
     else:
-        findings += _lacking(declared, facts)
+        findings += [*_lacking(declared, facts), *_other_heads(folder)]
         advice += _vector(declared, facts)
         advice += _input(declared, facts, tokenizer, settings)
         advice += _prompt(prompts, facts)
@@ -69,6 +71,13 @@ def _lacking(declared: SentenceFiles, facts: LibraryFacts) -> Iterator[Finding]:
     """Yield a pooling that no setting gives."""
     if declared.pooling is not None and declared.pooling not in facts.poolings:
         yield Finding("pooling", f"a folder that pools by {declared.pooling!r}", " or ".join(facts.poolings))
+
+
+def _other_heads(folder: Path) -> Iterator[Finding]:
+    """Yield the outputs of a folder that gives token weights or vectors of tokens, by its manifest if it has one."""
+    if (folder / MANIFEST).is_file() and (promise := read_manifest(folder).promise).of_tokens:
+        got = f"a model that gives {', '.join(promise.promise().outputs)}"
+        yield Finding("outputs", got, "the states or the one vector of a text, which such a library takes")
 
 
 def _vector(declared: SentenceFiles, facts: LibraryFacts) -> Iterator[Advice]:

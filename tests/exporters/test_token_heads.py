@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +15,18 @@ from token_heads import build_colbert, build_m3, build_splade
 
 from bge_export.build.recipe import Recipe
 from bge_export.bundle.manifest import read_bundle, read_manifest
+from bge_export.cli.loading import loading_lines
 from bge_export.commands import check_parity, export
 from bge_export.commands.exports import Exported
+from bge_export.compatibility.check import check_targets
 from bge_export.errors import CheckpointError, UsageError
 from bge_export.files.digest import file_sha256
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.show.html import render_html
 from bge_export.parity.show.render import as_json
+from bge_export.publish.card import card_text
+from bge_export.publish.facts import CardFacts
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {"m3": build_m3, "splade": build_splade, "colbert": build_colbert}
 OUTPUTS = {
@@ -204,6 +210,33 @@ def test_a_reference_file_holds_the_answers_of_all_heads(made: dict[str, Exporte
 
         assert proof.verdict.passed, [bad.message for bad in proof.verdict.failures[:3]]
         assert (read.tokens is None) == (kind == "splade")
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_no_library_of_one_vector_a_text_is_said_to_fit(made: dict[str, Exported], kind: str) -> None:
+    (whole, *_) = check_targets(made[kind].folder, ["fastembed"]).files
+    assert whole.state == "refused"
+    assert OUTPUTS[kind][0] in whole.findings[0].got
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_the_card_and_the_last_lines_of_an_export_name_each_output(made: dict[str, Exported], kind: str) -> None:
+    one = made[kind]
+    assert one.proof is not None
+    facts, policy = CardFacts("somebody/model"), ThresholdPolicy.read(LIMITS)
+    card = card_text(one.folder, read_manifest(one.folder), facts, one.proof.report, policy)
+
+    example = card.partition("<!-- example: onnxruntime -->\n```python\n")[2].partition("```")[0]
+    program = example.replace('snapshot_download("somebody/model",', f"str({str(one.folder)!r}) or dict(")
+    program = program.replace("from huggingface_hub import snapshot_download\n", "")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(") == len(OUTPUTS[kind])
+
+    lines = "\n".join(loading_lines(one.folder))
+    known: dict[str, np.ndarray] = {}
+    exec(lines, known)  # noqa: S102 - our own lines
+    assert all(len(known[name]) for name in OUTPUTS[kind])
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
