@@ -48,6 +48,9 @@ from model_files import elsewhere, float_product, graph_of, write_ir, write_onnx
 from score_world import PAIRS as SCORED
 from score_world import POLICY as SCORE_POLICY
 from score_world import on_pair, score_report
+from token_world import CORPUS as TOKEN_CORPUS
+from token_world import POLICY as TOKEN_POLICY
+from token_world import changing, token_report
 
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands.extension import Kept
@@ -58,7 +61,16 @@ from bge_export.parity.gate.origin import reference_failures
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.gate.verdict import RULES
 from bge_export.parity.measure.measurement import FileFacts, Measurement, RuntimeDevice
-from bge_export.parity.report import ClientRow, Lane, PairsRecord, ParityReport, RowParity, ScoreRow
+from bge_export.parity.report import (
+    ClientRow,
+    Lane,
+    PairsRecord,
+    ParityReport,
+    RowParity,
+    ScoreRow,
+    SparseRow,
+    VectorsRow,
+)
 from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Corpus, Text
 from bge_export.texts.fixtures import fixtures_folder
@@ -1292,6 +1304,14 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "batch-logit": lambda: score_verdict(lambda logits, ids: logits.fill(1.0) if len(ids) > 1 else None),
     "sweep-logit": lambda: score_verdict(sweep_fault=lambda logits, _: logits.fill(1.0)),
     "no-order": lambda: judge(score_report(corpus=ONE_PAIR), SCORE_POLICY, ONE_PAIR),
+    "token-weight": lambda: token_verdict(changing("sparse_weights", lambda rows: np.add(rows, 0.01, out=rows))),
+    "lexical-score": lambda: token_verdict(changing("sparse_weights", lambda rows: np.multiply(rows, 1.1, out=rows))),
+    "batch-weight": lambda: token_verdict(changing("sparse_weights", lambda rows: rows.fill(1.0), in_batches=True)),
+    "sweep-weight": lambda: token_verdict(sweep_fault=changing("sparse_weights", lambda rows: rows.fill(1.0))),
+    "no-weights": lambda: judge(without_weights(), TOKEN_POLICY, TOKEN_CORPUS),
+    "token-vector": lambda: token_verdict(changing("colbert_vecs", lambda rows: rows.fill(1.0))),
+    "max-sim": lambda: token_verdict(changing("colbert_vecs", lambda rows: np.multiply(rows, 2, out=rows))),
+    "batch-vector": lambda: token_verdict(changing("colbert_vecs", lambda rows: rows.fill(1.0), in_batches=True)),
     "client-missing": lambda: judge(GOOD, replace(POLICY, token_differences={"fake:*": frozenset()}), CORPUS),
 }
 
@@ -1301,6 +1321,40 @@ ONE_PAIR = Corpus("one.jsonl", (Text("q", "a text", "", query="a query"),))
 
 def score_verdict(*arguments, **faults):
     return judge(score_report(*arguments, **faults), SCORE_POLICY, SCORED)
+
+
+def token_verdict(*arguments, **faults):
+    return judge(token_report(*arguments, **faults), TOKEN_POLICY, TOKEN_CORPUS)
+
+
+def without_weights():
+    """Return a report in whose reference no token of any text has a weight."""
+    report = token_report()
+    none = [row.model_copy(update={"largest": 0.0}) for lane in report.lanes for row in lane.weights]
+    lanes = [lane.model_copy(update={"weights": tuple(none)}) if lane.weights else lane for lane in report.lanes]
+    return report.model_copy(update={"lanes": tuple(lanes)}).sealed()
+
+
+def test_a_file_with_three_heads_that_is_right_passes():
+    verdict = token_verdict()
+    assert verdict.passed, [bad.message for bad in verdict.failures[:3]]
+
+
+@pytest.mark.parametrize("output", ["dense_vecs", "sparse_weights", "colbert_vecs"])
+def test_a_value_that_is_not_finite_in_one_head_refuses_that_head_alone(output):
+    def spoilt(rows):
+        rows[0].flat[0] = np.nan
+
+    lanes = {bad.lane for bad in token_verdict(changing(output, spoilt)).failures}
+    assert lanes == {f"onnx-fp32@fake:cpu {output}"}
+
+
+def test_facts_of_another_head_than_the_outputs_are_refused():
+    report = token_report()
+    dense, weights, vectors = report.lanes
+    swapped = (dense, weights.model_copy(update={"weights": (), "vectors": vectors.vectors}), vectors)
+    found = judge(report.model_copy(update={"lanes": swapped}).sealed(), TOKEN_POLICY, TOKEN_CORPUS)
+    assert refusal(found, "inconsistent").lane == weights.name
 
 
 def with_sweep(**changes):
@@ -1338,9 +1392,12 @@ def test_no_fact_of_a_report_is_unjudged():
     assert set(RowParity.model_fields) == described | judged
     described = {"facts", "threads", "model", "pooling_seen", "output", "runtime", "device"}
     judged = {"run", "target", "artifact_digest", "promise", "requested", "unavailable", "failed", "rows"}
-    judged |= {"pairs", "operators", "sweep", "table", "scores"}
+    judged |= {"pairs", "operators", "sweep", "table", "scores", "weights", "vectors"}
     assert set(Lane.model_fields) == described | judged
     assert set(ScoreRow.model_fields) == {
         "id", "text", "query", "kind", "tokens", "tokens_equal", "logit", "reference", "batch",
     }  # fmt: skip
+    shared = {"id", "text", "kind", "tokens", "tokens_equal", "finite", "batch"}
+    assert set(SparseRow.model_fields) == shared | {"difference", "largest", "score", "reference_score"}
+    assert set(VectorsRow.model_fields) == shared | {"vectors", "token_cosine", "max_sim", "reference_max_sim"}
     assert set(PairsRecord.model_fields) == {"weights", "pairs", "saturating", "first", "first_saturating"}

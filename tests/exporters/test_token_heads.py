@@ -235,7 +235,7 @@ def test_the_card_and_the_last_lines_of_an_export_name_each_output(made: dict[st
 
     lines = "\n".join(loading_lines(one.folder))
     known: dict[str, np.ndarray] = {}
-    exec(lines, known)  # noqa: S102 - our own lines
+    exec(lines, known)
     assert all(len(known[name]) for name in OUTPUTS[kind])
 
 
