@@ -20,8 +20,10 @@ from typing import ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Pooling = Literal["cls", "mean", "last"]
-POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "last")
+Pooling = Literal["cls", "mean", "last", "max", "mean_sqrt_len", "weightedmean"]
+POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "last", "max", "mean_sqrt_len", "weightedmean")
+COMMON_POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "last")
+"""Those that clients have, which make a vector of token states by themselves."""
 
 Side = Literal["left", "right"]
 """Where a tokenizer pads."""
@@ -140,6 +142,7 @@ class Checkpoint:
         padding_side: where its own tokenizer pads. A folder pads on the right, unless the last token is pooled.
         head_weights: kind of head -> the safetensors files of its own layers, in their order, relative to `root`.
         pickles: the pickles that its weights came from, by their names; `weights` then are what was read from them.
+        adapter: which adapter was merged into its weights; None if it has none.
         notes: what the user should know of it, one sentence each.
     """
 
@@ -155,6 +158,7 @@ class Checkpoint:
     padding_side: Side = "right"
     head_weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     pickles: tuple[str, ...] = ()
+    adapter: str | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -1,11 +1,13 @@
 """Inputs rebuilt from public reports (BGE_EXPORT_CASES): each opens, or is refused with a sentence on the cause."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from conftest import outside
 from exporting import export_model
+from tiny_checkpoint import change_json
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.model import load_model
@@ -18,6 +20,7 @@ from bge_export.inspection.folder import inspect_path
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.measure.measurement import Measurement
 from bge_export.texts.corpus import Corpus, builtin_corpus
+from bge_export.texts.fixtures import fixtures_folder
 
 OPENED = (
     "arch_ernie",
@@ -38,21 +41,15 @@ OPENED = (
 """Checkpoints whose encoder is loaded."""
 
 REFUSED = {
-    "adapter_only": "adapter",
     "bin": "--allow-pickle",
     "cfg_quantcfg": "quantization_config",
     "colbert": "ColBERT",
-    "dense": "Dense",
-    "layernorm": "LayerNorm",
     "mod_custom": "custom_st",
     "mod_normfirst": "the order",
     "mod_router": "Router",
     "mod_we": "WordEmbeddings",
     "only_cls_flag": "without pooling_mode_mean_tokens",
-    "pool_max": "pooling max",
-    "pool_sqrt": "pooling mean_sqrt_len",
     "pool_two": r"pooling \w+ \+",
-    "pool_weightedmean": "pooling weightedmean",
     "prefix_0_auto_model_": r"begin with '0\.auto_model\.'",
     "prefix__orig_mod_": r"begin with '_orig_mod\.'",
     "prefix_model_": r"begin with 'model\.'",
@@ -66,7 +63,6 @@ REFUSED = {
     "tk_nopost": "no post-processor",
     "tk_strip": "strip_accents",
     "tk_truncleft": "truncates long texts on the left",
-    "truncdim": "truncate_dim",
 }
 """Checkpoint -> what its refusal names."""
 
@@ -81,7 +77,13 @@ EXPORTED = (
     "arch_t5enc",
     "arch_xlmr_xl",
     "arch_xlnet",
+    "dense",
+    "layernorm",
+    "pool_max",
+    "pool_sqrt",
+    "pool_weightedmean",
     "prompts_none",
+    "truncdim",
 )
 """Checkpoints whose file is proven on some texts of every length."""
 
@@ -119,6 +121,14 @@ def test_a_case_is_refused_with_its_cause_in_one_line(name: str, cause: str) -> 
     with pytest.raises(CheckpointError, match=cause) as caught:
         load_model(open_checkpoint(folder, default_pooling="cls"))
     assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_alone_is_refused_by_the_base_that_it_is_not_of(tmp_path: Path) -> None:
+    """Its factors are 32 wide, and the base that it names is on the Hub: another of that name stands for it."""
+    folder = Path(shutil.copytree(outside("BGE_EXPORT_CASES", "checkpoints") / "adapter_only", tmp_path / "adapter"))
+    change_json(folder / "adapter_config.json", base_model_name_or_path=str(fixtures_folder() / "tiny"))
+    with pytest.raises(CheckpointError, match=r"'encoder\.layer.*\[64, 64\].*\[32, 32\]"):
+        open_checkpoint(folder)
 
 
 @pytest.mark.parametrize("name", EXPORTED)

@@ -70,7 +70,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "similarity": (
         "config_sentence_transformers.json",
-        lambda root: change_json(root / "config_sentence_transformers.json", similarity_fn_name="dot", truncate_dim=2),
+        lambda root: change_json(root / "config_sentence_transformers.json", similarity_fn_name="dot"),
     ),
     "added tokens": ("added_tokens.json", lambda root: add(root, "added_tokens.json")),
     "vocabulary": ("vocab.txt", lambda root: add(root, "vocab.txt")),

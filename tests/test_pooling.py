@@ -9,6 +9,7 @@ from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Promise,
 from bge_export.errors import UsageError
 from bge_export.heads import promise_of
 from bge_export.heads.dense import Dense, normalize
+from bge_export.oracle.pooling import pooled
 
 STATES = np.asarray([[[3, 4], [1, 0], [9, 9]], [[0, 2], [2, 2], [4, 2]]], dtype=np.float32)
 MASK = np.asarray([[1, 1, 0], [1, 1, 1]], dtype=np.int64)
@@ -16,15 +17,29 @@ MASK = np.asarray([[1, 1, 0], [1, 1, 1]], dtype=np.int64)
 
 @pytest.mark.parametrize(
     ("pooling", "expected"),
-    [("cls", [[3, 4], [0, 2]]), ("mean", [[2, 2], [2, 2]]), ("last", [[1, 0], [4, 2]])],
+    [
+        ("cls", [[3, 4], [0, 2]]),
+        ("mean", [[2, 2], [2, 2]]),
+        ("last", [[1, 0], [4, 2]]),
+        ("max", [[3, 4], [4, 2]]),
+        ("mean_sqrt_len", [[4 / 2**0.5, 4 / 2**0.5], [6 / 3**0.5, 6 / 3**0.5]]),
+        ("weightedmean", [[5 / 3, 4 / 3], [16 / 6, 12 / 6]]),
+    ],
 )
 def test_each_pooling_ignores_padding(pooling, expected) -> None:
     head = Dense(2, pooling, normalize=False)
     rows = head.rows({LAST_HIDDEN_STATE: STATES}, MASK)[LAST_HIDDEN_STATE]
-    np.testing.assert_array_equal(rows, np.asarray(expected, dtype=np.float32))
+    np.testing.assert_allclose(rows, np.asarray(expected, dtype=np.float32), rtol=1e-6)
 
     in_torch = head.module()(torch.from_numpy(STATES), torch.from_numpy(MASK))
-    np.testing.assert_array_equal(in_torch.numpy(), rows)
+    np.testing.assert_allclose(in_torch.numpy(), rows, rtol=1e-6)
+
+    # Padding on the other side changes nothing.
+    turned = head.rows({LAST_HIDDEN_STATE: np.roll(STATES, 1, axis=1)}, np.roll(MASK, 1, axis=1))[LAST_HIDDEN_STATE]
+    if pooling != "cls":
+        np.testing.assert_allclose(turned[0], rows[0], rtol=1e-6)
+    alone = pooled(torch.from_numpy(STATES[0, :2]), pooling).numpy()
+    np.testing.assert_allclose(alone, rows[0], rtol=1e-6)
 
 
 def test_an_embedding_that_the_graph_pooled_is_left_as_it_is() -> None:

@@ -50,6 +50,8 @@ class Source(Part):
         pooling: the pooling, if the checkpoint declares none.
         query_prefix: the instruction before queries, if the checkpoint declares no prompts; "" for none. By default the
             one that its authors publish, if the model is one of theirs.
+        dim: the width of the vectors, for a model whose first components are an embedding by themselves (matryoshka).
+            By default what the checkpoint declares, else the whole vector.
         head: `embedding` to drop another head, such as a reranker's, and embed texts with the encoder. By default the
             checkpoint's own files decide.
         allow_pickle: whether weights may be read from pickles, by a process of their own.
@@ -59,6 +61,7 @@ class Source(Part):
     revision: str | None = None
     pooling: Pooling | None = None
     query_prefix: str | None = None
+    dim: Annotated[int | None, Field(gt=0)] = None
     head: Literal["embedding"] | None = None
     allow_pickle: bool = False
 

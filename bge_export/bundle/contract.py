@@ -8,16 +8,26 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
+from bge_export.checkpoint.module_files import WEIGHTS
 from bge_export.checkpoint.tokenizer_settings import SETTINGS, TOKENIZER
 from bge_export.contracts import SENTENCE_EMBEDDING, Pooling
 from bge_export.errors import ArtifactError
 from bge_export.files.promise import PromiseRecord
 from bge_export.files.reading import first_fault, reading
 from bge_export.files.regular import SETTINGS_BYTES, read_regular
+from bge_export.heads.dense import dense_head
+from bge_export.heads.layers import Activation, LayerKind, module_folders
 from bge_export.texts.golden import GOLDEN, USES
 from bge_export.texts.tokens import TextTokenizer
 
@@ -44,15 +54,42 @@ class Model(_Record):
     """sha256 over its files."""
 
 
+class Layer(_Record):
+    """One step from a pooled vector to the embedding. Files that give an embedding have taken it already."""
+
+    kind: LayerKind
+    """A matrix with an activation, a layer normalisation, a division by the L2 norm, or the first components alone."""
+    reads: int = Field(gt=0)
+    """The width that it reads."""
+    dim: int = Field(gt=0)
+    """The width that it gives."""
+    activation: Activation
+    """What is applied at last, `gelu` in its exact form."""
+    file: str | None
+    """Its weights in the folder, named as torch's modules name them; null if it has none."""
+
+
 class Embedding(_Record):
     """How token states become the vector of a text."""
 
     width: int = Field(gt=0)
     """The number of components of a vector."""
     pooling: Pooling
-    """Which token states form it: the first (cls), the mean over all tokens but padding, or the last."""
+    """Which token states form it: the first (cls), the last, or all but padding.
+
+    Of all it is the mean, the largest values (max), the sum by the root of their number (mean_sqrt_len), or the mean
+    with weights that rise by one from token to token (weightedmean).
+    """
     normalize: bool
-    """Whether it is divided by its L2 norm after pooling."""
+    """Whether it is divided by its L2 norm at last."""
+    layers: list[Layer] = Field(default_factory=list)
+    """What lies between pooling and that division, in this order; absent if nothing does."""
+
+    @model_serializer(mode="wrap")
+    def _with_layers(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the fields, with layers only where there are any."""
+        fields: dict[str, Any] = serialize(self)
+        return {name: value for name, value in fields.items() if name != "layers" or value}
 
 
 class Text(_Record):
@@ -104,7 +141,7 @@ class File(_Record):
     inputs: list[str]
     """The names of its inputs, int64 [texts, tokens]."""
     outputs: dict[str, Literal["token states", "embedding"]]
-    """The names of its outputs: states [texts, tokens, width], to be pooled; or embeddings [texts, width], ready."""
+    """The names of its outputs: states of all tokens, to be pooled; or embeddings [texts, width], ready."""
 
 
 class Golden(_Record):
@@ -148,7 +185,7 @@ def contract_of(
     Raises:
         ArtifactError: the folder has no tokenizer that can be read.
     """
-    reads, dense = promise.reads, promise.dense
+    reads = promise.reads
     if TOKENIZER not in digests:
         raise ArtifactError(f"{root / TOKENIZER} is missing. {ADVICE}")
 
@@ -158,7 +195,7 @@ def contract_of(
     return Contract(
         schema=SCHEMA,
         model=model,
-        embedding=Embedding(width=dense.dim, pooling=dense.pooling, normalize=dense.normalize),
+        embedding=_embedding(promise),
         text=Text(
             max_tokens=reads.max_tokens,
             truncation_side="right",
@@ -176,6 +213,24 @@ def contract_of(
         files=list(files),
         golden=Golden(file=GOLDEN, sha256=digests[GOLDEN]) if GOLDEN in digests else None,
     )
+
+
+def _embedding(promise: PromiseRecord) -> Embedding:
+    """Return how token states become a vector."""
+    head = dense_head(promise.promise())
+
+    layers = [
+        Layer(
+            kind=layer.kind,
+            reads=layer.reads,
+            dim=layer.dim,
+            activation=layer.activation,
+            file=f"{folder}/{WEIGHTS}" if layer.weighted else None,
+        )
+        for layer, folder in zip(head.layers, module_folders(head.layers), strict=True)
+    ]
+
+    return Embedding(width=head.dim, pooling=head.pooling, normalize=head.normalize, layers=layers)
 
 
 def outputs_of(names: Sequence[str]) -> dict[str, Literal["token states", "embedding"]]:

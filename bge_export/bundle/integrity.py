@@ -5,8 +5,15 @@ from pathlib import Path, PurePosixPath
 
 from bge_export.bundle.contract import CONTRACT
 from bge_export.bundle.documents import KINDS, PRIVATE, is_document, strangers
+from bge_export.checkpoint.module_files import MODULE_WEIGHTS, layers_of
 from bge_export.checkpoint.other_models import is_reranker
-from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS, read_sentence_files
+from bge_export.checkpoint.pooling_files import (
+    MODULES,
+    PROMPTS,
+    TRANSFORMER_SETTINGS,
+    SentenceFiles,
+    read_sentence_files,
+)
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.checkpoint.weight_files import INDEX
 from bge_export.contracts import Promise
@@ -16,6 +23,7 @@ from bge_export.files.json_files import read_object
 from bge_export.formats import belongs_to_a_model
 from bge_export.formats.torchscript import BESIDE_ELAND
 from bge_export.heads.dense import dense_head
+from bge_export.heads.layers import Layer
 from bge_export.texts.golden import GOLDEN
 
 MANIFEST = "bge_export.json"
@@ -137,7 +145,8 @@ def refuse_unknown_output(path: Path) -> None:
 def is_shared(name: str) -> bool:
     """Return whether a file may belong to every artifact: settings of tokenizer, model and pooling, or a document."""
     path = PurePosixPath(name)
-    return path.name in SHARED_NAMES or name in ABOUT_MODELS or name in BESIDE_ELAND or is_document(path)
+    settings = path.name in SHARED_NAMES or MODULE_WEIGHTS.fullmatch(name) is not None
+    return settings or name in ABOUT_MODELS or name in BESIDE_ELAND or is_document(path)
 
 
 def refuse_changed(root: Path, digests: Mapping[str, str]) -> None:
@@ -223,7 +232,8 @@ def refuse_other_promise(root: Path, promise: Promise) -> None:
         "pooling": (declared.pooling, head.pooling),
         "normalisation": (declared.normalize, head.normalize),
         "longest input": (declared.max_seq_length, promise.reads.max_tokens),
-        "width": (declared.width, head.dim),
+        "width of token states": (declared.width, head.state_dim),
+        "layers": (_layers(root, declared), head.layers),
         "prompts": (declared.prompts, promise.reads.prompts),
     }
 
@@ -233,6 +243,14 @@ def refuse_other_promise(root: Path, promise: Promise) -> None:
                 f"{root}: its pooling files declare the {what} {given!r}, but {MANIFEST} promises {promised!r}: "
                 "consumers would compute another embedding. Export the folder again."
             )
+
+
+def _layers(root: Path, declared: SentenceFiles) -> tuple[Layer, ...]:
+    """Return the layers after pooling that a folder's files declare."""
+    try:
+        return layers_of(root, declared.modules, declared.width or 0, declared.truncate_dim)
+    except CheckpointError as error:
+        raise ArtifactError(f"{error} Export the folder again.") from error
 
 
 def files_below(root: Path) -> Iterator[str]:

@@ -12,14 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS, read_sentence_files
+from bge_export.checkpoint.module_files import WEIGHTS, stored_layer
+from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, SUPPORTED, TRANSFORMER_SETTINGS, read_sentence_files
 from bge_export.checkpoint.tokenizer_settings import lowers
+from bge_export.checkpoint.weighted_head import layer_tensors
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.json_files import read_object_if_there
 from bge_export.files.panics import panics_as_errors
 from bge_export.files.regular import TOKENIZER_BYTES, read_regular_text
 from bge_export.heads.dense import dense_head
+from bge_export.heads.layers import NAMES, module_folders
 
 COPIED = (
     "vocab.txt",
@@ -165,19 +168,13 @@ def _convert_tokenizer(checkpoint: Checkpoint) -> str:
 def _write_pooling(checkpoint: Checkpoint, root: Path, *, lowered: bool) -> None:
     """Write the files of sentence-transformers; `lowered` says whether the tokenizer lowercases by itself."""
     promise, head = checkpoint.promise, dense_head(checkpoint.promise)
-    names = ["Transformer", "Pooling", *(["Normalize"] if head.normalize else [])]
-    paths = ("", "1_Pooling", "2_Normalize")
-    modules = [
-        {"idx": index, "name": str(index), "path": paths[index], "type": f"sentence_transformers.models.{name}"}
-        for index, name in enumerate(names)
-    ]
-    _write(root / "modules.json", modules)
+    _write_modules(checkpoint, root)
 
     # The pooling as booleans and as a string: some readers know only one of them.
     (root / "1_Pooling").mkdir()
     flags = {flag: mode == head.pooling for mode, flag in POOLING_FLAGS.items()}
-    string = "lasttoken" if head.pooling == "last" else head.pooling
-    pooling = {"word_embedding_dimension": head.dim, **flags, "include_prompt": True, "pooling_mode": string}
+    string = next(mode for mode, pooling in SUPPORTED.items() if pooling == head.pooling)
+    pooling = {"word_embedding_dimension": head.state_dim, **flags, "include_prompt": True, "pooling_mode": string}
     _write(root / "1_Pooling" / "config.json", pooling)
 
     # Some versions of sentence-transformers lowercase before the tokenizer, by other rules, and special tokens too.
@@ -186,12 +183,43 @@ def _write_pooling(checkpoint: Checkpoint, root: Path, *, lowered: bool) -> None
 
     declared = _read(checkpoint.root / "config_sentence_transformers.json")
     declared.setdefault("__version__", {})
+    if any(layer.kind == "truncate" for layer in head.layers):
+        declared["truncate_dim"] = None  # a module does it
     if declared.get("prompts"):
         # Servers that read prompts as text cannot load a folder with a prompt that is null.
         declared["prompts"] = {name: text for name, text in declared["prompts"].items() if text is not None}
     if promise.reads.prompts:
         declared["prompts"] = {**declared.get("prompts", {}), **promise.reads.prompts}
     _write(root / "config_sentence_transformers.json", declared)
+
+
+def _write_modules(checkpoint: Checkpoint, root: Path) -> None:
+    """Write `modules.json`, and the modules that follow pooling with their weights.
+
+    A truncated vector is the product of a matrix: with `truncate_dim`, sentence-transformers would cut after the last
+    division by the norm, other libraries not at all.
+    """
+    head = dense_head(checkpoint.promise)
+    following = list(zip(head.layers, module_folders(head.layers), layer_tensors(checkpoint), strict=True))
+    classes = {"truncate": "Dense"}
+    names = ["Transformer", "Pooling", *(classes.get(layer.kind, NAMES[layer.kind]) for layer, _, _ in following)]
+    paths = ["", "1_Pooling", *(folder for _, folder, _ in following)]
+    if head.normalize:
+        paths.append(f"{len(names)}_Normalize")
+        names.append("Normalize")
+
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for index, (name, path) in enumerate(zip(names, paths, strict=True))
+    ]
+    _write(root / "modules.json", modules)
+
+    for layer, folder, tensors in following:
+        if layer.kind != "normalize":
+            (root / folder).mkdir()
+            config, weights = stored_layer(layer, tensors)
+            _write(root / folder / "config.json", config)
+            (root / folder / WEIGHTS).write_bytes(weights)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Source(_Record):
         padding_side: where the checkpoint's own tokenizer pads; a folder pads there only if the last token is pooled.
         tested: whether the architecture is in the tested list (`checkpoint.tested`).
         pickles: the pickles that the weights came from. Manifests of other checkpoints do not name them.
+        adapter: which adapter was merged into the weights before the export; absent if none was.
     """
 
     id: str
@@ -62,11 +63,13 @@ class Source(_Record):
     padding_side: Side = "right"
     tested: bool = True
     pickles: list[str] = Field(default_factory=list)
+    adapter: str | None = None
 
     @model_serializer(mode="wrap")
     def _named(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return the fields, without the pickles if there are none."""
-        return {name: value for name, value in serialize(self).items() if name != "pickles" or value}
+        """Return the fields, with pickles and an adapter only where there are any."""
+        fields: dict[str, Any] = serialize(self)
+        return {name: value for name, value in fields.items() if name not in ("pickles", "adapter") or value}
 
 
 class Model(_Record):
@@ -125,6 +128,7 @@ def write_manifest(
             padding_side=checkpoint.padding_side,
             tested=checkpoint.model_type in TESTED,
             pickles=list(checkpoint.pickles),
+            adapter=checkpoint.adapter,
         ),
         promise=PromiseRecord.of(checkpoint.promise),
         models=list(models),

@@ -17,6 +17,7 @@ from bge_export.bundle.elasticsearch import write_elasticsearch_files
 from bge_export.bundle.integrity import WEIGHTS_SUFFIX, files_below
 from bge_export.bundle.layout import write_layout
 from bge_export.bundle.manifest import Manifest
+from bge_export.checkpoint.module_files import MODULE_WEIGHTS
 from bge_export.checkpoint.weight_files import INDEX
 from bge_export.contracts import Checkpoint
 from bge_export.errors import ArtifactError
@@ -86,5 +87,10 @@ def other_files(manifest: Manifest, files: Mapping[str, str]) -> tuple[str, ...]
     }
 
     unneeded = () if ELAND_FILE in models else BESIDE_ELAND
-    needed = {name for name in files if not (name.endswith(WEIGHTS_SUFFIX) or name == INDEX or name in unneeded)}
+    needed = {name for name in files if not (_is_weights(name) or name in unneeded)}
     return tuple(sorted(name for name in needed | held.keys() if held.get(name) != files.get(name)))
+
+
+def _is_weights(name: str) -> bool:
+    """Return whether a file holds the checkpoint's own weights, which a bundle may leave out; not those of a module."""
+    return name == INDEX or (name.endswith(WEIGHTS_SUFFIX) and MODULE_WEIGHTS.fullmatch(name) is None)

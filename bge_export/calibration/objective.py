@@ -36,9 +36,12 @@ Objective = Dense | LogitObjective
 
 
 def objective_of(checkpoint: Checkpoint) -> Objective:
-    """Return what rounding must keep of a checkpoint; a reranker's weights are loaded for it."""
+    """Return what rounding must keep of a checkpoint; a reranker's weights are loaded for it.
+
+    Of an embedding it is the direction of the pooled states: layers after pooling are not rounded.
+    """
     if not checkpoint.promise.of_pairs:
-        return dense_head(checkpoint.promise)
+        return dense_head(checkpoint.promise).pooled
     return LogitObjective(Classifier(load_model(checkpoint)))
 
 

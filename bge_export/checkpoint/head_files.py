@@ -163,6 +163,7 @@ def _sentence(root: Path, declared: Mapping[str, object], files: tuple[str, ...]
         max_seq_length=max(known, default=None),
         lower_case=settings.get("do_lower_case") is True,
         prompts=prompts,
+        modules=(),
         truncate_dim=None,
         cross_encoder=False,
         files=tuple(one for one in candidates if one and (root / one).is_file()),

@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from bge_export.checkpoint.adapter_files import SETTINGS as ADAPTER
+from bge_export.checkpoint.adapter_files import WEIGHTS as ADAPTER_WEIGHTS
 from bge_export.checkpoint.hub_cache import refuse_foreign, verify
 from bge_export.checkpoint.hub_errors import HubUnreachableError, explain
 from bge_export.checkpoint.hub_files import ATTEMPTS, download, transfer_of
 from bge_export.checkpoint.hub_listing import Listing, list_files
 from bge_export.checkpoint.hub_settings import plain_transfers, progress_on_terminals_only
 from bge_export.checkpoint.hub_transfer import Transfer
-from bge_export.checkpoint.other_models import ADAPTER
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.checkpoint.unpickling import HEAD_PICKLES
@@ -24,7 +25,8 @@ from bge_export.checkpoint.weight_files import INDEX, PICKLE, PICKLE_INDEX, PICK
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.regular import SETTINGS_BYTES, TOKENIZER_BYTES, WEIGHTS_BYTES
 
-ROOT_FILES = frozenset({"config.json", ADAPTER, MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES})
+CONFIG = "config.json"
+ROOT_FILES = frozenset({CONFIG, ADAPTER, MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES})
 MODULE_CONFIG = re.compile(r"\d+_\w+/config\.json", re.ASCII)
 MODULE_WEIGHTS = re.compile(r"\d+_\w+/model\.safetensors", re.ASCII)
 MODULE_PICKLE = re.compile(r"\d+_\w+/pytorch_model\.bin", re.ASCII)
@@ -64,12 +66,13 @@ def fetch(model_id: str, revision: str | None, *, pickles: bool = False) -> tupl
             verify(path, model_id, name, listing.digests[name])
 
         # A request by branch name makes the library record its commit, for later runs without a network.
-        again = Transfer(f"{model_id}: config.json", transfers["config.json"].most_bytes, ATTEMPTS)
-        download(model_id, revision or "main", "config.json", again)
-        config = download(model_id, listing.commit, "config.json", again)
+        first = CONFIG if CONFIG in transfers else ADAPTER
+        again = Transfer(f"{model_id}: {first}", transfers[first].most_bytes, ATTEMPTS)
+        download(model_id, revision or "main", first, again)
+        settings = download(model_id, listing.commit, first, again)
 
-    refuse_foreign(config.parent, model_id)
-    return config.parent, listing.commit
+    refuse_foreign(settings.parent, model_id)
+    return settings.parent, listing.commit
 
 
 def _list_files(model_id: str, revision: str | None) -> Listing:
@@ -88,25 +91,29 @@ def _most_bytes(name: str) -> int:
 
 def _wanted(names: Mapping[str, object], model_id: str, *, pickles: bool) -> list[str]:
     """Return the files to fetch, weights last, so that a folder with weights is complete."""
-    if "config.json" not in names and ADAPTER in names:
-        raise CheckpointError(
-            f"{model_id} is an adapter alone ({ADAPTER} without config.json). Merge it into its base model (peft: "
-            "merge_and_unload, then save_pretrained) and give the merged folder."
-        )
-    if "config.json" not in names:
+    small = sorted(name for name in names if name in ROOT_FILES or is_of_a_module(name))
+    adapter = [ADAPTER_WEIGHTS] if {ADAPTER, ADAPTER_WEIGHTS} <= set(names) else []
+    if adapter and CONFIG not in names:
+        return [*small, *adapter]
+
+    if CONFIG not in names:
         raise CheckpointError(
             f"{model_id} has no config.json on the Hub: it is not a transformers model. Choose another."
         )
 
     entry = entry_file(names, model_id, pickles=pickles)
-    small = sorted(name for name in names if name in ROOT_FILES or MODULE_CONFIG.fullmatch(name))
 
     # Heads that are only there as pickles are fetched in any case, and then refused by their names: without them the
     # encoder alone would pass for the whole model.
-    layers = sorted(name for name in names if name in HEAD_PICKLES or MODULE_WEIGHTS.fullmatch(name))
+    layers = sorted(name for name in names if name in HEAD_PICKLES)
     layers += sorted(name for name in names if pickles and MODULE_PICKLE.fullmatch(name))
     shards = sorted(name for name in names if SHARD.fullmatch(name)) if entry in (INDEX, PICKLE_INDEX) else []
-    return [*small, *layers, entry, *shards]
+    return [*small, *adapter, *layers, entry, *shards]
+
+
+def is_of_a_module(name: str) -> bool:
+    """Return whether a file is the configuration of a module, or its weights."""
+    return MODULE_CONFIG.fullmatch(name) is not None or MODULE_WEIGHTS.fullmatch(name) is not None
 
 
 def _from_cache(model_id: str, revision: str | None, reason: HubUnreachableError, *, pickles: bool) -> tuple[Path, str]:
@@ -114,9 +121,9 @@ def _from_cache(model_id: str, revision: str | None, reason: HubUnreachableError
     from huggingface_hub import try_to_load_from_cache
 
     entries = (PICKLE, PICKLE_INDEX) if pickles else ()
-    config = try_to_load_from_cache(model_id, "config.json", revision=revision)
-    folder = Path(config).parent if isinstance(config, str) else None
-    if folder is None or not any((folder / name).is_file() for name in (*entries, SINGLE, INDEX)):
+    known = (try_to_load_from_cache(model_id, name, revision=revision) for name in (CONFIG, ADAPTER))
+    folder = next((Path(path).parent for path in known if isinstance(path, str)), None)
+    if folder is None or not any((folder / name).is_file() for name in (*entries, SINGLE, INDEX, ADAPTER_WEIGHTS)):
         raise reason
 
     names = {path.relative_to(folder).as_posix(): None for path in folder.rglob("*") if path.is_file()}

@@ -6,14 +6,16 @@ whether tensors are missing or have the wrong shape: a check here would import t
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bge_export.checkpoint import hub
 from bge_export.checkpoint.declared_sizes import refuse_oversized
 from bge_export.checkpoint.head_files import OwnHeads, heads_of_modules, read_token_modules
 from bge_export.checkpoint.m3_files import has_own_layers, heads_of_layers, refuse_other_dense
-from bge_export.checkpoint.other_models import ENCODER_HALVES, is_reranker, refuse_adapter, refuse_projection
+from bge_export.checkpoint.merging import ADAPTER_FILES, has_adapter, merge
+from bge_export.checkpoint.module_files import layers_of, read_tensors
+from bge_export.checkpoint.other_models import ENCODER_HALVES, is_reranker, refuse_projection
 from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles, read_sentence_files
 from bge_export.checkpoint.prompts import Prompts, choose_prompts
 from bge_export.checkpoint.tested import untested_note
@@ -24,6 +26,7 @@ from bge_export.contracts import (
     LAST_HIDDEN_STATE,
     Artifact,
     Checkpoint,
+    Head,
     Pooling,
     Promise,
     Reads,
@@ -66,6 +69,7 @@ class _Source:
     root: Path
     source: str
     revision: str | None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class _Wanted:
     default_pooling: Pooling | None
     query_prefix: str | None
     known_as: str | None
+    dim: int | None
     embedding: bool
     allow_pickle: bool
 
@@ -88,6 +93,7 @@ def open_checkpoint(
     default_pooling: Pooling | None = None,
     query_prefix: str | None = None,
     known_as: str | None = None,
+    dim: int | None = None,
     allow_pickle: bool = False,
 ) -> Checkpoint:
     """Return the checkpoint in a local folder, or the one with a Hub id if no such path exists.
@@ -101,6 +107,8 @@ def open_checkpoint(
         query_prefix: the instruction before queries of a checkpoint that declares no prompts; "" for none. By default
             the one that its authors publish, if the model is one of theirs (`published`).
         known_as: the name by which published models are known, if it is not that of the folder or the Hub id.
+        dim: the width of the vectors, for a model whose first components are an embedding by themselves (matryoshka);
+            by default what the checkpoint declares (`truncate_dim`), else the whole vector.
         allow_pickle: whether weights may be read from pickles, by a process of their own (`unpickling`).
 
     Raises:
@@ -109,7 +117,7 @@ def open_checkpoint(
         MissingLibrary: a library that reads checkpoints is not installed.
         UsageError: a revision was given for a local folder.
     """
-    wanted = _Wanted(pooling, default_pooling, query_prefix, known_as, embedding=False, allow_pickle=allow_pickle)
+    wanted = _Wanted(pooling, default_pooling, query_prefix, known_as, dim, embedding=False, allow_pickle=allow_pickle)
     return _open(model, revision, wanted)
 
 
@@ -121,6 +129,7 @@ def open_encoder(
     default_pooling: Pooling | None = None,
     query_prefix: str | None = None,
     known_as: str | None = None,
+    dim: int | None = None,
     allow_pickle: bool = False,
 ) -> Checkpoint:
     """Return a checkpoint as an encoder that embeds texts, without another head that it may have.
@@ -128,13 +137,13 @@ def open_encoder(
     `open_checkpoint` makes a reranker of such a checkpoint, or refuses its head by name. Arguments and errors are the
     same.
     """
-    wanted = _Wanted(pooling, default_pooling, query_prefix, known_as, embedding=True, allow_pickle=allow_pickle)
+    wanted = _Wanted(pooling, default_pooling, query_prefix, known_as, dim, embedding=True, allow_pickle=allow_pickle)
     return _open(model, revision, wanted)
 
 
 def _open(model: str | Path, revision: str | None, wanted: _Wanted) -> Checkpoint:
     try:
-        return _read(_locate(model, revision, pickles=wanted.allow_pickle), wanted)
+        return _read(_whole(_locate(model, revision, pickles=wanted.allow_pickle)), wanted)
     except OSError as error:
         raise CheckpointError(
             f"{_shortened(str(error.filename or model))} cannot be read: {error.strerror or type(error).__name__}. "
@@ -167,13 +176,25 @@ def _locate(model: str | Path, revision: str | None, *, pickles: bool) -> _Sourc
     return _Source(root, text, commit)
 
 
+def _whole(found: _Source) -> _Source:
+    """Return the folder of a checkpoint with its adapter merged, if it has one."""
+    if not has_adapter(found.root):
+        return found
+
+    def base(model: str, revision: str | None) -> tuple[Path, str]:
+        located = _locate(model, None if Path(model).is_dir() else revision, pickles=False)
+        return located.root, located.source
+
+    merged = merge(found.root, base)
+    return replace(found, root=merged.root, adapter=merged.says)
+
+
 def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
     """Read every file that affects the embedding and compare their declarations."""
     given = unpickled(found.root) if wanted.allow_pickle else Unpickled(found.root)
     root = given.root
 
-    # Modules and adapters first: without them a folder that needs no config.json would only be called incomplete.
-    refuse_adapter(root)
+    # Modules first: without them a folder that needs no config.json would only be called incomplete.
     modules = read_token_modules(root)
     sentence = read_sentence_files(root) if modules is None else modules.sentence
     config = _read_config(root / CONFIG)
@@ -201,20 +222,23 @@ def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
     else:
         name = found.source if wanted.known_as is None else wanted.known_as
         prompts = choose_prompts(root / PROMPTS, sentence.prompts, config, name, wanted.query_prefix)
-        dense = (
-            {Dense.kind: _dense(root, width, sentence, wanted, beside=own)} if modules is None or own is None else {}
-        )
-        promise = Promise(Reads(max_tokens, prompts.texts), {**dense, **(own.heads if own else {})})
+        heads: dict[str, Head] = dict(own.heads) if own else {}
+        if modules is None or own is None:
+            heads = {Dense.kind: _dense(root, width, sentence, wanted, beside=own), **heads}
+        elif wanted.dim is not None:
+            _refuse_dim(root)
+        promise = Promise(Reads(max_tokens, prompts.texts), heads)
 
     head_weights = own.weights if own else {}
     index = (*((weights.index,) if weights.index else ()), *(name for names in head_weights.values() for name in names))
+    adapter = tuple(name for name in ADAPTER_FILES if (root / name).is_file())
     token_types = positive_integer(config.get("type_vocab_size")) or 0
 
     return Checkpoint(
         source=found.source,
         revision=found.revision,
         root=root,
-        digest=tree_digest(root, (CONFIG, *weights.weights, *index, *tokenizer.files, *sentence.files)),
+        digest=tree_digest(root, (CONFIG, *weights.weights, *index, *tokenizer.files, *sentence.files, *adapter)),
         model_type=str(config["model_type"]),
         promise=promise,
         weights=weights.weights,
@@ -223,10 +247,13 @@ def _read(found: _Source, wanted: _Wanted) -> Checkpoint:
         padding_side=tokenizer.padding_side,
         head_weights=head_weights,
         pickles=given.pickles,
+        adapter=found.adapter,
         notes=(
             *_pickle_note(given.pickles),
+            *((f"{found.adapter}.",) if found.adapter else ()),
             *prompts.notes,
             *_side_note(tokenizer.padding_side, promise),
+            *_width_note(promise),
             *untested_note(str(config["model_type"])),
         ),
     )
@@ -258,10 +285,57 @@ def _side_note(side: Side, promise: Promise) -> tuple[str, ...]:
     )
 
 
+def _dense(root: Path, width: int, sentence: SentenceFiles, wanted: _Wanted, *, beside: OwnHeads | None) -> Dense:
+    """Return the dense head, after a look at the weights of its layers.
+
+    Args:
+        root: the folder.
+        width: D, the width of the token states.
+        sentence: the sentence-transformers files.
+        wanted: the pooling and the width of the vectors that were asked for.
+        beside: other heads of the model. Beside them the pooling is the first state, as FlagEmbedding takes it.
+    """
+    declared = sentence.pooling or wanted.default_pooling or (None if beside is None else "cls")
+    pooling = _pooling(root, declared, wanted.pooling)
+    if beside is not None:
+        if wanted.dim is not None:
+            _refuse_dim(root)
+        return Dense(width, pooling, sentence.normalize)
+
+    whole = layers_of(root, sentence.modules, width)
+    most = whole[-1].dim if whole else width
+    if wanted.dim is not None and wanted.dim > most:
+        raise CheckpointError(
+            f"{root} gives vectors of {most} dimensions, not of {wanted.dim}. Ask for at most {most}."
+        )
+
+    layers = layers_of(root, sentence.modules, width, wanted.dim or sentence.truncate_dim)
+    read_tensors(root, sentence.modules, layers)
+    return Dense(layers[-1].dim if layers else width, pooling, sentence.normalize, layers)
+
+
+def _refuse_dim(root: Path) -> None:
+    raise CheckpointError(
+        f"{root} has heads of token weights or vectors of tokens, whose width is fixed. Leave out --dim; or add --as "
+        "embedding to export its vector of a text alone."
+    )
+
+
+def _width_note(promise: Promise) -> tuple[str, ...]:
+    """Return what the user should know of a vector that is cut, in one sentence."""
+    layers = dense_head(promise).layers if promise.only_dense else ()
+    if not layers or layers[-1].kind != "truncate":
+        return ()
+
+    again = ", divided by their norm again" if dense_head(promise).normalize else ""
+    return (f"The vectors are {layers[-1]} dimensions of the checkpoint's{again}.",)
+
+
 def _refuse_embedding_options(root: Path, sentence: SentenceFiles, wanted: _Wanted) -> None:
     """Raise CheckpointError if a reranker is given what only embeddings have, or declares prompts."""
-    if wanted.pooling is not None or wanted.query_prefix is not None:
-        option = "--pooling" if wanted.pooling is not None else "--query-prefix"
+    given = {"--pooling": wanted.pooling, "--query-prefix": wanted.query_prefix, "--dim": wanted.dim}
+    option = next((name for name, value in given.items() if value is not None), None)
+    if option is not None:
         raise CheckpointError(
             f"{root} is a reranker, whose head with one label scores pairs of texts: it has no {option[2:]}. Leave out "
             f"{option}; or add --as embedding to embed texts with its encoder, without that head."
@@ -319,12 +393,6 @@ def _compare_widths(root: Path, width: int, sentence: SentenceFiles, weights: We
             "One of them belongs to another model: fetch the checkpoint again."
         )
 
-    if sentence.truncate_dim is not None and sentence.truncate_dim != width:
-        raise CheckpointError(
-            f"{root / PROMPTS} cuts embeddings to {sentence.truncate_dim} of {width} dimensions (truncate_dim), which "
-            "no exported graph does. Set truncate_dim to null, and cut the vectors where they are used."
-        )
-
     # ALBERT and similar models look tokens up in a narrower table and widen the result.
     if weights.embedding is not None and weights.embedding[1][1] > width:
         name, shape = weights.embedding
@@ -360,12 +428,6 @@ def _vocabulary(root: Path, config: Mapping[str, object]) -> int:
     if rows is None:
         raise CheckpointError(f"{root / CONFIG} gives no vocab_size. Correct config.json.")
     return rows
-
-
-def _dense(root: Path, width: int, sentence: SentenceFiles, wanted: _Wanted, *, beside: OwnHeads | None) -> Dense:
-    """Return the dense head; beside other heads its pooling is the first state, as FlagEmbedding takes it."""
-    declared = sentence.pooling or wanted.default_pooling or (None if beside is None else "cls")
-    return Dense(width, _pooling(root, declared, wanted.pooling), sentence.normalize)
 
 
 def _pooling(root: Path, declared: Pooling | None, given: Pooling | None) -> Pooling:

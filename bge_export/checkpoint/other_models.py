@@ -1,6 +1,6 @@
-"""Tells embedding models and rerankers apart, and refuses other models by name: adapters, classifiers, ColBERT.
+"""Tells embedding models and rerankers apart, and refuses other models by name: classifiers, ColBERT.
 
-Each of them can be run without its own part (the adapter, the head), and then gives embeddings that nobody trained.
+Each of them can be run without its own head, and then gives embeddings that nobody trained.
 """
 
 from collections.abc import Mapping
@@ -8,9 +8,7 @@ from pathlib import Path
 
 from bge_export.checkpoint.pooling_files import SentenceFiles
 from bge_export.errors import CheckpointError
-from bge_export.files.json_files import read_object
 
-ADAPTER = "adapter_config.json"
 SEQUENCE = "ForSequenceClassification"
 HEADS: Mapping[str, str] = {
     SEQUENCE: "a classifier, whose head scores or labels texts",
@@ -45,26 +43,6 @@ ENCODER_HALVES = frozenset({"mt5", "t5", "t5gemma", "umt5"})
 
 TOKEN_PROJECTION = "linear.weight"  # noqa: S105 - a tensor
 """The tensor with which ColBERT projects every token's state."""
-
-
-def refuse_adapter(root: Path) -> None:
-    """Raise CheckpointError if a folder holds an adapter, alone or beside weights.
-
-    transformers adds an adapter to the weights wherever peft is installed, and ignores it elsewhere.
-    """
-    path = root / ADAPTER
-    if not path.is_file():
-        return
-
-    settings = read_object(path)
-    kind = str(settings.get("peft_type") or "peft")
-    base = settings.get("base_model_name_or_path")
-    of = f" of {base}" if isinstance(base, str) and base else ""
-    raise CheckpointError(
-        f"{path} belongs to an adapter ({kind}{of}): transformers adds it to the weights where peft is installed, and "
-        "nowhere else. Merge it (peft: merge_and_unload, then save_pretrained) and give the merged folder; if it is "
-        "not part of this model, delete its files."
-    )
 
 
 def refuse_projection(root: Path, shapes: Mapping[str, tuple[int, ...]], width: int) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from bge_export.checkpoint.module_files import KINDS as FOLLOWING
+from bge_export.checkpoint.module_files import Module, read_modules
 from bge_export.contracts import Pooling
 from bge_export.errors import CheckpointError
 from bge_export.files.json_files import positive_integer, read_object, read_object_if_there, read_objects
@@ -16,7 +18,16 @@ TRANSFORMER_SETTINGS = tuple(
 )
 """Settings files of the Transformer module; sentence-transformers reads the first one that exists."""
 
-SUPPORTED: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+SUPPORTED: Mapping[str, Pooling] = {
+    "cls": "cls",
+    "mean": "mean",
+    "lasttoken": "last",
+    "max": "max",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weightedmean",
+}
+"""Mode in the files -> pooling."""
+
 FLAGS: Mapping[str, str] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -26,7 +37,7 @@ FLAGS: Mapping[str, str] = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 MEAN_FLAG = "pooling_mode_mean_tokens"
-KINDS = ("Transformer", "Pooling", "Normalize")
+KINDS = ("Transformer", "Pooling", *FOLLOWING)
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names under which sentence-transformers looks for the prompt of documents, in this order."""
@@ -43,6 +54,7 @@ class SentenceFiles:
         max_seq_length: the declared longest input in tokens.
         lower_case: whether texts are lowercased before they are tokenised.
         prompts: the declared prompts of `query` and `document`; empty if both are.
+        modules: the modules after pooling, Normalize among them.
         truncate_dim: the declared number of leading dimensions that the embedding keeps; None for all.
         cross_encoder: whether they declare a reranker (a CrossEncoder) in place of an embedding.
         files: the files that were read, relative to the folder.
@@ -54,6 +66,7 @@ class SentenceFiles:
     max_seq_length: int | None
     lower_case: bool
     prompts: Mapping[str, str]
+    modules: tuple[Module, ...]
     truncate_dim: int | None
     cross_encoder: bool
     files: tuple[str, ...]
@@ -65,8 +78,9 @@ def read_sentence_files(root: Path) -> SentenceFiles:
     Raises:
         CheckpointError: a file is malformed, contradicts another, or declares something that no artifact supports.
     """
-    modules = _read_modules(root)
-    pooling_file = f"{modules['Pooling']}/config.json" if "Pooling" in modules else None
+    listed = _read_modules(root)
+    pooling_file = f"{listed[1][1]}/config.json" if len(listed) > 1 else None
+    modules = read_modules(root, listed[2:])
     settings_file = next((name for name in TRANSFORMER_SETTINGS if (root / name).is_file()), None)
     pooling, width = _read_pooling(root / pooling_file) if pooling_file else (None, None)
 
@@ -80,34 +94,35 @@ def read_sentence_files(root: Path) -> SentenceFiles:
             "and 'sequence-classification' scores. Choose an embedding model or a reranker."
         )
 
-    candidates = (MODULES, pooling_file, settings_file, PROMPTS)
+    candidates = (MODULES, pooling_file, settings_file, PROMPTS, *(name for one in modules for name in one.files))
     return SentenceFiles(
         pooling=pooling,
-        normalize="Normalize" in modules or not modules,
+        normalize=not listed or (bool(modules) and modules[-1].kind == "normalize"),
         width=width,
         max_seq_length=positive_integer(settings.get("max_seq_length")),
         lower_case=settings.get("do_lower_case") is True,
         prompts=declared_prompts(root / PROMPTS, declared),
+        modules=modules,
         truncate_dim=positive_integer(declared.get("truncate_dim")),
         cross_encoder=cross_encoder,
         files=tuple(name for name in candidates if name and (root / name).is_file()),
     )
 
 
-def _read_modules(root: Path) -> dict[str, str]:
-    """Return kind of module -> its folder, in the order of `modules.json`; empty if the file does not exist."""
+def _read_modules(root: Path) -> list[tuple[str, str]]:
+    """Return kind and folder of each module, in the order of `modules.json`; nothing if the file does not exist."""
     path = root / MODULES
     if not path.is_file():
         if (root / "1_Pooling").is_dir():
             raise CheckpointError(f"{path} is missing beside 1_Pooling: the checkpoint is incomplete. Fetch it again.")
-        return {}
+        return []
 
     kinds = [_kind(path, entry) for entry in read_objects(path)]
     folders = [str(entry.get("path", "")) for entry in read_objects(path)]
-    if kinds[:2] not in (["Transformer"], ["Transformer", "Pooling"]) or set(kinds[2:]) - {"Normalize"}:
+    if kinds[:2] not in (["Transformer"], ["Transformer", "Pooling"]) or set(kinds[2:]) - set(FOLLOWING):
         raise CheckpointError(
-            f"{path} declares the modules {kinds}; supported is the order Transformer, Pooling and, last, Normalize. "
-            "Correct the order, or choose a checkpoint without other modules."
+            f"{path} declares the modules {kinds}; supported is the order Transformer, Pooling and then any of "
+            f"{', '.join(FOLLOWING)}. Correct the order, or choose a checkpoint without other modules."
         )
 
     if folders[0]:
@@ -120,12 +135,11 @@ def _read_modules(root: Path) -> dict[str, str]:
         if PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts or "\\" in folder:
             raise CheckpointError(f"{path} names the folder {folder!r}, outside the checkpoint. Do not use it.")
 
-    # Two Normalize modules do what one does.
-    return dict(zip(kinds, folders, strict=True))
+    return list(zip(kinds, folders, strict=True))
 
 
 def _kind(path: Path, entry: Mapping[str, object]) -> str:
-    """Return Transformer, Pooling or Normalize; the import path of the class differs between versions."""
+    """Return the class of a module, such as Pooling; its import path differs between versions."""
     declared = str(entry.get("type", ""))
     kind = declared.rpartition(".")[2]
     if not declared.startswith("sentence_transformers.") or kind not in KINDS:

@@ -13,6 +13,7 @@ from bge_export.cli.options import (
     CORES,
     AllowPickle,
     AsHead,
+    Dim,
     ExportThreads,
     Json,
     NoCheck,
@@ -33,6 +34,7 @@ class ExportOptions:
     revision: Revision = None
     pooling: PoolingOption = None
     query_prefix: QueryPrefix = None
+    dim: Dim = None
     head: AsHead = None
     allow_pickle: AllowPickle = False
     overwrite: Overwrite = False
@@ -44,7 +46,7 @@ class ExportOptions:
     @property
     def given(self) -> bool:
         """Return whether an option was given that is part of a recipe."""
-        values = (self.output, self.revision, self.pooling, self.query_prefix, self.head, self.thresholds)
+        values = (self.output, self.revision, self.pooling, self.query_prefix, self.dim, self.head, self.thresholds)
         return self.allow_pickle or self.overwrite or self.no_check or any(value is not None for value in values)
 
     def table(self, model: str) -> dict[str, Any]:
@@ -55,6 +57,7 @@ class ExportOptions:
                 "revision": self.revision,
                 "pooling": self.pooling,
                 "query_prefix": self.query_prefix,
+                "dim": self.dim,
                 "head": self.head,
                 "allow_pickle": self.allow_pickle,
             },

@@ -23,6 +23,8 @@ INSTALLS: Mapping[str, str] = {
 def loading_lines(folder: Path) -> Iterator[str]:
     """Yield Python lines that run the folder's last model on a text or a pair; nothing if no model takes one."""
     from bge_export.bundle.manifest import read_manifest
+    from bge_export.contracts import SENTENCE_EMBEDDING
+    from bge_export.heads.dense import dense_head
 
     manifest = read_manifest(folder)
     model = next((one for one in reversed(manifest.models) if _takes_a_text(one)), None)
@@ -44,12 +46,19 @@ def loading_lines(folder: Path) -> Iterator[str]:
         "token_type_ids": "[tokens.type_ids]",
     }
     yield "feed = {" + ", ".join(f'"{name}": {arrays[name]}' for name in model.inputs) + "}"
-    if manifest.promise.of_tokens:
-        yield _run_all(format_name, folder / model.files[0], model.outputs)
-        return
 
-    yield _run(format_name, folder / model.files[0], "logits" if pairs else "states")
-    yield SCORE if pairs else _vector(manifest)
+    path = folder / model.files[0]
+    if manifest.promise.of_tokens:
+        yield _run_all(format_name, path, model.outputs)
+    elif pairs:
+        yield _run(format_name, path, "logits", 0)
+        yield SCORE
+    elif dense_head(manifest.promise.promise()).in_graph:
+        yield _run(format_name, path, "embeddings", model.outputs.index(SENTENCE_EMBEDDING))
+        yield "embedding = embeddings[0]"
+    else:
+        yield _run(format_name, path, "states", 0)
+        yield _vector(manifest)
 
 
 def _takes_a_text(model: "Model") -> bool:
@@ -65,17 +74,17 @@ def _module(format_name: str) -> str:
     return {"onnx": "onnxruntime"}.get(format_name, format_name)
 
 
-def _run(format_name: str, path: Path, name: str) -> str:
-    """Return the line that runs a model on `feed`, and gives its first output a name."""
+def _run(format_name: str, path: Path, name: str, output: int) -> str:
+    """Return the line that runs a model on `feed`, and gives one of its outputs a name."""
     if format_name == "onnx":
-        return f'{name} = onnxruntime.InferenceSession("{path}").run(None, feed)[0]'
+        return f'{name} = onnxruntime.InferenceSession("{path}").run(None, feed)[{output}]'
     if format_name == "openvino":
         settings = '"CPU", {"INFERENCE_PRECISION_HINT": "f32"}'
         arrays = "{name: np.array(one) for name, one in feed.items()}"
-        return f'{name} = openvino.Core().compile_model("{path}", {settings})({arrays})[0]'
+        return f'{name} = openvino.Core().compile_model("{path}", {settings})({arrays})[{output}]'
 
     given = f'torch.jit.load("{path}")(*map(torch.tensor, feed.values()))'
-    return f"{name} = {given}; {name} = ({name}[0] if isinstance({name}, tuple) else {name}).numpy()"
+    return f"{name} = {given}; {name} = ({name}[{output}] if isinstance({name}, tuple) else {name}).numpy()"
 
 
 def _run_all(format_name: str, path: Path, outputs: Sequence[str]) -> str:

@@ -57,6 +57,15 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the
 PoolingOption = Annotated[
     Literal["cls", "mean", "last"] | None, typer.Option(help="Pooling, for a checkpoint that declares none.")
 ]
+Dim = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Width of the vectors, of a model whose first components are an embedding by themselves (matryoshka). "
+        "[default: what the checkpoint declares]",
+    ),
+]
 QueryPrefix = Annotated[
     str | None,
     typer.Option(

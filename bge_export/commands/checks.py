@@ -122,6 +122,7 @@ def write_reference(
     revision: str | None = None,
     pooling: Pooling | None = None,
     query_prefix: str | None = None,
+    dim: int | None = None,
     as_embedding: bool = False,
     allow_pickle: bool = False,
     texts: Path | None = None,
@@ -140,7 +141,14 @@ def write_reference(
     refuse_unknown_output(out)
 
     opened = open_encoder if as_embedding else open_checkpoint
-    checkpoint = opened(model, revision=revision, pooling=pooling, query_prefix=query_prefix, allow_pickle=allow_pickle)
+    checkpoint = opened(
+        model,
+        revision=revision,
+        pooling=pooling,
+        query_prefix=query_prefix,
+        dim=dim,
+        allow_pickle=allow_pickle,
+    )
     corpus = read_texts(texts, column, pairs=checkpoint.promise.of_pairs)
     vectors = run_oracle(checkpoint, corpus, threads, every_id=False)
     vectors.write(out)

@@ -105,6 +105,7 @@ def export_step(recipe: Recipe, step: BuildStep | None, threads: int) -> Exporte
         revision=source.revision,
         pooling=source.pooling,
         query_prefix=source.query_prefix,
+        dim=source.dim,
         allow_pickle=source.allow_pickle,
     )
     if folder is not None:

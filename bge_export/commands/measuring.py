@@ -201,6 +201,7 @@ def open_reference(
         default_pooling=promise.dense.pooling if promise.only_dense else None,
         query_prefix=given,
         known_as=source.id,
+        dim=promise.dense.dim if promise.only_dense else None,
         allow_pickle=allow_pickle,
     )
     _refuse_other_checkpoint(reference, checkpoint.digest, manifest)

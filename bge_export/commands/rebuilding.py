@@ -89,7 +89,8 @@ def _source(manifest: Manifest, reference: str, revision: str | None) -> Source:
     """Return the checkpoint, opened for what the folder promises."""
     if not manifest.promise.only_dense:
         return Source(model=reference, revision=revision)
-    return Source(model=reference, revision=revision, pooling=manifest.promise.dense.pooling, head="embedding")
+    dense = manifest.promise.dense
+    return Source(model=reference, revision=revision, pooling=dense.pooling, dim=dense.dim, head="embedding")
 
 
 def _own_options(model: Model) -> Mapping[str, Any]:

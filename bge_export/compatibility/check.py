@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bge_export.compatibility.findings import FileCheck, Finding, FolderCheck, Measured
+from bge_export.compatibility.following import client_advice
 from bge_export.compatibility.graphs import check_graph, read_graph
 from bge_export.compatibility.hosts import measure, over_limits
 from bge_export.compatibility.json_keys import check_folder, client_config, client_output
@@ -54,7 +55,8 @@ def check_targets(
         facts = TARGETS[target]
         files = [_check_file(folder, name, target, facts, measuring) for name in present]
         findings = [*check_folder(folder, facts), *_without_files(folder, files, facts)]
-        found += [_check(target, "", 0, findings), *files]
+        whole = replace(_check(target, "", 0, findings), advice=tuple(client_advice(folder)))
+        found += [whole, *files]
     return FolderCheck(tuple(found))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-from bge_export.contracts import POOLINGS, Pooling
+from bge_export.contracts import COMMON_POOLINGS, Pooling
 
 ONNX = ("onnx/model.onnx", "model.onnx")
 OPENVINO = ("openvino_model.xml", "openvino/openvino_model.xml")
@@ -34,19 +34,23 @@ class LibraryFacts:
         truncates: `folder` if it reads the longest input from the settings, `tokenizer` if only from `tokenizer.json`,
             or `asked`.
         set_length: the setting that truncates, with `{tokens}`.
+        layers: `folder` if it applies the modules after pooling, `asked` if it returns what graphs give, or `skipped`.
+        set_layers: how the embedding of the graph is read, if `asked`.
         remark: what else to know; "" if nothing.
     """
 
     files: tuple[str, ...]
     other_file: str = ""
     pooling: Literal["folder", "states"] | Pooling = "folder"
-    poolings: tuple[Pooling, ...] = POOLINGS
+    poolings: tuple[Pooling, ...] = COMMON_POOLINGS
     set_pooling: str = ""
     norm: Literal["folder", "always", "asked"] = "folder"
     set_norm: str = ""
     set_prompt: str = ""
     truncates: Literal["folder", "tokenizer", "asked"] = "folder"
     set_length: str = ""
+    layers: Literal["folder", "asked", "skipped"] = "skipped"
+    set_layers: str = ""
     remark: str = ""
 
 
@@ -59,6 +63,8 @@ BY_HAND = LibraryFacts(
     set_prompt="put {prompt!r} before each query",
     truncates="asked",
     set_length="tokenizer(…, truncation=True)",
+    layers="asked",
+    set_layers="take sentence_embedding of the outputs, in place of pooled states",
 )
 """A library that returns what the model does."""
 
@@ -79,14 +85,16 @@ LIBRARIES: Mapping[str, LibraryFacts] = MappingProxyType(
             (*WEIGHTS, *ONNX, *OPENVINO),
             'backend="onnx", model_kwargs={{"file_name": {file!r}}}',
             set_prompt='encode_query(…), or encode(…, prompt_name="query"): encode alone puts nothing before a query',
+            layers="folder",
         ),
         "sentence-transformers@6": LibraryFacts(
             (*WEIGHTS, *OPENVINO),
             'backend="openvino", model_kwargs={{"file_name": {file!r}}}',
             set_prompt='encode_query(…), or encode(…, prompt_name="query"): encode alone puts nothing before a query',
+            layers="folder",
             remark="its ONNX backend needs optimum-onnx, which cannot be installed beside transformers 5",
         ),
-        "transformers": replace(BY_HAND, files=WEIGHTS),
+        "transformers": replace(BY_HAND, files=WEIGHTS, layers="skipped", set_layers=""),
         "optimum-onnx": replace(BY_HAND, files=ONNX, other_file="file_name={name!r}, without its folder"),
         "optimum-intel": replace(BY_HAND, files=OPENVINO[:1], other_file="file_name={file!r}"),
         "flagembedding": LibraryFacts(
@@ -109,11 +117,17 @@ LIBRARIES: Mapping[str, LibraryFacts] = MappingProxyType(
             truncates="asked",
             set_length="with_max_length({tokens})",
         ),
-        "langchain": LibraryFacts(WEIGHTS, set_prompt='query_encode_kwargs={{"prompt_name": "query"}}'),
-        "llama-index": LibraryFacts(
-            WEIGHTS, set_prompt="query_instruction={prompt!r}: it replaces the folder's own prompt by none"
+        "langchain": LibraryFacts(
+            WEIGHTS, set_prompt='query_encode_kwargs={{"prompt_name": "query"}}', layers="folder"
         ),
-        "chromadb": LibraryFacts(WEIGHTS, set_prompt="embed_query puts nothing before a query: put {prompt!r} there"),
+        "llama-index": LibraryFacts(
+            WEIGHTS,
+            set_prompt="query_instruction={prompt!r}: it replaces the folder's own prompt by none",
+            layers="folder",
+        ),
+        "chromadb": LibraryFacts(
+            WEIGHTS, set_prompt="embed_query puts nothing before a query: put {prompt!r} there", layers="folder"
+        ),
         "txtai": LibraryFacts(
             WEIGHTS,
             set_prompt='instructions={{"query": {prompt!r}}}',
@@ -122,6 +136,7 @@ LIBRARIES: Mapping[str, LibraryFacts] = MappingProxyType(
         "lancedb": LibraryFacts(
             WEIGHTS,
             set_prompt="put {prompt!r} before each query",
+            layers="folder",
             remark='take its function "sentence-transformers": "huggingface" takes the mean and divides nothing',
         ),
         "langchain4j": LibraryFacts(

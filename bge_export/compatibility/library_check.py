@@ -8,6 +8,7 @@ from bge_export.bundle.integrity import MANIFEST
 from bge_export.bundle.manifest import read_manifest
 from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles, read_sentence_files
 from bge_export.compatibility.findings import Advice, FileCheck, Finding
+from bge_export.compatibility.following import library_advice, library_findings
 from bge_export.compatibility.libraries import LibraryFacts
 from bge_export.errors import CheckpointError
 from bge_export.files.json_files import read_object, read_object_if_there
@@ -33,8 +34,8 @@ def check_library(folder: Path, target: str, facts: LibraryFacts) -> list[FileCh
     except CheckpointError as error:
         findings.append(Finding("json", str(error), "files that can be read"))
     else:
-        findings += [*_lacking(declared, facts), *_other_heads(folder)]
-        advice += _vector(declared, facts)
+        findings += [*_lacking(declared, facts), *library_findings(folder, declared, facts), *_other_heads(folder)]
+        advice += [*_vector(declared, facts), *library_advice(folder, declared, facts)]
         advice += _input(declared, facts, tokenizer, settings)
         advice += _prompt(prompts, facts)
 
@@ -69,7 +70,7 @@ def _filled(setting: str, file: str) -> str:
 
 def _lacking(declared: SentenceFiles, facts: LibraryFacts) -> Iterator[Finding]:
     """Yield a pooling that no setting gives."""
-    if declared.pooling is not None and declared.pooling not in facts.poolings:
+    if facts.layers == "skipped" and declared.pooling is not None and declared.pooling not in facts.poolings:
         yield Finding("pooling", f"a folder that pools by {declared.pooling!r}", " or ".join(facts.poolings))
 
 

@@ -9,6 +9,7 @@ from bge_export.contracts import OUTPUTS, Pooling, Promise
 from bge_export.errors import UsageError
 from bge_export.heads import promise_of
 from bge_export.heads.dense import without_embeddings
+from bge_export.heads.layers import Activation, LayerKind
 
 
 class _Record(BaseModel):
@@ -24,12 +25,36 @@ class ReadsRecord(_Record):
     prompts: dict[str, str]
 
 
+class LayerRecord(_Record):
+    """`heads.layers.Layer` in a file."""
+
+    kind: LayerKind
+    reads: int = Field(gt=0)
+    dim: int = Field(gt=0)
+    activation: Activation
+
+
 class DenseRecord(_Record):
-    """`heads.dense.Dense` in a file."""
+    """`heads.dense.Dense` in a file, which names no layers where none follow pooling."""
 
     dim: int = Field(gt=0)
     pooling: Pooling
     normalize: bool
+    layers: Annotated[tuple[LayerRecord, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _widths(self) -> Self:
+        """Raise ValueError unless each layer reads what the one before it gives, and the last gives the vector."""
+        read = [layer.reads for layer in self.layers[1:]]
+        if self.layers and [layer.dim for layer in self.layers] != [*read, self.dim]:
+            raise ValueError("the widths of the layers do not fit together")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _with_layers(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the fields, with layers only where there are any."""
+        fields: dict[str, Any] = serialize(self)
+        return {name: value for name, value in fields.items() if name != "layers" or value}
 
 
 class ScoreRecord(_Record):

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.contracts import (
+    COMMON_POOLINGS,
     LAST_HIDDEN_STATE,
-    POOLINGS,
     SENTENCE_EMBEDDING,
     Artifact,
     Pooling,
@@ -24,7 +24,7 @@ from bge_export.contracts import (
 )
 from bge_export.errors import ArtifactError
 from bge_export.foreign.files import ForeignFile
-from bge_export.heads.dense import dense_head, normalize, pool
+from bge_export.heads.dense import Dense, dense_head, normalize, pool
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.measure.metrics import cosines, norms
 from bge_export.texts.corpus import Corpus
@@ -94,7 +94,7 @@ def find_reading(
 
     tried = []
     for name in given[0]:
-        for form, pooling in _forms(given[0][name].shape, batches[0].input_ids.shape[1], wanted.dim, wanted.pooling):
+        for form, pooling in _forms(given[0][name].shape, batches[0].input_ids.shape[1], wanted):
             reading = Reading(name, form, pooling, unit=False, agreement=0.0)
             rows = np.concatenate([reading.rows(one, batch) for one, batch in zip(given, batches, strict=True)])
             agreement = float(np.median(np.nan_to_num(cosines(rows, truth), nan=-1.0)))
@@ -129,14 +129,17 @@ def _probes(corpus: Corpus, reference: ReferenceVectors) -> list[int]:
     return (fit or list(numbers))[:PROBES]
 
 
-def _forms(shape: Sequence[int], tokens: int, width: int, declared: Pooling) -> Sequence[tuple[Form, Pooling | None]]:
+def _forms(shape: Sequence[int], tokens: int, head: Dense) -> Sequence[tuple[Form, Pooling | None]]:
     """Return what an output of a shape may hold of one text, the checkpoint's own pooling first."""
+    width, declared = head.dim, head.pooling
     if tuple(shape) == (1, width):
         return (("vector", None),)
+    if head.layers:  # states lack what follows pooling
+        return ()
     if tuple(shape) == (1, 1, width):
         return (("first state", None),)
     if tuple(shape) == (1, tokens, width):
-        return [("states", name) for name in (declared, *(one for one in POOLINGS if one != declared))]
+        return [("states", name) for name in (declared, *(one for one in COMMON_POOLINGS if one != declared))]
     return ()
 
 

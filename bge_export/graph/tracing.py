@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bge_export.checkpoint.model import first_line, load_model
+from bge_export.checkpoint.weighted_head import layer_tensors
 from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Checkpoint
 from bge_export.errors import ExportError, UsageError
 from bge_export.graph.bias_folding import fold_biases
@@ -14,7 +15,7 @@ from bge_export.graph.embedding_scale import fold_embedding_scale
 from bge_export.graph.masks import own_masks, padding_mask
 from bge_export.graph.textbook import has_textbook_attention
 from bge_export.graph.token_heads import TracedHeads
-from bge_export.heads.dense import Dense, dense_head
+from bge_export.heads.dense import dense_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,13 +30,13 @@ class TracedEncoder(nn.Module):
     Other architectures get the mask [B, S] and say by themselves which tokens see each other; `masks` writes that down.
     """
 
-    def __init__(self, model: "PreTrainedModel", head: Dense, *, sentence_embedding: bool) -> None:
-        """Wrap `model`; if `sentence_embedding` is set, the pooled embedding is a second output."""
+    def __init__(self, model: "PreTrainedModel", head: nn.Module | None) -> None:
+        """Wrap `model`; if there is a head, its embedding is a second output."""
         super().__init__()
         self.model = model
         self.buckets = bucket_table(model.config)
         self.builds_mask = not has_textbook_attention(model.config)
-        self.pooling = head.module() if sentence_embedding else None
+        self.pooling = head
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -87,7 +88,7 @@ def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = F
 
     Args:
         checkpoint: the model.
-        sentence_embedding: whether the pooled embedding is a second output.
+        sentence_embedding: whether the pooled embedding is a second output; it is anyway where layers follow pooling.
         states: whether a model with other heads also returns its last hidden state, first.
 
     Raises:
@@ -114,7 +115,9 @@ def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = F
     if checkpoint.promise.of_tokens:
         return TracedHeads(model, checkpoint, states=states).eval()
 
-    return TracedEncoder(model, dense_head(checkpoint.promise), sentence_embedding=sentence_embedding).eval()
+    gives_vector = SENTENCE_EMBEDDING in output_names(checkpoint, sentence_embedding=sentence_embedding)
+    head = dense_head(checkpoint.promise).module(layer_tensors(checkpoint)) if gives_vector else None
+    return TracedEncoder(model, head).eval()
 
 
 def untraceable(checkpoint: Checkpoint, error: Exception) -> str:
@@ -132,10 +135,15 @@ def input_names(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def output_names(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = False) -> tuple[str, ...]:
-    """Return the names of what the module of `traced` returns; consumers that ignore names read the first output."""
+    """Return the names of what the module of `traced` returns; consumers that ignore names read the first output.
+
+    Where layers follow pooling, the graph gives the embedding unasked.
+    """
     if answers := checkpoint.promise.outputs:
         return (LAST_HIDDEN_STATE, *answers) if states else answers
-    return (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING) if sentence_embedding else (LAST_HIDDEN_STATE,)
+    if sentence_embedding or dense_head(checkpoint.promise).in_graph:
+        return (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING)
+    return (LAST_HIDDEN_STATE,)
 
 
 def trace_inputs(model: "PreTrainedModel", names: tuple[str, ...]) -> tuple[Tensor, ...]:

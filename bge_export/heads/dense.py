@@ -1,14 +1,15 @@
-"""One vector a text: a pooling of token states, divided by its norm if the model promises that."""
+"""One vector a text: a pooling of token states, the layers that follow it, and division by the norm if promised."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import DENSE_VECS, SENTENCE_EMBEDDING, Pooling, Promise, Reads
+from bge_export.contracts import COMMON_POOLINGS, DENSE_VECS, SENTENCE_EMBEDDING, Pooling, Promise, Reads
 from bge_export.errors import UsageError
+from bge_export.heads.layers import LEAST, Layer, Tensors, apply_layers
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -21,12 +22,13 @@ Float = TypeVar("Float", np.float32, np.float64)
 
 @dataclass(frozen=True)
 class Dense:
-    """How token states become one vector a text. What a model does after that (layers, a shorter vector) belongs here.
+    """How token states become one vector a text.
 
     Attributes:
         dim: D, the width of the vector.
         pooling: which token states form it.
-        normalize: whether it is divided by its L2 norm.
+        normalize: whether it is divided by its L2 norm, after everything else.
+        layers: what lies between pooling and that division, in this order; nothing in most models.
     """
 
     kind: ClassVar[str] = "dense"
@@ -35,14 +37,39 @@ class Dense:
     dim: int
     pooling: Pooling
     normalize: bool
+    layers: tuple[Layer, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take layers as they stand in files too."""
+        layers = tuple(one if isinstance(one, Layer) else Layer(**one) for one in self.layers)
+        object.__setattr__(self, "layers", layers)
+
+    @property
+    def state_dim(self) -> int:
+        """Return the width of the token states."""
+        return self.layers[0].reads if self.layers else self.dim
+
+    @property
+    def in_graph(self) -> bool:
+        """Return whether graphs must give the vector themselves: clients leave layers out, and pool in few ways."""
+        return bool(self.layers) or self.pooling not in COMMON_POOLINGS
+
+    @property
+    def pooled(self) -> "Dense":
+        """Return the head without the layers after pooling."""
+        return Dense(self.state_dim, self.pooling, self.normalize)
+
+    def with_weights(self, tensors: Sequence[Tensors]) -> "WeightedDense":
+        """Return the head with the weights of its layers, which `rows` needs for states; one entry a layer."""
+        return WeightedDense(self.dim, self.pooling, self.normalize, self.layers, tuple(tensors))
 
     def shapes(self, output: str, texts: int, tokens: int) -> Sequence[tuple[int, ...]]:
         """Return the shapes that an output may have for B texts of S tokens: with CLS, the first state is enough."""
         if output in POOLED:
             return ((texts, self.dim),)
 
-        states = (texts, tokens, self.dim)
-        return (states, (texts, 1, self.dim)) if self.pooling == "cls" else (states,)
+        states = (texts, tokens, self.state_dim)
+        return (states, (texts, 1, self.state_dim)) if self.pooling == "cls" else (states,)
 
     def rows(
         self, outputs: Mapping[str, NDArray[np.float32]], attention_mask: NDArray[np.int64]
@@ -50,23 +77,45 @@ class Dense:
         """Return output -> its vectors, [B, D] float32. Zero and non-finite ones stay, so that parity can report them.
 
         Args:
-            outputs: `sentence_embedding` or `dense_vecs` [B, D], pooled by the graph itself; any other is token states
+            outputs: `sentence_embedding` or `dense_vecs` [B, D], made by the graph itself; any other is token states
                 [B, S, D].
             attention_mask: [B, S] int64, 1 for a token and 0 for padding, on either side.
         """
         return {
-            name: given if name in POOLED else self._pooled(given, attention_mask) for name, given in outputs.items()
+            name: given if name in POOLED else self._vectors(given, attention_mask) for name, given in outputs.items()
         }
 
-    def _pooled(self, states: NDArray[np.float32], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        pooled = pool(states, attention_mask, self.pooling)
-        return normalize(pooled) if self.normalize else pooled
+    def _vectors(self, states: NDArray[np.float32], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        vectors = self._after(pool(states, attention_mask, self.pooling))
+        return normalize(vectors) if self.normalize else vectors
 
-    def module(self) -> "Module":
-        """Return the head in torch: states [B, S, D] and mask [B, S] -> [B, D]."""
+    def _after(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return pooled states through the layers."""
+        if any(layer.weighted for layer in self.layers):
+            raise UsageError(
+                "These layers have weights, without which states give no vector: `with_weights` adds them."
+            )
+        return apply_layers(pooled, self.layers, [{}] * len(self.layers))
+
+    def module(self, tensors: Sequence[Tensors] = ()) -> "Module":
+        """Return the head in torch, with the weights of its layers: states [B, S, D] and mask [B, S] -> [B, D]."""
         from bge_export.heads._dense_module import DenseModule
 
-        return DenseModule(self.dim, self.pooling, normalize=self.normalize)
+        return DenseModule(self.state_dim, self.pooling, normalize=self.normalize, layers=self.layers, tensors=tensors)
+
+
+@dataclass(frozen=True)
+class WeightedDense(Dense):
+    """A dense head that knows the weights of its layers. It stands in no file.
+
+    Attributes:
+        tensors: the weights of each layer.
+    """
+
+    tensors: tuple[Tensors, ...] = field(default=(), compare=False, repr=False)
+
+    def _after(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
+        return apply_layers(pooled, self.layers, self.tensors)
 
 
 def pool(states: NDArray[Float], attention_mask: NDArray[np.int64], pooling: Pooling) -> NDArray[Float]:
@@ -79,10 +128,30 @@ def pool(states: NDArray[Float], attention_mask: NDArray[np.int64], pooling: Poo
         pooled: NDArray[Float] = (states * weights).sum(axis=1) / weights.sum(axis=1)
         return pooled
 
+    if pooling == "max":
+        found: NDArray[Float] = (
+            np.where(attention_mask[:, :, None] != 0, states, LEAST).astype(states.dtype).max(axis=1)
+        )
+        return found
+
+    if pooling in ("mean_sqrt_len", "weightedmean"):
+        return _weighed(states, attention_mask, pooling)
+
     # Counted from the end, since the texts of a batch may be padded on the left too.
     ends = attention_mask.shape[1] - 1 - np.argmax(attention_mask[:, ::-1] != 0, axis=1)
     last: NDArray[Float] = states[np.arange(len(states)), ends]
     return last
+
+
+def _weighed(states: NDArray[Float], attention_mask: NDArray[np.int64], pooling: Pooling) -> NDArray[Float]:
+    """Return the sum of all tokens by the root of their number, or their mean weighed by their places."""
+    kept = np.minimum(attention_mask, 1)
+    weights = kept if pooling == "mean_sqrt_len" else kept * np.cumsum(kept, axis=1)
+    total = weights.sum(axis=1, keepdims=True).astype(states.dtype)
+    by = np.sqrt(total) if pooling == "mean_sqrt_len" else total
+
+    pooled: NDArray[Float] = (states * weights[:, :, None].astype(states.dtype)).sum(axis=1) / by
+    return pooled
 
 
 def normalize(rows: NDArray[np.float32]) -> NDArray[np.float32]:

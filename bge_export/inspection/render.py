@@ -10,6 +10,7 @@ from rich.table import Table
 from bge_export.bundle.manifest import Manifest
 from bge_export.contracts import PromptOrigin
 from bge_export.formats import GraphFacts
+from bge_export.heads.dense import dense_head
 from bge_export.inspection.bisect import Drift
 from bge_export.inspection.doctor import MachineFacts
 from bge_export.inspection.folder import FolderFacts
@@ -107,6 +108,7 @@ def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
         {
             "made of": f"{source.id}{revision}, {source.model_type}{untested}, digest {source.digest[:12]}",
             **({"weights from pickles": ", ".join(source.pickles)} if source.pickles else {}),
+            **({"adapter": source.adapter} if source.adapter else {}),
             **_answers(manifest),
             **_padding(manifest),
             "models": ", ".join(model.target for model in manifest.models),
@@ -127,9 +129,10 @@ def _answers(manifest: Manifest) -> dict[str, str]:
     if manifest.promise.of_tokens:
         return {**_token_heads(manifest), **_prefixes(manifest)}
 
-    head = manifest.promise.dense
+    head = dense_head(manifest.promise.promise())
     normalized = "normalised" if head.normalize else "not normalised"
-    vector = f"{head.dim} dimensions, {head.pooling} pooling, {normalized}"
+    steps = [f"{head.pooling} pooling", *map(str, head.layers), normalized]
+    vector = f"{head.dim} dimensions, {', '.join(steps)}"
     return {"embedding": f"{vector}, up to {reads.max_tokens} tokens", **_prefixes(manifest)}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, TokenBatch
+from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Artifact, TokenBatch
 from bge_export.errors import ArtifactError, ClientError
 from bge_export.files.proc import peak_bytes
 from bge_export.heads.dense import dense_head
@@ -79,8 +79,12 @@ class ClientsSession:
     def embed_text(self, text: str) -> NDArray[np.float32]:
         """Return the embedding of a text by the client's native pipeline, [D] float32.
 
-        Clients without CLS pooling return token states, which their users pool by hand, as here the head does.
+        Clients without CLS pooling return token states, which their users pool by hand, as here the head does. No
+        pipeline knows the layers that follow pooling: users take the graph's own embedding from the model.
         """
+        if dense_head(self._artifact.promise).in_graph:
+            return self._own_embedding(self.tokenize([text])[0])
+
         by_hand = not self._client.cls
         given = _decoded(self._ask("embed", text=text, by_hand=by_hand))
         if by_hand:
@@ -89,6 +93,12 @@ class ClientsSession:
 
         (row,) = given
         return np.asarray(row)
+
+    def _own_embedding(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return the embedding that the graph gives for token ids, [D] float32."""
+        row = np.asarray([ids], dtype=np.int64)
+        (embedding,) = self.run(TokenBatch(row, np.ones_like(row), np.zeros_like(row)))[SENTENCE_EMBEDDING]
+        return np.asarray(embedding)
 
     def usage(self) -> tuple[float, int | None]:
         """Return the CPU seconds that the client has used since its start, and its peak memory in bytes if known."""

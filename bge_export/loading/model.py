@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from bge_export.bundle.integrity import refuse_changed_files, refuse_other_promise
 from bge_export.bundle.manifest import read_bundle
+from bge_export.checkpoint.weighted_head import ready_dense
 from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Session, TokenBatch
 from bge_export.errors import TextsError, UsageError
-from bge_export.heads.dense import Dense, dense_head
+from bge_export.heads.dense import Dense
 from bge_export.loading.batches import WINDOW, plan_batches
 from bge_export.loading.choice import choose_artifact
 from bge_export.loading.prompt import prompt_text
@@ -31,7 +32,7 @@ class EmbeddingModel:
         self.artifact = artifact
         self._tokenizer = tokenizer
         self._session = session
-        self._head = dense_head(artifact.promise)
+        self._head = ready_dense(artifact.root, artifact.promise)
 
     @property
     def width(self) -> int:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError
 from bge_export.heads.dense import dense_head
+from bge_export.oracle.pooling import pooled
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 PADDED = (1, 19)
@@ -66,12 +66,5 @@ def _cosine(checkpoint: Checkpoint, model: "PreTrainedModel", row: Sequence[int]
         padded = model(ids, attention_mask=mask, **({"token_type_ids": types} if checkpoint.token_types else {}))
 
     pooling = dense_head(checkpoint.promise).pooling
-    one, other = (_pooled(states.last_hidden_state[0, : len(row)], pooling) for states in (alone, padded))
+    one, other = (pooled(states.last_hidden_state[0, : len(row)], pooling) for states in (alone, padded))
     return float(torch.nn.functional.cosine_similarity(one, other, dim=0))
-
-
-def _pooled(states: "torch.Tensor", pooling: str) -> "torch.Tensor":
-    """Return the vector [D] of the states [S, D] of a text."""
-    if pooling == "mean":
-        return states.mean(0)
-    return states[0] if pooling == "cls" else states[-1]

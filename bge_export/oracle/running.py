@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.checkpoint.model import first_line, load_model
-from bge_export.contracts import Checkpoint
+from bge_export.contracts import COMMON_POOLINGS, Checkpoint, Pooling
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.panics import panics_as_errors
 from bge_export.heads.dense import dense_head
+from bge_export.oracle.following import Following
+from bge_export.oracle.pooling import pooled
 from bge_export.progress import advance
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class Eager:
     ) -> tuple[tuple[tuple[int, ...], ...], dict[str, NDArray[np.float32]]]:
         """Return the token ids of N texts, and pooling -> their vectors, [N, D]; progress counts texts.
 
+        The poolings are the promised one and those that clients have, by which a wrong one is recognised.
+
         Args:
             texts: id and text of each.
 
@@ -54,20 +58,19 @@ class Eager:
         """
         import torch
 
-        normalized = dense_head(self.checkpoint.promise).normalize
+        following = Following(self.checkpoint)
 
         token_ids: list[tuple[int, ...]] = []
-        rows: dict[str, list[NDArray[np.float32]]] = {"cls": [], "mean": [], "last": []}
+        own = dense_head(self.checkpoint.promise).pooling
+        rows: dict[Pooling, list[NDArray[np.float32]]] = {name: [] for name in (*COMMON_POOLINGS, own)}
 
         with torch.inference_mode():
             for text_id, text in texts:
                 tokens = self.tokens(text)
                 states = self.output(tokens, text_id)
 
-                # Without padding, the mean over all states and the last state need no attention mask.
-                for pooling, vector in (("cls", states[0]), ("mean", states.mean(0)), ("last", states[-1])):
-                    unit = vector / torch.linalg.vector_norm(vector) if normalized else vector
-                    rows[pooling].append(unit.numpy())
+                for pooling, vectors in rows.items():
+                    vectors.append(following.embedding(pooled(states, pooling)).numpy())
 
                 token_ids.append(tuple(tokens["input_ids"][0].tolist()))
                 advance()

@@ -15,6 +15,8 @@ from bge_export.checkpoint.model import first_line, load_model
 from bge_export.contracts import Checkpoint, Pooling
 from bge_export.errors import CheckpointError
 from bge_export.heads.dense import dense_head
+from bge_export.oracle.following import Following
+from bge_export.oracle.pooling import pooled
 from bge_export.progress import advance
 from bge_export.sweep.plan import MASKS, SweepBatch, TokenFacts, plan_rows, plan_sample
 from bge_export.sweep.states import Expected, Sweep
@@ -61,7 +63,8 @@ def sweep_states(
         every_id: whether to sweep every token id.
         arithmetic: what heads make of the model's output, which then stands for the states.
     """
-    run = partial(_expected, checkpoint, model, arithmetic)
+    following = Following(checkpoint) if checkpoint.promise.only_dense else None
+    run = partial(_expected, checkpoint, model, arithmetic or following)
     return Sweep(
         facts,
         tuple(run(batch) for batch in plan_sample(facts)),
@@ -86,9 +89,11 @@ def _table(model: "PreTrainedModel") -> NDArray[np.float32]:
 
 
 def _expected(
-    checkpoint: Checkpoint, model: "PreTrainedModel", arithmetic: Arithmetic | None, batch: SweepBatch
+    checkpoint: Checkpoint, model: "PreTrainedModel", answers: Arithmetic | Following | None, batch: SweepBatch
 ) -> Expected | None:
     """Return what the checkpoint gives for a batch; None for a mask that it does not define.
+
+    Of a reranker the answers are its logits; of other models what heads make of the output, or what follows pooling.
 
     Raises:
         CheckpointError: the checkpoint fails on ids that are padded on the right, or gives values that are not finite.
@@ -103,17 +108,17 @@ def _expected(
         ) from error
 
     advance()
-    if checkpoint.promise.of_pairs:
+    if answers is None:
         return _defined(checkpoint, batch, _logits(rows, batch))
-    if arithmetic is not None:
-        return _defined(checkpoint, batch, _answered(arithmetic, rows, batch))
+    if not isinstance(answers, Following):
+        return _defined(checkpoint, batch, _answered(answers, rows, batch))
 
     pooling = dense_head(checkpoint.promise).pooling
     judged = [row.numpy()[places[: len(row)]] for (row, _), places in zip(rows, batch.judged, strict=True)]
-    pooled = [_pooled(row, mask, pooling).numpy() for row, mask in rows]
+    vectors = [answers.undivided(_pooled(row, mask, pooling)).numpy() for row, mask in rows]
 
     finite = all(bool(row.isfinite().all()) for row, _ in rows)
-    return _defined(checkpoint, batch, Expected(np.concatenate(judged), np.stack(pooled), finite))
+    return _defined(checkpoint, batch, Expected(np.concatenate(judged), np.stack(vectors), finite))
 
 
 def _logits(rows: "list[tuple[torch.Tensor, torch.Tensor]]", batch: SweepBatch) -> Expected:
@@ -177,7 +182,5 @@ def _answers(checkpoint: Checkpoint, model: "PreTrainedModel", feed: "dict[str, 
 
 
 def _pooled(states: "torch.Tensor", mask: "torch.Tensor", pooling: Pooling) -> "torch.Tensor":
-    """Return the pooled vector [D] of states [S, D]: of the first place, of all tokens, or of the last token."""
-    if pooling == "cls":
-        return states[0]
-    return states[mask].mean(0) if pooling == "mean" else states[mask][-1]
+    """Return the pooled vector [D] of states [S, D]: of the first place, seen or not, else of tokens that are seen."""
+    return states[0] if pooling == "cls" else pooled(states[mask], pooling)

@@ -18,6 +18,7 @@ from bge_export.files.promise import PromiseRecord
 from bge_export.files.reading import first_fault
 from bge_export.files.regular import VECTORS_BYTES, open_regular
 from bge_export.files.single import written_whole
+from bge_export.heads.dense import dense_head
 from bge_export.sweep.packing import text_key, text_width, token_columns, token_width
 from bge_export.sweep.plan import TokenFacts
 from bge_export.sweep.states import ARRAYS as SWEEP_ARRAYS
@@ -156,7 +157,7 @@ class ReferenceVectors:
             "schema": SCHEMA,
             "source": self.source,
             "revision": self.revision,
-            "promise": asdict(self.promise),
+            "promise": PromiseRecord.of(self.promise).model_dump(),
             "checkpoint_digest": self.checkpoint_digest,
             "texts_digest": self.texts_digest,
             "ids": list(self.ids),
@@ -273,7 +274,9 @@ def _widths(promise: Promise) -> tuple[int, int]:
     """Return how many values of a token, and of a sequence, the sweep holds."""
     if promise.of_pairs:
         return 0, 1
-    return (text_width(promise),) * 2 if promise.only_dense else (token_width(promise), text_width(promise))
+    if promise.only_dense:
+        return dense_head(promise).state_dim, dense_head(promise).dim
+    return token_width(promise), text_width(promise)
 
 
 def _array(arrays: Mapping[str, NDArray[np.generic]], name: str, kind: type[np.generic]) -> NDArray[np.generic]:

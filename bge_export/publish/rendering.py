@@ -39,6 +39,8 @@ def values(promise: Promise, repository: str, dtypes: set[str]) -> Mapping[str, 
     return {
         **shared,
         "dim": head.dim,
+        "layers": [str(layer) for layer in head.layers],
+        "in_graph": head.in_graph,
         "normalize": str(head.normalize).lower(),
         "prompts": promise.reads.prompts,
         "query_prefix": promise.reads.prompts.get("query", ""),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bge_export.bundle.manifest import Manifest, Model, read_manifest
-from bge_export.contracts import SENTENCE_EMBEDDING
+from bge_export.contracts import COMMON_POOLINGS, POOLINGS, SENTENCE_EMBEDDING
 from bge_export.errors import UsageError
 from bge_export.heads.dense import dense_head
 from bge_export.javascript.clients import CLIENTS, FILES
@@ -37,6 +37,7 @@ class Place:
         prompts: whether the snippet itself embeds a query with its prompt.
         poolings: the poolings that its library has.
         divides: whether its library divides by the norm whatever the folder says.
+        layers: whether the snippet gives what follows pooling too: libraries that pool by themselves leave it out.
     """
 
     template: str
@@ -44,16 +45,19 @@ class Place:
     needs: str | None = None
     comment: str = "#"
     prompts: bool = False
-    poolings: tuple[str, ...] = ("cls", "mean", "last")
+    poolings: tuple[str, ...] = POOLINGS
     divides: bool = False
+    layers: bool = True
 
 
 PLACES: Mapping[str, Place] = {
     "python": Place("", "pip install"),
     "sentence-transformers": Place("sentence_transformers.py.j2", "pip install 'sentence-transformers[onnx]<6'"),
-    "js": Place("node.js.j2", f"npm install @huggingface/transformers@{CLIENTS['4'].version}", "client", "//"),
-    "deno": Place("deno.ts.j2", "deno run --allow-all FILE", "client", "//"),
-    "supabase": Place("supabase.ts.j2", "supabase functions deploy NAME", "client", "//"),
+    "js": Place(
+        "node.js.j2", f"npm install @huggingface/transformers@{CLIENTS['4'].version}", "client", "//", layers=False
+    ),
+    "deno": Place("deno.ts.j2", "deno run --allow-all FILE", "client", "//", layers=False),
+    "supabase": Place("supabase.ts.j2", "supabase functions deploy NAME", "client", "//", layers=False),
     "java": Place(
         "java.java.j2",
         "dev.langchain4j:langchain4j-embeddings:1.19.0-beta29",
@@ -62,9 +66,17 @@ PLACES: Mapping[str, Place] = {
         prompts=True,
         poolings=("cls", "mean"),
         divides=True,
+        layers=False,
     ),
     "rust": Place(
-        "rust.rs.j2", "cargo add fastembed@7", "onnx", "//", prompts=True, poolings=("cls", "mean"), divides=True
+        "rust.rs.j2",
+        "cargo add fastembed@7",
+        "onnx",
+        "//",
+        prompts=True,
+        poolings=("cls", "mean"),
+        divides=True,
+        layers=False,
     ),
     "chroma": Place("chroma.py.j2", "pip install 'bge-export[onnxruntime]' chromadb", prompts=True),
     "qdrant": Place("qdrant.py.j2", "pip install 'bge-export[onnxruntime]' qdrant-client", prompts=True),
@@ -142,11 +154,20 @@ def snippet(folder: Path, place: str, *, precision: str | None = None, repositor
 
 
 def _refuse_pooling(folder: Path, place: str, manifest: Manifest) -> None:
-    pooling = manifest.promise.dense.pooling
-    if pooling not in PLACES[place].poolings:
+    pooling, known = manifest.promise.dense.pooling, PLACES[place].poolings
+    if not PLACES[place].layers:  # the library pools by itself
+        known = tuple(name for name in known if name in COMMON_POOLINGS)
+    if pooling not in known:
         raise UsageError(
-            f"{folder} pools by {pooling!r}, and the library of {place} has only {', '.join(PLACES[place].poolings)}. "
-            "Use another place, such as python or js."
+            f"{folder} pools by {pooling!r}, and the library of {place} has only {', '.join(known)}. "
+            "Use another place, such as python."
+        )
+
+    layers = dense_head(manifest.promise.promise()).layers
+    if layers and not PLACES[place].layers:
+        raise UsageError(
+            f"{folder}: pooling is followed by {', '.join(map(str, layers))}, which the library of {place} leaves out. "
+            "Use another place, such as python or sentence-transformers."
         )
 
 

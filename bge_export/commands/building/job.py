@@ -109,6 +109,7 @@ class Job:
             revision=source.revision,
             pooling=source.pooling,
             query_prefix=source.query_prefix,
+            dim=source.dim,
             allow_pickle=source.allow_pickle,
         )
         out = Path(os.path.normpath(recipe.output.folder or checkpoint.source.rpartition("/")[2]))

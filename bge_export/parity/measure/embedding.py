@@ -6,12 +6,14 @@ Validating the results in one module keeps the runtimes small.
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.capabilities import ClientSession
-from bge_export.contracts import Artifact, Session, TokenBatch
+from bge_export.checkpoint.weighted_head import ready_dense
+from bge_export.contracts import Artifact, Head, Session, TokenBatch
 from bge_export.errors import RuntimeContractError
 from bge_export.heads.dense import dense_head
 from bge_export.parity.measure.batches import SHAPES, Batch
@@ -58,6 +60,15 @@ class Checked:
     artifact: Artifact
     runtime: str
 
+    @cached_property
+    def _dense(self) -> Head:
+        """Return the dense head with the weights of its layers, read once."""
+        return ready_dense(self.artifact.root, self.artifact.promise)
+
+    def _head_of(self, output: str) -> Head:
+        """Return the head that reads an output."""
+        return self._dense if self.artifact.promise.only_dense else self.artifact.promise.head_of(output)
+
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
         """Return output -> [B, …] float32, its head's rows of what the session gives.
 
@@ -70,8 +81,8 @@ class Checked:
         self, outputs: Mapping[str, NDArray[np.float32]], batch: TokenBatch
     ) -> Mapping[str, NDArray[np.float32]]:
         """Return output -> [B, …] float32, its head's rows of the session's outputs for a batch."""
-        promise, mask = self.artifact.promise, batch.attention_mask
-        return {name: promise.head_of(name).rows({name: given}, mask)[name] for name, given in outputs.items()}
+        mask = batch.attention_mask
+        return {name: self._head_of(name).rows({name: given}, mask)[name] for name, given in outputs.items()}
 
     def outputs(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
         """Return what the session gives, as it is: output -> states [B, S, D] or vectors [B, D], float32.
@@ -85,7 +96,7 @@ class Checked:
             raise self._broken(f"outputs {names}", f"the outputs {sorted(self.artifact.outputs)}")
 
         for output, values in given.items():
-            shapes = self.artifact.promise.head_of(output).shapes(output, *batch.input_ids.shape)
+            shapes = self._head_of(output).shapes(output, *batch.input_ids.shape)
             needed = " or ".join(map(str, shapes))
             if not isinstance(values, np.ndarray):
                 raise self._broken(f"{output!r} as {type(values).__name__}", f"a float32 array of shape {needed}")
