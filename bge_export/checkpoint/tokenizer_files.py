@@ -76,7 +76,7 @@ def read_tokenizer_files(root: Path, lower_case: bool) -> TokenizerFiles:
     settings = read_object_if_there(root / SETTINGS)
     if settings.get("auto_map"):
         raise CheckpointError(
-            f"{root / SETTINGS} asks to run code from the repository (auto_map), which is never done here. "
+            f"{root / SETTINGS} asks to run code from the repository (auto_map), which bge-export never does. "
             "Choose a checkpoint whose tokenizer transformers knows."
         )
 
