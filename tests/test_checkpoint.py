@@ -365,7 +365,7 @@ def test_a_pooling_without_the_prompt_is_refused(root: Path) -> None:
 
 def test_a_pooling_of_another_width_is_refused(root: Path) -> None:
     write_pooling(root, NEW_POOLING | {"embedding_dimension": 8})
-    refuses(root, "8 dimensions", f"says {WIDTH}")
+    refuses(root, "the width 8", f"the hidden size {WIDTH}")
 
 
 def test_a_task_other_than_token_states_is_refused(root: Path) -> None:
