@@ -52,7 +52,7 @@ def test_calls_from_several_threads_take_turns(other: str, tiny: Path, tmp_path:
 
 
 def test_a_call_that_failed_lets_another_thread_in(tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "texts.txt").write_text("one text\n")
+    (tmp_path / "texts.txt").write_text("a text that no other test embeds\n")
 
     def stop(stage: str, total: int) -> Callable:
         raise ZeroDivisionError
