@@ -11,7 +11,8 @@ from tiny_checkpoint import change_json
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.model import load_model
-from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.checkpoint.opening import open_checkpoint, open_wanted
+from bge_export.checkpoint.promised import Wanted
 from bge_export.commands.measuring import measure_folder, named_device, read_policy, run_oracle
 from bge_export.compatibility.check import check_targets
 from bge_export.errors import ArtifactError, BgeExportError, CheckpointError
@@ -119,7 +120,7 @@ def test_a_harmless_case_is_opened_and_loaded(name: str) -> None:
 def test_a_case_is_refused_with_its_cause_in_one_line(name: str, cause: str) -> None:
     folder = outside("BGE_EXPORT_CASES", "checkpoints") / name
     with pytest.raises(CheckpointError, match=cause) as caught:
-        load_model(open_checkpoint(folder, default_pooling="cls"))
+        load_model(open_wanted(folder, None, Wanted(default_pooling="cls")))
     assert "\n" not in str(caught.value)
 
 

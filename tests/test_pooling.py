@@ -54,8 +54,8 @@ def test_the_fields_of_a_promise_give_it_back() -> None:
 
 
 def test_a_head_that_does_not_exist_is_named() -> None:
-    with pytest.raises(UsageError, match="no 'sparse' among the heads: dense"):
-        promise_of({"reads": {"max_tokens": 8, "prompts": {}}, "heads": {"sparse": {}}})
+    with pytest.raises(UsageError, match="no 'lexical' among the heads: dense"):
+        promise_of({"reads": {"max_tokens": 8, "prompts": {}}, "heads": {"lexical": {}}})
 
 
 def test_normalising_gives_unit_rows_in_float32() -> None:

@@ -51,9 +51,7 @@ def open_checkpoint(
     *,
     revision: str | None = None,
     pooling: Pooling | None = None,
-    default_pooling: Pooling | None = None,
     query_prefix: str | None = None,
-    known_as: str | None = None,
     dim: int | None = None,
     allow_pickle: bool = False,
 ) -> Checkpoint:
@@ -64,10 +62,8 @@ def open_checkpoint(
         revision: a branch, tag or commit of the Hub id.
         pooling: the pooling of a checkpoint that declares none; the embedding is then also divided by its norm,
             unless there is a `modules.json` without a Normalize module.
-        default_pooling: used like `pooling`, but a declared pooling wins: the pooling that an artifact promises.
         query_prefix: the instruction before queries of a checkpoint that declares no prompts; "" for none. By default
             the one that its authors publish, if the model is one of theirs (`published`).
-        known_as: the name by which published models are known, if it is not that of the folder or the Hub id.
         dim: the width of the vectors, for a model whose first components are an embedding by themselves (matryoshka);
             by default what the checkpoint declares (`truncate_dim`), else the whole vector.
         allow_pickle: whether weights may be read from pickles, by a process of their own (`unpickling`).
@@ -78,8 +74,8 @@ def open_checkpoint(
         MissingLibrary: a library that reads checkpoints is not installed.
         UsageError: a revision was given for a local folder.
     """
-    wanted = Wanted(pooling, default_pooling, query_prefix, known_as, dim, embedding=False, allow_pickle=allow_pickle)
-    return _open(model, revision, wanted)
+    wanted = Wanted(pooling, query_prefix=query_prefix, dim=dim, allow_pickle=allow_pickle)
+    return open_wanted(model, revision, wanted)
 
 
 def open_encoder(
@@ -87,9 +83,7 @@ def open_encoder(
     *,
     revision: str | None = None,
     pooling: Pooling | None = None,
-    default_pooling: Pooling | None = None,
     query_prefix: str | None = None,
-    known_as: str | None = None,
     dim: int | None = None,
     allow_pickle: bool = False,
 ) -> Checkpoint:
@@ -98,11 +92,15 @@ def open_encoder(
     `open_checkpoint` makes a reranker of such a checkpoint, or refuses its head by name. Arguments and errors are the
     same.
     """
-    wanted = Wanted(pooling, default_pooling, query_prefix, known_as, dim, embedding=True, allow_pickle=allow_pickle)
-    return _open(model, revision, wanted)
+    wanted = Wanted(pooling, query_prefix=query_prefix, dim=dim, embedding=True, allow_pickle=allow_pickle)
+    return open_wanted(model, revision, wanted)
 
 
-def _open(model: str | Path, revision: str | None, wanted: Wanted) -> Checkpoint:
+def open_wanted(model: str | Path, revision: str | None, wanted: Wanted) -> Checkpoint:
+    """Return a checkpoint as somebody wants it who knows more of it, such as the promise of its folder.
+
+    Errors are those of `open_checkpoint`.
+    """
     try:
         return _read(_whole(_locate(model, revision, pickles=wanted.allow_pickle)), wanted)
     except OSError as error:

@@ -20,15 +20,25 @@ from bge_export.heads.score import Score
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a caller asks for or allows beside a checkpoint's own declarations; see `open_checkpoint`."""
+    """What a caller asks for or allows beside a checkpoint's own declarations.
 
-    pooling: Pooling | None
-    default_pooling: Pooling | None
-    query_prefix: str | None
-    known_as: str | None
-    dim: int | None
-    embedding: bool
-    allow_pickle: bool
+    Attributes:
+        pooling: the pooling of a checkpoint that declares none.
+        default_pooling: used like `pooling`, but a declared pooling wins: the pooling that an artifact promises.
+        query_prefix: the instruction before queries of a checkpoint that declares no prompts; "" for none.
+        known_as: the name by which published models are known, if it is not that of the folder or the Hub id.
+        dim: the width of the vectors, of a model whose first components are an embedding by themselves.
+        embedding: whether the encoder is meant, without another head that the checkpoint has.
+        allow_pickle: whether weights may be read from pickles.
+    """
+
+    pooling: Pooling | None = None
+    default_pooling: Pooling | None = None
+    query_prefix: str | None = None
+    known_as: str | None = None
+    dim: int | None = None
+    embedding: bool = False
+    allow_pickle: bool = False
 
 
 @dataclass(frozen=True)

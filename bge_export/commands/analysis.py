@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from bge_export.bundle.manifest import read_bundle
-from bge_export.checkpoint.opening import open_encoder
+from bge_export.checkpoint.opening import open_wanted
+from bge_export.checkpoint.promised import Wanted
 from bge_export.commands.measuring import read_policy
 from bge_export.commands.turns import in_turn
 from bge_export.errors import UsageError
@@ -53,7 +54,8 @@ def bisect_artifact(
             raise UsageError(f"There are no limits for {artifact.target}. Give one with --limit.")
         limit = limits.min_cosine
 
-    checkpoint = open_encoder(reference, revision=revision, default_pooling=dense_head(artifact.promise).pooling)
+    wanted = Wanted(default_pooling=dense_head(artifact.promise).pooling, embedding=True)
+    checkpoint = open_wanted(reference, revision, wanted)
     return find_drift(artifact, checkpoint, text, limit)
 
 

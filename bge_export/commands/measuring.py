@@ -6,7 +6,8 @@ from pathlib import Path
 
 from bge_export.bundle.manifest import Manifest, read_manifest, refuse_other_bytes
 from bge_export.bundle.origin import files_of, held_files, other_files
-from bge_export.checkpoint.opening import open_checkpoint, open_encoder
+from bge_export.checkpoint.opening import open_wanted
+from bge_export.checkpoint.promised import Wanted
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.files.digest import file_sha256
@@ -194,16 +195,15 @@ def open_reference(
     source, promise = manifest.source, manifest.promise
     given = promise.reads.prompts.get("query", "") if source.prompts_from == "given" else None
 
-    opened = open_encoder if promise.only_dense else open_checkpoint
-    checkpoint = opened(
-        reference,
-        revision=revision,
+    wanted = Wanted(
         default_pooling=promise.dense.pooling if promise.only_dense else None,
         query_prefix=given,
         known_as=source.id,
         dim=promise.dense.dim if promise.only_dense else None,
+        embedding=promise.only_dense,
         allow_pickle=allow_pickle,
     )
+    checkpoint = open_wanted(reference, revision, wanted)
     _refuse_other_checkpoint(reference, checkpoint.digest, manifest)
     return checkpoint
 
