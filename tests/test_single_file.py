@@ -141,7 +141,7 @@ with written_whole(Path(sys.argv[1])) as temporary:
 """
 
 
-def test_what_a_killed_process_left_is_named_by_the_gate_and_removed_by_the_next_write(bundle: Path) -> None:
+def test_what_a_killed_process_left_is_named_by_the_gate_and_removed_by_a_later_write(bundle: Path) -> None:
     path = bundle / "parity.json"
     subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(path)], check=False)
     (left,) = bundle.glob(".parity.json.*.tmp")
@@ -150,11 +150,13 @@ def test_what_a_killed_process_left_is_named_by_the_gate_and_removed_by_the_next
 
     running = left.with_name(f".parity.json.{os.getppid()}.tmp")
     others = left.with_name(left.name.replace("parity", "other"))
-    for kept in (running, others):
-        kept.touch()
+    young = left.with_name(".parity.json.999999999.tmp")
+    for one in (running, others, left, young):
+        one.touch()
+        os.utime(one, None if one is young else (0, 0))
     with written_whole(path) as temporary:
         temporary.write_text("new")
-    assert sorted(bundle.glob(".*.tmp")) == sorted([running, others])
+    assert sorted(bundle.glob(".*.tmp")) == sorted([running, others, young])
 
 
 def test_nothing_there_is_a_place(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from bge_export.oracle.eager import embed_texts
 from bge_export.oracle.golden import golden_of
 from bge_export.oracle.score import score_pairs
 from bge_export.oracle.vectors import ReferenceVectors
-from bge_export.parity.gate.folder import CHECKPOINT
 from bge_export.parity.gate.judge import Verdict
+from bge_export.parity.gate.lanes import CHECKPOINT
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
 from bge_export.parity.measure.files import known_files
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice

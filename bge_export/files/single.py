@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ HEAD_BYTES = 4096
 
 LEFT = re.compile(r"\.(?P<name>.+)\.(?P<process>[0-9]{1,10})\.tmp")
 """Names of unfinished files: the file's own, and the process that writes it."""
+LEFT_SECONDS = 3600.0
+"""Seconds without a change after which nobody writes an unfinished file any more."""
 
 
 def refuse_path(path: Path, what: str, ours: re.Pattern[bytes] | None = None) -> None:
@@ -65,11 +68,16 @@ def is_left(name: str) -> bool:
 
 
 def _remove_left(path: Path) -> None:
-    """Remove the unfinished parts of a file whose processes run no more; nothing else may write them meanwhile."""
+    """Remove unfinished parts of a file that are old, and whose processes run no more.
+
+    A process of another machine or container may write to the same folder, and its number says nothing here.
+    """
     with contextlib.suppress(OSError):
         for other in path.parent.iterdir():
             found = LEFT.fullmatch(other.name)
-            if found and found["name"] == path.name and not _runs(int(found["process"])):
+            if not found or found["name"] != path.name or _runs(int(found["process"])):
+                continue
+            if time.time() - other.stat().st_mtime > LEFT_SECONDS:
                 other.unlink()
 
 

@@ -188,6 +188,13 @@ def dense_head(promise: Promise) -> Dense:
     return head
 
 
+def required_outputs(promise: Promise) -> tuple[str, ...]:
+    """Return the outputs that every file of a promise must have; none of a model whose clients pool token states."""
+    if not promise.only_dense:
+        return promise.outputs
+    return (SENTENCE_EMBEDDING,) if dense_head(promise).in_graph else ()
+
+
 HEAD = Dense
 
 UNDECLARED = Promise(Reads(0, {}), {Dense.kind: Dense(0, "cls", normalize=True)})

@@ -96,8 +96,11 @@ def measure_lane(job: Job, folder: Path, missing: Sequence[Artifact], device: Ru
     earlier = kept.lanes(job.standing(verify=False).artifacts, corpus, job.checkpoint)
     reference = job.oracle(job.checkpoint, corpus, job.threads)
 
+    # A lane that is measured again leaves the report, and its sweep with it.
+    replaced = {(one.digest, device.runtime.name, device.device) for one in missing}
+    stay = [lane for lane in earlier if (lane.artifact_digest, lane.runtime, lane.device) not in replaced]
     every = ids_swept(reference.sweep)
-    swept = frozenset(lane.artifact_digest for lane in earlier if lane.sweep is not None and lane.sweep.ids >= every)
+    swept = frozenset(lane.artifact_digest for lane in stay if lane.sweep is not None and lane.sweep.ids >= every)
     measurement = Measurement(corpus, reference, job.threads, swept=swept)
 
     fresh = measure_folder(measurement, folder, missing, [device])

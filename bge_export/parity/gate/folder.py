@@ -9,12 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from bge_export.contracts import Artifact
 from bge_export.files.promise import PromiseRecord
 from bge_export.parity.gate.contents import content_failures
-from bge_export.parity.gate.lanes import proves
+from bge_export.parity.gate.lanes import CHECKPOINT, proves
 from bge_export.parity.gate.verdict import Failure, failure
 from bge_export.parity.report import ParityReport
-
-CHECKPOINT = "checkpoint-"
-"""Prefix of targets that are the checkpoint itself, run in torch on another device: no folder contains them."""
 
 
 def folder_failures(

@@ -16,9 +16,9 @@ from functools import partial
 from statistics import median
 
 from bge_export.contracts import Artifact
-from bge_export.parity.gate.folder import CHECKPOINT, folder_failures, other_file_failures
+from bge_export.parity.gate.folder import folder_failures, other_file_failures
 from bge_export.parity.gate.kinds import kind_failures
-from bge_export.parity.gate.lanes import request_failures, requirement_failures, unmeasured
+from bge_export.parity.gate.lanes import CHECKPOINT, missing_outputs, request_failures, requirement_failures, unmeasured
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.norms import judge_shift
 from bge_export.parity.gate.operators import operator_failures
@@ -64,6 +64,7 @@ def judge(
     found = [
         *_report_failures(report, corpus),
         *_lane_set_failures(report),
+        *missing_outputs(report),
         *(bad for target in report.targets for bad in unmeasured(report, target)),
         *(bad for one in required for bad in requirement_failures(report, one)),
         *(bad for name in report.requested for bad in request_failures(report, name)),

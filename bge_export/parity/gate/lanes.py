@@ -1,11 +1,16 @@
 """Refusals about missing measurements: targets, and runtimes and devices that the policy or the user asked for."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from bge_export.heads.dense import required_outputs
 from bge_export.parity.gate.policy import Requirement
 from bge_export.parity.gate.verdict import Failure, failure
 from bge_export.parity.report import Lane, ParityReport
 from bge_export.runtimes import formats_of
+
+CHECKPOINT = "checkpoint-"
+"""Prefix of targets that are the checkpoint itself, run in torch on another device: no folder contains them."""
 
 UNPINNED = frozenset({"openvino_default_hint"})
 """Runtimes that choose their own precision. Their limits are so wide that they show what users get but prove nothing:
@@ -15,6 +20,21 @@ a wrong artifact could pass them if the runtime with pinned precision was not me
 def proves(lane: Lane) -> bool:
     """Return whether a lane, if its rows pass, proves that the artifact matches the checkpoint."""
     return lane.measured and lane.runtime not in UNPINNED
+
+
+def missing_outputs(report: ParityReport) -> Iterator[Failure]:
+    """Yield a refusal for each promised output that a file does not give in a runtime, whatever its manifest lists."""
+    required = required_outputs(report.promise.promise())
+    given: dict[tuple[str, str, str, str, str], set[str]] = defaultdict(set)
+    for lane in report.lanes:
+        if not lane.target.startswith(CHECKPOINT):
+            given[lane.run, lane.target, lane.model, lane.runtime, lane.device].add(lane.output)
+
+    for (_, target, model, runtime, device), outputs in given.items():
+        for name in required:
+            if name not in outputs:
+                got = f"{model} gives no {name} in {target}@{runtime}:{device}"
+                yield failure("not-measured", got, f"the promised outputs {', '.join(required)}")
 
 
 def unmeasured(report: ParityReport, target: str) -> Iterator[Failure]:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from bge_export.parity.figures import cosine_figure, difference_figure
+from bge_export.parity.gate.lanes import CHECKPOINT
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.verdict import Failure, failure
 from bge_export.parity.report import Lane, ParityReport, ReferenceRecord, SweepPart, SweepRecord
@@ -18,9 +19,6 @@ from bge_export.token_tables import readable_formats
 
 MOST_ERROR = 1.0
 """Largest error of a row of the token table, in units of the error that rounding to the precision's step may make."""
-
-CHECKPOINT = "checkpoint-"
-"""Prefix of targets that are the checkpoint itself in torch."""
 
 
 def sweep_failures(report: ParityReport) -> Iterator[Failure]:
