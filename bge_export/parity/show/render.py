@@ -7,7 +7,7 @@ which does not interpret markup. Figures are rounded away from passing.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -25,6 +25,9 @@ from bge_export.parity.worst import Smallest, of_kind, worst_of
 
 TABLE_COLUMNS = 130
 """Columns that the table of lanes takes at least; cells of figures are of no use folded."""
+
+NAMES = frozenset({"target", "output", "runtime", "device"})
+"""Columns of names that users type: they are never folded."""
 
 SMALLEST, LARGEST, BATCHED = "smallest\ncosine", "largest\ndifference", "smallest\nin batch"
 STRESS = "of stress\ntexts"
@@ -97,7 +100,8 @@ def _table(report: ParityReport, verdict: Verdict) -> Table:
 
     for column in columns:
         if column is not None:
-            table.add_column(column, justify="right" if column == "texts" else "left", overflow="fold")
+            justify: Literal["left", "right"] = "right" if column == "texts" else "left"
+            table.add_column(column, justify=justify, overflow="fold", no_wrap=column in NAMES)
 
     for lane in shown:
         alone = seen[lane.target, lane.output, lane.runtime, lane.device] == 1
