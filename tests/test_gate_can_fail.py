@@ -1311,6 +1311,7 @@ WAYS: dict[str, Callable[[], Verdict]] = {
     "no-weights": lambda: judge(without_weights(), TOKEN_POLICY, TOKEN_CORPUS),
     "token-vector": lambda: token_verdict(changing("colbert_vecs", lambda rows: rows.fill(1.0))),
     "max-sim": lambda: token_verdict(changing("colbert_vecs", lambda rows: np.multiply(rows, 2, out=rows))),
+    "vector-norm": lambda: token_verdict(longer_beside_others),
     "batch-vector": lambda: token_verdict(changing("colbert_vecs", lambda rows: rows.fill(1.0), in_batches=True)),
     "client-missing": lambda: judge(GOOD, replace(POLICY, token_differences={"fake:*": frozenset()}), CORPUS),
 }
@@ -1325,6 +1326,25 @@ def score_verdict(*arguments, **faults):
 
 def token_verdict(*arguments, **faults):
     return judge(token_report(*arguments, **faults), TOKEN_POLICY, TOKEN_CORPUS)
+
+
+def longer_beside_others(outputs, ids):
+    """Make the vectors of tokens as many times as long as the batch has texts."""
+    outputs["colbert_vecs"] *= len(ids)
+
+
+def test_vectors_of_tokens_that_are_longer_in_batches_are_refused_by_their_norm_alone():
+    assert rules(token_verdict(longer_beside_others)) == {"vector-norm"}
+
+
+def test_vectors_of_tokens_that_are_longer_in_the_sweep_are_refused_by_their_norm_alone():
+    times = changing("colbert_vecs", lambda rows: np.multiply(rows, 1000, out=rows))
+    assert rules(token_verdict(sweep_fault=times)) == {"vector-norm"}
+
+
+def test_vectors_of_tokens_that_are_shorter_than_the_checkpoints_are_refused_by_their_norm():
+    shorter = changing("colbert_vecs", lambda rows: np.multiply(rows, 0.999, out=rows))
+    assert "vector-norm" in rules(token_verdict(shorter))
 
 
 def without_weights():
@@ -1399,5 +1419,7 @@ def test_no_fact_of_a_report_is_unjudged():
     }  # fmt: skip
     shared = {"id", "text", "kind", "tokens", "tokens_equal", "finite", "batch"}
     assert set(SparseRow.model_fields) == shared | {"difference", "largest", "score", "reference_score"}
-    assert set(VectorsRow.model_fields) == shared | {"vectors", "token_cosine", "max_sim", "reference_max_sim"}
+    assert set(VectorsRow.model_fields) == shared | {
+        "vectors", "token_cosine", "norm_error", "max_sim", "reference_max_sim", "batch_norm_error",
+    }  # fmt: skip
     assert set(PairsRecord.model_fields) == {"weights", "pairs", "saturating", "first", "first_saturating"}

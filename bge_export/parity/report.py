@@ -192,10 +192,13 @@ class VectorsRow(Record):
         finite: whether every value is finite.
         vectors: the number of vectors.
         token_cosine: the smallest cosine of a token's vector with the checkpoint's; None if one is undefined.
+        norm_error: the largest difference of a token vector's norm from the checkpoint's, relative to it; None if one
+            is undefined. No cosine detects a wrong norm.
         max_sim: MaxSim of the text with the checkpoint's vectors of the corpus's next text, by the number of vectors.
         reference_max_sim: the same of the checkpoint's own vectors.
         batch: batch shape -> smallest cosine of a token's vector, in batches of that shape, with its vector where the
             text is alone; None if one is undefined.
+        batch_norm_error: batch shape -> the same of the norms: the largest relative difference.
     """
 
     id: str
@@ -206,9 +209,11 @@ class VectorsRow(Record):
     finite: bool
     vectors: int
     token_cosine: float | None
+    norm_error: float | None
     max_sim: float | None
     reference_max_sim: float
     batch: dict[str, float | None]
+    batch_norm_error: dict[str, float | None]
 
     @property
     def max_sim_error(self) -> float | None:
@@ -244,6 +249,8 @@ class SweepPart(Record):
         length: the length of that sequence.
         difference: in place of both cosines, the largest difference of a reranker's logit from the checkpoint's, or of
             a token's weight; None if one is not finite. Files of embedding models do not name it.
+        norm_error: the largest difference of a token vector's norm from the checkpoint's, relative to it, of outputs
+            that are vectors of tokens; None if one is undefined. Files of other outputs do not name it.
     """
 
     kind: str
@@ -254,11 +261,12 @@ class SweepPart(Record):
     sequence_cosine: float | None
     length: int
     difference: float | None = None
+    norm_error: float | None = None
 
     @model_serializer(mode="wrap")
     def _named(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return the fields, without the difference if there is none."""
-        return _without_empty(serialize(self), "difference")
+        """Return the fields, without the difference and the norm error if there are none."""
+        return _without_empty(_without_empty(serialize(self), "difference"), "norm_error")
 
 
 class SweepRecord(Record):

@@ -79,6 +79,8 @@ def test_figures_of_float32_are_those_of_rounding(made: dict[str, Exported]) -> 
     assert max(row.difference or 0 for row in weights) < 5e-5
     assert max(row.largest for row in weights) > 1
     assert min(row.token_cosine or 0 for row in vectors) > 0.9999999
+    assert max(row.norm_error or 0 for row in vectors) < 1e-6
+    assert max(error or 0 for row in vectors for error in row.batch_norm_error.values()) < 1e-6
     assert max(row.max_sim_error or 0 for row in vectors) < 1e-5
 
 

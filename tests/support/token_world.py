@@ -50,6 +50,7 @@ POLICY = ThresholdPolicy(
         "multi_vector": {
             "onnx-fp32": VectorsLimits(
                 min_token_cosine=0.999999,
+                max_norm_error=1e-5,
                 max_sim_error=1e-5,
                 min_batch_cosine=0.999999,
                 min_sweep_cosine=0.999999,

@@ -66,6 +66,8 @@ class VectorsLimits(BaseModel):
 
     Attributes:
         min_token_cosine: smallest cosine of a token's vector with the checkpoint's.
+        max_norm_error: largest difference of the norm of a token's vector, relative to the checkpoint's; in a padded
+            batch, relative to the text alone; and in the sweep of token ids.
         max_sim_error: largest difference of a text's MaxSim, with the checkpoint's vectors of the next text, from the
             checkpoint's own; for vectors of norm 1 it lies between -1 and 1.
         min_batch_cosine: smallest cosine of a token's vector in a padded batch with the text alone.
@@ -77,6 +79,7 @@ class VectorsLimits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     min_token_cosine: float = Field(gt=0, le=1)
+    max_norm_error: float = Field(ge=0, lt=1)
     max_sim_error: float = Field(ge=0, lt=1)
     min_batch_cosine: float = Field(gt=0, le=1)
     min_sweep_cosine: float = Field(gt=0, le=1)

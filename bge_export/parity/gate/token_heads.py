@@ -18,10 +18,15 @@ SCALE = 1e-12
 Fail = Callable[..., Failure]
 
 
+def kind_of_head(lane: Lane) -> str:
+    """Return the kind of the head that reads a lane's output."""
+    kinds = lane.promise.heads.kinds
+    return HEADS_OF.get(lane.output, "dense") if len(kinds) > 1 else next(iter(kinds))
+
+
 def rows_of_its_head(lane: Lane) -> bool:
     """Return whether a measured lane has the facts of the head that reads its output, and no others."""
-    kinds = lane.promise.heads.kinds
-    kind = HEADS_OF.get(lane.output, "dense") if len(kinds) > 1 else next(iter(kinds))
+    kinds, kind = lane.promise.heads.kinds, kind_of_head(lane)
     there = {"dense": lane.rows, "score": lane.scores, "sparse": lane.weights, "multi_vector": lane.vectors}
     return kind in kinds and [name for name, rows in there.items() if rows] == [kind]
 
@@ -123,6 +128,27 @@ def _vector_failures(row: VectorsRow, lane: Lane, limits: VectorsLimits) -> Iter
             got = f"in batches {shape!r} the vector of a token has cosine {cosine_figure(cosine)} with itself alone"
             yield fail("batch-vector", got, f"at least {limits.min_batch_cosine}", figure=cosine)
 
+    yield from _norm_failures(row, limits, fail)
+
+
+def _norm_failures(row: VectorsRow, limits: VectorsLimits, fail: Fail) -> Iterator[Failure]:
+    """Yield the refusals of the lengths of one text's vectors, which no cosine sees."""
+    needed = f"at most {limits.max_norm_error}"
+    if set(row.batch_norm_error) != set(row.batch):
+        got = f"norms in batches {sorted(row.batch_norm_error)} where cosines are of {sorted(row.batch)}"
+        yield fail("inconsistent", got, "facts that fit together")
+
+    if row.norm_error is None or not row.norm_error <= limits.max_norm_error:
+        got = f"the norm of a token's vector is off by {difference_figure(row.norm_error)} of the checkpoint's"
+        yield fail("vector-norm", got, needed, figure=row.norm_error)
+
+    for shape, error in row.batch_norm_error.items():
+        if error is None or not error <= limits.max_norm_error:
+            got = (
+                f"in batches {shape!r} the norm of a token's vector is off by {difference_figure(error)} of that alone"
+            )
+            yield fail("vector-norm", got, needed, figure=error)
+
 
 def _weight_part_failures(lane: Lane, limits: SparseLimits, largest: float, part: SweepPart) -> Iterator[Failure]:
     """Yield the refusals of one kind of batch of the sweep."""
@@ -151,3 +177,8 @@ def _vector_part_failures(lane: Lane, limits: VectorsLimits, part: SweepPart) ->
         if figure is None or not figure >= least:
             got = f"{where} {what} has cosine {cosine_figure(figure)}"
             yield failure("token-states", got, f"at least {least}", lane=lane.name, figure=figure)
+
+    error = part.norm_error
+    if error is None or not error <= limits.max_norm_error:
+        got = f"the norm of a token's vector {what} is off by {difference_figure(error)} of the checkpoint's"
+        yield failure("vector-norm", got, f"at most {limits.max_norm_error}", lane=lane.name, figure=error)

@@ -39,6 +39,15 @@ def norms(rows: NDArray[np.floating]) -> Float:
     return np.asarray(np.where(finite_rows(rows), length, np.nan))
 
 
+def norm_errors(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Float:
+    """Return how far the norm of row n of `rows` is from that of row n of `others`, relative to it; NaN if undefined.
+
+    Both are [N, D]; the result is [N] float64 and at least 0.
+    """
+    wanted = norms(others)
+    return np.asarray(np.abs(norms(rows) / np.where(wanted > 0, wanted, np.nan) - 1))
+
+
 def cosines(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Float:
     """Return the cosine of row n of `rows` with row n of `others`, both [N, D]; [N] float64, NaN if undefined."""
     return np.asarray((_unit(rows) * _unit(others)).sum(axis=1))

@@ -17,7 +17,7 @@ from bge_export.heads.dense import POOLED
 from bge_export.heads.multi_vector import MultiVector
 from bge_export.heads.sparse import Sparse
 from bge_export.parity.measure.embedding import Checked
-from bge_export.parity.measure.metrics import cosines
+from bge_export.parity.measure.metrics import cosines, norm_errors
 from bge_export.parity.report import SweepPart, SweepRecord
 from bge_export.progress import advance
 from bge_export.sweep.packing import token_columns
@@ -82,10 +82,15 @@ class _Smallest:
     sequence_cosine: float = math.inf
     length: int = 0
     difference: float | None = None
+    norm_error: float | None = None
 
     def note_difference(self, largest: float) -> None:
         """Keep the largest difference of all batches; a NaN stays."""
         self.difference = largest if self.difference is None else float(np.max([self.difference, largest]))
+
+    def note_norm_error(self, largest: float) -> None:
+        """Keep the largest relative error of a norm of all batches; a NaN stays."""
+        self.norm_error = largest if self.norm_error is None else float(np.max([self.norm_error, largest]))
 
 
 @dataclass
@@ -126,9 +131,10 @@ class _Seen:
 
         self.states = self.output not in POOLED and (isinstance(head, MultiVector) or given.shape[:2] == ids.shape)
         if isinstance(head, MultiVector):
-            values, tokens, counts = self._vectors(head, batch, expected, given)
+            values, lengths, tokens, counts = self._vectors(head, batch, expected, given)
             if not len(values):
                 return
+            part.note_norm_error(float(np.max(lengths)))
         elif self.states:
             values = cosines(given[batch.judged], expected.states)
             tokens, counts = ids[batch.judged], batch.judged.sum(axis=1)
@@ -158,8 +164,8 @@ class _Seen:
 
     def _vectors(
         self, head: MultiVector, batch: SweepBatch, expected: Expected, given: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return the cosines of the judged tokens' vectors, the tokens' ids, and the number of them in each sequence.
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return cosines and norm errors of the judged tokens' vectors, their ids, and how many each sequence has.
 
         A token that has no vector is left out, on both sides.
         """
@@ -168,8 +174,8 @@ class _Seen:
         kept = places[batch.judged]
 
         wanted = expected.states[:, token_columns(self.promise, head.kind)][kept]
-        values = cosines(given[places[:, head.skipped :]], wanted)
-        return values, batch.tokens.input_ids[places], places.sum(axis=1)
+        own = given[places[:, head.skipped :]]
+        return cosines(own, wanted), norm_errors(own, wanted), batch.tokens.input_ids[places], places.sum(axis=1)
 
 
 def _record(seen: _Seen, run: Sequence[SweepBatch], undefined: tuple[str, ...], *, repeated: bool) -> SweepRecord:
@@ -206,6 +212,7 @@ def _part(kind: str, found: _Smallest) -> SweepPart:
         sequence_cosine=_number(found.sequence_cosine),
         length=found.length,
         difference=None if found.difference is None else _number(found.difference),
+        norm_error=None if found.norm_error is None else _number(found.norm_error),
     )
 
 

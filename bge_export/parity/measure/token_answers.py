@@ -18,7 +18,7 @@ from bge_export.heads.sparse import Sparse, sparse_head
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.measure.batches import Batch
 from bge_export.parity.measure.embedding import Checked, Embeddings, InBatch, Pad, steps
-from bge_export.parity.measure.metrics import cosines, norms
+from bge_export.parity.measure.metrics import cosines, norm_errors, norms
 from bge_export.parity.report import SparseRow, VectorsRow
 from bge_export.progress import advance
 from bge_export.texts.corpus import Corpus, Kind
@@ -29,6 +29,17 @@ CHUNK = 512
 """Number of tokens whose similarities with all tokens of another text are computed at once."""
 
 
+@dataclass(frozen=True)
+class VectorsInBatch:
+    """A text's vectors in a batch against those of the text alone: smallest cosine, largest relative norm error."""
+
+    cosine: float
+    norm_error: float
+
+
+Figure = float | InBatch | VectorsInBatch
+
+
 @dataclass
 class Answers:
     """One output for N texts.
@@ -36,11 +47,11 @@ class Answers:
     Attributes:
         alone: the answers of each text by itself: weights [S] or [V], vectors of its tokens [T, M], or a vector [D].
         batched: for each text: batch shape -> one figure for every batch of that shape that held the text: the largest
-            difference of a weight, the smallest cosine of a token's vector, or what `Embeddings` holds.
+            difference of a weight, what vectors of tokens differ by, or what `Embeddings` holds.
     """
 
     alone: list[Float] = field(default_factory=list)
-    batched: list[dict[str, list[float | InBatch]]] = field(default_factory=list)
+    batched: list[dict[str, list[Figure]]] = field(default_factory=list)
 
     def embeddings(self) -> Embeddings:
         """Return the answers of a dense output as embeddings."""
@@ -101,13 +112,14 @@ def _own(checked: Checked, output: str, given: Float, batch: TokenBatch, place: 
     return whole
 
 
-def _figure(checked: Checked, output: str, own: Float, alone: Float) -> float | InBatch:
+def _figure(checked: Checked, output: str, own: Float, alone: Float) -> Figure:
     """Return how a text's answers in a batch differ from its answers alone; NaN if they are not finite."""
     head = checked.artifact.promise.head_of(output)
     if isinstance(head, Sparse):
         return largest_difference(own, alone)
     if isinstance(head, MultiVector):
-        return float(np.min(cosines(own, alone), initial=1.0))
+        farthest = float(np.max(norm_errors(own, alone), initial=0.0))
+        return VectorsInBatch(float(np.min(cosines(own, alone), initial=1.0)), farthest)
     return InBatch(float(cosines(own[None], alone[None])[0]), float(norms(own[None])[0]))
 
 
@@ -183,9 +195,17 @@ def vectors_rows(
                 finite=bool(np.isfinite(given).all()),
                 vectors=len(given),
                 token_cosine=_number(np.min(cosines(given, truth), initial=1.0)) if fits else None,
+                norm_error=_number(np.max(norm_errors(given, truth), initial=0.0)) if fits else None,
                 max_sim=_number(max_sim(given, other)),
                 reference_max_sim=max_sim(truth, other),
-                batch={shape: _number(np.min(_floats(each))) for shape, each in answers.batched[n].items()},
+                batch={
+                    shape: _number(np.min([one.cosine for one in _of_vectors(each)]))
+                    for shape, each in answers.batched[n].items()
+                },
+                batch_norm_error={
+                    shape: _number(np.max([one.norm_error for one in _of_vectors(each)]))
+                    for shape, each in answers.batched[n].items()
+                },
             )
         )
     return tuple(found)
@@ -209,8 +229,12 @@ def _lexical(one: Mapping[int, float], other: Mapping[int, float]) -> float:
     return math.fsum(weight * other[token] for token, weight in one.items() if token in other)
 
 
-def _floats(figures: Sequence[float | InBatch]) -> NDArray[np.float64]:
-    return np.array([one for one in figures if not isinstance(one, InBatch)])
+def _floats(figures: Sequence[Figure]) -> NDArray[np.float64]:
+    return np.array([one for one in figures if isinstance(one, float)])
+
+
+def _of_vectors(figures: Sequence[Figure]) -> list[VectorsInBatch]:
+    return [one for one in figures if isinstance(one, VectorsInBatch)]
 
 
 def _number(value: float | np.floating) -> float | None:

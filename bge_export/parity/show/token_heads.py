@@ -71,6 +71,8 @@ def answer_facts(lane: Lane) -> Mapping[str, Any]:
         "largest_score_error": _most([row.score_error for row in lane.weights]),
         "smallest_token_cosine": vectors.token_cosine if vectors else None,
         "smallest_batch_token_cosine": _least([one for row in lane.vectors for one in row.batch.values()]),
+        "largest_norm_error": _most([row.norm_error for row in lane.vectors]),
+        "largest_batch_norm_error": _most([one for row in lane.vectors for one in row.batch_norm_error.values()]),
         "largest_max_sim_error": _most([row.max_sim_error for row in lane.vectors]),
     }
 
