@@ -12,9 +12,12 @@ from typing import Any
 
 from bge_export.bundle.integrity import REPORT
 from bge_export.bundle.manifest import Manifest
-from bge_export.parity.gate.policy import ThresholdPolicy
+from bge_export.parity.gate.limits import HEAD_LIMITS
+from bge_export.parity.gate.policy import AnyLimits, ThresholdPolicy
+from bge_export.parity.gate.token_heads import kind_of_head
 from bge_export.parity.orders import worst_scores
 from bge_export.parity.report import Lane, ParityReport
+from bge_export.parity.show.token_heads import answer_facts
 from bge_export.parity.worst import worst_of
 from bge_export.publish.facts import REPOSITORY
 
@@ -27,6 +30,17 @@ LOCAL = "https://bge_export/builder/local"
 
 FOLLOWING = ("report", "checkpoint", "texts", "lanes", "buildDefinition")
 """Fields of the predicate that follow from manifest and report."""
+
+
+WEIGHT_FIGURES = ("largest_weight_difference", "largest_batch_weight_difference", "largest_score_error")
+VECTOR_FIGURES = (
+    "smallest_token_cosine",
+    "smallest_batch_token_cosine",
+    "largest_norm_error",
+    "largest_batch_norm_error",
+    "largest_max_sim_error",
+)
+"""Worst figures of token weights and of vectors of tokens, by their names in `--json`."""
 
 
 def statement_of(
@@ -58,7 +72,7 @@ def following(digests: Mapping[str, str], manifest: Manifest, report: ParityRepo
         "report": {"name": REPORT, "sha256": digests[REPORT], "facts": report.digest},
         "checkpoint": report.checkpoint.model_dump(mode="json"),
         "texts": report.texts.model_dump(mode="json"),
-        "lanes": [_lane(lane) for lane in report.lanes],
+        "lanes": [stated_lane(lane) for lane in report.lanes],
         "buildDefinition": {
             "buildType": EXPORT,
             "externalParameters": {"targets": {one.target: one.options for one in manifest.models}},
@@ -69,14 +83,16 @@ def following(digests: Mapping[str, str], manifest: Manifest, report: ParityRepo
 
 
 def limits_of(report: ParityReport, policy: ThresholdPolicy) -> Mapping[str, Any]:
-    """Return what a report was judged by: the limits of each lane, the accepted differences, and what was required."""
+    """Return what a report was judged by: the limits of each lane, the accepted differences, and what was required.
+
+    A lane of a model with several heads, or a head on tokens, is named with its output, which has limits of its own.
+    """
     lanes: dict[str, Any] = {}
     for lane in report.lanes:
-        of_vectors = policy.limits_for(lane.target, lane.runtime, lane.device)
-        of_scores = policy.score_limits_for(lane.target, lane.runtime, lane.device)
-        limits = of_scores if report.promise.of_pairs else of_vectors
+        limits = _limits(lane, policy)
         accepted = policy.accepted_differences(lane.runtime, lane.device)
-        lanes[_where(lane)] = {
+        plain = lane.promise.heads.kinds <= {"dense", "score"}
+        lanes[_where(lane) if plain else f"{_where(lane)} {lane.output}"] = {
             **(limits.model_dump(mode="json", exclude_none=True) if limits is not None else {}),
             "token_differences": sorted(accepted or ()),
         }
@@ -88,11 +104,21 @@ def limits_of(report: ParityReport, policy: ThresholdPolicy) -> Mapping[str, Any
     }
 
 
+def _limits(lane: Lane, policy: ThresholdPolicy) -> AnyLimits | None:
+    """Return the limits of the head that reads a lane's output; None if there is no table for it."""
+    kind = kind_of_head(lane)
+    if kind == "score":
+        return policy.score_limits_for(lane.target, lane.runtime, lane.device)
+    if kind in HEAD_LIMITS:
+        return policy.head_limits_for(kind, lane)
+    return policy.limits_for(lane.target, lane.runtime, lane.device)
+
+
 def _where(lane: Lane) -> str:
     return f"{lane.target}@{lane.runtime}:{lane.device}"
 
 
-def _lane(lane: Lane) -> Mapping[str, Any]:
+def stated_lane(lane: Lane) -> Mapping[str, Any]:
     """Return where a lane ran and its worst figures; an undefined figure is left out, as is all that is not there."""
     known: dict[str, Any] = {"lane": _where(lane), "output": lane.output, "artifact": lane.artifact_digest}
     if not lane.measured:
@@ -113,6 +139,9 @@ def _worst(lane: Lane) -> Mapping[str, float]:
         }
     if (scores := worst_scores(lane.scores)) is not None:
         figures |= {"difference": scores.difference, "batch_difference": scores.batch_difference, "tau": scores.tau}
+    if lane.weights or lane.vectors:
+        facts = answer_facts(lane)
+        figures |= {name: facts[name] for name in (WEIGHT_FIGURES if lane.weights else VECTOR_FIGURES)}
 
     return {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
 

@@ -5,9 +5,11 @@ import datetime
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import token_world
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,12 +17,14 @@ from cryptography.x509.oid import NameOID
 from hub_repository import Repository, WritableHub
 from publishing import Done, Run
 from task_results import FILE, write_result
+from token_world import token_report
 
 from bge_export.bundle.documents import SIGNATURE, STATEMENT
 from bge_export.bundle.integrity import CARD, MANIFEST, REPORT
 from bge_export.bundle.manifest import read_bundle
 from bge_export.parity.report import read_report, write_report
 from bge_export.publish.loosened import loosened
+from bge_export.publish.statement import limits_of, stated_lane
 from bge_export.texts.fixtures import fixtures_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -389,6 +393,32 @@ def test_each_limit_that_is_looser_is_named(stated: dict, said: str | None) -> N
     found = list(loosened({"lanes": {LANE: {**OWN, **stated}}}, {"lanes": {LANE: OWN}}))
     assert any(said in one for one in found) if said else not found
     assert all(LANE in one for one in found)
+
+
+LOOSE_HEADS = {
+    "sparse": {"max_error": 0.5},
+    "multi_vector": {"max_norm_error": 0.5, "min_token_cosine": 0.1},
+}
+
+
+@pytest.mark.parametrize("kind", LOOSE_HEADS)
+def test_looser_limits_of_a_head_on_tokens_are_named_with_its_output(kind: str) -> None:
+    report, policy = token_report(), token_world.POLICY
+    tables = {name: one.model_copy(update=LOOSE_HEADS[kind]) for name, one in policy.heads[kind].items()}
+    loose = replace(policy, heads={**policy.heads, kind: tables})
+
+    found = list(loosened(limits_of(report, loose), limits_of(report, policy)))
+    output = {"sparse": "sparse_weights", "multi_vector": "colbert_vecs"}[kind]
+    assert len(found) == len(LOOSE_HEADS[kind])
+    assert all(one.startswith(f"onnx-fp32@fake:cpu {output}: ") for one in found)
+    assert not list(loosened(limits_of(report, policy), limits_of(report, policy)))
+
+
+def test_the_statement_has_the_worst_figures_of_heads_on_tokens() -> None:
+    lanes = {lane["output"]: lane for lane in map(stated_lane, token_report().lanes)}
+    assert lanes["sparse_weights"]["worst"]["largest_weight_difference"] < 1e-6
+    assert lanes["colbert_vecs"]["worst"]["smallest_token_cosine"] > 0.999999
+    assert lanes["colbert_vecs"]["worst"]["largest_batch_norm_error"] < 1e-6
 
 
 @pytest.mark.parametrize("stated", [None, {}, {"lanes": []}, {"lanes": {}}, {"lanes": {LANE: None}}])
