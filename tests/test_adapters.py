@@ -20,7 +20,8 @@ from bge_export.bundle.manifest import read_manifest
 from bge_export.checkpoint.model import load_model
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import check_parity
-from bge_export.errors import CheckpointError
+from bge_export.commands.measuring import open_reference
+from bge_export.errors import CheckpointError, UsageError
 
 PLAIN = {QUERY: 1.5, VALUE: 1.5}
 """α/r of the settings that `write_adapter` writes."""
@@ -109,6 +110,11 @@ def test_an_adapter_is_exported_proven_and_named_by_the_manifest(bge, tiny: Path
     assert (source.id, source.adapter) == ("mine", "LoRA of rank 4 on 2 matrices, merged into tiny")
     assert "LoRA of rank 4" in bge("inspect", exported.folder).stdout
     assert check_parity(exported.folder, str(folder)).verdict.passed
+
+    manifest = read_manifest(exported.folder)
+    silent = manifest.model_copy(update={"source": source.model_copy(update={"adapter": None})})
+    with pytest.raises(UsageError, match=r"adapter .*: none, .* has: LoRA of rank 4"):
+        open_reference(str(folder), None, silent)
     assert bge("parity", exported.folder, "--reference", tiny).returncode == 2
 
 

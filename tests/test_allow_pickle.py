@@ -16,7 +16,8 @@ from bge_export.bundle.manifest import read_manifest, write_manifest
 from bge_export.checkpoint import _unpickle
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.checkpoint.unpickling import pickles_of
-from bge_export.errors import CheckpointError
+from bge_export.commands.measuring import open_reference
+from bge_export.errors import CheckpointError, UsageError
 
 
 @pytest.fixture
@@ -74,6 +75,28 @@ def test_the_manifest_names_the_pickle_and_says_nothing_of_other_checkpoints(pic
 
     assert read_manifest(tmp_path / "out-pickled").source.pickles == ["pytorch_model.bin"]
     assert "pickles" not in json.loads((tmp_path / "out-plain" / "bge_export.json").read_text("utf-8"))["source"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pickles": []}, r"pickles .*: none, .* has: pytorch_model\.bin"),
+        ({"pickles": ["pytorch_model.bin", "more.bin"]}, r"pickles .*more\.bin.* has: pytorch_model\.bin"),
+        ({"adapter": "LoRA of rank 4"}, "adapter .*LoRA of rank 4.* has: none"),
+    ],
+)
+def test_a_manifest_that_names_another_origin_of_the_weights_is_refused(
+    pickled: Path, tmp_path: Path, change: dict, said: str
+) -> None:
+    checkpoint = open_checkpoint(pickled, allow_pickle=True)
+    write_layout(checkpoint, tmp_path / "out")
+    write_manifest(tmp_path / "out", checkpoint, [], checked=False)
+    manifest = read_manifest(tmp_path / "out")
+    assert open_reference(str(pickled), None, manifest, allow_pickle=True).digest == checkpoint.digest
+
+    edited = manifest.model_copy(update={"source": manifest.source.model_copy(update=change)})
+    with pytest.raises(UsageError, match=said):
+        open_reference(str(pickled), None, edited, allow_pickle=True)
 
 
 def test_shards_are_read_and_their_index_follows_them(pickled: Path) -> None:

@@ -205,7 +205,22 @@ def open_reference(
     )
     checkpoint = open_wanted(reference, revision, wanted)
     _refuse_other_checkpoint(reference, checkpoint.digest, manifest)
+    _refuse_other_origin(reference, checkpoint, manifest)
     return checkpoint
+
+
+def _refuse_other_origin(reference: str, checkpoint: Checkpoint, manifest: Manifest) -> None:
+    """Raise UsageError if a manifest names other pickles, or another adapter, than those of its checkpoint."""
+    source = manifest.source
+    for what, stated, own in (
+        ("pickles", ", ".join(sorted(source.pickles)), ", ".join(sorted(checkpoint.pickles))),
+        ("adapter", source.adapter, checkpoint.adapter),
+    ):
+        if (stated or "") != (own or ""):
+            raise UsageError(
+                f"The folder's bge_export.json names as {what} of {source.id}: {stated or 'none'}, and "
+                f"{reference} has: {own or 'none'}. Give the checkpoint that was exported, or export again."
+            )
 
 
 def _refuse_other_checkpoint(reference: str, digest: str, manifest: Manifest) -> None:
