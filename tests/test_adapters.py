@@ -40,7 +40,14 @@ KINDS: Mapping[str, tuple[dict[str, int], dict[str, Any], dict[str, float]]] = {
         {"use_rslora": True, "rank_pattern": {"^encoder.*query": 9}, "alpha_pattern": {"query": 6}},
         {QUERY: 2.0, VALUE: 3.0},
     ),
-    "token table": ({TABLE: 4}, {}, {TABLE: 1.5}),
+    "token table": ({TABLE: 4}, {"target_modules": ["word_embeddings"]}, {TABLE: 1.5}),
+    "a pattern of targets": ({QUERY: 4, VALUE: 4}, {"target_modules": r".*\.layer\.\d+\..*(query|value)"}, PLAIN),
+    "all linear modules": ({QUERY: 4, VALUE: 4}, {"target_modules": "all-linear"}, PLAIN),
+    "some layers": (
+        {QUERY: 4, VALUE: 4},
+        {"layers_to_transform": [0, 1], "layers_pattern": "layer", "exclude_modules": ["key"]},
+        PLAIN,
+    ),
 }
 """Ranks of the modules, settings of the adapter, and the scale of each module."""
 
@@ -174,6 +181,39 @@ REFUSED: Mapping[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "not finite": (
         stored(**{f"base_model.model.{QUERY}.lora_B.weight": np.full((64, 4), math.inf)}),
         ("not finite", QUERY),
+    ),
+    "the other way round": (changed(fan_in_fan_out=True), ("fan_in_fan_out",)),
+    "a number as a switch": (changed(use_rslora=1), ("use_rslora is 1", "true or false")),
+    "other targets": (changed(target_modules=["key"]), (QUERY, "target_modules")),
+    "a pattern of other targets": (changed(target_modules=r"self\.query"), (QUERY, "target_modules")),
+    "no targets": (changed(target_modules=None), ("target_modules is None",)),
+    "other layers": (changed(layers_to_transform=[1]), (QUERY, "layers_to_transform")),
+    "one other layer": (changed(layers_to_transform=1, layers_pattern=["layer"]), (QUERY, "layers_to_transform")),
+    "a list of layers that it lacks": (changed(layers_to_transform=[0], layers_pattern="h"), (QUERY,)),
+    "layers beside a pattern": (changed(layers_to_transform=[0], target_modules=".*query"), ("belong together",)),
+    "excluded": (changed(exclude_modules=["query"]), (QUERY, "exclude_modules")),
+    "excluded by a pattern": (changed(exclude_modules=".*query"), (QUERY, "exclude_modules")),
+    "no pattern": (changed(alpha_pattern={"(": 3}), ("alpha_pattern", "no regular expression")),
+    "no pattern of ranks": (changed(rank_pattern={"[": 3}), ("rank_pattern", "no regular expression")),
+    "a pattern that never ends": (changed(alpha_pattern={"([a-z0-9._]+)+!": 3}), ("alpha_pattern", "never end")),
+    "a pattern of many repeats": (changed(rank_pattern={".*" * 20 + "!": 3}), ("rank_pattern", "too long")),
+    "a long pattern": (changed(target_modules="a|" * 101), ("202 characters",)),
+    "a factor that is no matrix": (
+        stored(**{f"base_model.model.{QUERY}.lora_A.weight": np.ones((4, 64, 1))}),
+        ("[4, 64, 1]", "not a matrix"),
+    ),
+    "a factor without dimensions": (
+        stored(**{f"base_model.model.{QUERY}.lora_A.weight": np.ones(())}),
+        ("not a matrix",),
+    ),
+    "two changes of one matrix": (
+        stored(
+            **{
+                f"base_model.model.bert.{QUERY}.lora_A.weight": np.ones((4, 64)),
+                f"base_model.model.bert.{QUERY}.lora_B.weight": np.ones((64, 4)),
+            }
+        ),
+        (f"'bert.{QUERY}'", "twice"),
     ),
     "a damaged file": (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x") and None, ("damaged",)),
 }

@@ -1,11 +1,16 @@
 """Reads the files of a LoRA adapter, as peft saves them: its settings, and the two factors of each changed matrix."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bge_export.checkpoint.adapter_targets import (
+    MERGE_WITH_PEFT,
+    of_module,
+    refuse_other_module,
+    refuse_strange_settings,
+)
 from bge_export.errors import CheckpointError
 from bge_export.files.json_files import positive_integer, read_object
 from bge_export.heads.layers import Tensors
@@ -27,6 +32,7 @@ PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Values of `init_lora_weights` that leave the base's own weights as they are."""
 
 UNMERGED: Mapping[str, str] = {
+    "fan_in_fan_out": "matrices that are stored the other way round",
     "use_dora": "DoRA, which also scales the columns of each matrix",
     "modules_to_save": "whole modules that were trained beside it",
     "lora_bias": "biases of its factors",
@@ -49,7 +55,7 @@ class Change:
         module: the name of its module, as in the model that the adapter was trained on.
         first, second: the names of the factors' tensors, A and B.
         scale: α/r, or α/√r of a rank-stabilised adapter.
-        transposed: whether the matrix is stored the other way round.
+        transposed: whether the product is that of a table, stored the other way round.
     """
 
     module: str
@@ -84,6 +90,7 @@ def read_adapter(root: Path, tensors: Tensors) -> Adapter:
     """
     path = root / SETTINGS
     settings = read_object(path)
+    refuse_strange_settings(path, settings)
     _refuse_unmerged(path, settings)
 
     changes, left, ranks = [], set(tensors), set()
@@ -94,11 +101,16 @@ def read_adapter(root: Path, tensors: Tensors) -> Adapter:
 
         second, transposed = name.removesuffix(ending) + FACTORS[ending][0], FACTORS[ending][1]
         module = name.removesuffix(ending).removeprefix(PREFIX)
+        refuse_other_module(path, settings, module, table=transposed)
+        if tensors[name].ndim != 2:
+            raise CheckpointError(
+                f"{root / WEIGHTS}: {name!r} is {list(tensors[name].shape)}, not a matrix. {MERGE_WITH_PEFT}"
+            )
+
         rank = _rank(path, settings, module, tensors[name].shape[0])
         if second not in tensors or tensors[second].ndim != 2 or tensors[second].shape[1] != rank:
             raise CheckpointError(f"{root / WEIGHTS}: {name!r} lacks a second factor of rank {rank}. Fetch it again.")
 
-        transposed = transposed or settings.get("fan_in_fan_out") is True
         changes.append(Change(module, name, second, _scale(path, settings, module, rank), transposed))
         left -= {name, second}
         ranks.add(rank)
@@ -106,7 +118,7 @@ def read_adapter(root: Path, tensors: Tensors) -> Adapter:
     if left:
         raise CheckpointError(
             f"{root / WEIGHTS} holds {sorted(left)[0]!r} besides the two factors of each matrix, which cannot be "
-            "merged. Merge the adapter with peft (merge_and_unload, then save_pretrained) and give the merged folder."
+            f"merged. {MERGE_WITH_PEFT}"
         )
     if not changes:
         raise CheckpointError(f"{root / WEIGHTS} holds no factors of a LoRA adapter. Fetch it again.")
@@ -142,7 +154,7 @@ def _refuse_unmerged(path: Path, settings: Mapping[str, object]) -> None:
 
 def _rank(path: Path, settings: Mapping[str, object], module: str, stored: int) -> int:
     """Return the rank of a module's factors, which settings and tensors must agree on."""
-    declared = positive_integer(_of_module(settings, "rank_pattern", module, settings.get("r")))
+    declared = positive_integer(of_module(path, settings, "rank_pattern", module, settings.get("r")))
     if declared != stored:
         raise CheckpointError(
             f"{path} gives {module!r} the rank {declared}, its factors have {stored}. Fetch the adapter again."
@@ -151,20 +163,7 @@ def _rank(path: Path, settings: Mapping[str, object], module: str, stored: int) 
 
 
 def _scale(path: Path, settings: Mapping[str, object], module: str, rank: int) -> float:
-    alpha = _of_module(settings, "alpha_pattern", module, settings.get("lora_alpha"))
+    alpha = of_module(path, settings, "alpha_pattern", module, settings.get("lora_alpha"))
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
         raise CheckpointError(f"{path}: lora_alpha of {module!r} is {alpha!r}, not a number. Fetch the adapter again.")
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") is True else rank)
-
-
-def _of_module(settings: Mapping[str, object], key: str, module: str, otherwise: object) -> object:
-    """Return what the first fitting pattern of a table says of a module; patterns fit the end of its name."""
-    table = settings.get(key)
-    for pattern, value in table.items() if isinstance(table, dict) else ():
-        whole = pattern if pattern.startswith("^") else rf"(.*\.)?({pattern})$"
-        try:
-            if re.match(whole, module):
-                return value
-        except re.error:
-            continue
-    return otherwise

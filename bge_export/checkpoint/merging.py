@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.checkpoint.adapter_files import PICKLE, SETTINGS, WEIGHTS, Adapter, Change, read_adapter
+from bge_export.checkpoint.adapter_names import changes_by_tensor
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS
 from bge_export.checkpoint.stored_tensors import read_stored
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
@@ -28,7 +29,6 @@ ADAPTER_FOLDER = "adapter"
 ADAPTER_FILES = (f"{ADAPTER_FOLDER}/{SETTINGS}", f"{ADAPTER_FOLDER}/{WEIGHTS}")
 
 CONFIG = "config.json"
-POOLER = "pooler"
 SENTENCE_FILES = (MODULES, PROMPTS, *TRANSFORMER_SETTINGS)
 
 _merged: dict[str, Path] = {}
@@ -126,11 +126,7 @@ def _written(root: Path, base: Path, adapter: Adapter, tensors: Tensors) -> Path
     if stored.index is not None:
         shutil.copyfile(base / stored.index, folder / stored.index)
 
-    changes = {
-        _stored_name(root, change, stored.shapes): change
-        for change in adapter.changes
-        if not _of_missing_pooler(change, stored.shapes)
-    }
+    changes = changes_by_tensor(root, adapter, stored.shapes)
     for name in stored.weights:
         _write_merged(base / name, folder / name, changes, tensors)
     return folder
@@ -151,25 +147,6 @@ def _small_files(root: Path, base: Path) -> Mapping[str, Path]:
     for path in (*of_modules.glob("[0-9]*_*/config.json"), *of_modules.glob("[0-9]*_*/model.safetensors")):
         files[path.relative_to(of_modules).as_posix()] = path
     return files
-
-
-def _of_missing_pooler(change: Change, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Return whether a change is of the pooler, which no embedding uses, of a base that is published without it."""
-    return POOLER in change.module.split(".") and not any(POOLER in name.split(".") for name in shapes)
-
-
-def _stored_name(root: Path, change: Change, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Return the tensor of the base that a change belongs to: heads and wrappers put prefixes before names."""
-    wanted = f"{change.module}.weight"
-    names = [name for name in shapes if name == wanted or name.endswith(f".{wanted}") or wanted.endswith(f".{name}")]
-    if wanted in names:
-        return wanted
-    if len(names) != 1:
-        raise CheckpointError(
-            f"{root / WEIGHTS} changes {change.module!r}, of which the base has {len(names) or 'no'} tensors: it is an "
-            "adapter of another model. Give its own base."
-        )
-    return names[0]
 
 
 def _write_merged(source: Path, target: Path, changes: Mapping[str, Change], tensors: Tensors) -> None:
