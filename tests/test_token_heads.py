@@ -1,10 +1,14 @@
 """What the files of SPLADE and ColBERT models declare: read as the libraries that wrote them do, or refused by name."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from adapters import QUERY, write_adapter
+from architectures import HIDDEN
+from safetensors.torch import save_file
 from tiny_checkpoint import change_json, write_json
 from token_heads import WIDTH, build_colbert, build_m3, build_splade
 
@@ -97,6 +101,54 @@ def test_a_pooling_beside_the_heads_of_bge_m3_must_be_flagembeddings(tmp_path: P
     change_json(root / "1_Pooling" / "config.json", pooling_mode_cls_token=False, pooling_mode_mean_tokens=True)
     change_json(root / "1_Pooling" / "config.json", pooling_mode=None)
     refuses(root, "pooling 'mean'", "--as embedding")
+
+
+def test_nothing_may_follow_the_pooling_beside_the_heads_of_bge_m3_but_the_norm(tmp_path: Path) -> None:
+    root = build_m3(tmp_path / "m3", pickles=False)
+    write_json(root / "config_sentence_transformers.json", {"truncate_dim": 8})
+    refuses(root, "truncate_dim", "--as embedding")
+
+    (root / "config_sentence_transformers.json").unlink()
+    (root / "2_LayerNorm").mkdir()
+    write_json(root / "2_LayerNorm" / "config.json", {"dimension": HIDDEN})
+    tensors = {"norm.weight": torch.ones(HIDDEN), "norm.bias": torch.zeros(HIDDEN)}
+    save_file(tensors, root / "2_LayerNorm" / "model.safetensors")
+    entries = json.loads((root / "modules.json").read_text("utf-8"))
+    entries.insert(2, {"idx": 2, "name": "2", "path": "2_LayerNorm", "type": "sentence_transformers.models.LayerNorm"})
+    write_json(root / "modules.json", entries)
+    refuses(root, "LayerNorm", "--as embedding")
+    assert open_encoder(root).promise.only_dense
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_an_adapter_leaves_bge_m3_its_three_heads(tmp_path: Path, beside: bool) -> None:
+    base = build_m3(tmp_path / "m3", pickles=False)
+    folder = write_adapter(base if beside else tmp_path / "a", base, {QUERY: 4}, base_model_name_or_path=str(base))
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.adapter is not None
+    assert set(checkpoint.promise.heads) == {"dense", "sparse", "multi_vector"}
+
+    for name in ("sparse_linear.safetensors", "colbert_linear.safetensors"):
+        assert (checkpoint.root / name).read_bytes() == (base / name).read_bytes()
+
+
+def test_an_adapter_of_bge_m3_with_pickled_heads_needs_leave_to_read_them(tmp_path: Path) -> None:
+    base = build_m3(tmp_path / "m3")
+    folder = write_adapter(tmp_path / "a", base, {QUERY: 4}, base_model_name_or_path=str(base))
+    refuses(folder, "sparse_linear.pt", "--allow-pickle")
+
+    checkpoint = open_checkpoint(folder, allow_pickle=True)
+    assert set(checkpoint.promise.heads) == {"dense", "sparse", "multi_vector"}
+    assert set(checkpoint.pickles) == {"sparse_linear.pt", "colbert_linear.pt"}
+
+
+def test_heads_that_were_changed_since_are_merged_again(tmp_path: Path) -> None:
+    base = build_m3(tmp_path / "m3", pickles=False)
+    folder = write_adapter(tmp_path / "a", base, {QUERY: 4}, base_model_name_or_path=str(base))
+    before = open_checkpoint(folder).digest
+
+    save_file({"weight": torch.ones(1, HIDDEN), "bias": torch.zeros(1)}, base / "sparse_linear.safetensors")
+    assert open_checkpoint(folder).digest != before
 
 
 def test_who_knows_vectors_alone_refuses_such_a_model_by_its_heads(tmp_path: Path) -> None:

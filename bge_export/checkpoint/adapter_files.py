@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bge_export.checkpoint.adapter_targets import (
+from bge_export.checkpoint.adapter_scope import (
     MERGE_WITH_PEFT,
     of_module,
     refuse_other_module,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bge_export.checkpoint.head_files import OwnHeads, layer_width
-from bge_export.checkpoint.pooling_files import MODULES, SentenceFiles
+from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, SentenceFiles
 from bge_export.checkpoint.tokenizer_settings import SETTINGS, TOKENIZER
 from bge_export.checkpoint.unpickling import HEAD_PICKLES
 from bge_export.errors import CheckpointError
@@ -75,6 +75,16 @@ def refuse_other_dense(root: Path, sentence: SentenceFiles) -> None:
         raise CheckpointError(
             f"{root / MODULES} declares the pooling {declared!r}{norm}, and beside BGE-M3's two heads FlagEmbedding "
             "takes the first state, normalised. Correct the files, or add --as embedding for the dense vectors alone."
+        )
+
+    more = [f"a module {one.folder}, {one.kind}, after pooling" for one in sentence.modules if one.kind != "normalize"]
+    if sentence.truncate_dim is not None:
+        more.append(f"truncate_dim {sentence.truncate_dim}")
+    if more:
+        raise CheckpointError(
+            f"{root / (PROMPTS if sentence.truncate_dim else MODULES)} declares {' and '.join(more)}, and beside "
+            "BGE-M3's two heads FlagEmbedding takes the whole first state, normalised. Correct the files, or add --as "
+            "embedding for the dense vectors alone."
         )
 
 

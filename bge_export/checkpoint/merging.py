@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from bge_export.checkpoint.adapter_files import PICKLE, SETTINGS, WEIGHTS, Adapter, Change, read_adapter
 from bge_export.checkpoint.adapter_names import changes_by_tensor
+from bge_export.checkpoint.m3_files import LAYERS, has_own_layers
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS
 from bge_export.checkpoint.stored_tensors import read_stored
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
+from bge_export.checkpoint.unpickling import HEAD_PICKLES
 from bge_export.checkpoint.weight_files import INDEX, SINGLE, read_weight_files
 from bge_export.errors import CheckpointError, HubError
 from bge_export.files.digest import tree_digest
@@ -83,7 +85,13 @@ def merge(root: Path, locate: Callable[[str, str | None], tuple[Path, str]]) -> 
     rank = " and ".join(map(str, adapter.ranks))
     says = f"LoRA of rank {rank} on {len(adapter.changes)} matrices, merged into {name}"
     weights = read_weight_files(base).weights
-    key = "-".join((tree_digest(root, (SETTINGS, WEIGHTS)), tree_digest(base, (CONFIG, *weights)), str(root.resolve())))
+    heads = _heads(root, base)
+    digests = (
+        tree_digest(root, (SETTINGS, WEIGHTS)),
+        tree_digest(base, (CONFIG, *weights)),
+        *(tree_digest(path.parent, (path.name,)) for path in heads.values()),
+    )
+    key = "-".join((*digests, str(root.resolve())))
     if key not in _merged:
         _merged[key] = _written(root, base, adapter, tensors)
     return Merged(_merged[key], says)
@@ -133,7 +141,7 @@ def _written(root: Path, base: Path, adapter: Adapter, tensors: Tensors) -> Path
 
 
 def _small_files(root: Path, base: Path) -> Mapping[str, Path]:
-    """Return name -> source of the files beside the weights: the adapter's tokenizer and modules, else the base's."""
+    """Return name -> source of the files beside the weights: the adapter's own, else the base's."""
 
     def found(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
         yield from ((name, folder / name) for name in names if (folder / name).is_file())
@@ -146,7 +154,13 @@ def _small_files(root: Path, base: Path) -> Mapping[str, Path]:
     files |= found(of_modules, SENTENCE_FILES)
     for path in (*of_modules.glob("[0-9]*_*/config.json"), *of_modules.glob("[0-9]*_*/model.safetensors")):
         files[path.relative_to(of_modules).as_posix()] = path
-    return files
+    return files | _heads(root, base)
+
+
+def _heads(root: Path, base: Path) -> dict[str, Path]:
+    """Return name -> source of BGE-M3's two layers: the adapter's, else the base's; pickles go along, to be refused."""
+    folder = root if has_own_layers(root) else base
+    return {name: folder / name for name in (*LAYERS, *HEAD_PICKLES) if (folder / name).is_file()}
 
 
 def _write_merged(source: Path, target: Path, changes: Mapping[str, Change], tensors: Tensors) -> None:
