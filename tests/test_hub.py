@@ -21,6 +21,11 @@ def test_a_model_is_fetched_with_only_what_decides_its_embeddings(hub: Hub, mach
     assert result["stderr"] == ""
 
 
+def test_a_model_with_heads_of_its_own_never_passes_for_its_encoder_alone(hub: Hub, machine: Machine) -> None:
+    hub.files = {**hub.files, "sparse_linear.safetensors": hub.files["model.safetensors"]}
+    refused(machine.open(), "CheckpointError", "colbert_linear.pt")
+
+
 def test_hub_and_local_folder_have_one_digest(tmp_path: Path, machine: Machine) -> None:
     local = machine.open(str(tmp_path / "original"))
     assert local["digest"] == machine.open()["digest"]

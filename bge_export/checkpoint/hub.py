@@ -18,6 +18,7 @@ from bge_export.checkpoint.hub_files import ATTEMPTS, download, transfer_of
 from bge_export.checkpoint.hub_listing import Listing, list_files
 from bge_export.checkpoint.hub_settings import plain_transfers, progress_on_terminals_only
 from bge_export.checkpoint.hub_transfer import Transfer
+from bge_export.checkpoint.m3_files import LAYERS
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.checkpoint.unpickling import HEAD_PICKLES
@@ -105,7 +106,7 @@ def _wanted(names: Mapping[str, object], model_id: str, *, pickles: bool) -> lis
 
     # Heads that are only there as pickles are fetched in any case, and then refused by their names: without them the
     # encoder alone would pass for the whole model.
-    layers = sorted(name for name in names if name in HEAD_PICKLES)
+    layers = sorted(name for name in names if name in (*HEAD_PICKLES, *LAYERS))
     layers += sorted(name for name in names if pickles and MODULE_PICKLE.fullmatch(name))
     shards = sorted(name for name in names if SHARD.fullmatch(name)) if entry in (INDEX, PICKLE_INDEX) else []
     return [*small, *adapter, *layers, entry, *shards]
