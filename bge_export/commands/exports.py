@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bge_export.build.recipe import Recipe
+from bge_export.build.recipe import Recipe, Source
 from bge_export.bundle.integrity import LIMITS, REPORT
 from bge_export.bundle.layout import write_layout
 from bge_export.bundle.staging import publish, refused_folder, refused_staging, staged
@@ -20,7 +20,7 @@ from bge_export.commands.proving import Measured, StagedExport, move_refused, pr
 from bge_export.commands.same_tokens import refuse_other_tokens
 from bge_export.commands.transformersjs import ClientFolder, facts_of_earlier, refuse_scores
 from bge_export.commands.turns import in_turn
-from bge_export.contracts import Artifact, Exporter, Target
+from bge_export.contracts import Artifact, Checkpoint, Exporter, Target
 from bge_export.errors import UsageError
 from bge_export.exporters import find_exporter, refuse_precisions
 from bge_export.oracle.vectors import ReferenceVectors
@@ -91,16 +91,10 @@ def export(recipe: Recipe, *, threads: int = 1) -> Exported:
     return export_step(recipe, None, threads)
 
 
-@in_turn
-def export_step(recipe: Recipe, step: BuildStep | None, threads: int) -> Exported:
-    """Export a recipe into its folder as `export` does, or as a step of a build, without a look at what builds do."""
-    exporters = _exporters(recipe)
-    policy = read_policy(recipe.proof.thresholds)
-    folder = None if recipe.transformersjs is None else ClientFolder(recipe.transformersjs)
-
-    source = recipe.source
+def open_source(source: Source) -> Checkpoint:
+    """Return the checkpoint that a recipe names, opened as the recipe says; errors are those of `open_checkpoint`."""
     opened = open_encoder if source.head == "embedding" else open_checkpoint
-    checkpoint = opened(
+    return opened(
         source.model,
         revision=source.revision,
         pooling=source.pooling,
@@ -108,6 +102,16 @@ def export_step(recipe: Recipe, step: BuildStep | None, threads: int) -> Exporte
         dim=source.dim,
         allow_pickle=source.allow_pickle,
     )
+
+
+@in_turn
+def export_step(recipe: Recipe, step: BuildStep | None, threads: int) -> Exported:
+    """Export a recipe into its folder as `export` does, or as a step of a build, without a look at what builds do."""
+    exporters = _exporters(recipe)
+    policy = read_policy(recipe.proof.thresholds)
+    folder = None if recipe.transformersjs is None else ClientFolder(recipe.transformersjs)
+
+    checkpoint = open_source(recipe.source)
     if folder is not None:
         refuse_scores(checkpoint)
     for name in exporters:

@@ -39,8 +39,10 @@ def _complete(limits: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _looser(given: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each limit of one lane that was looser than the verifier's own, or is not stated."""
     for name, limit in own.items():
         stated = given.get(name)
+
         if isinstance(limit, list):
             more = sorted(set(stated or ()) - set(limit))
             if more:

@@ -12,7 +12,7 @@ from bge_export.bundle.foreign import own_files
 from bge_export.bundle.integrity import MANIFEST, REPORT, refuse_strangers
 from bge_export.bundle.manifest import Manifest, read_bundle, read_manifest
 from bge_export.bundle.staging import standing_at
-from bge_export.checkpoint.opening import open_checkpoint, open_encoder
+from bge_export.commands.exports import open_source
 from bge_export.commands.measuring import run_oracle
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import ArtifactError, OutputError, ReportError
@@ -103,15 +103,7 @@ class Job:
             HubError: the Hub cannot be asked.
         """
         source = recipe.source
-        opened = open_encoder if source.head == "embedding" else open_checkpoint
-        checkpoint = opened(
-            source.model,
-            revision=source.revision,
-            pooling=source.pooling,
-            query_prefix=source.query_prefix,
-            dim=source.dim,
-            allow_pickle=source.allow_pickle,
-        )
+        checkpoint = open_source(source)
         out = Path(os.path.normpath(recipe.output.folder or checkpoint.source.rpartition("/")[2]))
 
         # A branch may move while the build runs: all steps take the commit that was found now.
