@@ -23,8 +23,8 @@ from bge_export.commands import verify as verify
 from bge_export.commands import write_reference as write_reference
 from bge_export.contracts import Artifact as Artifact
 from bge_export.contracts import Checkpoint as Checkpoint
-from bge_export.contracts import Promise as Promise
-from bge_export.contracts import Reads as Reads
+from bge_export.contracts import InputSpec as InputSpec
+from bge_export.contracts import ModelSpec as ModelSpec
 from bge_export.contracts import Target as Target
 from bge_export.contracts import TokenBatch as TokenBatch
 from bge_export.errors import BgeExportError as BgeExportError

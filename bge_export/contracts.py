@@ -55,11 +55,11 @@ OUTPUTS: Mapping[frozenset[str], tuple[str, ...]] = {
     frozenset({"multi_vector"}): (TOKEN_EMBEDDINGS,),
     frozenset({"dense", "sparse", "multi_vector"}): (DENSE_VECS, SPARSE_WEIGHTS, COLBERT_VECS),
 }
-"""Kinds of a promise -> the outputs of its files. Files of embedding models give states, and perhaps a vector."""
+"""Kinds of a spec -> the outputs of its files. Files of embedding models give states, and perhaps a vector."""
 
 
 @dataclass(frozen=True)
-class Reads:
+class InputSpec:
     """What a model reads: one text, or a pair of texts as one row of tokens.
 
     Attributes:
@@ -80,7 +80,7 @@ class Head(Protocol):
     """
 
     kind: ClassVar[str]
-    """Its name in a promise, in files and among the modules of `heads`."""
+    """Its name in a spec, in files and among the modules of `heads`."""
     reads: ClassVar[Literal["text", "pair"]]
     """Whether it answers for one text, or for a query and a text that are read together."""
 
@@ -94,14 +94,14 @@ class Head(Protocol):
 
 
 @dataclass(frozen=True)
-class Promise:
+class ModelSpec:
     """What a model reads, and each kind of answer that it gives: `heads` maps a kind to its head."""
 
-    reads: Reads
+    inputs: InputSpec
     heads: Mapping[str, Head] = field(hash=False)
 
     @property
-    def of_pairs(self) -> bool:
+    def is_reranker(self) -> bool:
         """Return whether the model reads pairs of texts."""
         return any(head.reads == "pair" for head in self.heads.values())
 
@@ -111,9 +111,9 @@ class Promise:
         return set(self.heads) == {"dense"}
 
     @property
-    def of_tokens(self) -> bool:
+    def has_token_heads(self) -> bool:
         """Return whether the model gives token weights or vectors of tokens, alone or beside a vector."""
-        return not (self.of_pairs or self.only_dense)
+        return not (self.is_reranker or self.only_dense)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -135,10 +135,10 @@ class Checkpoint:
         root: the folder that holds the files.
         digest: sha256 over the names and digests of every file that affects the embedding.
         model_type: the architecture, as named in `config.json`.
-        promise: what the model promises.
+        spec: what the model reads and gives.
         weights: the safetensors files, relative to `root`.
         token_types: whether the model distinguishes token types; if so, its artifacts have that input.
-        prompts_from: where the promise's prompts come from; `checkpoint` too if there are none.
+        prompts_from: where the spec's prompts come from; `checkpoint` too if there are none.
         padding_side: where its own tokenizer pads. A folder pads on the right, unless the last token is pooled.
         head_weights: kind of head -> the safetensors files of its own layers, in their order, relative to `root`.
         pickles: the pickles that its weights came from, by their names; `weights` then are what was read from them.
@@ -151,7 +151,7 @@ class Checkpoint:
     root: Path
     digest: str
     model_type: str
-    promise: Promise
+    spec: ModelSpec
     weights: tuple[str, ...]
     token_types: bool
     prompts_from: PromptOrigin = "checkpoint"
@@ -184,7 +184,7 @@ class Artifact:
         model: the file that a runtime opens, relative to `root`.
         files: every file that affects its embeddings (model, data, tokenizer, pooling), relative to `root`.
         digest: sha256 over the names and digests of `files`.
-        promise: what it must produce.
+        spec: what it must produce.
         inputs: names of the graph's inputs.
         outputs: names of the graph's outputs; `last_hidden_state` first.
     """
@@ -194,7 +194,7 @@ class Artifact:
     model: str
     files: tuple[str, ...]
     digest: str
-    promise: Promise
+    spec: ModelSpec
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 

@@ -75,7 +75,7 @@ def spread(texts: Sequence[str], count: int) -> list[str]:
 def texts_for(folder: Path, manifest: Manifest) -> dict[str, list[str]]:
     """Return kind -> fixture texts; edge cases are the stress texts for the folder's tokenizer."""
     corpus = builtin_corpus()
-    kinds = kinds_for(TextTokenizer.load(folder, manifest.promise.reads.max_tokens), corpus)
+    kinds = kinds_for(TextTokenizer.load(folder, manifest.spec.inputs.max_tokens), corpus)
     everyday, stress = (
         [one.text for one, kind in zip(corpus.texts, kinds, strict=True) if kind == wanted]
         for wanted in ("everyday", "stress")
@@ -175,9 +175,9 @@ def limits(manifest: Manifest) -> dict[str, float]:
 def report_of(folder: Path, model: str, names: Sequence[str]) -> dict[str, Any]:
     """Run consumers one after the other; return the report."""
     manifest = read_manifest(folder)
-    head = dense_head(manifest.promise.promise())
+    head = dense_head(manifest.spec.to_spec())
     texts = texts_for(folder, manifest)
-    prompt = manifest.promise.reads.prompts.get("query", "")
+    prompt = manifest.spec.inputs.prompts.get("query", "")
     wanted, needed = oracle(model, texts, prompt), limits(manifest)
 
     job = {
@@ -186,7 +186,7 @@ def report_of(folder: Path, model: str, names: Sequence[str]) -> dict[str, Any]:
         "prompt": prompt,
         "pooling": head.pooling,
         "dim": head.dim,
-        "max_tokens": manifest.promise.reads.max_tokens,
+        "max_tokens": manifest.spec.inputs.max_tokens,
         "weights": bool(manifest.weights),
         "clients": str(clients_folder() / "node_modules"),
         "texts": texts,

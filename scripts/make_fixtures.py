@@ -297,14 +297,14 @@ def embed(folder: Path, texts: Sequence[str]) -> NDArray[np.float32]:
 def write_golden(folder: Path, out: Path) -> Path:
     """Write the golden vectors of one checkpoint and where they come from; return the file of vectors."""
     checkpoint, corpus = open_checkpoint(folder), builtin_corpus()
-    head, longest = dense_head(checkpoint.promise), checkpoint.promise.reads.max_tokens
+    head, longest = dense_head(checkpoint.spec), checkpoint.spec.inputs.max_tokens
     if (checkpoint.model_type, head.pooling, head.normalize, longest) != ("bert", "cls", True, 512):
         raise SystemExit(
-            f"{folder}: golden vectors are made for BERT, CLS, normalised, 512 tokens; this is {checkpoint.promise}."
+            f"{folder}: golden vectors are made for BERT, CLS, normalised, 512 tokens; this is {checkpoint.spec}."
         )
     vectors = embed(folder, [text.text for text in corpus.texts])
     provenance = {
-        "checkpoint": {"name": checkpoint.source, "digest": checkpoint.digest, "promise": asdict(checkpoint.promise)},
+        "checkpoint": {"name": checkpoint.source, "digest": checkpoint.digest, "spec": asdict(checkpoint.spec)},
         "texts": {"name": corpus.name, "digest": corpus.digest, "count": len(corpus.texts)},
         "vectors": {"shape": list(vectors.shape), "dtype": str(vectors.dtype)},
         "method": "transformers AutoModel, eager attention, float32, one text at a time without padding; "

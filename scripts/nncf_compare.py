@@ -26,7 +26,7 @@ from bge_export.bundle.manifest import read_bundle
 from bge_export.calibration.texts import calibration_rows
 from bge_export.commands import bench_files
 from bge_export.contracts import LAST_HIDDEN_STATE
-from bge_export.heads.dense import Dense, dense_head
+from bge_export.heads.dense import DenseHead, dense_head
 from bge_export.parity.figures import cosine_figure
 from bge_export.precision import model_file
 from bge_export.texts.corpus import builtin_corpus, load_corpus
@@ -54,7 +54,7 @@ def quantized_by_nncf(folder: Path, tokenizer: TextTokenizer) -> Path:
 
 
 def embed(
-    file: Path, batches: Sequence[Sequence[tuple[int, ...]]], tokenizer: TextTokenizer, head: Dense,
+    file: Path, batches: Sequence[Sequence[tuple[int, ...]]], tokenizer: TextTokenizer, head: DenseHead,
     threads: int,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Return unit embeddings [N, D] of the texts in these batches."""
@@ -90,9 +90,9 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=5, help="in which time is measured [default: 5]")
     chosen = parser.parse_args()
     manifest, _ = read_bundle(chosen.folder)
-    promise = manifest.promise.promise()
-    head = dense_head(promise)
-    tokenizer = TextTokenizer.load(chosen.folder, promise.reads.max_tokens)
+    spec = manifest.spec.to_spec()
+    head = dense_head(spec)
+    tokenizer = TextTokenizer.load(chosen.folder, spec.inputs.max_tokens)
     texts = (load_corpus(chosen.texts) if chosen.texts else builtin_corpus()).texts
     ours = chosen.folder / model_file("openvino", "int8")
     theirs = quantized_by_nncf(chosen.folder, tokenizer)

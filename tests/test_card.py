@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fakes import LIMITS, PROMISE, ROUNDED, artifact_of, on_text, report_of, turned
+from fakes import LIMITS, ROUNDED, SPEC, artifact_of, on_text, report_of, turned
 
 from bge_export.bundle.integrity import CARD
 from bge_export.bundle.manifest import SCHEMA, Manifest, Model, Source
-from bge_export.files.promise import PromiseRecord
+from bge_export.files.spec import SpecRecord
 from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.publish.card import card_text
@@ -40,7 +40,7 @@ def manifest_of(*models: str, source: str = "tiny", **changes: object) -> Manife
     ]
     origin = Source(id=source, revision=None, digest="d" * 64, model_type="bert")
     fields = {"weights": [], "files": {}, "checked": True} | changes
-    return Manifest(schema_=SCHEMA, source=origin, promise=PromiseRecord.of(PROMISE), models=records, **fields)
+    return Manifest(schema_=SCHEMA, source=origin, spec=SpecRecord.of(SPEC), models=records, **fields)
 
 
 def card_of(folder: Path, report, facts: CardFacts = FACTS, manifest: Manifest | None = None) -> str:
@@ -153,8 +153,8 @@ def test_what_is_no_licence_language_or_repository_stays_out(tmp_path: Path, hos
 
 @pytest.mark.parametrize("prompt", ["query: ", "a`b``c|d\n# not a heading", '"', "说："])
 def test_a_prompt_is_shown_whole_and_in_its_cell(tmp_path: Path, prompt: str) -> None:
-    promise = PROMISE.__class__(PROMISE.reads.__class__(16, {"query": prompt}), PROMISE.heads)
-    manifest = manifest_of().model_copy(update={"promise": PromiseRecord.of(promise)})
+    spec = SPEC.__class__(SPEC.inputs.__class__(16, {"query": prompt}), SPEC.heads)
+    manifest = manifest_of().model_copy(update={"spec": SpecRecord.of(spec)})
     card = card_of(tmp_path, measured(), CardFacts("somebody/tiny"), manifest)
     (line,) = [line for line in card.splitlines() if line.startswith('| `"query"`')]
     cell = line.partition(" | ")[2].removesuffix(" |").strip("`").strip()

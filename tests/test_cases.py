@@ -12,7 +12,7 @@ from tiny_checkpoint import change_json
 from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.model import load_model
 from bge_export.checkpoint.opening import open_checkpoint, open_wanted
-from bge_export.checkpoint.promised import Wanted
+from bge_export.checkpoint.spec import Wanted
 from bge_export.commands.measuring import measure_folder, named_device, read_policy, run_oracle
 from bge_export.compatibility.check import check_targets
 from bge_export.errors import ArtifactError, BgeExportError, CheckpointError
@@ -154,7 +154,7 @@ def test_a_reranker_is_exported_as_one_and_proven(name: str, tmp_path: Path) -> 
     done = export_model(OnnxExporter(), str(folder), tmp_path / "out")
     assert done.proof is not None
     assert [bad.message for bad in done.proof.verdict.failures] == []
-    assert done.proof.report.promise.of_pairs
+    assert done.proof.report.spec.is_reranker
 
 
 @pytest.mark.parametrize(("name", "cause"), NOT_EXPORTED.items())

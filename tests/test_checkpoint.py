@@ -20,10 +20,10 @@ from tiny_checkpoint import (
 )
 
 from bge_export.checkpoint.opening import open_checkpoint
-from bge_export.contracts import Promise, Reads
+from bge_export.contracts import InputSpec, ModelSpec
 from bge_export.errors import CheckpointError, UsageError
 from bge_export.files.digest import combined_digest, file_digests, file_sha256, tree_digest
-from bge_export.heads.dense import Dense, dense_head
+from bge_export.heads.dense import DenseHead, dense_head
 
 NEW_POOLING = {"embedding_dimension": WIDTH, "pooling_mode": "cls", "include_prompt": True}
 
@@ -45,7 +45,7 @@ def refuses(root: Path | str, *parts: str, **options: str) -> None:
 
 def test_a_checkpoint_says_what_the_model_promises(root: Path) -> None:
     checkpoint = open_checkpoint(root)
-    assert checkpoint.promise == Promise(Reads(16, {}), {"dense": Dense(WIDTH, "cls", normalize=True)})
+    assert checkpoint.spec == ModelSpec(InputSpec(16, {}), {"dense": DenseHead(WIDTH, "cls", normalize=True)})
     assert (checkpoint.source, checkpoint.revision, checkpoint.root) == ("tiny", None, root)
     assert (checkpoint.model_type, checkpoint.weights, checkpoint.token_types) == ("bert", ("model.safetensors",), True)
 
@@ -71,7 +71,7 @@ def test_opening_a_checkpoint_loads_neither_torch_nor_transformers(root: Path) -
 def test_the_old_schema_of_pooling_is_read(root: Path, flag: str, pooling: str) -> None:
     flags = {"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": False} | {flag: True}
     write_pooling(root, {"word_embedding_dimension": WIDTH, **flags})
-    assert dense_head(open_checkpoint(root).promise).pooling == pooling
+    assert dense_head(open_checkpoint(root).spec).pooling == pooling
 
 
 @pytest.mark.parametrize(("name", "pooling"), [("cls", "cls"), ("mean", "mean"), ("lasttoken", "last")])
@@ -80,60 +80,60 @@ def test_the_new_schema_of_pooling_is_read(root: Path, name: str, pooling: str) 
     write_modules(root, "Transformer", "Pooling", package="sentence_transformers.base.modules.some_file")
     write_json(root / "sentence_bert_config.json", {"transformer_task": "feature-extraction", "modality_config": {}})
     checkpoint = open_checkpoint(root)
-    head = dense_head(checkpoint.promise)
-    assert (head.pooling, head.normalize, checkpoint.promise.reads.max_tokens) == (pooling, False, 24)
+    head = dense_head(checkpoint.spec)
+    assert (head.pooling, head.normalize, checkpoint.spec.inputs.max_tokens) == (pooling, False, 24)
 
 
 def test_both_schemas_in_one_file_are_read_where_they_agree(root: Path) -> None:
     write_pooling(root, {"word_embedding_dimension": WIDTH, "pooling_mode": "cls", "pooling_mode_cls_token": True})
-    assert dense_head(open_checkpoint(root).promise).pooling == "cls"
+    assert dense_head(open_checkpoint(root).spec).pooling == "cls"
 
 
 def test_without_normalize_module_nothing_is_normalized(root: Path) -> None:
     write_modules(root, "Transformer", "Pooling")
-    assert dense_head(open_checkpoint(root).promise).normalize is False
+    assert dense_head(open_checkpoint(root).spec).normalize is False
 
 
 def test_without_modules_the_given_pooling_counts_and_normalizes(root: Path) -> None:
     drop_modules(root)
-    head = dense_head(open_checkpoint(root, pooling="mean").promise)
+    head = dense_head(open_checkpoint(root, pooling="mean").spec)
     assert (head.pooling, head.normalize) == ("mean", True)
 
 
 def test_the_declared_pooling_may_be_given_too(root: Path) -> None:
-    assert dense_head(open_checkpoint(root, pooling="cls").promise).pooling == "cls"
+    assert dense_head(open_checkpoint(root, pooling="cls").spec).pooling == "cls"
 
 
 def test_the_query_prompt_is_read(root: Path) -> None:
     change_json(root / "config_sentence_transformers.json", prompts={"query": "query: ", "document": ""})
-    assert open_checkpoint(root).promise.reads.prompts == {"query": "query: ", "document": ""}
+    assert open_checkpoint(root).spec.inputs.prompts == {"query": "query: ", "document": ""}
 
 
 def test_the_longest_input_is_the_setting_of_sentence_transformers_before_the_tokenizers(root: Path) -> None:
     change_json(root / "sentence_bert_config.json", max_seq_length=28)
-    assert open_checkpoint(root).promise.reads.max_tokens == 28
+    assert open_checkpoint(root).spec.inputs.max_tokens == 28
     change_json(root / "sentence_bert_config.json", max_seq_length=40)
-    assert open_checkpoint(root).promise.reads.max_tokens == 32
+    assert open_checkpoint(root).spec.inputs.max_tokens == 32
 
 
 def test_without_that_setting_tokenizer_and_positions_limit_the_input(root: Path) -> None:
     (root / "sentence_bert_config.json").unlink()
-    assert open_checkpoint(root).promise.reads.max_tokens == 24
+    assert open_checkpoint(root).spec.inputs.max_tokens == 24
     change_json(root / "tokenizer_config.json", model_max_length=10**30)
-    assert open_checkpoint(root).promise.reads.max_tokens == 32
+    assert open_checkpoint(root).spec.inputs.max_tokens == 32
 
 
 def test_positions_of_padding_do_not_count(root: Path) -> None:
     (root / "sentence_bert_config.json").unlink()
     (root / "tokenizer_config.json").unlink()
     change_json(root / "config.json", model_type="xlm-roberta", max_position_embeddings=514, pad_token_id=1)
-    assert open_checkpoint(root).promise.reads.max_tokens == 512
+    assert open_checkpoint(root).spec.inputs.max_tokens == 512
 
 
 def test_distilbert_calls_its_width_dim(root: Path) -> None:
     change_json(root / "config.json", model_type="distilbert", dim=WIDTH, hidden_size=None, type_vocab_size=None)
     checkpoint = open_checkpoint(root)
-    assert (dense_head(checkpoint.promise).dim, checkpoint.token_types) == (WIDTH, False)
+    assert (dense_head(checkpoint.spec).dim, checkpoint.token_types) == (WIDTH, False)
 
 
 def test_a_model_type_that_is_not_known_here_is_left_to_the_loader(root: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_model_type_that_is_not_known_here_is_left_to_the_loader(root: Path) -
 
 def test_a_vocabulary_alone_is_a_tokenizer(root: Path) -> None:
     (root / "tokenizer.json").unlink()
-    assert dense_head(open_checkpoint(root).promise).dim == WIDTH
+    assert dense_head(open_checkpoint(root).spec).dim == WIDTH
 
 
 def test_shards_are_read_through_their_index(root: Path) -> None:
@@ -325,7 +325,7 @@ def test_an_unusual_pooling_is_read_from_flag_and_name_and_given_by_the_graph(
 ) -> None:
     for declared in ({flag: True, "pooling_mode_mean_tokens": False}, {"pooling_mode": mode}):
         write_pooling(root, {"word_embedding_dimension": WIDTH, **declared})
-        head = dense_head(open_checkpoint(root).promise)
+        head = dense_head(open_checkpoint(root).spec)
         assert (head.pooling, head.in_graph) == (pooling, True)
 
 
@@ -411,7 +411,7 @@ def test_a_tokenizer_that_does_not_lowercase_against_the_sentence_settings_is_re
 
 def test_a_lowercasing_part_of_a_normalizer_counts(root: Path) -> None:
     change_json(root / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [{"type": "Lowercase"}]})
-    assert dense_head(open_checkpoint(root).promise).dim == WIDTH
+    assert dense_head(open_checkpoint(root).spec).dim == WIDTH
 
 
 def test_two_vocabularies_name_the_first_id_that_differs(root: Path) -> None:

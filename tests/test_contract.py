@@ -14,7 +14,7 @@ from bge_export.bundle.manifest import read_bundle, read_manifest
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.cli import run
 from bge_export.commands.extension import Kept
-from bge_export.contracts import Reads
+from bge_export.contracts import InputSpec
 from bge_export.errors import ArtifactError
 from bge_export.files.digest import file_sha256
 from bge_export.parity.report import read_report
@@ -62,14 +62,14 @@ def test_golden_texts_are_the_checkpoints(tiny_export) -> None:
 
 
 def test_golden_texts_hold_what_programs_get_wrong() -> None:
-    texts = "".join(one.text for one in golden_texts(Reads(512, {})))
+    texts = "".join(one.text for one in golden_texts(InputSpec(512, {})))
     for part in ("\n", "\r\n", "\t", "é", "e\u0301", "山", "🎉", "\u200d", "\u00a0"):
         assert part in texts
-    assert "" in [one.text for one in golden_texts(Reads(512, {}))]
+    assert "" in [one.text for one in golden_texts(InputSpec(512, {}))]
 
 
 def test_the_longest_text_takes_no_gigabytes() -> None:
-    lengths = [max(len(one.text.split()) for one in golden_texts(Reads(most, {}))) for most in (512, 2048, 100_000)]
+    lengths = [max(len(one.text.split()) for one in golden_texts(InputSpec(most, {}))) for most in (512, 2048, 100_000)]
     assert lengths[0] > 512
     assert 2048 < lengths[1] == lengths[2] < 2100
 

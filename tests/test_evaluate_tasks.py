@@ -136,7 +136,7 @@ def test_an_instruction_stands_before_queries_alone(
 ) -> None:
     from bge_export.bundle.manifest import read_manifest
 
-    prompt = read_manifest(tiny_export.folder).promise.reads.prompts["query"]
+    prompt = read_manifest(tiny_export.folder).spec.inputs.prompts["query"]
     assert prompt
     evaluate_tasks(tiny_export.folder, list(files()), options(data, targets=("onnx-fp32",)))
     assert {text for text in asked if text.startswith(prompt)} == {f"{prompt}sleep", f"{prompt}weather"}

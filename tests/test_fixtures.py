@@ -146,12 +146,12 @@ def test_tiny_opens_as_a_checkpoint():
     checkpoint = open_checkpoint(TINY)
     assert (checkpoint.source, checkpoint.model_type, checkpoint.token_types) == ("tiny", "bert", True)
     assert (
-        dense_head(checkpoint.promise).dim,
-        checkpoint.promise.reads.max_tokens,
-        dense_head(checkpoint.promise).pooling,
+        dense_head(checkpoint.spec).dim,
+        checkpoint.spec.inputs.max_tokens,
+        dense_head(checkpoint.spec).pooling,
     ) == (64, 512, "cls")
-    assert dense_head(checkpoint.promise).normalize
-    assert checkpoint.promise.reads.prompts["query"] == QUERY
+    assert dense_head(checkpoint.spec).normalize
+    assert checkpoint.spec.inputs.prompts["query"] == QUERY
 
 
 def test_tiny_weights_are_exact_in_float16(weights):
@@ -235,7 +235,7 @@ def test_golden_vectors_are_of_these_texts():
     for vectors, ids, provenance in golden_files():
         assert ids == [text.id for text in corpus.texts]
         assert provenance["texts"]["digest"] == corpus.digest
-        assert vectors.shape == (len(ids), provenance["checkpoint"]["promise"]["heads"]["dense"]["dim"])
+        assert vectors.shape == (len(ids), provenance["checkpoint"]["spec"]["heads"]["dense"]["dim"])
         assert vectors.dtype == np.float32
         assert np.allclose(np.linalg.norm(vectors.astype(np.float64), axis=1), 1, rtol=0, atol=1e-6)
         names.append(provenance["checkpoint"]["name"])
@@ -291,8 +291,8 @@ def test_every_architecture_loads_and_tells_texts_apart(kind, tmp_path):
 @pytest.mark.parametrize("kind", architectures.KINDS)
 def test_every_architecture_opens_as_a_checkpoint(kind, pooling, tmp_path):
     checkpoint = open_checkpoint(architectures.build(kind, tmp_path / "model", pooling))
-    assert (checkpoint.model_type, dense_head(checkpoint.promise).pooling) == (kind, pooling)
-    assert (dense_head(checkpoint.promise).dim, checkpoint.promise.reads.max_tokens) == (
+    assert (checkpoint.model_type, dense_head(checkpoint.spec).pooling) == (kind, pooling)
+    assert (dense_head(checkpoint.spec).dim, checkpoint.spec.inputs.max_tokens) == (
         architectures.HIDDEN,
         architectures.MAX_TOKENS,
     )

@@ -333,8 +333,8 @@ def test_an_artifact_without_outputs():
 
 @pytest.mark.parametrize("norm", [0.0, -1.0])
 def test_a_reference_without_length_of_a_checkpoint_that_does_not_normalise(norm):
-    promise = promising(GOOD.promise, normalize=False)
-    report = with_lane(GOOD.model_copy(update={"promise": promise}), promise=promise)
+    spec = promising(GOOD.spec, normalize=False)
+    report = with_lane(GOOD.model_copy(update={"spec": spec}), spec=spec)
     twice = dict.fromkeys(report.lanes[0].rows[1].batch_norm, 2.0)
     longer = with_row(report, 1, norm=2.0, reference_norm=2.0, batch_norm=twice)
     assert judge(longer, POLICY, CORPUS).passed
@@ -516,10 +516,10 @@ def test_an_output_of_the_graph_that_was_not_measured():
 
 
 def test_an_artifact_that_promises_another_embedding():
-    promise = promising(GOOD.promise, pooling="mean")
-    refusal(judge(with_lane(GOOD, promise=promise), POLICY, CORPUS), "inconsistent")
-    report = GOOD.model_copy(update={"promise": promise}).sealed()
-    refusal(judge(with_lane(report, promise=promise), POLICY, CORPUS, artifacts=[artifact_of()]), "inconsistent")
+    spec = promising(GOOD.spec, pooling="mean")
+    refusal(judge(with_lane(GOOD, spec=spec), POLICY, CORPUS), "inconsistent")
+    report = GOOD.model_copy(update={"spec": spec}).sealed()
+    refusal(judge(with_lane(report, spec=spec), POLICY, CORPUS, artifacts=[artifact_of()]), "inconsistent")
 
 
 def with_other_files(*names: str) -> ParityReport:
@@ -696,8 +696,8 @@ def test_rows_of_a_lane_that_could_not_run(field):
 def test_a_figure_that_is_no_finite_number_is_none(precision):
     """A reference so short that a division by it leaves the numbers there are."""
     report = report_of(artifacts=[artifact_of(precision)])
-    promise = promising(report.promise, normalize=False)
-    report = with_lane(report.model_copy(update={"promise": promise}), promise=promise)
+    spec = promising(report.spec, normalize=False)
+    report = with_lane(report.model_copy(update={"spec": spec}), spec=spec)
     verdict = judge(with_row(report, 2, reference_norm=5e-324), POLICY_OF_ALL, CORPUS)
     refusal(verdict, "norm", "t2")
     assert all(bad.figure is None or np.isfinite(bad.figure) for bad in verdict.failures)
@@ -1041,15 +1041,15 @@ def with_norms(*factors: float):
     """Return a report of rounded weights and of a checkpoint that does not normalise, norms off by factors in turn."""
     report = rounded()
     (lane,) = report.lanes
-    promise = promising(report.promise, normalize=False)
+    spec = promising(report.spec, normalize=False)
     rows = tuple(
         row.model_copy(
             update={"norm": 2 * factor, "reference_norm": 2.0, "batch_norm": dict.fromkeys(row.batch_norm, 2 * factor)}
         )
         for row, factor in zip(lane.rows, cycle(factors), strict=False)
     )
-    lanes = (lane.model_copy(update={"rows": rows, "promise": promise}),)
-    return report.model_copy(update={"lanes": lanes, "promise": promise}).sealed()
+    lanes = (lane.model_copy(update={"rows": rows, "spec": spec}),)
+    return report.model_copy(update={"lanes": lanes, "spec": spec}).sealed()
 
 
 def test_norms_that_are_not_normalised_may_be_rounded_both_ways():
@@ -1411,7 +1411,7 @@ def test_no_fact_of_a_report_is_unjudged():
     assert set(ClientRow.model_fields) == {"tokens"} | {"tokens_equal", "finite", "cosine", "norm"}
     assert set(RowParity.model_fields) == described | judged
     described = {"facts", "threads", "model", "pooling_seen", "output", "runtime", "device"}
-    judged = {"run", "target", "artifact_digest", "promise", "requested", "unavailable", "failed", "rows"}
+    judged = {"run", "target", "artifact_digest", "spec", "requested", "unavailable", "failed", "rows"}
     judged |= {"pairs", "operators", "sweep", "table", "scores", "weights", "vectors"}
     assert set(Lane.model_fields) == described | judged
     assert set(ScoreRow.model_fields) == {

@@ -87,10 +87,10 @@ def test_an_array_that_does_not_belong_there_is_refused(vectors: Path) -> None:
 def test_facts_of_another_kind_are_refused_by_name(vectors: Path, key: str, value: object) -> None:
     with np.load(vectors) as data:
         facts = json.loads(data["facts"].tobytes())
-    part = facts["promise"]["reads"] if key == "max_tokens" else facts["promise"]["heads"]["dense"]
+    part = facts["spec"]["inputs"] if key == "max_tokens" else facts["spec"]["heads"]["dense"]
     part[key] = value
     rewritten(vectors, facts=array_bytes(np.frombuffer(json.dumps(facts).encode(), np.uint8)))
-    with pytest.raises(ReportError, match=rf"promise\.[a-z.]+\.{key}"):
+    with pytest.raises(ReportError, match=rf"spec\.[a-z.]+\.{key}"):
         ReferenceVectors.read(vectors)
 
 

@@ -121,7 +121,7 @@ def test_texts_of_like_length_that_run_together_give_what_each_gives_alone_in_th
 @pytest.mark.parametrize("normalize", [True, False])
 def test_a_fine_tune_promises_what_it_was_trained_with(pooling, normalize, tiny, sets, tmp_path):
     recipe = replace(RECIPE, steps=1, pooling=pooling, normalize=normalize)
-    head = dense_head(open_checkpoint(made(recipe, tiny, sets, tmp_path / "tuned")).promise)
+    head = dense_head(open_checkpoint(made(recipe, tiny, sets, tmp_path / "tuned")).spec)
     assert (head.pooling, head.normalize) == (pooling, normalize)
 
 

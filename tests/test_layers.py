@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import bge_export
-from bge_export.heads.dense import Dense
+from bge_export.heads.dense import DenseHead
 
 PACKAGE = Path(bge_export.__file__).parent
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "openvino", "scipy", "onnx_ir"}
@@ -152,7 +152,7 @@ def test_the_oracle_reads_what_a_head_promises_and_runs_none_of_its_code() -> No
         assert taken <= {"bge_export.heads.dense", "bge_export.heads.dense.dense_head"}, file
         calls = [node.func for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)]
         used = {call.attr for call in calls if isinstance(call, ast.Attribute)}
-        assert not used & {name for name in vars(Dense) if callable(vars(Dense)[name]) and name[0] != "_"}, file
+        assert not used & {name for name in vars(DenseHead) if callable(vars(DenseHead)[name]) and name[0] != "_"}, file
 
 
 def test_no_imports_go_in_circles() -> None:

@@ -158,4 +158,4 @@ def test_the_truncation_in_the_file_does_not_act_on_those_who_ask_for_none(tiny:
 
 def test_what_is_written_is_read_back_as_the_promise(tiny_export: Exported) -> None:
     manifest, _ = read_bundle(tiny_export.folder)
-    assert manifest.promise.reads.prompts["query"]
+    assert manifest.spec.inputs.prompts["query"]

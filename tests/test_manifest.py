@@ -103,7 +103,7 @@ def test_a_readme_beside_the_models_is_no_fault(bundle: Path) -> None:
         ({"models": "x"}, "models"),
         ({"added": 1}, "added"),
         (
-            {"promise": {"reads": READS, "heads": {"dense": {"dim": 64, "pooling": "max", "normalize": True}}}},
+            {"spec": {"inputs": READS, "heads": {"dense": {"dim": 64, "pooling": "max", "normalize": True}}}},
             "pooling",
         ),
         ({"files": {"../outside": "0" * 64}}, "outside"),

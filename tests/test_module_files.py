@@ -14,12 +14,12 @@ from bge_export.checkpoint.module_files import stored_layer
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.contracts import LAST_HIDDEN_STATE
 from bge_export.errors import BgeExportError, CheckpointError
-from bge_export.heads.dense import Dense, dense_head
+from bge_export.heads.dense import DenseHead, dense_head
 from bge_export.heads.layers import ACTIVATIONS, Layer, apply_layers
 
 
 def layers_of(folder: Path, dim: int | None = None) -> tuple[Layer, ...]:
-    return dense_head(open_checkpoint(folder, dim=dim).promise).layers
+    return dense_head(open_checkpoint(folder, dim=dim).spec).layers
 
 
 def refuses(folder: Path, *words: str, dim: int | None = None) -> None:
@@ -31,7 +31,7 @@ def refuses(folder: Path, *words: str, dim: int | None = None) -> None:
 
 def test_modules_are_read_in_their_order_and_the_last_divisions_are_one(tiny: Path, tmp_path: Path) -> None:
     steps = (NORMALIZE, dense(16), LAYER_NORM, NORMALIZE, NORMALIZE)
-    head = dense_head(open_checkpoint(follow(tiny, tmp_path / "one", steps)).promise)
+    head = dense_head(open_checkpoint(follow(tiny, tmp_path / "one", steps)).spec)
     assert [(one.kind, one.reads, one.dim, one.activation) for one in head.layers] == [
         ("normalize", 64, 64, "identity"),
         ("dense", 64, 16, "tanh"),
@@ -41,7 +41,7 @@ def test_modules_are_read_in_their_order_and_the_last_divisions_are_one(tiny: Pa
 
 
 def test_a_plain_checkpoint_has_no_layers(tiny: Path) -> None:
-    head = dense_head(open_checkpoint(tiny).promise)
+    head = dense_head(open_checkpoint(tiny).spec)
     assert (head.layers, head.in_graph, head.state_dim) == ((), False, head.dim)
 
 
@@ -116,7 +116,7 @@ def test_a_module_that_says_it_truncates_must_do_nothing_else(tiny: Path, tmp_pa
 
 
 def test_states_without_the_weights_of_their_layers_give_no_vector() -> None:
-    head = Dense(2, "cls", normalize=True, layers=(Layer("layernorm", 2, 2),))
+    head = DenseHead(2, "cls", normalize=True, layers=(Layer("layernorm", 2, 2),))
     states = np.ones((1, 1, 2), dtype=np.float32)
     with pytest.raises(BgeExportError, match="with_weights"):
         head.rows({LAST_HIDDEN_STATE: states}, np.ones((1, 1), dtype=np.int64))
@@ -131,7 +131,7 @@ def test_numpy_and_torch_give_the_same_for_every_activation(name: str) -> None:
         "linear.bias": random.standard_normal(5).astype(np.float32),
     }
     rows = 3 * random.standard_normal((64, 8)).astype(np.float32)
-    head = Dense(5, "cls", normalize=False, layers=(layer,))
+    head = DenseHead(5, "cls", normalize=False, layers=(layer,))
     in_torch = head.module([weights])(torch.from_numpy(rows[:, None]), torch.ones(64, 1)).detach().numpy()
     np.testing.assert_allclose(apply_layers(rows, [layer], [weights]), in_torch, atol=1e-5)
 

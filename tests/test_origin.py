@@ -118,7 +118,7 @@ def test_gate_and_parity_hold_a_folder_to_the_checkpoint_or_to_its_vectors(
     gate = ["gate", str(bundle_of_tiny / "parity.json"), "--reference", given]
     assert run(gate) == 0
 
-    prompts = {**open_checkpoint(tiny).promise.reads.prompts, "clustering": "passage: "}
+    prompts = {**open_checkpoint(tiny).spec.inputs.prompts, "clustering": "passage: "}
     change_json(bundle_of_tiny / "config_sentence_transformers.json", prompts=prompts)
     seal(bundle_of_tiny)
     assert run(["parity", str(bundle_of_tiny), "--reference", given, "--runtime", "onnxruntime"]) == 1

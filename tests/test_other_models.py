@@ -20,7 +20,7 @@ from tiny_checkpoint import (
 from bge_export.checkpoint.opening import open_checkpoint, open_encoder
 from bge_export.errors import CheckpointError
 from bge_export.heads.dense import dense_head
-from bge_export.heads.score import Score
+from bge_export.heads.score import ScoreHead
 
 ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "someone/base", "r": 8}
 WITHOUT_MODULES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
@@ -101,14 +101,14 @@ def test_another_head_is_refused_by_its_name_with_a_pooling_too(
     change_json(bare / "config.json", architectures=[architecture], id2label=labels)
     refuses(bare, architecture, what, "--as embedding", pooling="cls")
     refuses(bare, architecture, what, "--as embedding")
-    assert dense_head(open_encoder(bare, pooling="cls").promise).pooling == "cls"
+    assert dense_head(open_encoder(bare, pooling="cls").spec).pooling == "cls"
 
 
 def test_one_label_makes_a_reranker_that_reads_pairs(bare: Path) -> None:
     change_json(bare / "config.json", **RERANKER)
-    promise = open_checkpoint(bare).promise
-    assert promise.of_pairs
-    assert promise.heads == {"score": Score(1)}
+    spec = open_checkpoint(bare).spec
+    assert spec.is_reranker
+    assert spec.heads == {"score": ScoreHead(1)}
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_a_reranker_is_not_embedded_because_of_an_option_of_embeddings(
 
 def test_a_reranker_is_embedded_where_that_is_asked_for(bare: Path) -> None:
     change_json(bare / "config.json", **RERANKER)
-    promise = open_encoder(bare, pooling="mean").promise
-    assert not promise.of_pairs
-    assert dense_head(promise).pooling == "mean"
+    spec = open_encoder(bare, pooling="mean").spec
+    assert not spec.is_reranker
+    assert dense_head(spec).pooling == "mean"
 
 
 def test_a_reranker_whose_label_only_the_weights_tell_is_refused_as_transformers_gives_it_two(bare: Path) -> None:
@@ -150,7 +150,7 @@ def test_the_weights_of_a_head_that_nothing_names_are_refused(
     change_json(bare / "config.json", architectures=architectures)
     write_weights(bare / "model.safetensors", {EMBEDDING: (len(TOKENS), WIDTH), tensor: (1, WIDTH)})
     refuses(bare, tensor, what, "--as embedding", pooling="cls")
-    assert not open_encoder(bare, pooling="cls").promise.of_pairs
+    assert not open_encoder(bare, pooling="cls").spec.is_reranker
 
 
 @pytest.mark.parametrize("tensor", ["cls.predictions.bias", "lm_head.bias"])
@@ -160,7 +160,7 @@ def test_the_head_of_a_language_model_is_refused_unless_the_architecture_is_an_e
     write_weights(bare / "model.safetensors", {EMBEDDING: (len(TOKENS), WIDTH), tensor: (len(TOKENS),)})
     refuses(bare, tensor, "language model", pooling="cls")
     change_json(bare / "config.json", architectures=["BertModel"])
-    assert not open_checkpoint(bare, pooling="cls").promise.of_pairs
+    assert not open_checkpoint(bare, pooling="cls").spec.is_reranker
 
 
 def test_files_that_declare_a_cross_encoder_of_another_architecture_are_refused(root: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_files_of_a_cross_encoder_since_5_4_are_those_of_a_reranker(bare: Pa
     write_modules(bare, "Transformer")
     write_json(bare / "config_sentence_transformers.json", {**settings, "activation_fn": "torch.nn.Identity"})
     write_json(bare / "sentence_bert_config.json", {"transformer_task": "sequence-classification"})
-    assert open_checkpoint(bare).promise.of_pairs
+    assert open_checkpoint(bare).spec.is_reranker
 
 
 def test_a_reranker_that_puts_prompts_before_its_texts_is_refused(bare: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_reranker_that_puts_prompts_before_its_texts_is_refused(bare: Path) ->
 @pytest.mark.parametrize("architecture", ["BertForSequenceClassification", "BertForMaskedLM", "BertModel"])
 def test_a_declared_pooling_makes_an_embedding_model_whatever_head_is_left(root: Path, architecture: str) -> None:
     change_json(root / "config.json", architectures=[architecture])
-    assert dense_head(open_checkpoint(root).promise).pooling == "cls"
+    assert dense_head(open_checkpoint(root).spec).pooling == "cls"
 
 
 def test_a_projection_of_every_token_is_a_colbert_model(root: Path) -> None:
@@ -196,9 +196,9 @@ def test_a_projection_of_every_token_is_a_colbert_model(root: Path) -> None:
 
 def test_an_embedding_is_as_wide_as_truncate_dim_says(root: Path) -> None:
     change_json(root / "config_sentence_transformers.json", truncate_dim=2)
-    assert dense_head(open_checkpoint(root).promise).dim == 2
+    assert dense_head(open_checkpoint(root).spec).dim == 2
     change_json(root / "config_sentence_transformers.json", truncate_dim=WIDTH)
-    assert dense_head(open_checkpoint(root).promise).dim == WIDTH
+    assert dense_head(open_checkpoint(root).spec).dim == WIDTH
 
 
 def test_weights_that_are_rounded_on_loading_are_refused(root: Path) -> None:
@@ -208,7 +208,7 @@ def test_weights_that_are_rounded_on_loading_are_refused(root: Path) -> None:
 
 def test_a_pooling_file_with_a_width_alone_means_the_mean(root: Path) -> None:
     write_pooling(root, {"word_embedding_dimension": WIDTH})
-    assert dense_head(open_checkpoint(root).promise).pooling == "mean"
+    assert dense_head(open_checkpoint(root).spec).pooling == "mean"
 
 
 @pytest.mark.parametrize("flag", ["pooling_mode_cls_token", "pooling_mode_lasttoken"])
@@ -219,4 +219,4 @@ def test_a_flag_that_versions_of_sentence_transformers_read_differently_is_refus
 
 def test_a_second_normalize_module_changes_nothing(root: Path) -> None:
     write_modules(root, "Transformer", "Pooling", "Normalize", "Normalize")
-    assert dense_head(open_checkpoint(root).promise).normalize
+    assert dense_head(open_checkpoint(root).spec).normalize

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes import PROMISE
+from fakes import SPEC
 
 from bge_export.bundle.integrity import GENERATED_CARD, MANIFEST
 from bge_export.bundle.manifest import SCHEMA, Manifest, Source
 from bge_export.bundle.staging import publish, refused_folder, staged
 from bge_export.errors import OutputError
-from bge_export.files.promise import PromiseRecord
+from bge_export.files.spec import SpecRecord
 
 OLD = "old.onnx"
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -25,7 +25,7 @@ def ours(folder: Path, **listed: str) -> Path:
     folder.mkdir(parents=True)
     manifest = Manifest(
         schema_=SCHEMA, source=Source(id="m", revision=None, digest="c" * 64, model_type="bert"), models=[], weights=[],
-        promise=PromiseRecord.of(PROMISE),
+        spec=SpecRecord.of(SPEC),
         files={OLD: EMPTY, **listed},
         checked=True,
     )  # fmt: skip

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Promise, Reads
+from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, InputSpec, ModelSpec
 from bge_export.errors import UsageError
-from bge_export.heads import promise_of
-from bge_export.heads.dense import Dense, normalize
+from bge_export.heads import spec_of
+from bge_export.heads.dense import DenseHead, normalize
 from bge_export.oracle.pooling import pooled
 
 STATES = np.asarray([[[3, 4], [1, 0], [9, 9]], [[0, 2], [2, 2], [4, 2]]], dtype=np.float32)
@@ -27,7 +27,7 @@ MASK = np.asarray([[1, 1, 0], [1, 1, 1]], dtype=np.int64)
     ],
 )
 def test_each_pooling_ignores_padding(pooling, expected) -> None:
-    head = Dense(2, pooling, normalize=False)
+    head = DenseHead(2, pooling, normalize=False)
     rows = head.rows({LAST_HIDDEN_STATE: STATES}, MASK)[LAST_HIDDEN_STATE]
     np.testing.assert_allclose(rows, np.asarray(expected, dtype=np.float32), rtol=1e-6)
 
@@ -44,22 +44,22 @@ def test_each_pooling_ignores_padding(pooling, expected) -> None:
 
 def test_an_embedding_that_the_graph_pooled_is_left_as_it_is() -> None:
     rows = np.asarray([[3, 4]], dtype=np.float32)
-    given = Dense(2, "cls", normalize=True).rows({SENTENCE_EMBEDDING: rows}, MASK[:1])
+    given = DenseHead(2, "cls", normalize=True).rows({SENTENCE_EMBEDDING: rows}, MASK[:1])
     np.testing.assert_array_equal(given[SENTENCE_EMBEDDING], rows)
 
 
 def test_the_fields_of_a_promise_give_it_back() -> None:
-    promise = Promise(Reads(8, {"query": "q: "}), {"dense": Dense(2, "last", normalize=False)})
-    assert promise_of(json.loads(json.dumps(asdict(promise)))) == promise
+    spec = ModelSpec(InputSpec(8, {"query": "q: "}), {"dense": DenseHead(2, "last", normalize=False)})
+    assert spec_of(json.loads(json.dumps(asdict(spec)))) == spec
 
 
 def test_a_head_that_does_not_exist_is_named() -> None:
     with pytest.raises(UsageError, match="no 'lexical' among the heads: dense"):
-        promise_of({"reads": {"max_tokens": 8, "prompts": {}}, "heads": {"lexical": {}}})
+        spec_of({"inputs": {"max_tokens": 8, "prompts": {}}, "heads": {"lexical": {}}})
 
 
 def test_normalising_gives_unit_rows_in_float32() -> None:
-    rows = Dense(2, "cls", normalize=True).rows({LAST_HIDDEN_STATE: STATES}, MASK)[LAST_HIDDEN_STATE]
+    rows = DenseHead(2, "cls", normalize=True).rows({LAST_HIDDEN_STATE: STATES}, MASK)[LAST_HIDDEN_STATE]
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 

@@ -90,7 +90,7 @@ def test_a_model_that_declares_none_gets_the_published_one_and_its_user_is_told(
 ) -> None:
     checkpoint = open_checkpoint(silent(tiny, tmp_path / "bge-small-en", declared))
 
-    assert checkpoint.promise.reads.prompts == {"query": ENGLISH, "document": ""}
+    assert checkpoint.spec.inputs.prompts == {"query": ENGLISH, "document": ""}
     assert checkpoint.prompts_from == "published"
     assert ENGLISH in checkpoint.notes[0]
     assert "--query-prefix ''" in checkpoint.notes[0]
@@ -105,10 +105,10 @@ def test_it_can_be_refused_and_another_given(tiny: Path, tmp_path: Path) -> None
     folder = silent(tiny, tmp_path / "bge-small-en")
 
     refused = open_checkpoint(folder, query_prefix="")
-    assert (refused.promise.reads.prompts, refused.prompts_from, refused.notes) == ({}, "given", ())
+    assert (refused.spec.inputs.prompts, refused.prompts_from, refused.notes) == ({}, "given", ())
 
     given = open_checkpoint(folder, query_prefix="query: ")
-    assert (given.promise.reads.prompts["query"], given.prompts_from) == ("query: ", "given")
+    assert (given.spec.inputs.prompts["query"], given.prompts_from) == ("query: ", "given")
 
 
 @pytest.mark.usefixtures("known")
@@ -118,14 +118,14 @@ def test_what_descends_from_a_model_gets_an_offer_and_no_instruction(tiny: Path,
     change_json(folder / "config.json", _name_or_path=origin)
     checkpoint = open_checkpoint(folder)
 
-    assert (checkpoint.promise.reads.prompts, checkpoint.prompts_from) == ({}, "checkpoint")
+    assert (checkpoint.spec.inputs.prompts, checkpoint.prompts_from) == ({}, "checkpoint")
     assert f"--query-prefix {ENGLISH!r}" in checkpoint.notes[0]
     assert open_checkpoint(folder, query_prefix="").notes == ()
 
 
 def test_an_unknown_model_gets_neither(tiny: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(silent(tiny, tmp_path / "bge-small-en"))
-    assert (checkpoint.promise.reads.prompts, checkpoint.notes) == ({}, ())
+    assert (checkpoint.spec.inputs.prompts, checkpoint.notes) == ({}, ())
 
 
 def test_a_declared_prompt_is_not_overruled(tiny: Path) -> None:
@@ -141,7 +141,7 @@ def test_the_prompt_of_documents_is_the_one_that_encode_document_takes(
     prompts = {name: f"{name}: " for name in ("query", *names, "clustering")}
     folder = silent(tiny, tmp_path / "checkpoint", prompts)
     checkpoint = open_checkpoint(folder)
-    assert checkpoint.promise.reads.prompts == {"query": "query: ", "document": f"{names[0]}: "}
+    assert checkpoint.spec.inputs.prompts == {"query": "query: ", "document": f"{names[0]}: "}
 
     write_layout(checkpoint, tmp_path / "out")
     written = json.loads((tmp_path / "out" / PROMPTS).read_text("utf-8"))["prompts"]
@@ -165,7 +165,7 @@ def test_the_reference_of_a_folder_has_its_prompts_whatever_its_own_folder_is_ca
     moved = Path(shutil.copytree(checkpoint.root, tmp_path / "elsewhere"))
     again = open_reference(str(moved), None, manifest)
 
-    assert again.promise == checkpoint.promise
+    assert again.spec == checkpoint.spec
     assert files_of(again) == files_of(checkpoint)
 
 
@@ -177,8 +177,8 @@ def test_a_manifest_that_gives_another_prompt_than_the_checkpoint_declares_is_no
     forged = manifest.model_copy(
         update={
             "source": manifest.source.model_copy(update={"prompts_from": "given"}),
-            "promise": manifest.promise.model_copy(
-                update={"reads": manifest.promise.reads.model_copy(update={"prompts": {"query": "x", "document": ""}})}
+            "spec": manifest.spec.model_copy(
+                update={"inputs": manifest.spec.inputs.model_copy(update={"prompts": {"query": "x", "document": ""}})}
             ),
         }
     )

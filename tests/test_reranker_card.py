@@ -9,14 +9,14 @@ import pytest
 import yaml
 from onnx import TensorProto, helper
 from rich.console import Console
-from score_world import PAIRS, POLICY, PROMISE, on_pair, score_report
+from score_world import PAIRS, POLICY, SPEC, on_pair, score_report
 
 from bge_export.bundle.integrity import CARD
 from bge_export.bundle.manifest import SCHEMA, Manifest, Model, Source
 from bge_export.cli.loading import loading_lines
 from bge_export.compatibility.check import check_targets
 from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS
-from bge_export.files.promise import PromiseRecord
+from bge_export.files.spec import SpecRecord
 from bge_export.graph.answers import answers_only
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.show.render import render
@@ -37,9 +37,9 @@ def manifest_of(weights: tuple[str, ...] = ()) -> Manifest:
         options={},
     )
     source = Source(id="tiny", revision=None, digest="d" * 64, model_type="bert")
-    promise = PromiseRecord.of(PROMISE)
+    spec = SpecRecord.of(SPEC)
     return Manifest(
-        schema_=SCHEMA, source=source, promise=promise, models=[model], weights=list(weights), files={}, checked=True
+        schema_=SCHEMA, source=source, spec=spec, models=[model], weights=list(weights), files={}, checked=True
     )
 
 
@@ -125,12 +125,12 @@ def graph_with_states() -> onnx.ModelProto:
 
 
 def test_states_leave_a_rerankers_graph_with_all_that_only_they_need() -> None:
-    from fakes import PROMISE as DENSE
+    from fakes import SPEC as DENSE
 
     untouched = answers_only(graph_with_states(), DENSE)
     assert [value.name for value in untouched.graph.output] == [LAST_HIDDEN_STATE, LOGITS]
 
-    model = answers_only(graph_with_states(), PROMISE)
+    model = answers_only(graph_with_states(), SPEC)
     onnx.checker.check_model(model)
     assert [value.name for value in model.graph.output] == [LOGITS]
     assert [list(node.output) for node in model.graph.node] == [["half"], ["wide"], [LOGITS]]
@@ -138,7 +138,7 @@ def test_states_leave_a_rerankers_graph_with_all_that_only_they_need() -> None:
 
 def test_check_takes_logits_and_measures_no_host_with_single_texts(tmp_path: Path) -> None:
     (tmp_path / "onnx").mkdir()
-    model = answers_only(graph_with_states(), PROMISE)
+    model = answers_only(graph_with_states(), SPEC)
     for name in (FILE, "onnx/model_quantized.onnx"):
         onnx.save_model(model, tmp_path / name)
     config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}

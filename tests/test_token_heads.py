@@ -15,8 +15,8 @@ from token_heads import WIDTH, build_colbert, build_m3, build_splade
 from bge_export.checkpoint.opening import open_checkpoint, open_encoder
 from bge_export.errors import CheckpointError, UsageError
 from bge_export.heads.dense import dense_head
-from bge_export.heads.multi_vector import MultiVector
-from bge_export.heads.sparse import Sparse
+from bge_export.heads.multi_vector import MultiVectorHead
+from bge_export.heads.sparse import SparseHead
 from bge_export.oracle.answers import Arithmetic
 
 
@@ -29,15 +29,15 @@ def refuses(root: Path, *parts: str) -> None:
 
 @pytest.mark.parametrize("library", ["pylate", "sentence-transformers"])
 def test_colbert_is_read_as_either_library_saves_it(tmp_path: Path, library: str) -> None:
-    promise = open_checkpoint(build_colbert(tmp_path / "colbert", library)).promise  # type: ignore[arg-type]
-    assert promise.heads == {"multi_vector": MultiVector(WIDTH, skipped=0, normalize=True)}
-    assert promise.reads.prompts == {"query": "[Q] ", "document": "[D] "}
+    spec = open_checkpoint(build_colbert(tmp_path / "colbert", library)).spec  # type: ignore[arg-type]
+    assert spec.heads == {"multi_vector": MultiVectorHead(WIDTH, skipped=0, normalize=True)}
+    assert spec.inputs.prompts == {"query": "[Q] ", "document": "[D] "}
 
 
 def test_a_norm_that_reads_the_vector_of_a_text_divides_none_of_tokens(tmp_path: Path) -> None:
     root = build_colbert(tmp_path / "colbert", "sentence-transformers")
     (root / "3_Normalize" / "config.json").unlink()
-    assert open_checkpoint(root).promise.heads == {"multi_vector": MultiVector(WIDTH, skipped=0, normalize=False)}
+    assert open_checkpoint(root).spec.heads == {"multi_vector": MultiVectorHead(WIDTH, skipped=0, normalize=False)}
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_projection_of_another_width_or_without_weights_is_refused(tmp_path: P
 
 def test_splade_is_read_with_its_pooling_and_its_activation(tmp_path: Path) -> None:
     root = build_splade(tmp_path / "splade", pooling_strategy="sum", activation_function="log1p_relu")
-    (head,) = open_checkpoint(root).promise.heads.values()
-    assert isinstance(head, Sparse)
+    (head,) = open_checkpoint(root).spec.heads.values()
+    assert isinstance(head, SparseHead)
     assert (head.per, head.pooling, head.log_twice, head.unused) == ("vocabulary", "sum", True, ())
 
 
@@ -91,12 +91,12 @@ def test_modules_in_another_order_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("build", [build_splade, build_colbert])
 def test_as_embedding_leaves_the_encoder_alone(tmp_path: Path, build: object) -> None:
     root = build(tmp_path / "model")  # type: ignore[operator]
-    assert open_encoder(root, pooling="mean").promise.only_dense
+    assert open_encoder(root, pooling="mean").spec.only_dense
 
 
 def test_a_pooling_beside_the_heads_of_bge_m3_must_be_flagembeddings(tmp_path: Path) -> None:
     root = build_m3(tmp_path / "m3", pickles=False)
-    assert set(open_checkpoint(root).promise.heads) == {"dense", "sparse", "multi_vector"}
+    assert set(open_checkpoint(root).spec.heads) == {"dense", "sparse", "multi_vector"}
 
     change_json(root / "1_Pooling" / "config.json", pooling_mode_cls_token=False, pooling_mode_mean_tokens=True)
     change_json(root / "1_Pooling" / "config.json", pooling_mode=None)
@@ -117,7 +117,7 @@ def test_nothing_may_follow_the_pooling_beside_the_heads_of_bge_m3_but_the_norm(
     entries.insert(2, {"idx": 2, "name": "2", "path": "2_LayerNorm", "type": "sentence_transformers.models.LayerNorm"})
     write_json(root / "modules.json", entries)
     refuses(root, "LayerNorm", "--as embedding")
-    assert open_encoder(root).promise.only_dense
+    assert open_encoder(root).spec.only_dense
 
 
 @pytest.mark.parametrize("beside", [True, False])
@@ -126,7 +126,7 @@ def test_an_adapter_leaves_bge_m3_its_three_heads(tmp_path: Path, beside: bool) 
     folder = write_adapter(base if beside else tmp_path / "a", base, {QUERY: 4}, base_model_name_or_path=str(base))
     checkpoint = open_checkpoint(folder)
     assert checkpoint.adapter is not None
-    assert set(checkpoint.promise.heads) == {"dense", "sparse", "multi_vector"}
+    assert set(checkpoint.spec.heads) == {"dense", "sparse", "multi_vector"}
 
     for name in ("sparse_linear.safetensors", "colbert_linear.safetensors"):
         assert (checkpoint.root / name).read_bytes() == (base / name).read_bytes()
@@ -138,7 +138,7 @@ def test_an_adapter_of_bge_m3_with_pickled_heads_needs_leave_to_read_them(tmp_pa
     refuses(folder, "sparse_linear.pt", "--allow-pickle")
 
     checkpoint = open_checkpoint(folder, allow_pickle=True)
-    assert set(checkpoint.promise.heads) == {"dense", "sparse", "multi_vector"}
+    assert set(checkpoint.spec.heads) == {"dense", "sparse", "multi_vector"}
     assert set(checkpoint.pickles) == {"sparse_linear.pt", "colbert_linear.pt"}
 
 
@@ -152,9 +152,9 @@ def test_heads_that_were_changed_since_are_merged_again(tmp_path: Path) -> None:
 
 
 def test_who_knows_vectors_alone_refuses_such_a_model_by_its_heads(tmp_path: Path) -> None:
-    promise = open_checkpoint(build_m3(tmp_path / "m3", pickles=False)).promise
+    spec = open_checkpoint(build_m3(tmp_path / "m3", pickles=False)).spec
     with pytest.raises(UsageError, match="dense, sparse, multi_vector"):
-        dense_head(promise)
+        dense_head(spec)
 
 
 def test_the_oracles_arithmetic_is_that_of_the_formulas(tmp_path: Path) -> None:
@@ -177,6 +177,6 @@ def test_the_oracles_arithmetic_is_that_of_the_formulas(tmp_path: Path) -> None:
 
 
 def test_the_largest_weight_of_each_id_is_kept_and_none_of_special_tokens() -> None:
-    head = Sparse("token", 10, unused=(0, 2))
+    head = SparseHead("token", 10, unused=(0, 2))
     weights = np.array([9.0, 0.5, 0.7, 0.0, 0.2, 8.0], dtype=np.float32)
     assert head.by_id(weights, (0, 5, 5, 6, 7, 2)) == pytest.approx({5: 0.7, 7: 0.2})

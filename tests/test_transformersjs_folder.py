@@ -12,11 +12,11 @@ from noise_limits import noise_limits
 
 from bge_export.bundle.manifest import read_bundle, read_manifest
 from bge_export.commands import judge_report
-from bge_export.contracts import Promise, Reads
+from bge_export.contracts import InputSpec, ModelSpec
 from bge_export.errors import ArtifactError, OutputError
 from bge_export.exporters import find_exporter
 from bge_export.files.digest import file_sha256
-from bge_export.heads.dense import Dense
+from bge_export.heads.dense import DenseHead
 from bge_export.publish.card import examples
 
 ROOT = Path(__file__).parent.parent
@@ -126,8 +126,8 @@ def test_the_card_says_what_was_measured_and_pools_as_the_checkpoint(folder: Pat
 def test_the_documentation_shows_the_same_examples() -> None:
 
     prompts = {"query": "Represent this sentence for searching relevant passages: "}
-    promise = Promise(Reads(512, prompts), {"dense": Dense(384, "cls", normalize=True)})
-    shown = examples(promise, "Supabase/bge-small-en", {"fp32", "fp16", "q8"})
+    spec = ModelSpec(InputSpec(512, prompts), {"dense": DenseHead(384, "cls", normalize=True)})
+    shown = examples(spec, "Supabase/bge-small-en", {"fp32", "fp16", "q8"})
     assert shown in (ROOT / "docs/how-to/javascript.md").read_text("utf-8"), f"the page must hold:\n{shown}"
 
 

@@ -4,14 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bge_export.contracts import Promise, Reads
+from bge_export.contracts import InputSpec, ModelSpec
 from bge_export.errors import ReportError
-from bge_export.heads.dense import Dense
+from bge_export.heads.dense import DenseHead
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.sweep.plan import TokenFacts, plan_sample
 from bge_export.sweep.states import Expected, Sweep
 
-PROMISE = Promise(Reads(8, {"query": "q: "}), {"dense": Dense(2, "cls", normalize=True)})
+SPEC = ModelSpec(InputSpec(8, {"query": "q: "}), {"dense": DenseHead(2, "cls", normalize=True)})
 
 TOKENS = TokenFacts(rows=6, token_types=0, prefix=(1,), suffix=(2,), pad=0, max_tokens=8)
 
@@ -26,7 +26,7 @@ def sweep() -> Sweep:
 def reference() -> ReferenceVectors:
     rows = np.asarray([[0.6, 0.8], [1, 0]], dtype=np.float32)
     return ReferenceVectors(
-        "m", None, "c" * 64, "t" * 64, PROMISE, ("a", "b"), ((1, 2, 3), (4,)),
+        "m", None, "c" * 64, "t" * 64, SPEC, ("a", "b"), ((1, 2, 3), (4,)),
         {"cls": rows, "mean": rows[::-1].copy()}, {"torch": "2"}, "checkpoint",
         sweep(), {"config.json": "d" * 64},
     )  # fmt: skip

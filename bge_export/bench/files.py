@@ -88,7 +88,7 @@ def staged(files: Sequence[BenchFile], devices: Sequence[RuntimeDevice], folder:
 
     moved = []
     for number, file in enumerate(files):
-        if file.artifact.promise == UNDECLARED and file.artifact.target.format in client.formats:
+        if file.artifact.spec == UNDECLARED and file.artifact.target.format in client.formats:
             (stage := folder / str(number)).mkdir()
             file = replace(file, artifact=client.stage(file.artifact, donors, stage))
         moved.append(file)
@@ -149,7 +149,7 @@ def _bare(path: Path, format_name: str, facts: ModelFile) -> BenchFile:
         model=path.name,
         files=facts.files,
         digest=digest,
-        promise=UNDECLARED,
+        spec=UNDECLARED,
         inputs=facts.inputs,
         outputs=facts.outputs,
     )

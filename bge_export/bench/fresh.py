@@ -17,7 +17,7 @@ from bge_export.capabilities import ClientRuntime, TimedSession
 from bge_export.contracts import Artifact, Target, TokenBatch
 from bge_export.errors import BgeExportError
 from bge_export.files.proc import peak_bytes
-from bge_export.heads import promise_of
+from bge_export.heads import spec_of
 from bge_export.runtimes import find_runtime
 
 TOKENS = 16
@@ -34,7 +34,7 @@ def main() -> None:
             **fields,
             "root": Path(fields["root"]),
             "target": Target(**fields["target"]),
-            "promise": promise_of(fields["promise"]),
+            "spec": spec_of(fields["spec"]),
             **{name: tuple(fields[name]) for name in ("files", "inputs", "outputs")},
         }
     )

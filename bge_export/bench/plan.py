@@ -106,9 +106,9 @@ class Plan:
                 )
 
             for shape in self.shapes:
-                if 0 < file.artifact.promise.reads.max_tokens < shape.tokens:
+                if 0 < file.artifact.spec.inputs.max_tokens < shape.tokens:
                     raise UsageError(
-                        f"shape {shape}: {file.name} takes {file.artifact.promise.reads.max_tokens} tokens at most"
+                        f"shape {shape}: {file.name} takes {file.artifact.spec.inputs.max_tokens} tokens at most"
                     )
 
         for device in self.devices:

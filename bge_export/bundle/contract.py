@@ -1,7 +1,7 @@
 """The contract of a bundle, `embedding.json`: all that a program in any language needs to give the same embeddings.
 
 It is derived from the manifest and the tokenizer alone. A folder whose contract says anything else is refused, however
-well it is sealed. The manifest's promise is in turn held to the checkpoint, and so is the tokenizer.
+well it is sealed. The manifest's spec is in turn held to the checkpoint, and so is the tokenizer.
 """
 
 import json
@@ -23,9 +23,9 @@ from bge_export.checkpoint.module_files import WEIGHTS
 from bge_export.checkpoint.tokenizer_settings import SETTINGS, TOKENIZER
 from bge_export.contracts import SENTENCE_EMBEDDING, Pooling
 from bge_export.errors import ArtifactError
-from bge_export.files.promise import PromiseRecord
 from bge_export.files.reading import first_fault, reading
 from bge_export.files.regular import SETTINGS_BYTES, read_regular
+from bge_export.files.spec import SpecRecord
 from bge_export.heads.dense import dense_head
 from bge_export.heads.layers import Activation, LayerKind, module_folders
 from bge_export.texts.golden import GOLDEN, USES
@@ -171,35 +171,35 @@ class Contract(_Record):
 
 
 def contract_of(
-    root: Path, model: Model, promise: PromiseRecord, files: Sequence[File], digests: Mapping[str, str]
+    root: Path, model: Model, spec: SpecRecord, files: Sequence[File], digests: Mapping[str, str]
 ) -> Contract:
     """Return the contract of a folder.
 
     Args:
         root: the folder, which holds the tokenizer.
         model: the checkpoint.
-        promise: what the files promise.
+        spec: what the model reads and gives.
         files: the exported models.
         digests: name -> sha256 of the folder's files.
 
     Raises:
         ArtifactError: the folder has no tokenizer that can be read.
     """
-    reads = promise.reads
+    inputs = spec.inputs
     if TOKENIZER not in digests:
         raise ArtifactError(f"{root / TOKENIZER} is missing. {ADVICE}")
 
     known = tuple(digests.get(name, "") for name in (TOKENIZER, SETTINGS, "special_tokens_map.json"))
-    before, after, padding = _special_tokens(root, known, reads.max_tokens)
+    before, after, padding = _special_tokens(root, known, inputs.max_tokens)
     typed = any("token_type_ids" in one.inputs for one in files)
     return Contract(
         schema=SCHEMA,
         model=model,
-        embedding=_embedding(promise),
+        embedding=_embedding(spec),
         text=Text(
-            max_tokens=reads.max_tokens,
+            max_tokens=inputs.max_tokens,
             truncation_side="right",
-            prompts={use: reads.prompts.get(use, "") for use in USES},
+            prompts={use: inputs.prompts.get(use, "") for use in USES},
         ),
         tokens=Tokens(
             tokenizer=TOKENIZER,
@@ -215,9 +215,9 @@ def contract_of(
     )
 
 
-def _embedding(promise: PromiseRecord) -> Embedding:
+def _embedding(spec: SpecRecord) -> Embedding:
     """Return how token states become a vector."""
-    head = dense_head(promise.promise())
+    head = dense_head(spec.to_spec())
 
     layers = [
         Layer(

@@ -66,17 +66,17 @@ def _vocabulary(path: Path, tokenizer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _configuration(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the body of the request that creates the model, as `PyTorchModel.import_model` of eland sends it."""
-    reads = checkpoint.promise.reads
+    inputs = checkpoint.spec.inputs
     name = TOKENIZERS.get(str(settings.get("tokenizer_class", "")), "bert")
 
-    tokenization: dict[str, Any] = {"max_sequence_length": reads.max_tokens}
+    tokenization: dict[str, Any] = {"max_sequence_length": inputs.max_tokens}
     if name in LOWERCASING and isinstance(settings.get("do_lower_case"), bool):
         tokenization["do_lower_case"] = settings["do_lower_case"]
     if name == "roberta" and isinstance(settings.get("add_prefix_space"), bool):
         tokenization["add_prefix_space"] = settings["add_prefix_space"]
 
-    embedding = {"tokenization": {name: tokenization}, "embedding_size": dense_head(checkpoint.promise).dim}
-    prefixes = {"search": reads.prompts.get("query"), "ingest": reads.prompts.get("document")}
+    embedding = {"tokenization": {name: tokenization}, "embedding_size": dense_head(checkpoint.spec).dim}
+    prefixes = {"search": inputs.prompts.get("query"), "ingest": inputs.prompts.get("document")}
     given = {use: prefix for use, prefix in prefixes.items() if prefix}
 
     return {

@@ -16,7 +16,7 @@ from bge_export.checkpoint.pooling_files import (
 )
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.checkpoint.weight_files import INDEX
-from bge_export.contracts import Promise
+from bge_export.contracts import ModelSpec
 from bge_export.errors import ArtifactError, CheckpointError, OutputError
 from bge_export.files.digest import file_sha256
 from bge_export.files.json_files import read_object
@@ -208,33 +208,33 @@ def decides(path: PurePosixPath) -> bool:
     return named or path.suffix in MODEL_SUFFIXES or belongs_to_a_model(path)
 
 
-def refuse_other_promise(root: Path, promise: Promise) -> None:
+def refuse_other_spec(root: Path, spec: ModelSpec) -> None:
     """Raise ArtifactError if the settings that consumers read, of pooling or of the head, contradict the manifest."""
     try:
         declared = read_sentence_files(root)
-        if promise.of_pairs and not is_reranker(root, read_object(root / "config.json"), declared, {}):
+        if spec.is_reranker and not is_reranker(root, read_object(root / "config.json"), declared, {}):
             raise ArtifactError(
                 f"{root}: its settings declare an embedding model, but {MANIFEST} promises scores of pairs. "
                 "Export the folder again."
             )
-        if promise.of_tokens and declared.pooling is not None:
+        if spec.has_token_heads and declared.pooling is not None:
             raise ArtifactError(
                 f"{root}: its settings declare an embedding model, but {MANIFEST} promises the outputs "
-                f"{', '.join(promise.outputs)}. Export the folder again."
+                f"{', '.join(spec.outputs)}. Export the folder again."
             )
     except CheckpointError as error:
         raise ArtifactError(f"{error} Export the folder again.") from error
-    if not promise.only_dense:
+    if not spec.only_dense:
         return
 
-    head = dense_head(promise)
+    head = dense_head(spec)
     pairs = {
         "pooling": (declared.pooling, head.pooling),
         "normalisation": (declared.normalize, head.normalize),
-        "longest input": (declared.max_seq_length, promise.reads.max_tokens),
+        "longest input": (declared.max_seq_length, spec.inputs.max_tokens),
         "width of token states": (declared.width, head.state_dim),
         "layers": (_layers(root, declared), head.layers),
-        "prompts": (declared.prompts, promise.reads.prompts),
+        "prompts": (declared.prompts, spec.inputs.prompts),
     }
 
     for what, (given, promised) in pairs.items():

@@ -79,9 +79,9 @@ def write_layout(checkpoint: Checkpoint, root: Path) -> None:
             shutil.copyfile(checkpoint.root / name, root / name)
 
     tokenizer = _write_tokenizer(checkpoint, root)
-    if checkpoint.promise.of_pairs:
+    if checkpoint.spec.is_reranker:
         _copy_reranker_settings(checkpoint, root)
-    elif checkpoint.promise.only_dense:  # sentence-transformers reads no file with other heads as it is
+    elif checkpoint.spec.only_dense:  # sentence-transformers reads no file with other heads as it is
         _write_pooling(checkpoint, root, lowered=lowers(tokenizer.get("normalizer")))
 
 
@@ -89,7 +89,7 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:
     """Write the files of the tokenizer; return the content of `tokenizer.json`."""
     source = checkpoint.root / "tokenizer.json"
     text = read_regular_text(source, TOKENIZER_BYTES) if source.is_file() else _convert_tokenizer(checkpoint)
-    truncation = {**TRUNCATION, "max_length": checkpoint.promise.reads.max_tokens}
+    truncation = {**TRUNCATION, "max_length": checkpoint.spec.inputs.max_tokens}
     tokenizer: dict[str, Any] = json.loads(text) | {"truncation": truncation, "padding": None}
     (root / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
 
@@ -102,7 +102,7 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:
 
     config |= {
         "tokenizer_class": declared.removesuffix("Fast"),
-        "model_max_length": checkpoint.promise.reads.max_tokens,
+        "model_max_length": checkpoint.spec.inputs.max_tokens,
     }
     config |= _normalizer_settings(tokenizer.get("normalizer"))
 
@@ -123,7 +123,7 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:
 
 def _reads_last(checkpoint: Checkpoint) -> bool:
     """Return whether the model answers from the state of the last token; classifiers of encoders read the first."""
-    return checkpoint.promise.only_dense and dense_head(checkpoint.promise).pooling == "last"
+    return checkpoint.spec.only_dense and dense_head(checkpoint.spec).pooling == "last"
 
 
 def _copy_reranker_settings(checkpoint: Checkpoint, root: Path) -> None:
@@ -167,7 +167,7 @@ def _convert_tokenizer(checkpoint: Checkpoint) -> str:
 
 def _write_pooling(checkpoint: Checkpoint, root: Path, *, lowered: bool) -> None:
     """Write the files of sentence-transformers; `lowered` says whether the tokenizer lowercases by itself."""
-    promise, head = checkpoint.promise, dense_head(checkpoint.promise)
+    spec, head = checkpoint.spec, dense_head(checkpoint.spec)
     _write_modules(checkpoint, root)
 
     # The pooling as booleans and as a string: some readers know only one of them.
@@ -179,7 +179,7 @@ def _write_pooling(checkpoint: Checkpoint, root: Path, *, lowered: bool) -> None
 
     # Some versions of sentence-transformers lowercase before the tokenizer, by other rules, and special tokens too.
     lower = read_sentence_files(checkpoint.root).lower_case and not lowered
-    _write(root / "sentence_bert_config.json", {"max_seq_length": promise.reads.max_tokens, "do_lower_case": lower})
+    _write(root / "sentence_bert_config.json", {"max_seq_length": spec.inputs.max_tokens, "do_lower_case": lower})
 
     declared = _read(checkpoint.root / "config_sentence_transformers.json")
     declared.setdefault("__version__", {})
@@ -188,8 +188,8 @@ def _write_pooling(checkpoint: Checkpoint, root: Path, *, lowered: bool) -> None
     if declared.get("prompts"):
         # Servers that read prompts as text cannot load a folder with a prompt that is null.
         declared["prompts"] = {name: text for name, text in declared["prompts"].items() if text is not None}
-    if promise.reads.prompts:
-        declared["prompts"] = {**declared.get("prompts", {}), **promise.reads.prompts}
+    if spec.inputs.prompts:
+        declared["prompts"] = {**declared.get("prompts", {}), **spec.inputs.prompts}
     _write(root / "config_sentence_transformers.json", declared)
 
 
@@ -199,7 +199,7 @@ def _write_modules(checkpoint: Checkpoint, root: Path) -> None:
     A truncated vector is the product of a matrix: with `truncate_dim`, sentence-transformers would cut after the last
     division by the norm, other libraries not at all.
     """
-    head = dense_head(checkpoint.promise)
+    head = dense_head(checkpoint.spec)
     following = list(zip(head.layers, module_folders(head.layers), layer_tensors(checkpoint), strict=True))
     classes = {"truncate": "Dense"}
     names = ["Transformer", "Pooling", *(classes.get(layer.kind, NAMES[layer.kind]) for layer, _, _ in following)]

@@ -1,4 +1,4 @@
-"""The manifest of a bundle, `bge_export.json`: its source, promise, models, and the sha256 of every file."""
+"""The manifest of a bundle, `bge_export.json`: its source, spec, models, and the sha256 of every file."""
 
 import json
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ from bge_export.bundle.integrity import (
     files_below,
     refuse_changed,
     refuse_names,
-    refuse_other_promise,
+    refuse_other_spec,
 )
 from bge_export.checkpoint.tested import TESTED
 from bge_export.contracts import Artifact, Checkpoint, PromptOrigin, Side, Target
 from bge_export.errors import ArtifactError
 from bge_export.files.digest import combined_digest, file_sha256, tree_digest
 from bge_export.files.json_files import parse
-from bge_export.files.promise import PromiseRecord
 from bge_export.files.reading import first_fault, reading
 from bge_export.files.regular import SETTINGS_BYTES, read_regular_text
+from bge_export.files.spec import SpecRecord
 from bge_export.formats.torchscript import ELAND_FILE
 
 
@@ -48,7 +48,7 @@ class Source(_Record):
         revision: the Hub commit; None for a folder.
         digest: sha256 over its files.
         model_type: its architecture.
-        prompts_from: where the promise's prompts come from; manifests of earlier versions hold what files declared.
+        prompts_from: where the spec's prompts come from; manifests of earlier versions hold what files declared.
         padding_side: where the checkpoint's own tokenizer pads; a folder pads there only if the last token is pooled.
         tested: whether the architecture is in the tested list (`checkpoint.tested`).
         pickles: the pickles that the weights came from. Manifests of other checkpoints do not name them.
@@ -88,7 +88,7 @@ class Manifest(_Record):
 
     Attributes:
         source: the checkpoint.
-        promise: what the models promise.
+        spec: what the models read and give.
         models: the exported models.
         weights: files of the checkpoint's own weights, if the folder includes them; no artifact depends on them.
         files: every file of the folder -> its sha256.
@@ -97,7 +97,7 @@ class Manifest(_Record):
 
     schema_: Literal["bge_export.manifest/1"]
     source: Source
-    promise: PromiseRecord
+    spec: SpecRecord
     models: list[Model]
     weights: list[str]
     files: dict[str, str]
@@ -130,7 +130,7 @@ def write_manifest(
             pickles=list(checkpoint.pickles),
             adapter=checkpoint.adapter,
         ),
-        promise=PromiseRecord.of(checkpoint.promise),
+        spec=SpecRecord.of(checkpoint.spec),
         models=list(models),
         weights=list(weights),
         files={name: file_sha256(root / name) for name in files_below(root) if name != CONTRACT},
@@ -148,7 +148,7 @@ def with_contract(root: Path, manifest: Manifest) -> Manifest:
 
     A model with another head has none: the contract describes one vector a text.
     """
-    if not manifest.promise.only_dense:
+    if not manifest.spec.only_dense:
         return manifest
 
     (root / CONTRACT).write_bytes(_contract(root, manifest).as_bytes())
@@ -171,7 +171,7 @@ def _contract(root: Path, manifest: Manifest) -> Contract:
 
     source = manifest.source
     checkpoint = contract.Model(id=source.id, revision=source.revision, digest=source.digest)
-    return contract_of(root, checkpoint, manifest.promise, files, manifest.files)
+    return contract_of(root, checkpoint, manifest.spec, files, manifest.files)
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -208,15 +208,15 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
         ArtifactError: a file is missing, added, or differs from the manifest.
     """
     manifest = read_manifest(root)
-    promise = manifest.promise.promise()
+    spec = manifest.spec.to_spec()
 
     models = {name for model in manifest.models for name in model.files}
     own = {*manifest.weights, *models}
     refuse_names(root, manifest.files, models, manifest.weights)
     if verify:
         refuse_changed(root, manifest.files)
-        refuse_other_promise(root, promise)
-        refuse_other_contract(root, _contract(root, manifest) if promise.only_dense else None)
+        refuse_other_spec(root, spec)
+        refuse_other_contract(root, _contract(root, manifest) if spec.only_dense else None)
 
     # Tokenizer and configuration belong to every artifact; a model's files only to that model.
     shared = [name for name in manifest.files if name not in own and name not in ABOUT_MODELS]
@@ -231,7 +231,7 @@ def read_bundle(root: Path, *, verify: bool = True) -> tuple[Manifest, tuple[Art
                 model=model.files[0],
                 files=files,
                 digest=combined_digest({name: manifest.files[name] for name in files}),
-                promise=promise,
+                spec=spec,
                 inputs=tuple(model.inputs),
                 outputs=tuple(model.outputs),
             )

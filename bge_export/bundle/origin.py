@@ -43,7 +43,7 @@ def files_of(checkpoint: Checkpoint) -> dict[str, str]:
     with TemporaryDirectory(prefix="bge_export-") as folder:
         root = Path(folder)
         write_layout(checkpoint, root)
-        if checkpoint.promise.only_dense:  # other heads have no eland file to stand beside
+        if checkpoint.spec.only_dense:  # other heads have no eland file to stand beside
             write_elasticsearch_files(checkpoint, root)
         small = file_digests(root, files_below(root))
 

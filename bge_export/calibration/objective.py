@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bge_export.checkpoint.model import load_model
 from bge_export.contracts import Checkpoint
-from bge_export.heads.dense import Dense, dense_head, pool
+from bge_export.heads.dense import DenseHead, dense_head, pool
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LogitObjective:
     spread: float = 1.0
 
 
-Objective = Dense | LogitObjective
+Objective = DenseHead | LogitObjective
 
 
 def objective_of(checkpoint: Checkpoint) -> Objective:
@@ -40,8 +40,8 @@ def objective_of(checkpoint: Checkpoint) -> Objective:
 
     Of an embedding it is the direction of the pooled states: layers after pooling are not rounded.
     """
-    if not checkpoint.promise.of_pairs:
-        return dense_head(checkpoint.promise).pooled
+    if not checkpoint.spec.is_reranker:
+        return dense_head(checkpoint.spec).pooled
     return LogitObjective(Classifier(load_model(checkpoint)))
 
 

@@ -53,8 +53,8 @@ class PairTokenizer(TextTokenizer):
 
 def calibration_tokenizer(checkpoint: Checkpoint) -> TextTokenizer:
     """Return the tokenizer that makes a checkpoint's calibration texts: of pairs for a reranker."""
-    tokenizer_class = PairTokenizer if checkpoint.promise.of_pairs else TextTokenizer
-    return tokenizer_class.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer_class = PairTokenizer if checkpoint.spec.is_reranker else TextTokenizer
+    return tokenizer_class.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
 
 
 def calibration_rows(tokenizer: TextTokenizer, path: Path | None) -> list[tuple[int, ...]]:

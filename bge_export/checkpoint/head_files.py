@@ -20,8 +20,8 @@ from bge_export.checkpoint.weight_files import SINGLE, header_shapes
 from bge_export.contracts import Head
 from bge_export.errors import CheckpointError
 from bge_export.files.json_files import positive_integer, read_object, read_object_if_there, read_objects
-from bge_export.heads.multi_vector import MultiVector
-from bge_export.heads.sparse import Sparse
+from bge_export.heads.multi_vector import MultiVectorHead
+from bge_export.heads.sparse import SparseHead
 
 IDENTITY = "Identity"
 SPLADE, MASK = "SpladePooling", "MultiVectorMask"
@@ -110,12 +110,12 @@ def _late_interaction(
     # PyLate normalises when it encodes; sentence-transformers has a module for it.
     by_pylate = declared.get("model_type") == "ColBERT" or any(name.startswith("pylate.") for name, _ in entries)
     norms = [path for (_, path), kind in zip(entries, kinds, strict=True) if kind == "Normalize"]
-    normalize = by_pylate or any(map(partial(_of_tokens, root), norms))
+    normalize = by_pylate or any(map(partial(_has_token_heads, root), norms))
     files = tuple(f"{folder}/config.json" for folder in (*folders, *norms))
     return TokenModules(_sentence(root, declared, files), None, folders, normalize=normalize)
 
 
-def _of_tokens(root: Path, folder: str) -> bool:
+def _has_token_heads(root: Path, folder: str) -> bool:
     """Return whether a Normalize module divides vectors of tokens; by default it reads the vector of a text."""
     return read_object_if_there(root / folder / "config.json").get("module_input_name") == TOKEN_INPUT
 
@@ -183,7 +183,7 @@ def heads_of_modules(root: Path, modules: TokenModules, config: Mapping[str, obj
         CheckpointError: files are missing, or contradict each other.
     """
     if modules.splade is not None:
-        return OwnHeads({Sparse.kind: _splade(root, modules.splade, config)}, {})
+        return OwnHeads({SparseHead.kind: _splade(root, modules.splade, config)}, {})
 
     names, size = [], width
     for folder in modules.layers:
@@ -191,11 +191,11 @@ def heads_of_modules(root: Path, modules: TokenModules, config: Mapping[str, obj
         size = layer_width(root, name, "linear.weight", size)
         names.append(name)
 
-    head = MultiVector(size, skipped=0, normalize=modules.normalize)
-    return OwnHeads({MultiVector.kind: head}, {MultiVector.kind: tuple(names)})
+    head = MultiVectorHead(size, skipped=0, normalize=modules.normalize)
+    return OwnHeads({MultiVectorHead.kind: head}, {MultiVectorHead.kind: tuple(names)})
 
 
-def _splade(root: Path, settings: Mapping[str, object], config: Mapping[str, object]) -> Sparse:
+def _splade(root: Path, settings: Mapping[str, object], config: Mapping[str, object]) -> SparseHead:
     """Return the head that a SpladePooling declares."""
     architectures = config.get("architectures")
     names = architectures if isinstance(architectures, list) else []
@@ -215,7 +215,7 @@ def _splade(root: Path, settings: Mapping[str, object], config: Mapping[str, obj
     vocabulary = positive_integer(config.get("vocab_size"))
     if vocabulary is None:
         raise CheckpointError(f"{root / 'config.json'} gives no vocab_size. Correct config.json.")
-    return Sparse("vocabulary", vocabulary, (), "max" if pooling == "max" else "sum", activation == "log1p_relu")
+    return SparseHead("vocabulary", vocabulary, (), "max" if pooling == "max" else "sum", activation == "log1p_relu")
 
 
 def layer_width(root: Path, name: str, tensor: str, width: int) -> int:

@@ -10,8 +10,8 @@ from bge_export.checkpoint.unpickling import HEAD_PICKLES
 from bge_export.errors import CheckpointError
 from bge_export.files.json_files import read_object, read_object_if_there
 from bge_export.files.regular import TOKENIZER_BYTES
-from bge_export.heads.multi_vector import MultiVector
-from bge_export.heads.sparse import Sparse
+from bge_export.heads.multi_vector import MultiVectorHead
+from bge_export.heads.sparse import SparseHead
 
 SPARSE_LAYER, VECTOR_LAYER = LAYERS = tuple(f"{Path(name).stem}.safetensors" for name in HEAD_PICKLES)
 """The two layers as safetensors."""
@@ -54,11 +54,11 @@ def heads_of_layers(root: Path, width: int, rows: int) -> OwnHeads:
     if layer_width(root, SPARSE_LAYER, "weight", width) != 1:
         raise CheckpointError(f"{root / SPARSE_LAYER} gives a token more than one weight. Fetch the file again.")
 
-    weights = Sparse("token", rows, _dropped(root))
-    vectors = MultiVector(layer_width(root, VECTOR_LAYER, "weight", width), skipped=1, normalize=True)
+    weights = SparseHead("token", rows, _dropped(root))
+    vectors = MultiVectorHead(layer_width(root, VECTOR_LAYER, "weight", width), skipped=1, normalize=True)
     return OwnHeads(
-        {Sparse.kind: weights, MultiVector.kind: vectors},
-        {Sparse.kind: (SPARSE_LAYER,), MultiVector.kind: (VECTOR_LAYER,)},
+        {SparseHead.kind: weights, MultiVectorHead.kind: vectors},
+        {SparseHead.kind: (SPARSE_LAYER,), MultiVectorHead.kind: (VECTOR_LAYER,)},
     )
 
 

@@ -106,9 +106,9 @@ def _loader(checkpoint: Checkpoint, config: "PretrainedConfig") -> Any:  # noqa:
         AutoModelForTextEncoding,
     )
 
-    if checkpoint.promise.of_pairs:
+    if checkpoint.spec.is_reranker:
         return AutoModelForSequenceClassification
-    if set(checkpoint.promise.heads) == {"sparse"}:  # weights of the whole vocabulary, from a masked language model
+    if set(checkpoint.spec.heads) == {"sparse"}:  # weights of the whole vocabulary, from a masked language model
         return AutoModelForMaskedLM
     return AutoModelForTextEncoding if config.model_type in ENCODER_HALVES else AutoModel
 
@@ -162,7 +162,7 @@ def _refuse_incomplete(checkpoint: Checkpoint, report: dict[str, object]) -> Non
 
 def _is_needed(checkpoint: Checkpoint, name: str) -> bool:
     """Return whether answers depend on a tensor of the model; no embedding depends on the pooler."""
-    return checkpoint.promise.of_pairs or POOLER not in name.split(".")
+    return checkpoint.spec.is_reranker or POOLER not in name.split(".")
 
 
 def _prefix(missing: Sequence[str], unexpected: Sequence[str]) -> str | None:

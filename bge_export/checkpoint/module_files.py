@@ -26,7 +26,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
     "torch.nn.modules.activation.SiLU": "silu",
 }
-"""Class of a Dense module's activation -> its name in a promise. sentence-transformers makes it without arguments."""
+"""Class of a Dense module's activation -> its name in a spec. sentence-transformers makes it without arguments."""
 
 ACTIVATION_CLASSES: Mapping[Activation, str] = {name: path for path, name in ACTIVATIONS.items()}
 

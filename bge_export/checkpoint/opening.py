@@ -17,7 +17,7 @@ from bge_export.checkpoint.merging import ADAPTER_FILES, has_adapter, merge
 from bge_export.checkpoint.notes import pickle_note, side_note, width_note
 from bge_export.checkpoint.other_models import refuse_projection
 from bge_export.checkpoint.pooling_files import read_sentence_files
-from bge_export.checkpoint.promised import Declared, Wanted, promised
+from bge_export.checkpoint.spec import Declared, Wanted, read_spec
 from bge_export.checkpoint.tested import untested_note
 from bge_export.checkpoint.tokenizer_files import read_tokenizer_files
 from bge_export.checkpoint.unpickling import Unpickled, unpickled
@@ -97,7 +97,7 @@ def open_encoder(
 
 
 def open_wanted(model: str | Path, revision: str | None, wanted: Wanted) -> Checkpoint:
-    """Return a checkpoint as somebody wants it who knows more of it, such as the promise of its folder.
+    """Return a checkpoint as somebody wants it who knows more of it, such as the spec of its folder.
 
     Errors are those of `open_checkpoint`.
     """
@@ -168,9 +168,9 @@ def _read(found: _Source, wanted: Wanted) -> Checkpoint:
 
     name = found.source if wanted.known_as is None else wanted.known_as
     max_tokens = longest_input(root, config, sentence, tokenizer)
-    found_promise = promised(Declared(root, name, config, width, max_tokens, sentence, modules, weights), wanted)
+    found_spec = read_spec(Declared(root, name, config, width, max_tokens, sentence, modules, weights), wanted)
 
-    head_files = (name for names in found_promise.head_weights.values() for name in names)
+    head_files = (name for names in found_spec.head_weights.values() for name in names)
     index = (*((weights.index,) if weights.index else ()), *head_files)
     adapter = tuple(name for name in ADAPTER_FILES if (root / name).is_file())
     token_types = positive_integer(config.get("type_vocab_size")) or 0
@@ -181,20 +181,20 @@ def _read(found: _Source, wanted: Wanted) -> Checkpoint:
         root=root,
         digest=tree_digest(root, (CONFIG, *weights.weights, *index, *tokenizer.files, *sentence.files, *adapter)),
         model_type=str(config["model_type"]),
-        promise=found_promise.promise,
+        spec=found_spec.spec,
         weights=weights.weights,
         token_types=token_types > 1,
-        prompts_from=found_promise.prompts.origin,
+        prompts_from=found_spec.prompts.origin,
         padding_side=tokenizer.padding_side,
-        head_weights=found_promise.head_weights,
+        head_weights=found_spec.head_weights,
         pickles=given.pickles,
         adapter=found.adapter,
         notes=(
             *pickle_note(given.pickles),
             *((f"{found.adapter}.",) if found.adapter else ()),
-            *found_promise.prompts.notes,
-            *side_note(tokenizer.padding_side, found_promise.promise),
-            *width_note(found_promise.promise),
+            *found_spec.prompts.notes,
+            *side_note(tokenizer.padding_side, found_spec.spec),
+            *width_note(found_spec.spec),
             *untested_note(str(config["model_type"])),
         ),
     )
@@ -217,9 +217,9 @@ def as_artifacts(
             model=checkpoint.weights[0],
             files=checkpoint.weights,
             digest=checkpoint.digest,
-            promise=checkpoint.promise,
+            spec=checkpoint.spec,
             inputs=inputs,
-            outputs=checkpoint.promise.outputs or (LAST_HIDDEN_STATE,),
+            outputs=checkpoint.spec.outputs or (LAST_HIDDEN_STATE,),
         )
         for precision in precisions
     )

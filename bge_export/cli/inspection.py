@@ -43,7 +43,7 @@ def inspect(
     ],
     as_json: Json = False,
 ) -> int:
-    """Say what an artifact is: format, graph, weights, promise, origin. Its digests are verified."""
+    """Say what an artifact is: format, graph, weights, answers, origin. Its digests are verified."""
     from bge_export.commands import folder_verdict
     from bge_export.inspection.folder import inspect_path
     from bge_export.inspection.render import render_folder

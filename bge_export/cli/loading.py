@@ -34,10 +34,10 @@ def loading_lines(folder: Path) -> Iterator[str]:
     format_name = model.target.partition("-")[0]
     yield f"# pip install {INSTALLS[format_name]}"
     yield f"import numpy as np, tokenizers, {'torch' if format_name == 'torchscript' else _module(format_name)}"
-    if query := manifest.promise.reads.prompts.get("query"):
+    if query := manifest.spec.inputs.prompts.get("query"):
         yield f"# a query begins with {query!r}"
 
-    pairs = manifest.promise.of_pairs
+    pairs = manifest.spec.is_reranker
     given = '"how far is the moon", "384,400 km on average"' if pairs else '"That is a happy person"'
     yield f'tokens = tokenizers.Tokenizer.from_file("{folder / "tokenizer.json"}").encode({given})'
     arrays = {
@@ -48,12 +48,12 @@ def loading_lines(folder: Path) -> Iterator[str]:
     yield "feed = {" + ", ".join(f'"{name}": {arrays[name]}' for name in model.inputs) + "}"
 
     path = folder / model.files[0]
-    if manifest.promise.of_tokens:
+    if manifest.spec.has_token_heads:
         yield _run_all(format_name, path, model.outputs)
     elif pairs:
         yield _run(format_name, path, "logits", 0)
         yield SCORE
-    elif dense_head(manifest.promise.promise()).in_graph:
+    elif dense_head(manifest.spec.to_spec()).in_graph:
         yield _run(format_name, path, "embeddings", model.outputs.index(SENTENCE_EMBEDDING))
         yield "embedding = embeddings[0]"
     else:
@@ -104,6 +104,6 @@ def _run_all(format_name: str, path: Path, outputs: Sequence[str]) -> str:
 
 def _vector(manifest: "Manifest") -> str:
     """Return the line that makes the embedding of `states`."""
-    head = manifest.promise.dense
+    head = manifest.spec.dense
     pooled = POOLED[head.pooling]
     return f"embedding = {pooled} / np.linalg.norm({pooled})" if head.normalize else f"embedding = {pooled}"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.opening import open_wanted
-from bge_export.checkpoint.promised import Wanted
+from bge_export.checkpoint.spec import Wanted
 from bge_export.commands.measuring import read_policy
 from bge_export.commands.turns import in_turn
 from bge_export.errors import UsageError
@@ -40,9 +40,9 @@ def bisect_artifact(
         MeasurementError: the artifact's intermediate values cannot be read.
     """
     artifact = artifact_at(path)
-    if artifact.promise.of_tokens:
-        raise UsageError(f"{path}: {without_embeddings(artifact.promise.heads)}")
-    if artifact.promise.of_pairs:
+    if artifact.spec.has_token_heads:
+        raise UsageError(f"{path}: {without_embeddings(artifact.spec.heads)}")
+    if artifact.spec.is_reranker:
         raise UsageError(
             f"{path} is of a reranker, whose files give no token states: bisect compares those of embedding models. "
             "Look at single pairs in the report of bge-export parity."
@@ -54,7 +54,7 @@ def bisect_artifact(
             raise UsageError(f"There are no limits for {artifact.target}. Give one with --limit.")
         limit = limits.min_cosine
 
-    wanted = Wanted(default_pooling=dense_head(artifact.promise).pooling, embedding=True)
+    wanted = Wanted(default_pooling=dense_head(artifact.spec).pooling, embedding=True)
     checkpoint = open_wanted(reference, revision, wanted)
     return find_drift(artifact, checkpoint, text, limit)
 
@@ -78,9 +78,9 @@ def evaluate_pairs(
     task = read_pairs(pairs)
 
     manifest, every = read_bundle(folder)
-    if manifest.promise.of_tokens:
-        raise UsageError(f"{folder}: {without_embeddings(sorted(manifest.promise.heads.kinds))}")
-    if manifest.promise.of_pairs:
+    if manifest.spec.has_token_heads:
+        raise UsageError(f"{folder}: {without_embeddings(sorted(manifest.spec.heads.kinds))}")
+    if manifest.spec.is_reranker:
         raise UsageError(
             f"{folder} holds a reranker: evaluate compares the cosines of two embeddings with human scores, and a "
             "reranker has no embedding. bge-export parity compares its logits and orders."

@@ -85,9 +85,9 @@ def check_parity(
 
     policy = read_policy(thresholds)
     manifest, artifacts = read_bundle(folder)
-    corpus = read_texts(texts, column, pairs=manifest.promise.of_pairs)
+    corpus = read_texts(texts, column, pairs=manifest.spec.is_reranker)
     frontiers = read_frontiers(manifest)
-    if browsers is not None and manifest.promise.of_pairs:
+    if browsers is not None and manifest.spec.is_reranker:
         raise UsageError(
             f"{folder} holds a reranker: browsers are given single texts, so rerankers are not measured there yet. "
             "Leave out the browsers."
@@ -149,7 +149,7 @@ def write_reference(
         dim=dim,
         allow_pickle=allow_pickle,
     )
-    corpus = read_texts(texts, column, pairs=checkpoint.promise.of_pairs)
+    corpus = read_texts(texts, column, pairs=checkpoint.spec.is_reranker)
     vectors = run_oracle(checkpoint, corpus, threads, every_id=False)
     vectors.write(out)
     return vectors
@@ -193,7 +193,7 @@ def judge_report(
     if bundle is None and (report_path.parent / MANIFEST).is_file():
         bundle = report_path.parent
 
-    policy, corpus = read_policy(thresholds), read_texts(texts, column, pairs=report.promise.of_pairs)
+    policy, corpus = read_policy(thresholds), read_texts(texts, column, pairs=report.spec.is_reranker)
     if bundle is None:
         if reference is not None:
             raise UsageError(
@@ -318,7 +318,7 @@ def merge_reports(
     policy = read_policy(thresholds)
 
     report = merge([read_report(path) for path in paths], [str(path) for path in paths])
-    corpus = read_texts(texts, column, pairs=report.promise.of_pairs)
+    corpus = read_texts(texts, column, pairs=report.spec.is_reranker)
 
     folders = dict.fromkeys(path.parent for path in paths if (path.parent / MANIFEST).is_file())
     verdicts = [

@@ -201,7 +201,7 @@ def _open(path: Path, target: str | None) -> _Opened:
 
 def _side(manifest: Manifest, artifact: Artifact, runtime: str) -> ArtifactSide:
     """Return what tells an artifact from every other one."""
-    reads, head = artifact.promise.reads, dense_head(artifact.promise)
+    inputs, head = artifact.spec.inputs, dense_head(artifact.spec)
 
     return ArtifactSide(
         kind="artifact",
@@ -214,8 +214,8 @@ def _side(manifest: Manifest, artifact: Artifact, runtime: str) -> ArtifactSide:
         width=head.dim,
         pooling=head.pooling,
         normalize=head.normalize,
-        max_tokens=reads.max_tokens,
-        prompts={use: reads.prompts.get(use, "") for use in USES},
+        max_tokens=inputs.max_tokens,
+        prompts={use: inputs.prompts.get(use, "") for use in USES},
     )
 
 

@@ -130,7 +130,7 @@ def export_step(recipe: Recipe, step: BuildStep | None, threads: int) -> Exporte
         with timed("small files"):
             kept.carry_models(staging, checkpoint)
             write_layout(checkpoint, staging)
-        corpus = builtin_corpus(pairs=checkpoint.promise.of_pairs)
+        corpus = builtin_corpus(pairs=checkpoint.spec.is_reranker)
         if recipe.proof.check:
             with timed("comparing tokenizers"):
                 refuse_other_tokens(checkpoint, staging, corpus)

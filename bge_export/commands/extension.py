@@ -16,7 +16,7 @@ from bge_export.bundle.origin import weight_names
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import ArtifactError, OutputError, ReportError
 from bge_export.files.digest import file_sha256
-from bge_export.files.promise import PromiseRecord
+from bge_export.files.spec import SpecRecord
 from bge_export.parity.report import Lane, ParityReport, read_report
 from bge_export.texts.corpus import Corpus
 from bge_export.texts.golden import GOLDEN
@@ -102,7 +102,7 @@ def kept_from(out: Path, checkpoint: Checkpoint, targets: Sequence[str], *, over
             return Kept(out)
         raise OutputError(f"{error} Replace all that bge-export wrote there with --overwrite.") from error
 
-    same = manifest.source.digest == checkpoint.digest and manifest.promise == PromiseRecord.of(checkpoint.promise)
+    same = manifest.source.digest == checkpoint.digest and manifest.spec == SpecRecord.of(checkpoint.spec)
     present = sorted({model.target for model in manifest.models} & set(targets))
     if not overwrite and (present or not same):
         has = f"has {present[0]} already" if same else f"was made of another checkpoint ({manifest.source.id})"

@@ -74,15 +74,15 @@ def check_foreign(
     paths = model_files_at(path)
 
     checkpoint = open_checkpoint(reference, revision=revision)
-    if checkpoint.promise.of_pairs:
+    if checkpoint.spec.is_reranker:
         raise UsageError(
             f"{reference} is a reranker: of files that bge-export did not write, only those of embedding models are "
             "measured. Export it with bge-export onnx to get files that are."
         )
-    if checkpoint.promise.of_tokens:
-        raise UsageError(f"{reference}: {without_embeddings(checkpoint.promise.heads)}")
+    if checkpoint.spec.has_token_heads:
+        raise UsageError(f"{reference}: {without_embeddings(checkpoint.spec.heads)}")
     if path.is_file():  # before the checkpoint runs, which takes minutes
-        _devices(read_foreign(path, path, checkpoint.promise), chosen)
+        _devices(read_foreign(path, path, checkpoint.spec), chosen)
 
     against = _against(checkpoint, corpus, policy, threads)
     proofs = tuple(_measured(one, path, chosen, against) for one in paths)
@@ -98,7 +98,7 @@ def _against(checkpoint: Checkpoint, corpus: Corpus, policy: ThresholdPolicy, th
 
     with TemporaryDirectory(prefix="bge_export-") as folder:
         write_layout(checkpoint, Path(folder))
-        tokenizer = TextTokenizer.load(Path(folder), checkpoint.promise.reads.max_tokens)
+        tokenizer = TextTokenizer.load(Path(folder), checkpoint.spec.inputs.max_tokens)
     return Against(vectors, corpus, tokenizer, policy, threads)
 
 
@@ -107,7 +107,7 @@ def _measured(
 ) -> ForeignProof | Unmeasured:
     """Return what was found of one file, or why it could not be measured, if there may be others."""
     try:
-        file = read_foreign(path, given, against.reference.promise)
+        file = read_foreign(path, given, against.reference.spec)
         return measure_foreign(file, _devices(file, chosen), against)
     except BgeExportError as error:
         if path == given:

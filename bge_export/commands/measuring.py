@@ -7,7 +7,7 @@ from pathlib import Path
 from bge_export.bundle.manifest import Manifest, read_manifest, refuse_other_bytes
 from bge_export.bundle.origin import files_of, held_files, other_files
 from bge_export.checkpoint.opening import open_wanted
-from bge_export.checkpoint.promised import Wanted
+from bge_export.checkpoint.spec import Wanted
 from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import MeasurementError, UsageError
 from bge_export.files.digest import file_sha256
@@ -129,9 +129,9 @@ def run_oracle(checkpoint: Checkpoint, corpus: Corpus, threads: int, *, every_id
 
 def _oracle_of(checkpoint: Checkpoint) -> Callable[..., ReferenceVectors]:
     """Return the oracle of a checkpoint's heads."""
-    if checkpoint.promise.of_pairs:
+    if checkpoint.spec.is_reranker:
         return score_pairs
-    return embed_texts if checkpoint.promise.only_dense else answer_texts
+    return embed_texts if checkpoint.spec.only_dense else answer_texts
 
 
 def reference_vectors(
@@ -192,15 +192,15 @@ def open_reference(
         UsageError: the reference is not the folder's checkpoint, or cannot be used.
         MeasurementError: the Hub failed.
     """
-    source, promise = manifest.source, manifest.promise
-    given = promise.reads.prompts.get("query", "") if source.prompts_from == "given" else None
+    source, spec = manifest.source, manifest.spec
+    given = spec.inputs.prompts.get("query", "") if source.prompts_from == "given" else None
 
     wanted = Wanted(
-        default_pooling=promise.dense.pooling if promise.only_dense else None,
+        default_pooling=spec.dense.pooling if spec.only_dense else None,
         query_prefix=given,
         known_as=source.id,
-        dim=promise.dense.dim if promise.only_dense else None,
-        embedding=promise.only_dense,
+        dim=spec.dense.dim if spec.only_dense else None,
+        embedding=spec.only_dense,
         allow_pickle=allow_pickle,
     )
     checkpoint = open_wanted(reference, revision, wanted)

@@ -75,8 +75,8 @@ def check_program(
 
     split_command(command)
     manifest, _ = read_bundle(folder)
-    if not manifest.promise.only_dense:
-        raise UsageError(without_embeddings(sorted(manifest.promise.heads.kinds)))
+    if not manifest.spec.only_dense:
+        raise UsageError(without_embeddings(sorted(manifest.spec.heads.kinds)))
 
     contract, golden = read_contract(folder), read_golden(folder)
     name, limits = _limits(contract, target, thresholds)

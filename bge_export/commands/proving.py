@@ -53,7 +53,7 @@ class StagedExport:
 
     def judged(self, report: ParityReport, artifacts: Sequence[Artifact]) -> Verdict:
         """Judge a report on some of the folder's artifacts: it must be about the package's own texts."""
-        corpus = builtin_corpus(pairs=self.checkpoint.promise.of_pairs)
+        corpus = builtin_corpus(pairs=self.checkpoint.spec.is_reranker)
         return judge(report, self.policy, corpus, artifacts=artifacts, checkpoint_digest=self.checkpoint.digest)
 
 
@@ -194,7 +194,7 @@ def move_refused(
         (staged.root / name).rename(folder / name)
 
     write_layout(staged.checkpoint, folder)
-    if staged.checkpoint.promise.only_dense:
+    if staged.checkpoint.spec.only_dense:
         shutil.copyfile(staged.root / GOLDEN, folder / GOLDEN)
     write_manifest(folder, staged.checkpoint, [one.record for one in refused], checked=True, weights=())
     write_report(_without(measured.report, stay), folder / REPORT)

@@ -87,9 +87,9 @@ def _recipe(models: Sequence[Model], manifest: Manifest, reference: str, revisio
 
 def _source(manifest: Manifest, reference: str, revision: str | None) -> Source:
     """Return the checkpoint, opened for what the folder promises."""
-    if not manifest.promise.only_dense:
+    if not manifest.spec.only_dense:
         return Source(model=reference, revision=revision)
-    dense = manifest.promise.dense
+    dense = manifest.spec.dense
     return Source(model=reference, revision=revision, pooling=dense.pooling, dim=dense.dim, head="embedding")
 
 

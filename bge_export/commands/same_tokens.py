@@ -28,7 +28,7 @@ def refuse_other_tokens(checkpoint: Checkpoint, folder: Path, corpus: Corpus) ->
     """
     from transformers import AutoTokenizer
 
-    most = checkpoint.promise.reads.max_tokens
+    most = checkpoint.spec.inputs.max_tokens
     try:
         refuse_large(checkpoint.root)
         with panics_as_errors():

@@ -138,7 +138,7 @@ def _lanes(folder: Path, options: TaskOptions) -> tuple[Manifest, Sequence[_Lane
     """Return what is scored: the checkpoint first, if it is, then the artifacts, the most exact one first."""
     reader = find_runtime(options.runtime)
     manifest, every = read_bundle(folder)
-    if manifest.promise.of_pairs:
+    if manifest.spec.is_reranker:
         raise UsageError(
             f"{folder} holds a reranker, and mteb's tasks are run for embeddings here. bge-export parity compares its "
             "logits and orders."

@@ -21,14 +21,14 @@ both current versions. `bge-export parity --runtime` measures the others."""
 
 def refuse_scores(checkpoint: Checkpoint) -> None:
     """Raise UsageError for a reranker: no client is driven with pairs yet, so its folder could not be proven there."""
-    if checkpoint.promise.of_pairs:
+    if checkpoint.spec.is_reranker:
         raise UsageError(
             f"{checkpoint.source} is a reranker: none is proven in Transformers.js yet. Write its ONNX files "
             "with bge-export onnx: they have the names that Transformers.js loads."
         )
-    if checkpoint.promise.of_tokens:
+    if checkpoint.spec.has_token_heads:
         raise UsageError(
-            f"{checkpoint.source} gives {', '.join(checkpoint.promise.outputs)}: no file with such outputs is proven "
+            f"{checkpoint.source} gives {', '.join(checkpoint.spec.outputs)}: no file with such outputs is proven "
             "in Transformers.js yet. Write them with bge-export onnx."
         )
 

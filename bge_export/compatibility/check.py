@@ -97,14 +97,14 @@ def _check_file(folder: Path, name: str, target: str, facts: TargetFacts, measur
 
 
 def _artifact(folder: Path, name: str, inputs: Sequence[str]) -> Artifact:
-    """Return a file of any folder as an artifact for runtimes; the check ignores its promise."""
+    """Return a file of any folder as an artifact for runtimes; the check ignores its spec."""
     return Artifact(
         target=Target("onnx", FILES[name]),
         root=folder,
         model=name,
         files=(name,),
         digest="",
-        promise=UNDECLARED,
+        spec=UNDECLARED,
         inputs=tuple(inputs),
         outputs=(LAST_HIDDEN_STATE,),
     )

@@ -76,8 +76,8 @@ def _lacking(declared: SentenceFiles, facts: LibraryFacts) -> Iterator[Finding]:
 
 def _other_heads(folder: Path) -> Iterator[Finding]:
     """Yield the outputs of a folder that gives token weights or vectors of tokens, by its manifest if it has one."""
-    if (folder / MANIFEST).is_file() and (promise := read_manifest(folder).promise).of_tokens:
-        got = f"a model that gives {', '.join(promise.promise().outputs)}"
+    if (folder / MANIFEST).is_file() and (spec := read_manifest(folder).spec).has_token_heads:
+        got = f"a model that gives {', '.join(spec.to_spec().outputs)}"
         yield Finding("outputs", got, "the states or the one vector of a text, which such a library takes")
 
 

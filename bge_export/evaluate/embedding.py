@@ -33,7 +33,7 @@ class Embedder:
         """
         token_ids = self.tokenizer.encode(texts)
         order = sorted(range(len(texts)), key=lambda n: len(token_ids[n]))
-        width = dense_head(self.artifact.promise).dim
+        width = dense_head(self.artifact.spec).dim
         result = {output: np.zeros((len(texts), width)) for output in self.artifact.outputs}
 
         for start in range(0, len(order), BATCH):
@@ -52,12 +52,12 @@ def unnormalized(artifact: Artifact) -> Artifact:
     Raises:
         UsageError: the file itself divides, in the output that is taken.
     """
-    head = dense_head(artifact.promise)
+    head = dense_head(artifact.spec)
     if artifact.outputs[0] != LAST_HIDDEN_STATE:
         raise UsageError(f"{artifact.model} gives no token states, so its vectors cannot be taken before their norm.")
 
-    heads = {**artifact.promise.heads, head.kind: replace(head, normalize=False)}
-    return replace(artifact, promise=replace(artifact.promise, heads=heads))
+    heads = {**artifact.spec.heads, head.kind: replace(head, normalize=False)}
+    return replace(artifact, spec=replace(artifact.spec, heads=heads))
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def opened(artifact: Artifact, runtime: Runtime, device: str, threads: int) -> G
     Raises:
         MeasurementError: the artifact cannot be run.
     """
-    tokenizer = TextTokenizer.load(artifact.root, artifact.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(artifact.root, artifact.spec.inputs.max_tokens)
     session = runtime.open(artifact, device, threads)
     try:
         yield Embedder(artifact, Checked(session, artifact, runtime.name), tokenizer)

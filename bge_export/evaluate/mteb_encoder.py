@@ -29,9 +29,9 @@ def meta_of(artifact: Artifact, name: str, revision: str, where: str, *, unnorma
         name: the checkpoint's id, as ORG/NAME.
         revision: its revision.
         where: the runtime and device, such as `onnxruntime:cpu`.
-        unnormalized: whether its vectors are taken before their norm, although the promise divides by it.
+        unnormalized: whether its vectors are taken before their norm, although the model divides by it.
     """
-    head = dense_head(artifact.promise)
+    head = dense_head(artifact.spec)
     known = FRAMEWORKS.get(artifact.target.format)
 
     return ModelMeta(
@@ -42,7 +42,7 @@ def meta_of(artifact: Artifact, name: str, revision: str, where: str, *, unnorma
         languages=None,
         n_parameters=None,
         memory_usage_mb=None,
-        max_tokens=artifact.promise.reads.max_tokens,
+        max_tokens=artifact.spec.inputs.max_tokens,
         embed_dim=head.dim,
         license=None,
         open_weights=None,
@@ -50,7 +50,7 @@ def meta_of(artifact: Artifact, name: str, revision: str, where: str, *, unnorma
         public_training_data=None,
         framework=[known] if known else [],  # type: ignore[list-item] # the table holds names of the library
         similarity_fn_name=ScoringFunction.COSINE,
-        use_instructions=bool(artifact.promise.reads.prompts.get("query")),
+        use_instructions=bool(artifact.spec.inputs.prompts.get("query")),
         training_datasets=None,
         experiment_kwargs={
             "artifact": f"{artifact.target}@{where}",
@@ -83,7 +83,7 @@ class ArtifactEncoder(AbsEncoder):
         **_: object,
     ) -> NDArray[np.float32]:
         """Return the vectors of N texts, [N, D] float32, of the artifact's first output."""
-        prompts = self._embedder.artifact.promise.reads.prompts
+        prompts = self._embedder.artifact.spec.inputs.prompts
         before = prompts.get(str(prompt_type.value), "") if prompt_type is not None else ""
         texts = [before + text for batch in inputs for text in batch["text"]]
 

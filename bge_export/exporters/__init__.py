@@ -54,12 +54,12 @@ vector, or were never measured on such a model."""
 
 def refuse_precisions(checkpoint: Checkpoint, format_name: str, precisions: Iterable[str]) -> None:
     """Raise UsageError for precisions that a checkpoint's heads do not have yet; nothing has been written."""
-    if not checkpoint.promise.of_tokens:
+    if not checkpoint.spec.has_token_heads:
         return
 
     known = OF_TOKENS.get(format_name, ())
     if refused := [one for one in precisions if one not in known]:
-        heads = " and ".join(kind for kind in checkpoint.promise.heads if kind != "dense")
+        heads = " and ".join(kind for kind in checkpoint.spec.heads if kind != "dense")
         instead = "int8-dynamic" if refused[0] == "int8" and "int8-dynamic" in known else ", ".join(known) or "none"
         raise UsageError(
             f"{checkpoint.source}: {format_name} has no {refused[0]} of models with the head {heads} yet. Instead: "

@@ -81,7 +81,7 @@ def _saved_variants(variants: Iterator[Quantized], checkpoint: Checkpoint, root:
 
 
 def _save_model(given: onnx.ModelProto, checkpoint: Checkpoint, root: Path, precision: str) -> ExportedModel:
-    model = answers_only(given, checkpoint.promise)
+    model = answers_only(given, checkpoint.spec)
     files = save(model, root, model_file("onnx", precision))
     inputs, outputs = (tuple(v.name for v in values) for values in (model.graph.input, model.graph.output))
     return ExportedModel(precision, files, inputs, outputs)

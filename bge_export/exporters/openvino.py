@@ -75,7 +75,7 @@ class OpenVinoExporter:
             ExportError: the model cannot be traced or converted.
             UsageError: the static length differs from the checkpoint's maximum length.
         """
-        longest = checkpoint.promise.reads.max_tokens
+        longest = checkpoint.spec.inputs.max_tokens
         if self.static_shape and self.static_shape[1] != longest:
             raise UsageError(
                 f"A length of {self.static_shape[1]} is not the checkpoint's: it takes {longest} tokens, and longer "
@@ -104,9 +104,7 @@ class OpenVinoExporter:
     def _converted(self, graph: onnx.ModelProto, checkpoint: Checkpoint, root: Path) -> openvino.Model:
         with tempfile.TemporaryDirectory(dir=root) as folder:
             path = Path(folder) / "model.onnx"
-            onnx.save_model(
-                answers_only(graph, checkpoint.promise), path, save_as_external_data=True, location="weights"
-            )
+            onnx.save_model(answers_only(graph, checkpoint.spec), path, save_as_external_data=True, location="weights")
 
             try:
                 model = openvino.convert_model(path)

@@ -48,7 +48,7 @@ def _tokens(
         return None, [f"its tokenizer: no {TOKENIZER} lies beside it, so the checkpoint's own made the tokens"]
 
     try:
-        tokenizer = TextTokenizer.load(folder, reference.promise.reads.max_tokens)
+        tokenizer = TextTokenizer.load(folder, reference.spec.inputs.max_tokens)
         found = tokenizer.encode([text.text for text in corpus.texts])
     except BgeExportError as error:
         return None, [f"its tokenizer, which cannot be used: {error}"]
@@ -59,7 +59,7 @@ def _tokens(
 
 def _pooling(folder: Path | None, reference: ReferenceVectors) -> tuple[str | None, Sequence[str]]:
     """Return the pooling that a folder declares, and what to say about it."""
-    wanted = dense_head(reference.promise).pooling
+    wanted = dense_head(reference.spec).pooling
     if folder is None:
         return None, ["how its readers pool: nothing beside it says so, and many take the mean unless they are told"]
 

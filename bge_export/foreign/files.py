@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bge_export.contracts import Artifact, Promise, Target
+from bge_export.contracts import Artifact, ModelSpec, Target
 from bge_export.errors import ArtifactError, UsageError
 from bge_export.files.digest import file_sha256
 from bge_export.formats import ModelFile, find_format, format_of, formats, read_contents
@@ -29,7 +29,7 @@ class ForeignFile:
 
     Attributes:
         name: relative to the path that was given; the file's own name if that is the path.
-        artifact: what a runtime opens. Its promise is the checkpoint's, its outputs are the file's own.
+        artifact: what a runtime opens. Its spec is the checkpoint's, its outputs are the file's own.
         sha256: of the model file.
     """
 
@@ -65,13 +65,13 @@ def model_files_at(path: Path) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
-def read_foreign(path: Path, given: Path, promise: Promise) -> ForeignFile:
+def read_foreign(path: Path, given: Path, spec: ModelSpec) -> ForeignFile:
     """Return one model file.
 
     Args:
         path: the file.
         given: the path that the user gave: the file, or a folder above it.
-        promise: the checkpoint's, which a file without a manifest does not say.
+        spec: the checkpoint's, which a file without a manifest does not say.
 
     Raises:
         ArtifactError: it is not of its format, needs a file that is missing, or has an input that no text fills.
@@ -95,7 +95,7 @@ def read_foreign(path: Path, given: Path, promise: Promise) -> ForeignFile:
         model=path.name,
         files=facts.files,
         digest=digest,
-        promise=promise,
+        spec=spec,
         inputs=facts.inputs,
         outputs=facts.outputs,
     )

@@ -103,7 +103,7 @@ def measure_foreign(file: ForeignFile, devices: Sequence[tuple[Runtime, str]], a
     finally:
         session.close()
 
-    measured = replace(file.artifact, outputs=(reading.as_output(dense_head(reference.promise).pooling),))
+    measured = replace(file.artifact, outputs=(reading.as_output(dense_head(reference.spec).pooling),))
     lanes = [RuntimeDevice(ReadAs(one, file, reading), name, requested=True) for one, name in devices]
     measurement = Measurement(corpus, reference, against.threads, load_tokenizer=lambda _folder, _: against.tokenizer)
 
@@ -122,7 +122,7 @@ def measure_foreign(file: ForeignFile, devices: Sequence[tuple[Runtime, str]], a
 
 def _found_failures(path: Path, reading: Reading, beside: Beside, reference: ReferenceVectors) -> Iterator[Failure]:
     """Yield the refusals that no row shows, because the rows were read as they come nearest."""
-    head = dense_head(reference.promise)
+    head = dense_head(reference.spec)
     if reading.pooling not in (None, head.pooling):
         got = f"its states agree best with {reading.pooling} pooling"
         yield failure("wrong-pooling", got, f"{head.pooling}, which {reference.source} declares")

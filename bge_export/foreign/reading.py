@@ -24,7 +24,7 @@ from bge_export.contracts import (
 )
 from bge_export.errors import ArtifactError
 from bge_export.foreign.files import ForeignFile
-from bge_export.heads.dense import Dense, dense_head, normalize, pool
+from bge_export.heads.dense import DenseHead, dense_head, normalize, pool
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.measure.metrics import cosines, norms
 from bge_export.texts.corpus import Corpus
@@ -86,7 +86,7 @@ def find_reading(
     Raises:
         ArtifactError: no output has the width of the checkpoint's vectors.
     """
-    wanted = dense_head(reference.promise)
+    wanted = dense_head(reference.spec)
     probes = _probes(corpus, reference)
     batches = [tokenizer.pad([reference.token_ids[number]]) for number in probes]
     given = [session.run(batch) for batch in batches]
@@ -129,7 +129,7 @@ def _probes(corpus: Corpus, reference: ReferenceVectors) -> list[int]:
     return (fit or list(numbers))[:PROBES]
 
 
-def _forms(shape: Sequence[int], tokens: int, head: Dense) -> Sequence[tuple[Form, Pooling | None]]:
+def _forms(shape: Sequence[int], tokens: int, head: DenseHead) -> Sequence[tuple[Form, Pooling | None]]:
     """Return what an output of a shape may hold of one text, the checkpoint's own pooling first."""
     width, declared = head.dim, head.pooling
     if tuple(shape) == (1, width):
@@ -158,7 +158,7 @@ class ReadAs:
 
     def open(self, artifact: Artifact, device: str, threads: int) -> Session:
         """Open the file; the artifact that is given has the same file, and the output that is measured."""
-        head = dense_head(artifact.promise)
+        head = dense_head(artifact.spec)
         states = LAST_HIDDEN_STATE in artifact.outputs
         session = self._inner.open(self._file.artifact, device, threads)
         return _ReadSession(session, self._reading, states=states, divide=head.normalize)

@@ -23,7 +23,7 @@ def render_foreign(proof: ForeignProof | Unmeasured, width: int) -> RenderableTy
         ("judged as", f"{target}, by the types of its weights and its operators"),
         ("inputs", ", ".join(file.artifact.inputs)),
         ("outputs", ", ".join(file.artifact.outputs)),
-        ("read as", read_as(proof.reading, promised=dense_head(proof.report.promise.promise()).normalize)),
+        ("read as", read_as(proof.reading, promised=dense_head(proof.report.spec.to_spec()).normalize)),
     ):
         facts.add_row(f"[bold]{name}[/]", Text(escaped(value)))
 

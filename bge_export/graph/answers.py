@@ -8,17 +8,17 @@ from collections.abc import Iterator
 
 import onnx
 
-from bge_export.contracts import LAST_HIDDEN_STATE, Promise
+from bge_export.contracts import LAST_HIDDEN_STATE, ModelSpec
 
 
-def answers_only(model: onnx.ModelProto, promise: Promise) -> onnx.ModelProto:
+def answers_only(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     """Return the graph without the states, and without nodes that only they need, unless it only embeds.
 
     Args:
         model: the graph, which is changed in place; that of an embedding model is returned as it is.
-        promise: what the checkpoint promises.
+        spec: what the checkpoint reads and gives.
     """
-    if promise.only_dense:
+    if spec.only_dense:
         return model
 
     outputs = [value for value in model.graph.output if value.name != LAST_HIDDEN_STATE]

@@ -11,9 +11,9 @@ from bge_export.graph.buckets import bucket_table, tabled_buckets
 from bge_export.graph.masks import own_masks, padding_mask
 from bge_export.graph.textbook import has_textbook_attention
 from bge_export.heads._token_modules import Layered
-from bge_export.heads.dense import Dense
-from bge_export.heads.multi_vector import MultiVector
-from bge_export.heads.sparse import Sparse
+from bge_export.heads.dense import DenseHead
+from bge_export.heads.multi_vector import MultiVectorHead
+from bge_export.heads.sparse import SparseHead
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,7 +26,7 @@ class TracedHeads(nn.Module):
     """
 
     def __init__(self, model: "PreTrainedModel", checkpoint: Checkpoint, *, states: bool) -> None:
-        """Wrap `model`, an encoder or a masked language model, and the heads of the checkpoint's promise."""
+        """Wrap `model`, an encoder or a masked language model, and the heads of the checkpoint's spec."""
         super().__init__()
         self.model = model
         self.buckets = bucket_table(model.config)
@@ -57,11 +57,11 @@ class TracedHeads(nn.Module):
 
 
 class _AllHeads(nn.Module):
-    """The heads of a promise, in the order of its outputs."""
+    """The heads of a spec, in the order of its outputs."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
-        kinds = [kind for kind in ("dense", "sparse", "multi_vector") if kind in checkpoint.promise.heads]
+        kinds = [kind for kind in ("dense", "sparse", "multi_vector") if kind in checkpoint.spec.heads]
         self.heads = nn.ModuleList(_module(checkpoint, kind) for kind in kinds)
 
     def forward(self, given: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
@@ -70,8 +70,8 @@ class _AllHeads(nn.Module):
 
 def _module(checkpoint: Checkpoint, kind: str) -> nn.Module:
     """Return one head in torch, behind its own layers."""
-    head = checkpoint.promise.heads[kind]
-    if not isinstance(head, Dense | Sparse | MultiVector):
+    head = checkpoint.spec.heads[kind]
+    if not isinstance(head, DenseHead | SparseHead | MultiVectorHead):
         raise TypeError(f"{kind} is no head that this module traces")
 
     last = head.module()

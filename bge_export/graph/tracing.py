@@ -94,15 +94,15 @@ def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = F
     Raises:
         UsageError: a pooled embedding is asked of a model with other heads.
     """
-    if checkpoint.promise.of_pairs and sentence_embedding:
+    if checkpoint.spec.is_reranker and sentence_embedding:
         raise UsageError(
             f"{checkpoint.source} is a reranker: it scores pairs, and has no sentence embedding. Leave out "
             "--sentence-embedding, and eland's layout."
         )
 
-    if checkpoint.promise.of_tokens and sentence_embedding:
+    if checkpoint.spec.has_token_heads and sentence_embedding:
         raise UsageError(
-            f"{checkpoint.source} gives {', '.join(checkpoint.promise.outputs)}, and no sentence embedding beside "
+            f"{checkpoint.source} gives {', '.join(checkpoint.spec.outputs)}, and no sentence embedding beside "
             "them. Leave out --sentence-embedding, and eland's layout."
         )
 
@@ -110,13 +110,13 @@ def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = F
     if has_textbook_attention(model.config):
         fold_biases(model)
     fold_embedding_scale(model)
-    if checkpoint.promise.of_pairs:
+    if checkpoint.spec.is_reranker:
         return TracedReranker(model, states=states).eval()
-    if checkpoint.promise.of_tokens:
+    if checkpoint.spec.has_token_heads:
         return TracedHeads(model, checkpoint, states=states).eval()
 
     gives_vector = SENTENCE_EMBEDDING in output_names(checkpoint, sentence_embedding=sentence_embedding)
-    head = dense_head(checkpoint.promise).module(layer_tensors(checkpoint)) if gives_vector else None
+    head = dense_head(checkpoint.spec).module(layer_tensors(checkpoint)) if gives_vector else None
     return TracedEncoder(model, head).eval()
 
 
@@ -139,9 +139,9 @@ def output_names(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bo
 
     Where layers follow pooling, the graph gives the embedding unasked.
     """
-    if answers := checkpoint.promise.outputs:
+    if answers := checkpoint.spec.outputs:
         return (LAST_HIDDEN_STATE, *answers) if states else answers
-    if sentence_embedding or dense_head(checkpoint.promise).in_graph:
+    if sentence_embedding or dense_head(checkpoint.spec).in_graph:
         return (LAST_HIDDEN_STATE, SENTENCE_EMBEDDING)
     return (LAST_HIDDEN_STATE,)
 

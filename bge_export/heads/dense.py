@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import COMMON_POOLINGS, DENSE_VECS, SENTENCE_EMBEDDING, Pooling, Promise, Reads
+from bge_export.contracts import COMMON_POOLINGS, DENSE_VECS, SENTENCE_EMBEDDING, InputSpec, ModelSpec, Pooling
 from bge_export.errors import UsageError
 from bge_export.heads.layers import LEAST, Layer, Tensors, apply_layers
 
@@ -21,7 +21,7 @@ Float = TypeVar("Float", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
-class Dense:
+class DenseHead:
     """How token states become one vector a text.
 
     Attributes:
@@ -55,9 +55,9 @@ class Dense:
         return bool(self.layers) or self.pooling not in COMMON_POOLINGS
 
     @property
-    def pooled(self) -> "Dense":
+    def pooled(self) -> "DenseHead":
         """Return the head without the layers after pooling."""
-        return Dense(self.state_dim, self.pooling, self.normalize)
+        return DenseHead(self.state_dim, self.pooling, self.normalize)
 
     def with_weights(self, tensors: Sequence[Tensors]) -> "WeightedDense":
         """Return the head with the weights of its layers, which `rows` needs for states; one entry a layer."""
@@ -105,7 +105,7 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class WeightedDense(Dense):
+class WeightedDense(DenseHead):
     """A dense head that knows the weights of its layers. It stands in no file.
 
     Attributes:
@@ -175,27 +175,27 @@ def without_embeddings(kinds: Collection[str]) -> str:
     return NO_EMBEDDINGS if "score" in kinds else OTHER_HEADS.format(", ".join(kinds))
 
 
-def dense_head(promise: Promise) -> Dense:
+def dense_head(spec: ModelSpec) -> DenseHead:
     """Return the dense head of a model that gives nothing else.
 
     Raises:
         UsageError: it has another head, alone or beside it: whoever knows vectors alone would drop that. Ask
-            `Promise.only_dense` first where another head has another answer.
+            `ModelSpec.only_dense` first where another head has another answer.
     """
-    head = promise.heads.get(Dense.kind)
-    if not isinstance(head, Dense) or not promise.only_dense:
-        raise UsageError(without_embeddings(promise.heads))
+    head = spec.heads.get(DenseHead.kind)
+    if not isinstance(head, DenseHead) or not spec.only_dense:
+        raise UsageError(without_embeddings(spec.heads))
     return head
 
 
-def required_outputs(promise: Promise) -> tuple[str, ...]:
-    """Return the outputs that every file of a promise must have; none of a model whose clients pool token states."""
-    if not promise.only_dense:
-        return promise.outputs
-    return (SENTENCE_EMBEDDING,) if dense_head(promise).in_graph else ()
+def required_outputs(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the outputs that every file of a spec must have; none of a model whose clients pool token states."""
+    if not spec.only_dense:
+        return spec.outputs
+    return (SENTENCE_EMBEDDING,) if dense_head(spec).in_graph else ()
 
 
-HEAD = Dense
+HEAD = DenseHead
 
-UNDECLARED = Promise(Reads(0, {}), {Dense.kind: Dense(0, "cls", normalize=True)})
-"""Taken as the promise of a bare file, which declares none: the cheapest pooling, zero for unknown width and length."""
+UNDECLARED = ModelSpec(InputSpec(0, {}), {DenseHead.kind: DenseHead(0, "cls", normalize=True)})
+"""Taken as the spec of a bare file, which declares none: the cheapest pooling, zero for unknown width and length."""

@@ -1,4 +1,4 @@
-"""The layers between pooling and the vector: as fields of a promise, and in numpy."""
+"""The layers between pooling and the vector: as fields of a spec, and in numpy."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import Promise
+from bge_export.contracts import ModelSpec
 from bge_export.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MultiVector:
+class MultiVectorHead:
     """How token states become one vector a token.
 
     Attributes:
@@ -45,7 +45,7 @@ class MultiVector:
         """Return output -> its vectors, as the graph gives them."""
         return dict(outputs)
 
-    def of_tokens(self, vectors: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def has_token_heads(self, vectors: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors [T, M] of one text's tokens, from those of every place [S - skipped, M] and its mask."""
         given: NDArray[np.float32] = vectors[mask[self.skipped :] != 0]
         return given
@@ -57,16 +57,16 @@ class MultiVector:
         return TokenVectors(self.skipped, normalize=self.normalize)
 
 
-def vectors_head(promise: Promise) -> MultiVector:
-    """Return the promise's head of this kind.
+def vectors_head(spec: ModelSpec) -> MultiVectorHead:
+    """Return the spec's head of this kind.
 
     Raises:
         UsageError: it has none.
     """
-    head = promise.heads.get(MultiVector.kind)
-    if not isinstance(head, MultiVector):
+    head = spec.heads.get(MultiVectorHead.kind)
+    if not isinstance(head, MultiVectorHead):
         raise UsageError("This model gives no vectors of tokens. Give one that does.")
     return head
 
 
-HEAD = MultiVector
+HEAD = MultiVectorHead

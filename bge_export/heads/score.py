@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreHead:
     """The logits as the classifier gives them: without a sigmoid, which rounds everything good to 1.
 
     The classifier has weights, so it is always part of the graph: nothing else can be scored from its token states.
@@ -36,4 +36,4 @@ class Score:
         return dict(outputs)
 
 
-HEAD = Score
+HEAD = ScoreHead

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import Promise
+from bge_export.contracts import ModelSpec
 from bge_export.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sparse:
+class SparseHead:
     """Token weights, none below zero.
 
     BGE-M3 gives one weight for each token of the text; whoever reads them keeps the largest of each token id, and none
@@ -75,16 +75,16 @@ class Sparse:
         return VocabularyWeights(self.pooling, log_twice=self.log_twice)
 
 
-def sparse_head(promise: Promise) -> Sparse:
-    """Return the promise's head of this kind.
+def sparse_head(spec: ModelSpec) -> SparseHead:
+    """Return the spec's head of this kind.
 
     Raises:
         UsageError: it has none.
     """
-    head = promise.heads.get(Sparse.kind)
-    if not isinstance(head, Sparse):
+    head = spec.heads.get(SparseHead.kind)
+    if not isinstance(head, SparseHead):
         raise UsageError("This model gives no token weights. Give one that does.")
     return head
 
 
-HEAD = Sparse
+HEAD = SparseHead

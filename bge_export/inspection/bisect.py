@@ -86,7 +86,7 @@ def find_drift(artifact: Artifact, checkpoint: Checkpoint, text: str, limit: flo
     """
     _refuse_reordered(artifact)
 
-    tokenizer = TextTokenizer.load(artifact.root, artifact.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(artifact.root, artifact.spec.inputs.max_tokens)
     batch = tokenizer.pad(tokenizer.encode([text]))
 
     wanted = _oracle_states(checkpoint, batch.input_ids)

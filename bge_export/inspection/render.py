@@ -122,23 +122,23 @@ def _manifest(manifest: Manifest, verdict: str) -> RenderableType:
 
 def _answers(manifest: Manifest) -> dict[str, str]:
     """Return what the models give, of inputs of which length, and what precedes texts."""
-    reads = manifest.promise.reads
-    if manifest.promise.of_pairs:
-        return {"score": f"one logit a pair of query and text, up to {reads.max_tokens} tokens together"}
+    inputs = manifest.spec.inputs
+    if manifest.spec.is_reranker:
+        return {"score": f"one logit a pair of query and text, up to {inputs.max_tokens} tokens together"}
 
-    if manifest.promise.of_tokens:
+    if manifest.spec.has_token_heads:
         return {**_token_heads(manifest), **_prefixes(manifest)}
 
-    head = dense_head(manifest.promise.promise())
+    head = dense_head(manifest.spec.to_spec())
     normalized = "normalised" if head.normalize else "not normalised"
     steps = [f"{head.pooling} pooling", *map(str, head.layers), normalized]
     vector = f"{head.dim} dimensions, {', '.join(steps)}"
-    return {"embedding": f"{vector}, up to {reads.max_tokens} tokens", **_prefixes(manifest)}
+    return {"embedding": f"{vector}, up to {inputs.max_tokens} tokens", **_prefixes(manifest)}
 
 
 def _token_heads(manifest: Manifest) -> dict[str, str]:
     """Return what each head gives, of a model with token weights or vectors of tokens."""
-    heads, most = manifest.promise.heads, f"up to {manifest.promise.reads.max_tokens} tokens"
+    heads, most = manifest.spec.heads, f"up to {manifest.spec.inputs.max_tokens} tokens"
     found = {}
     if heads.dense is not None:
         pooled = f"[B, {heads.dense.dim}], {heads.dense.pooling} pooling, normalised"
@@ -161,14 +161,14 @@ def _padding(manifest: Manifest) -> dict[str, str]:
     """Return where batches are padded, if the checkpoint's own tokenizer pads on the left."""
     if manifest.source.padding_side == "right":
         return {}
-    if manifest.promise.only_dense and manifest.promise.dense.pooling == "last":
+    if manifest.spec.only_dense and manifest.spec.dense.pooling == "last":
         return {"padding": "on the left, as the checkpoint's tokenizer; the last token is found on either side"}
     return {"padding": "on the right; the checkpoint's tokenizer pads on the left"}
 
 
 def _prefixes(manifest: Manifest) -> dict[str, str]:
     """Return what precedes queries and documents, and where it comes from."""
-    prompts, origin = manifest.promise.reads.prompts, PROMPT_ORIGINS[manifest.source.prompts_from]
+    prompts, origin = manifest.spec.inputs.prompts, PROMPT_ORIGINS[manifest.source.prompts_from]
     if not prompts:
         return {"query prefix": f"none, {origin}" if manifest.source.prompts_from == "given" else "none declared"}
 

@@ -76,7 +76,7 @@ def opening_request(client: Client, artifact: Artifact, threads: int, slot: int 
     if options is None:
         raise ArtifactError(f"Transformers.js {client.version} has no name for {artifact.model}")
 
-    head = dense_head(artifact.promise)
+    head = dense_head(artifact.spec)
     name = f"{MODEL}{slot or ''}"
     return {
         "slot": slot,

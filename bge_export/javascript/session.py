@@ -82,14 +82,14 @@ class ClientsSession:
         Clients without CLS pooling return token states, which their users pool by hand, as here the head does. No
         pipeline knows the layers that follow pooling: users take the graph's own embedding from the model.
         """
-        if dense_head(self._artifact.promise).in_graph:
+        if dense_head(self._artifact.spec).in_graph:
             return self._own_embedding(self.tokenize([text])[0])
 
         by_hand = not self._client.cls
         given = _decoded(self._ask("embed", text=text, by_hand=by_hand))
         if by_hand:
             mask = np.ones(given.shape[:2], dtype=np.int64)
-            given = dense_head(self._artifact.promise).rows({LAST_HIDDEN_STATE: given}, mask)[LAST_HIDDEN_STATE]
+            given = dense_head(self._artifact.spec).rows({LAST_HIDDEN_STATE: given}, mask)[LAST_HIDDEN_STATE]
 
         (row,) = given
         return np.asarray(row)

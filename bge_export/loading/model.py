@@ -1,4 +1,4 @@
-"""`load`: opens a folder that an export wrote, and embeds texts with it as its promise says."""
+"""`load`: opens a folder that an export wrote, and embeds texts with it as its spec says."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,12 +9,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.bundle.integrity import refuse_changed_files, refuse_other_promise
+from bge_export.bundle.integrity import refuse_changed_files, refuse_other_spec
 from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.weighted_head import ready_dense
 from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Session, TokenBatch
 from bge_export.errors import TextsError, UsageError
-from bge_export.heads.dense import Dense
+from bge_export.heads.dense import DenseHead
 from bge_export.loading.batches import WINDOW, plan_batches
 from bge_export.loading.choice import choose_artifact
 from bge_export.loading.prompt import prompt_text
@@ -32,7 +32,7 @@ class EmbeddingModel:
         self.artifact = artifact
         self._tokenizer = tokenizer
         self._session = session
-        self._head = ready_dense(artifact.root, artifact.promise)
+        self._head = ready_dense(artifact.root, artifact.spec)
 
     @property
     def width(self) -> int:
@@ -64,7 +64,7 @@ class EmbeddingModel:
             TextsError: what was given is not text.
             ArtifactError: the tokenizer fails on a text.
         """
-        before = "" if prompt is None else prompt_text(self.artifact.promise.reads.prompts, prompt)
+        before = "" if prompt is None else prompt_text(self.artifact.spec.inputs.prompts, prompt)
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; give at least 1.")
 
@@ -138,14 +138,14 @@ def load(
     root = Path(folder)
     manifest, artifacts = read_bundle(root, verify=False)
     artifact, opener = choose_artifact(root, artifacts, precision, runtime)
-    if Dense.kind not in artifact.promise.heads:
-        raise UsageError(f"{root} gives {', '.join(artifact.promise.heads)}, not one vector a text.")
+    if DenseHead.kind not in artifact.spec.heads:
+        raise UsageError(f"{root} gives {', '.join(artifact.spec.heads)}, not one vector a text.")
 
     if verify:
         refuse_changed_files(root, {name: manifest.files[name] for name in artifact.files})
-        refuse_other_promise(root, artifact.promise)
+        refuse_other_spec(root, artifact.spec)
 
-    tokenizer = TextTokenizer.load(root, artifact.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(root, artifact.spec.inputs.max_tokens)
     return EmbeddingModel(artifact, tokenizer, opener.open(artifact, device, threads or _cores()))
 
 

@@ -62,7 +62,7 @@ class Arithmetic:
 
         columns: list[torch.Tensor] = []
         whole = torch.zeros(0)
-        heads: dict[str, Any] = dict(self.checkpoint.promise.heads)
+        heads: dict[str, Any] = dict(self.checkpoint.spec.heads)
 
         if "dense" in heads:
             first = output[0]
@@ -132,14 +132,14 @@ def answer_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int, every_
         revision=checkpoint.revision,
         checkpoint_digest=checkpoint.digest,
         texts_digest=corpus.digest,
-        promise=checkpoint.promise,
+        spec=checkpoint.spec,
         ids=tuple(text.id for text in corpus.texts),
         token_ids=token_ids,
-        vectors={text_key(checkpoint.promise): texts},
+        vectors={text_key(checkpoint.spec): texts},
         versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         kind="checkpoint",
         sweep=sweep,
-        tokens=tokens if token_width(checkpoint.promise) else None,
+        tokens=tokens if token_width(checkpoint.spec) else None,
     )
 
 
@@ -150,7 +150,7 @@ def _answers(
     import torch
 
     rows: list[tuple[int, ...]] = []
-    of_tokens, of_texts = [], []
+    has_token_heads, of_texts = [], []
     with torch.inference_mode():
         for text in corpus.texts:
             feed = run.tokens(text.text)
@@ -163,16 +163,16 @@ def _answers(
                     "exported."
                 )
             rows.append(tuple(feed["input_ids"][0].tolist()))
-            of_tokens.append(tokens)
+            has_token_heads.append(tokens)
             of_texts.append(whole)
             advance()
 
-    return tuple(rows), np.concatenate(of_tokens), np.stack(of_texts)
+    return tuple(rows), np.concatenate(has_token_heads), np.stack(of_texts)
 
 
 def _refuse_other_dropped(checkpoint: Checkpoint, tokenizer: "PreTrainedTokenizerBase") -> None:
     """Raise CheckpointError unless the weights that are left out are those of the tokenizer's own special tokens."""
-    sparse: Any = checkpoint.promise.heads.get("sparse")
+    sparse: Any = checkpoint.spec.heads.get("sparse")
     if sparse is None or sparse.per != "token":
         return
 
@@ -201,7 +201,7 @@ def _refuse_padding(own: Arithmetic, model: "PreTrainedModel", rows: Sequence[Se
     checkpoint = own.checkpoint
     fitting = sorted((row for row in rows if LEAST_TOKENS <= len(row) <= MOST_TOKENS), key=len)
     for row in fitting[:TEXTS]:
-        for count in (count for count in PADDED if len(row) + count <= checkpoint.promise.reads.max_tokens):
+        for count in (count for count in PADDED if len(row) + count <= checkpoint.spec.inputs.max_tokens):
             ids = torch.tensor([[*row, *[pad] * count]])
             mask = torch.tensor([[1] * len(row) + [0] * count])
             types = {"token_type_ids": torch.zeros_like(ids)} if checkpoint.token_types else {}

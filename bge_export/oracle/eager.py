@@ -57,7 +57,7 @@ def embed_texts(checkpoint: Checkpoint, corpus: Corpus, *, threads: int, every_i
         revision=checkpoint.revision,
         checkpoint_digest=checkpoint.digest,
         texts_digest=corpus.digest,
-        promise=checkpoint.promise,
+        spec=checkpoint.spec,
         ids=tuple(text.id for text in corpus.texts),
         token_ids=tuple(token_ids),
         vectors=vectors,

@@ -1,6 +1,6 @@
 """What the checkpoint does to a pooled vector, in eager torch: its own modules after pooling, read here once more.
 
-`heads.layers` is not used: of the promise only the width and the last division by the norm are read.
+`heads.layers` is not used: of the spec only the width and the last division by the norm are read.
 """
 
 import json
@@ -22,7 +22,7 @@ class Following:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Read the modules of a checkpoint that was opened, which checks that they are known and whole."""
-        head = dense_head(checkpoint.promise)
+        head = dense_head(checkpoint.spec)
         self._steps = _steps(checkpoint.root)
         self._dim = head.dim
         self._divides = head.normalize

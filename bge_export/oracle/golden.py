@@ -16,15 +16,15 @@ def golden_rows(run: Eager) -> bytes:
     Raises:
         CheckpointError: tokenizer or model fails on a text, or a vector is not finite.
     """
-    promise = run.checkpoint.promise
-    texts = golden_texts(promise.reads)
-    prompts = [promise.reads.prompts.get(one.use, "") for one in texts]
+    spec = run.checkpoint.spec
+    texts = golden_texts(spec.inputs)
+    prompts = [spec.inputs.prompts.get(one.use, "") for one in texts]
 
     with stage(f"golden texts: {run.checkpoint.source}", len(texts)):
         given = [(one.id, prompt + one.text) for one, prompt in zip(texts, prompts, strict=True)]
         token_ids, by_pooling = run.embed(given)
 
-    vectors = by_pooling[dense_head(promise).pooling].astype(np.float64).round(DECIMALS)
+    vectors = by_pooling[dense_head(spec).pooling].astype(np.float64).round(DECIMALS)
     if not np.isfinite(vectors).all():
         number = int(np.argmin(np.isfinite(vectors).all(axis=1)))
         raise CheckpointError(
@@ -57,4 +57,4 @@ def golden_of(checkpoint: Checkpoint) -> bytes:
         CheckpointError: weights or tokenizer cannot be loaded, or fail on a text.
         MissingLibrary: torch or transformers is not installed.
     """
-    return b"" if not checkpoint.promise.only_dense else golden_rows(Eager.load(checkpoint, threads=1))
+    return b"" if not checkpoint.spec.only_dense else golden_rows(Eager.load(checkpoint, threads=1))

@@ -38,7 +38,7 @@ def refuse_padding(checkpoint: Checkpoint, model: "PreTrainedModel", rows: Seque
         pad: the id of the padding token.
     """
     fitting = sorted((row for row in rows if LEAST_TOKENS <= len(row) <= MOST_TOKENS), key=len)
-    most = checkpoint.promise.reads.max_tokens
+    most = checkpoint.spec.inputs.max_tokens
 
     for row in fitting[:TEXTS]:
         for count in (count for count in PADDED if len(row) + count <= most):
@@ -65,6 +65,6 @@ def _cosine(checkpoint: Checkpoint, model: "PreTrainedModel", row: Sequence[int]
         )
         padded = model(ids, attention_mask=mask, **({"token_type_ids": types} if checkpoint.token_types else {}))
 
-    pooling = dense_head(checkpoint.promise).pooling
+    pooling = dense_head(checkpoint.spec).pooling
     one, other = (pooled(states.last_hidden_state[0, : len(row)], pooling) for states in (alone, padded))
     return float(torch.nn.functional.cosine_similarity(one, other, dim=0))

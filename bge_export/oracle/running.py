@@ -61,7 +61,7 @@ class Eager:
         following = Following(self.checkpoint)
 
         token_ids: list[tuple[int, ...]] = []
-        own = dense_head(self.checkpoint.promise).pooling
+        own = dense_head(self.checkpoint.spec).pooling
         rows: dict[Pooling, list[NDArray[np.float32]]] = {name: [] for name in (*COMMON_POOLINGS, own)}
 
         with torch.inference_mode():
@@ -107,7 +107,7 @@ class Eager:
                 tokens: Mapping[str, torch.Tensor] = self.tokenizer(
                     text,
                     truncation=True,
-                    max_length=self.checkpoint.promise.reads.max_tokens,
+                    max_length=self.checkpoint.spec.inputs.max_tokens,
                     return_tensors="pt",
                     return_token_type_ids=self.checkpoint.token_types,
                 )

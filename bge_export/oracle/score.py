@@ -76,7 +76,7 @@ def score_pairs(checkpoint: Checkpoint, corpus: Corpus, *, threads: int, every_i
         revision=checkpoint.revision,
         checkpoint_digest=checkpoint.digest,
         texts_digest=corpus.digest,
-        promise=checkpoint.promise,
+        spec=checkpoint.spec,
         ids=tuple(pair.id for pair in corpus.texts),
         token_ids=tuple(rows),
         token_types=tuple(types) if checkpoint.token_types else None,
@@ -102,7 +102,7 @@ def _tokens(tokenizer: "PreTrainedTokenizerBase", pair: Text, checkpoint: Checkp
                 [pair.query],
                 [pair.text],
                 truncation="longest_first",
-                max_length=checkpoint.promise.reads.max_tokens,
+                max_length=checkpoint.spec.inputs.max_tokens,
                 return_tensors="pt",
                 return_token_type_ids=checkpoint.token_types,
             )
@@ -161,7 +161,7 @@ def _refuse_padding(
         if own:
             feed["token_type_ids"] = torch.tensor([own])
 
-        for count in (count for count in PADDED if len(row) + count <= checkpoint.promise.reads.max_tokens):
+        for count in (count for count in PADDED if len(row) + count <= checkpoint.spec.inputs.max_tokens):
             fills = {"input_ids": pad, "attention_mask": 0, "token_type_ids": 0}
             padded = {
                 name: torch.nn.functional.pad(array, (0, count), value=fills[name]) for name, array in feed.items()

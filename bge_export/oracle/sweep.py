@@ -38,7 +38,7 @@ def token_facts(checkpoint: Checkpoint, model: "PreTrainedModel", tokenizer: "Pr
         prefix=tuple(one for one in around if one in first),
         suffix=tuple(one for one in around if one not in first),
         pad=tokenizer.pad_token_id or 0,
-        max_tokens=checkpoint.promise.reads.max_tokens,
+        max_tokens=checkpoint.spec.inputs.max_tokens,
     )
 
 
@@ -63,7 +63,7 @@ def sweep_states(
         every_id: whether to sweep every token id.
         arithmetic: what heads make of the model's output, which then stands for the states.
     """
-    following = Following(checkpoint) if checkpoint.promise.only_dense else None
+    following = Following(checkpoint) if checkpoint.spec.only_dense else None
     run = partial(_expected, checkpoint, model, arithmetic or following)
     return Sweep(
         facts,
@@ -113,7 +113,7 @@ def _expected(
     if not isinstance(answers, Following):
         return _defined(checkpoint, batch, _answered(answers, rows, batch))
 
-    pooling = dense_head(checkpoint.promise).pooling
+    pooling = dense_head(checkpoint.spec).pooling
     judged = [row.numpy()[places[: len(row)]] for (row, _), places in zip(rows, batch.judged, strict=True)]
     vectors = [answers.undivided(_pooled(row, mask, pooling)).numpy() for row, mask in rows]
 
@@ -177,7 +177,7 @@ def _states(
 def _answers(checkpoint: Checkpoint, model: "PreTrainedModel", feed: "dict[str, torch.Tensor]") -> "torch.Tensor":
     """Return states [B, S, D], the logits [B, 1] of a reranker, or those of a masked language model [B, S, V]."""
     given = model(**feed)
-    answers: torch.Tensor = given.logits if checkpoint.promise.of_pairs else given[0]
+    answers: torch.Tensor = given.logits if checkpoint.spec.is_reranker else given[0]
     return answers
 
 

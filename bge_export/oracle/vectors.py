@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bge_export.contracts import POOLINGS, Promise
+from bge_export.contracts import POOLINGS, ModelSpec
 from bge_export.errors import ReportError
 from bge_export.files.npz import read_arrays
-from bge_export.files.promise import PromiseRecord
 from bge_export.files.reading import first_fault
 from bge_export.files.regular import VECTORS_BYTES, open_regular
 from bge_export.files.single import written_whole
+from bge_export.files.spec import SpecRecord
 from bge_export.heads.dense import dense_head
 from bge_export.sweep.packing import text_key, text_width, token_columns, token_width
 from bge_export.sweep.plan import TokenFacts
@@ -76,7 +76,7 @@ class _Facts(BaseModel):
     schema_: Literal["bge_export.reference/1"] = Field(alias="schema")
     source: str
     revision: str | None
-    promise: PromiseRecord
+    spec: SpecRecord
     checkpoint_digest: str
     texts_digest: str
     ids: list[str]
@@ -94,7 +94,7 @@ class ReferenceVectors:
         revision: its Hub commit, if any.
         checkpoint_digest: digest of the checkpoint.
         texts_digest: digest of the texts.
-        promise: what the checkpoint promises.
+        spec: what the checkpoint reads and gives.
         ids: the N text ids.
         token_ids: the N rows of token ids, by the checkpoint's own tokenizer.
         vectors: pooling -> [N, D] float32. `truth` holds those of the promised pooling; the others only serve to
@@ -114,7 +114,7 @@ class ReferenceVectors:
     revision: str | None
     checkpoint_digest: str
     texts_digest: str
-    promise: Promise
+    spec: ModelSpec
     ids: tuple[str, ...]
     token_ids: tuple[tuple[int, ...], ...]
     vectors: Mapping[str, NDArray[np.float32]]
@@ -129,7 +129,7 @@ class ReferenceVectors:
     @property
     def truth(self) -> NDArray[np.float32]:
         """Return the vectors of the promised pooling, [N, D] float32: what every artifact is compared with."""
-        return self.vectors[text_key(self.promise)]
+        return self.vectors[text_key(self.spec)]
 
     @property
     def digest(self) -> str:
@@ -144,12 +144,12 @@ class ReferenceVectors:
         if self.tokens is None:
             return np.zeros((len(self.token_ids[text]), 0), dtype=np.float32)
         start = sum(len(row) for row in self.token_ids[:text])
-        return self.tokens[start : start + len(self.token_ids[text]), token_columns(self.promise, kind)]
+        return self.tokens[start : start + len(self.token_ids[text]), token_columns(self.spec, kind)]
 
     @property
     def width(self) -> int:
         """Return the number of values of each vector: D, 1 of a reranker, or V of SPLADE."""
-        return 1 if self.promise.of_pairs else text_width(self.promise)
+        return 1 if self.spec.is_reranker else text_width(self.spec)
 
     def write(self, path: Path) -> None:
         """Write the vectors as `.npz`, through a temporary sibling. Equal vectors give equal bytes."""
@@ -157,7 +157,7 @@ class ReferenceVectors:
             "schema": SCHEMA,
             "source": self.source,
             "revision": self.revision,
-            "promise": PromiseRecord.of(self.promise).model_dump(),
+            "spec": SpecRecord.of(self.spec).model_dump(),
             "checkpoint_digest": self.checkpoint_digest,
             "texts_digest": self.texts_digest,
             "ids": list(self.ids),
@@ -195,8 +195,8 @@ class ReferenceVectors:
             counts = _array(arrays, "token_counts", np.int64)
             rows = _rows(_array(arrays, "token_ids", np.int64), counts)
             types = _rows(_array(arrays, "token_types", np.int64), counts) if "token_types" in arrays else None
-            promise = facts.promise.promise()
-            widths = _widths(promise)
+            spec = facts.spec.to_spec()
+            widths = _widths(spec)
 
             names = [name for name in KINDS if f"vectors_{name}" in arrays]
             reference = cls(
@@ -204,7 +204,7 @@ class ReferenceVectors:
                 revision=facts.revision,
                 checkpoint_digest=facts.checkpoint_digest,
                 texts_digest=facts.texts_digest,
-                promise=promise,
+                spec=spec,
                 ids=tuple(facts.ids),
                 token_ids=rows,
                 vectors={name: arrays[f"vectors_{name}"].view(np.ndarray) for name in names},
@@ -241,12 +241,12 @@ class ReferenceVectors:
         if len(self.token_ids) != count:
             raise ValueError(f"{len(self.token_ids)} rows of token ids for {count} texts")
 
-        wanted = text_key(self.promise)
+        wanted = text_key(self.spec)
         if wanted not in self.vectors:
             raise ValueError(f"no vectors for the declared pooling {wanted!r}")
 
         self._check_tokens()
-        if self.sweep.facts.max_tokens != self.promise.reads.max_tokens:
+        if self.sweep.facts.max_tokens != self.spec.inputs.max_tokens:
             raise ValueError(f"a sweep up to {self.sweep.facts.max_tokens} tokens where the longest input is another")
 
         for name, rows in self.vectors.items():
@@ -257,7 +257,7 @@ class ReferenceVectors:
 
     def _check_tokens(self) -> None:
         """Raise ValueError unless there is what the heads promise for each token, and nothing else."""
-        width = token_width(self.promise) if self.promise.of_tokens else 0
+        width = token_width(self.spec) if self.spec.has_token_heads else 0
         if (self.tokens is not None) != (width > 0):
             raise ValueError("answers for tokens where none are promised, or none where they are")
         if self.tokens is None:
@@ -270,13 +270,13 @@ class ReferenceVectors:
             raise ValueError("answers for tokens are not all finite")
 
 
-def _widths(promise: Promise) -> tuple[int, int]:
+def _widths(spec: ModelSpec) -> tuple[int, int]:
     """Return how many values of a token, and of a sequence, the sweep holds."""
-    if promise.of_pairs:
+    if spec.is_reranker:
         return 0, 1
-    if promise.only_dense:
-        return dense_head(promise).state_dim, dense_head(promise).dim
-    return token_width(promise), text_width(promise)
+    if spec.only_dense:
+        return dense_head(spec).state_dim, dense_head(spec).dim
+    return token_width(spec), text_width(spec)
 
 
 def _array(arrays: Mapping[str, NDArray[np.generic]], name: str, kind: type[np.generic]) -> NDArray[np.generic]:

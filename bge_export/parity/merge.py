@@ -1,6 +1,6 @@
 """Merge parity reports of several machines into one, so that the gate judges them together. Nothing is judged here.
 
-The reports must agree on the checkpoint, the promise, the texts, the targets and the bytes of every artifact.
+The reports must agree on the checkpoint, the spec, the texts, the targets and the bytes of every artifact.
 The machines may differ, and so may the last bits of the reference vectors if each machine ran the checkpoint itself.
 The merged report keeps both in one run record per report, and every lane names its run. A lane measured on two machines
 therefore stays two lanes, and each is judged separately: neither the worse nor the better one can hide the other.
@@ -22,7 +22,7 @@ _FIELDS = {
 _ITSELF = "checkpoint-"
 """Prefix of targets that are not files of the folder: the checkpoint in torch, which only some machines can run."""
 
-_PROMISE = "Export again with one version of bge-export and the same --pooling, and carry that folder to every machine."
+_SPEC = "Export again with one version of bge-export and the same --pooling, and carry that folder to every machine."
 _BYTES = "Export once, carry that folder to every machine, and measure again."
 
 
@@ -67,18 +67,18 @@ def _refuse_different(reports: Sequence[ParityReport], names: Sequence[str]) -> 
     for report, name in zip(reports[1:], names[1:], strict=True):
         for field, value in _facts(report):
             if value != first[field]:
-                _refuse(field, (names[0], first[field]), (name, value), _FIELDS.get(field, _PROMISE))
+                _refuse(field, (names[0], first[field]), (name, value), _FIELDS.get(field, _SPEC))
 
 
 def _facts(report: ParityReport) -> Iterator[tuple[str, str]]:
     """Yield the name and value of each field that must be equal in all reports."""
     yield "checkpoint.digest", report.checkpoint.digest
-    for field, value in report.promise.reads:
-        yield f"promise.reads.{field}", repr(value)
-    for kind, head in report.promise.heads:
-        yield f"promise.heads.{kind}", "absent" if head is None else "present"
+    for field, value in report.spec.inputs:
+        yield f"spec.inputs.{field}", repr(value)
+    for kind, head in report.spec.heads:
+        yield f"spec.heads.{kind}", "absent" if head is None else "present"
         if head is not None:
-            yield from ((f"promise.heads.{kind}.{field}", repr(value)) for field, value in head)
+            yield from ((f"spec.heads.{kind}.{field}", repr(value)) for field, value in head)
 
     yield "texts.digest", report.texts.digest
     yield "texts.count", str(report.texts.count)
@@ -116,7 +116,7 @@ def _joined(reports: Sequence[ParityReport]) -> ParityReport:
     return ParityReport(
         schema=reports[0].schema_,
         checkpoint=min((report.checkpoint for report in reports), key=_checkpoint_order),
-        promise=reports[0].promise,
+        spec=reports[0].spec,
         texts=TextsRecord(
             name=min(report.texts.name for report in reports),
             digest=reports[0].texts.digest,

@@ -20,10 +20,10 @@ from pydantic import (
 )
 
 from bge_export.errors import ReportError
-from bge_export.files.promise import PromiseRecord
 from bge_export.files.reading import first_fault, reading
 from bge_export.files.regular import REPORT_BYTES, read_regular
 from bge_export.files.single import written_whole
+from bge_export.files.spec import SpecRecord
 from bge_export.saturation import PairFacts
 from bge_export.texts.corpus import Kind
 
@@ -319,7 +319,7 @@ class Lane(Record):
         run: the key in `ParityReport.runs` of the run that measured the lane; "" for the report's only run.
         model: the file that was opened, relative to the bundle.
         artifact_digest: the digest of every file that affects the embeddings.
-        promise: what the artifact promises.
+        spec: what the artifact reads and gives.
         pairs: counts of saturating pairs in the artifact's int8 weights; None if they were not inspected.
         operators: the kinds of operators in the artifact's file; None if they were not listed.
         facts: properties that the runtime reports about itself.
@@ -343,7 +343,7 @@ class Lane(Record):
     threads: int
     model: str
     artifact_digest: str
-    promise: PromiseRecord
+    spec: SpecRecord
     pairs: PairsRecord | None
     operators: tuple[str, ...] | None
     facts: dict[str, str]
@@ -454,7 +454,7 @@ class ParityReport(Record):
 
     schema_: Literal["bge_export.parity/1"] = Field(alias="schema")
     checkpoint: CheckpointRecord
-    promise: PromiseRecord
+    spec: SpecRecord
     texts: TextsRecord
     runs: dict[str, RunRecord]
     requested: tuple[str, ...]

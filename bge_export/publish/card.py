@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bge_export.bundle.integrity import CARD, GENERATED_CARD
 from bge_export.bundle.manifest import Manifest, Model, read_manifest
-from bge_export.contracts import SENTENCE_EMBEDDING, Promise
+from bge_export.contracts import SENTENCE_EMBEDDING, ModelSpec
 from bge_export.javascript.clients import FILES
 from bge_export.parity.figures import difference_figure, escaped
 from bge_export.parity.gate.policy import ThresholdPolicy
@@ -46,7 +46,7 @@ def card_text(
         environment()
         .get_template("card.md.j2")
         .render(
-            **values(manifest.promise.promise(), facts.id, dtypes),
+            **values(manifest.spec.to_spec(), facts.id, dtypes),
             **chosen_models(models),
             facts=facts,
             source=escaped(source.id),
@@ -71,9 +71,9 @@ def card_text(
     return f"{text.rstrip()}\n\n{facts.record}\n{GENERATED_CARD}\n"
 
 
-def examples(promise: Promise, repository: str, dtypes: set[str]) -> str:
+def examples(spec: ModelSpec, repository: str, dtypes: set[str]) -> str:
     """Return only the examples in JavaScript, for a folder that has files of these dtypes."""
-    return environment().get_template("examples.md.j2").render(**values(promise, repository, dtypes))
+    return environment().get_template("examples.md.j2").render(**values(spec, repository, dtypes))
 
 
 def _measured_pairs(report: ParityReport | None) -> Mapping[str, object]:
@@ -125,11 +125,11 @@ def _tags(manifest: Manifest, facts: CardFacts) -> Sequence[str]:
     """Return the tags by which the Hub finds the folder."""
     formats = sorted({model.target.partition("-")[0] for model in manifest.models})
     clients = ["transformers.js"] if facts.clients else []
-    loads = manifest.weights or ("onnx" in formats and not manifest.promise.of_tokens)
+    loads = manifest.weights or ("onnx" in formats and not manifest.spec.has_token_heads)
     libraries = ["sentence-transformers"] if loads else []
     tasks = ["feature-extraction", "sentence-similarity"]
-    if manifest.promise.of_pairs:
+    if manifest.spec.is_reranker:
         tasks = ["text-ranking", "reranker", "cross-encoder"]
-    elif manifest.promise.of_tokens:
-        tasks = ["feature-extraction", *sorted(manifest.promise.heads.kinds - {"dense"})]
+    elif manifest.spec.has_token_heads:
+        tasks = ["feature-extraction", *sorted(manifest.spec.heads.kinds - {"dense"})]
     return [*clients, *libraries, *formats, *tasks, "bge-export"]

@@ -88,7 +88,7 @@ def _line(lane: Lane) -> str:
     if lane.scores:
         return f"| `{lane.model}` | {where} | {lane.output} | {' | '.join(_score_figures(lane))} |"
 
-    if lane.promise.of_tokens:
+    if lane.spec.has_token_heads:
         return f"| `{lane.model}` | {where} | {lane.output} | {' | '.join(answer_cells(lane))} |"
 
     worst = worst_of(lane.rows)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bge_export.contracts import Promise
+from bge_export.contracts import ModelSpec
 from bge_export.heads.dense import dense_head
 from bge_export.javascript.clients import CLIENTS
 
@@ -17,33 +17,33 @@ PLAIN = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)
 """Text that YAML reads as itself, with the exception of a few words that `_yaml` quotes."""
 
 
-def values(promise: Promise, repository: str, dtypes: set[str]) -> Mapping[str, object]:
+def values(spec: ModelSpec, repository: str, dtypes: set[str]) -> Mapping[str, object]:
     """Return the template variables that describe what is answered, and the dtype of the examples."""
     dtype = next((name for name in ORDER if name in dtypes), min(dtypes, default="fp32"))
     shared = {
         "id": repository,
         "local": None,
-        "pairs": promise.of_pairs,
-        "tokens": promise.of_tokens,
-        "max_tokens": promise.reads.max_tokens,
+        "pairs": spec.is_reranker,
+        "tokens": spec.has_token_heads,
+        "max_tokens": spec.inputs.max_tokens,
         "dtype": dtype,
     }
-    if promise.of_pairs:
+    if spec.is_reranker:
         return {**shared, "prompts": {}}
-    if promise.of_tokens:
-        unused = list(getattr(promise.heads.get("sparse"), "unused", ()))
-        own = {"outputs": list(promise.outputs), "unused": unused, "pooling": "cls"}
-        return {**shared, **own, "prompts": promise.reads.prompts}
+    if spec.has_token_heads:
+        unused = list(getattr(spec.heads.get("sparse"), "unused", ()))
+        own = {"outputs": list(spec.outputs), "unused": unused, "pooling": "cls"}
+        return {**shared, **own, "prompts": spec.inputs.prompts}
 
-    head = dense_head(promise)
+    head = dense_head(spec)
     return {
         **shared,
         "dim": head.dim,
         "layers": [str(layer) for layer in head.layers],
         "in_graph": head.in_graph,
         "normalize": str(head.normalize).lower(),
-        "prompts": promise.reads.prompts,
-        "query_prefix": promise.reads.prompts.get("query", ""),
+        "prompts": spec.inputs.prompts,
+        "query_prefix": spec.inputs.prompts.get("query", ""),
         "pooling": {"last": "last_token"}.get(head.pooling, head.pooling),
         "quantized": str("q8" in dtypes).lower(),
         "oldest": not dtypes or not {"q8", "fp32"}.isdisjoint(dtypes),

@@ -138,11 +138,11 @@ def snippet(folder: Path, place: str, *, precision: str | None = None, repositor
 
     dtypes = {FILES[model.files[0]] for model in models if model.files[0] in FILES}
     known = {
-        **values(manifest.promise.promise(), local.name if local else named, dtypes),
+        **values(manifest.spec.to_spec(), local.name if local else named, dtypes),
         "local": local,
         "folder": path,
         "precision": precision,
-        "before": {use: manifest.promise.reads.prompts.get(use, "") for use in ("query", "document")},
+        "before": {use: manifest.spec.inputs.prompts.get(use, "") for use in ("query", "document")},
         "manifest": manifest,
         "embedding": SENTENCE_EMBEDDING,
         "chosen": {**_chosen(models), "named": precision is not None},
@@ -154,7 +154,7 @@ def snippet(folder: Path, place: str, *, precision: str | None = None, repositor
 
 
 def _refuse_pooling(folder: Path, place: str, manifest: Manifest) -> None:
-    pooling, known = manifest.promise.dense.pooling, PLACES[place].poolings
+    pooling, known = manifest.spec.dense.pooling, PLACES[place].poolings
     if not PLACES[place].layers:  # the library pools by itself
         known = tuple(name for name in known if name in COMMON_POOLINGS)
     if pooling not in known:
@@ -163,7 +163,7 @@ def _refuse_pooling(folder: Path, place: str, manifest: Manifest) -> None:
             "Use another place, such as python."
         )
 
-    layers = dense_head(manifest.promise.promise()).layers
+    layers = dense_head(manifest.spec.to_spec()).layers
     if layers and not PLACES[place].layers:
         raise UsageError(
             f"{folder}: pooling is followed by {', '.join(map(str, layers))}, which the library of {place} leaves out. "
@@ -217,9 +217,9 @@ def _comments(folder: Path, place: str, format_name: str, manifest: Manifest, re
     if place == "supabase" and repository is None and facts_of(folder) is None:
         lines.append(f"publish the folder first: bge-export publish {folder} --repo {NOWHERE}")
 
-    query = manifest.promise.reads.prompts.get("query")
+    query = manifest.spec.inputs.prompts.get("query")
     if query and not where.prompts:
         lines.append(f"A query begins with {query!r}, which is left out here: this embeds a document.")
-    if where.divides and not dense_head(manifest.promise.promise()).normalize:
+    if where.divides and not dense_head(manifest.spec.to_spec()).normalize:
         lines.append("The library divides vectors by their norm, which the checkpoint does not.")
     return [f"{where.comment} {line}" for line in lines]

@@ -91,7 +91,7 @@ def limits_of(report: ParityReport, policy: ThresholdPolicy) -> Mapping[str, Any
     for lane in report.lanes:
         limits = _limits(lane, policy)
         accepted = policy.accepted_differences(lane.runtime, lane.device)
-        plain = lane.promise.heads.kinds <= {"dense", "score"}
+        plain = lane.spec.heads.kinds <= {"dense", "score"}
         lanes[_where(lane) if plain else f"{_where(lane)} {lane.output}"] = {
             **(limits.model_dump(mode="json", exclude_none=True) if limits is not None else {}),
             "token_differences": sorted(accepted or ()),

@@ -38,7 +38,7 @@ class OpenVinoSession:
         if device == "npu" and shape.is_dynamic:
             raise DeviceUnavailable(
                 f"an NPU runs models of one shape, and {artifact.model} takes any. Export one with --static-shape "
-                f"1x{artifact.promise.reads.max_tokens}"
+                f"1x{artifact.spec.inputs.max_tokens}"
             )
 
         compiled = core.compile_model(model, DEVICES[device], config)

@@ -42,7 +42,7 @@ class EagerSession:
         with torch.inference_mode():
             given = self._model(**feed)
 
-        name = LOGITS if self._artifact.promise.of_pairs else LAST_HIDDEN_STATE
+        name = LOGITS if self._artifact.spec.is_reranker else LAST_HIDDEN_STATE
         return {name: given[name].float().cpu().numpy()}
 
     def close(self) -> None:
@@ -77,14 +77,14 @@ class EagerRuntime:
         except ImportError as error:
             raise MissingLibrary(self.library, self.extra, "running a PyTorch checkpoint") from error
 
-        if artifact.promise.of_tokens:
+        if artifact.spec.has_token_heads:
             raise DeviceUnavailable("the checkpoint itself is not measured yet where it has a sparse or vector head")
 
         facts = open_device(device, threads)
-        if artifact.promise.of_pairs:
+        if artifact.spec.is_reranker:
             checkpoint = open_checkpoint(artifact.root)
         else:
-            checkpoint = open_encoder(artifact.root, pooling=dense_head(artifact.promise).pooling)
+            checkpoint = open_encoder(artifact.root, pooling=dense_head(artifact.spec).pooling)
         if checkpoint.digest != artifact.digest:
             raise ArtifactError(f"{artifact.root} has changed since it was opened. Run the command again.")
 

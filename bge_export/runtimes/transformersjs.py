@@ -70,11 +70,11 @@ class TransformersJs:
         """
         if device not in DEVICES:
             raise DeviceUnavailable(f"transformersjs knows no {device!r}; it has {', '.join(DEVICES)}")
-        if any(artifact.promise.of_pairs for artifact in artifacts):
+        if any(artifact.spec.is_reranker for artifact in artifacts):
             raise DeviceUnavailable(
                 "transformersjs gives its clients single texts, and rerankers read pairs: none is measured there yet"
             )
-        if any(artifact.promise.of_tokens for artifact in artifacts):
+        if any(artifact.spec.has_token_heads for artifact in artifacts):
             raise DeviceUnavailable(
                 "transformersjs compares one vector a text, and these files give token weights or vectors of tokens: "
                 "none is measured there yet"

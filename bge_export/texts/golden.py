@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bge_export.contracts import Reads
+from bge_export.contracts import InputSpec
 from bge_export.files.reading import first_fault
 
 GOLDEN: Final = "golden.jsonl"
@@ -106,12 +106,12 @@ _TEXTS = (
 )
 
 
-def golden_texts(reads: Reads) -> tuple[GoldenText, ...]:
+def golden_texts(inputs: InputSpec) -> tuple[GoldenText, ...]:
     """Return the 25 texts; one of them is longer than a model reads, unless it reads more than `LONGEST_TEXT` tokens.
 
     A word is one token or more, so that words are counted.
     """
-    words = min(reads.max_tokens, LONGEST_TEXT) + 1
+    words = min(inputs.max_tokens, LONGEST_TEXT) + 1
     repeats = -(-words // len(_SENTENCE.split()))
 
     return tuple(

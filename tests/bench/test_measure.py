@@ -12,7 +12,7 @@ from bge_export.bench.measure import OpenPlan, environment_of, measure_loads, re
 from bge_export.bench.plan import Plan
 from bge_export.bench.report import BenchReport, LoadFacts, read_bench, write_bench
 from bge_export.bench.shapes import Shape
-from bge_export.contracts import Artifact, Reads, Target, TokenBatch
+from bge_export.contracts import Artifact, InputSpec, Target, TokenBatch
 from bge_export.errors import ArtifactError, DeviceUnavailable, ReportError, RuntimeContractError, UsageError
 from bge_export.heads.dense import UNDECLARED
 from bge_export.parity.measure.measurement import RuntimeDevice
@@ -93,7 +93,8 @@ class ClientsSession(SlowSession):
 def file_of(precision: str, format_name: str = "onnx", max_tokens: int = 0) -> BenchFile:
     artifact = Artifact(
         target=Target(format_name, precision), root=Path(), model=f"{precision}.onnx", files=(), digest="",
-        promise=replace(UNDECLARED, reads=Reads(max_tokens, {})), inputs=("input_ids",), outputs=("last_hidden_state",),
+        spec=replace(UNDECLARED, inputs=InputSpec(max_tokens, {})),
+        inputs=("input_ids",), outputs=("last_hidden_state",),
     )  # fmt: skip
     return BenchFile(f"{format_name}-{precision}", artifact, "a" * 64, 2_000_000, 30)
 

@@ -19,7 +19,7 @@ from bge_export.bundle.contract import read_contract
 from bge_export.bundle.manifest import read_bundle, read_manifest, write_manifest
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import Exported, check_parity, export
-from bge_export.contracts import Artifact, Promise, Target, TokenBatch
+from bge_export.contracts import Artifact, ModelSpec, Target, TokenBatch
 from bge_export.errors import ArtifactError
 from bge_export.runtimes import find_runtime
 from bge_export.texts.tokens import TextTokenizer
@@ -94,7 +94,7 @@ def test_the_graph_and_whoever_loads_the_folder_give_the_vectors_of_the_modules(
 
     _, artifacts = read_bundle(exported.folder)
     fp32 = next(one for one in artifacts if str(one.target) == "onnx-fp32")
-    tokenizer = TextTokenizer.load(fp32.root, fp32.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(fp32.root, fp32.spec.inputs.max_tokens)
     batch = tokenizer.pad(tokenizer.encode(TEXTS))
     np.testing.assert_allclose(outputs_of(fp32, batch)["sentence_embedding"], truth, atol=1e-5)
 
@@ -104,14 +104,14 @@ def test_the_folder_is_a_checkpoint_of_the_same_promise_and_vectors(
 ) -> None:
     again = Path(shutil.copytree(exported.folder, tmp_path / "again"))
     shutil.copyfile(checkpoint / "model.safetensors", again / "model.safetensors")
-    assert open_checkpoint(again).promise == open_checkpoint(checkpoint).promise
+    assert open_checkpoint(again).spec == open_checkpoint(checkpoint).spec
     np.testing.assert_allclose(embedded(again, TEXTS), embedded(checkpoint, TEXTS), atol=1e-6)
 
 
 def test_the_contract_lists_the_layers_with_their_weights(exported: Exported) -> None:
     contract, manifest = read_contract(exported.folder), read_manifest(exported.folder)
     layers = contract.embedding.layers
-    assert [layer.dim for layer in layers] == [layer.dim for layer in manifest.promise.dense.layers]
+    assert [layer.dim for layer in layers] == [layer.dim for layer in manifest.spec.dense.layers]
     files = [layer.file for layer in layers if layer.file is not None]
     assert files
     assert set(files) <= manifest.files.keys()
@@ -236,14 +236,14 @@ def test_an_unusual_pooling_lies_in_the_graph_and_gives_the_vectors_of_the_libra
 
     with bge_export.load(exported.folder) as model:
         np.testing.assert_allclose(model.encode(TEXTS), embedded(checkpoint, TEXTS, pooled), atol=2e-5)
-    assert open_checkpoint_of(exported.folder, checkpoint, tmp_path) == open_checkpoint(checkpoint).promise
+    assert open_checkpoint_of(exported.folder, checkpoint, tmp_path) == open_checkpoint(checkpoint).spec
 
 
-def open_checkpoint_of(folder: Path, checkpoint: Path, tmp_path: Path) -> Promise:
+def open_checkpoint_of(folder: Path, checkpoint: Path, tmp_path: Path) -> ModelSpec:
     """Return the promise of an exported folder that is opened as a checkpoint."""
     again = Path(shutil.copytree(folder, tmp_path / "again"))
     shutil.copyfile(checkpoint / "model.safetensors", again / "model.safetensors")
-    return open_checkpoint(again).promise
+    return open_checkpoint(again).spec
 
 
 # What people are told.

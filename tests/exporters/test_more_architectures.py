@@ -129,7 +129,7 @@ def test_a_prompt_that_is_null_is_none(tiny: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny, tmp_path / "checkpoint"))
     change_json(folder / "config_sentence_transformers.json", prompts={"query": None, "document": "text: "})
     checkpoint = open_checkpoint(folder)
-    assert not checkpoint.promise.reads.prompts.get("query")
+    assert not checkpoint.spec.inputs.prompts.get("query")
 
     write_layout(checkpoint, tmp_path / "out")
     written = json.loads((tmp_path / "out/config_sentence_transformers.json").read_text("utf-8"))

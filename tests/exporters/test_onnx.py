@@ -206,11 +206,11 @@ def test_the_folder_loads_in_transformers_as_a_tokenizer_and_config(tiny_export:
 def test_a_checkpoint_opened_from_the_folder_promises_the_same(tiny_export: Exported, tiny: Path) -> None:
     from bge_export.checkpoint.pooling_files import read_sentence_files
 
-    promise = open_checkpoint(tiny).promise
-    head = dense_head(promise)
+    spec = open_checkpoint(tiny).spec
+    head = dense_head(spec)
     written = read_sentence_files(tiny_export.folder)
     assert (written.pooling, written.normalize, written.prompts) == (
         head.pooling,
         head.normalize,
-        promise.reads.prompts,
+        spec.inputs.prompts,
     )

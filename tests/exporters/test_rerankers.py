@@ -129,7 +129,7 @@ def test_the_folder_keeps_what_loaders_of_rerankers_read_and_has_nothing_of_embe
     assert {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"} <= names
     assert not {"modules.json", "1_Pooling", "sentence_bert_config.json"} & names
     manifest = json.loads((exported.folder / "bge_export.json").read_text("utf-8"))
-    assert manifest["promise"]["heads"] == {"score": {"labels": 1}}
+    assert manifest["spec"]["heads"] == {"score": {"labels": 1}}
 
 
 def test_the_graph_holds_the_classifier_in_float32_and_no_states(exported: Exported) -> None:

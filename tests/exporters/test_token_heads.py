@@ -176,7 +176,7 @@ def test_as_embedding_drops_the_other_heads(tmp_path: Path) -> None:
             }
         )
     )
-    assert read_manifest(made.folder).promise.only_dense
+    assert read_manifest(made.folder).spec.only_dense
 
 
 @pytest.mark.parametrize(("kind", "target"), [("m3", "onnx:int8"), ("splade", "onnx:q4"), ("colbert", "openvino:int8")])
@@ -190,7 +190,7 @@ def test_precisions_that_a_head_does_not_have_are_refused_by_name(tmp_path: Path
 
 def test_the_manifest_says_what_to_keep_and_where_the_weights_came_from(made: dict[str, Exported]) -> None:
     manifest = read_manifest(made["m3"].folder)
-    heads = manifest.promise.heads
+    heads = manifest.spec.heads
 
     assert manifest.source.pickles == ["sparse_linear.pt", "colbert_linear.pt"]
     assert heads.sparse is not None
@@ -198,7 +198,7 @@ def test_the_manifest_says_what_to_keep_and_where_the_weights_came_from(made: di
     assert heads.multi_vector is not None
     assert heads.multi_vector.skipped == 1
     assert not (made["m3"].folder / "modules.json").exists()
-    assert read_bundle(made["m3"].folder)[1][0].promise.heads.keys() == {"dense", "sparse", "multi_vector"}
+    assert read_bundle(made["m3"].folder)[1][0].spec.heads.keys() == {"dense", "sparse", "multi_vector"}
 
 
 def test_a_reference_file_holds_the_answers_of_all_heads(made: dict[str, Exported], tmp_path: Path) -> None:

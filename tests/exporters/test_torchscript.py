@@ -127,7 +127,7 @@ def test_the_tokenizer_decides_how_many_inputs_elasticsearch_gives(
 def test_elands_file_takes_four_positions_and_gives_the_oracles_embedding(eland: Exported, tiny: Path) -> None:
     corpus = builtin_corpus()
     reference = embed_texts(open_checkpoint(tiny), corpus, threads=1)
-    tokenizer = TextTokenizer.load(eland.folder, reference.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(eland.folder, reference.spec.inputs.max_tokens)
     module = load(eland.folder / ELAND_FILE)
     for position in (0, 7, len(corpus.texts) - 1):
         feed = tokenizer.pad(tokenizer.encode([corpus.texts[position].text])).feed(ELAND_INPUTS)
@@ -143,7 +143,7 @@ def test_elands_layout_holds_all_that_its_importer_asks_for(eland: Exported, tin
         "tokenization": {"bert": {"max_sequence_length": 512, "do_lower_case": True}},
         "embedding_size": 64,
     }
-    assert written["prefix_strings"] == {"search": open_checkpoint(tiny).promise.reads.prompts["query"]}
+    assert written["prefix_strings"] == {"search": open_checkpoint(tiny).spec.inputs.prompts["query"]}
 
 
 def test_other_layouts_hold_nothing_of_elands(plain: Exported) -> None:
@@ -218,11 +218,11 @@ def test_every_batch_size_and_length_gives_what_the_checkpoint_gives(kind: str, 
     checkpoint = open_checkpoint(build(kind, tmp_path / kind, "mean"))
     written = next(TorchScriptExporter().export(checkpoint, tmp_path, ["fp32"])[0])
     module, model = load(tmp_path / written.files[0]), load_model(checkpoint)
-    for batch, length in ((1, 1), (1, checkpoint.promise.reads.max_tokens), (7, 3), (3, 100), (2, 16)):
+    for batch, length in ((1, 1), (1, checkpoint.spec.inputs.max_tokens), (7, 3), (3, 100), (2, 16)):
         feed = {name: value for name, value in tokens(batch, length).items() if name in written.inputs}
         with torch.inference_mode():
             states, wanted = module(*feed.values()), model(**feed).last_hidden_state
-        assert states.shape == (batch, length, dense_head(checkpoint.promise).dim)
+        assert states.shape == (batch, length, dense_head(checkpoint.spec).dim)
         real = feed["attention_mask"] == 1
         torch.testing.assert_close(states[real], wanted[real], atol=2e-5, rtol=1e-4)
 

@@ -154,8 +154,8 @@ def _write_manifest(root: Path) -> None:
     manifest = {
         "schema": "bge_export.manifest/1",
         "source": {"id": "tiny", "revision": None, "digest": "a" * 64, "model_type": "bert"},
-        "promise": {
-            "reads": {"max_tokens": 16, "prompts": {}},
+        "spec": {
+            "inputs": {"max_tokens": 16, "prompts": {}},
             "heads": {"dense": {"dim": 4, "pooling": "cls", "normalize": True}},
         },
         "models": [model], "weights": [], "files": {name: file_sha256(root / name) for name in names}, "checked": True,

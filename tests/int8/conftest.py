@@ -29,7 +29,7 @@ def planned(samples: Callable[[Kind], Sample]) -> Callable[[Kind], list[LayerPla
     def plan(kind: Kind) -> list[LayerPlan]:
         sample = samples(kind)
         return plan_layers(
-            sample.encoder, dense_head(sample.checkpoint.promise), CalibrationSet(sample.batches), Settings()
+            sample.encoder, dense_head(sample.checkpoint.spec), CalibrationSet(sample.batches), Settings()
         )
 
     return plan

@@ -45,14 +45,14 @@ def along(encoder: Encoder, batch: Batch, pooling: str, direction: torch.Tensor)
 def test_gradients_are_what_a_moved_bias_does(kind: Kind, pooling: Literal["cls", "mean"], tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(build(kind, tmp_path / kind, pooling)))
     encoder = read_encoder(trace(checkpoint, tmp_path, sentence_embedding=False))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
     (batch,) = batches(encoder, tokenizer.encode(TEXTS), tokenizer.pad)
     size = batch.state.shape[-1]
     direction = torch.randn((len(TEXTS), size), generator=torch.Generator().manual_seed(7))
     random = np.random.default_rng(0)
     seen = []
     for layer_index, step_trace, gradients in backward(
-        encoder, dense_head(checkpoint.promise), batch, torch.Generator().manual_seed(7)
+        encoder, dense_head(checkpoint.spec), batch, torch.Generator().manual_seed(7)
     ):
         seen.append(layer_index)
         assert step_trace.inputs["qkv"].shape == batch.state.shape
@@ -72,7 +72,7 @@ def test_gradients_are_what_a_moved_bias_does(kind: Kind, pooling: Literal["cls"
 def test_drawn_rows_say_only_how_far_scores_reach(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(build("bert", tmp_path / "bert", "cls")))
     encoder = read_encoder(trace(checkpoint, tmp_path, sentence_embedding=False))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
     texts, ranges, strange = (batches(encoder, tokenizer.encode([text]), tokenizer.pad) for text in TEXTS)
     layer = encoder.layers[0]
 

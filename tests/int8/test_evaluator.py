@@ -39,7 +39,7 @@ def evaluated(
     truth = np.array([[1.0, 0.0], [1.0, 0.0]])
     stress = np.array([False, True])
     evaluator = Evaluator(
-        [(1,), (2,)], stress, lambda _: sample.tokens, dense_head(sample.checkpoint.promise), truth, "sequence-major"
+        [(1,), (2,)], stress, lambda _: sample.tokens, dense_head(sample.checkpoint.spec), truth, "sequence-major"
     )
     nothing: Any = None
     return evaluator.evaluate(nothing, cls_only=False, again=lambda _: again), run.calls

@@ -26,9 +26,9 @@ def test_only_tokens_that_move_the_embedding_count(kind: Kind, tmp_path: Path) -
     checkpoint = open_checkpoint(str(build(kind, tmp_path / kind, "cls")))
     model = trace(checkpoint, tmp_path, sentence_embedding=False)
     encoder = read_encoder(model)
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
     rows = tokenizer.encode(TEXTS)
-    found = weighted_moments(encoder, dense_head(checkpoint.promise), batches(encoder, rows, tokenizer.pad))
+    found = weighted_moments(encoder, dense_head(checkpoint.spec), batches(encoder, rows, tokenizer.pad))
     products = [node for node in constant_products(model.graph) if node.input[1] in found]
     assert len(products) == len(found) == 6 * len(encoder.layers)
     plain = second_moments(model, products, rows, tokenizer)

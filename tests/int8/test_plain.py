@@ -40,7 +40,7 @@ def test_every_constant_product_is_on_integers_that_keep_the_saturation_constrai
     model = trace(checkpoint, tmp_path, sentence_embedding=False)
     with pytest.raises(UnknownGraph):
         read_encoder(model)
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
     texts = ("hello world", "the dog sleeps in the garden", "a question about the weather", "bees find their way")
     before = model.SerializeToString()
     variants = {residuals: plain for plain, residuals in quantize_plain(model, tokenizer.encode(texts), tokenizer)}
@@ -71,7 +71,7 @@ def test_every_constant_product_is_on_integers_that_keep_the_saturation_constrai
 def test_only_products_read_rounded_inputs(unusual: Path, tmp_path: Path) -> None:
     """A residual connection that adds a rounded state would lose what no residual of a product brings back."""
     checkpoint = open_checkpoint(str(unusual))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
     model = trace(checkpoint, tmp_path, sentence_embedding=False)
     graph = next(quantize_plain(model, tokenizer.encode(["hello world"]), tokenizer))[0].graph
     makers = {name: node for node in graph.node for name in node.output}

@@ -67,5 +67,5 @@ def test_probes_fit_a_short_input_and_are_always_the_same(tokenizer: TextTokeniz
 def test_a_checkpoint_needs_no_special_words(tiny: Path) -> None:
     """Whatever the tokenizer calls special is used: nothing is spelled out."""
     checkpoint = open_checkpoint(str(tiny))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
     assert tokenizer.special_tokens() == sorted(set(tokenizer.special_tokens()))

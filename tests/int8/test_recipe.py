@@ -463,7 +463,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, onnxruntime.
     """A small BERT, its int8 graph opened, and the vector of each text alone."""
     sample = make_sample("bert", tmp_path_factory.mktemp("bert"))
     texts = CalibrationSet(sample.batches)
-    layers = plan_layers(sample.encoder, dense_head(sample.checkpoint.promise), texts, Settings())
+    layers = plan_layers(sample.encoder, dense_head(sample.checkpoint.spec), texts, Settings())
     model = arrange(Builder(sample.encoder, layers).build(Variant()), "sequence-major")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     alone = np.stack([first_tokens(session, sample.pad([row]))[0] for row in sample.rows])

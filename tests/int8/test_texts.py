@@ -32,14 +32,14 @@ def test_an_own_file_takes_the_place_of_the_packages(tiny: Path, tmp_path: Path)
     file = tmp_path / "own.txt"
     file.write_text("a dog\na cat\n", "utf-8")
     checkpoint = open_checkpoint(str(tiny))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
     assert sorted(calibration_rows(tokenizer, file)) == sorted(tokenizer.encode(["a dog", "a cat"]))
     assert len(calibration_rows(tokenizer, None)) > 300
 
 
 def test_odd_strings_are_among_the_texts_and_known_as_odd(tiny: Path) -> None:
     checkpoint = open_checkpoint(str(tiny))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
     odd = edge_case_rows(tokenizer)
     assert {*tokenizer.encode(["!", "…"])} <= odd <= {*calibration_rows(tokenizer, None)}
     assert not {*tokenizer.encode(["Whose turn is it?"])} & odd
@@ -48,7 +48,7 @@ def test_odd_strings_are_among_the_texts_and_known_as_odd(tiny: Path) -> None:
 
 def test_drawn_rows_fit_the_model_and_are_always_the_same(tiny: Path) -> None:
     checkpoint = open_checkpoint(str(tiny))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
     rows = random_rows(tokenizer, (1, 7, 8, 2), 10)
     assert rows == random_rows(tokenizer, (1, 7, 8, 2), 10)
     assert {(row[0], row[-1]) for row in rows} == {(1, 2)}
@@ -60,7 +60,7 @@ def test_drawn_rows_fit_the_model_and_are_always_the_same(tiny: Path) -> None:
 
 def test_everything_is_chosen_on_all_odd_strings(tiny: Path) -> None:
     checkpoint = open_checkpoint(str(tiny))
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
     main, rest = split_main(calibration_rows(tokenizer, None))
     odd = edge_case_rows(tokenizer)
     assert odd <= {*main}

@@ -37,7 +37,7 @@ def oracle(tiny: Path) -> Oracle:
     def vectors(*texts: str, checkpoint: Path = tiny) -> np.ndarray:
         opened = open_checkpoint(checkpoint)
         corpus = Corpus("some.txt", tuple(Text(str(number), text, "") for number, text in enumerate(texts)))
-        return embed_texts(opened, corpus, threads=1).vectors[dense_head(opened.promise).pooling]
+        return embed_texts(opened, corpus, threads=1).vectors[dense_head(opened.spec).pooling]
 
     return vectors
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fakes import (
     POLICY,
-    PROMISE,
+    SPEC,
     TABLE,
     FakeRuntime,
     FakeSession,
@@ -37,7 +37,7 @@ class ClientSession(FakeSession):
     row: Callable[[np.ndarray], np.ndarray] = np.asarray
 
     def tokenize(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        return [self.ids(ids) for ids in FakeTokenizer(PROMISE.reads.max_tokens).encode(texts)]
+        return [self.ids(ids) for ids in FakeTokenizer(SPEC.inputs.max_tokens).encode(texts)]
 
     def embed_text(self, text: str) -> np.ndarray:
         return self.row(truth(self.tokenize([text])[0]))
@@ -90,7 +90,7 @@ def test_other_tokens_are_refused_unless_the_policy_accepts_that_kind_of_text() 
 
 
 def test_a_difference_that_no_kind_explains_is_refused_whatever_is_accepted() -> None:
-    shifted = report_of(ids=lambda ids: ids if len(ids) < PROMISE.reads.max_tokens else (*ids[:-1], 9))
+    shifted = report_of(ids=lambda ids: ids if len(ids) < SPEC.inputs.max_tokens else (*ids[:-1], 9))
     assert rules(shifted, accepting("final-sigma")) == {("client-tokens", CORPUS.texts[3].id)}
     assert rules(shifted, accepting("over-long")) == set()
     every = report_of(ids=lambda ids: (*ids, 9))

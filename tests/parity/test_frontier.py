@@ -5,14 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
-from fakes import POLICY, PROMISE, report_of, small_corpus
+from fakes import POLICY, SPEC, report_of, small_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 from pages import Page, dumped
 
 from bge_export.bundle.manifest import Manifest, Model, Source
 from bge_export.errors import ArtifactError
-from bge_export.files.promise import PromiseRecord
+from bge_export.files.spec import SpecRecord
 from bge_export.parity.gate.judge import judge
 from bge_export.parity.show import plots
 from bge_export.parity.show.frontier import Costs, Frontier, Variant, panels, read_frontiers
@@ -31,7 +31,7 @@ STEPS = [
 
 
 def manifest_of(steps: object, int8: object = None) -> Manifest:
-    promise = PromiseRecord.of(PROMISE)
+    spec = SpecRecord.of(SPEC)
     options = {"frontier": steps, "int8": {"min_cosine": 0.9998} if int8 is None else int8}
     models = [
         Model(target=target, files=["m"], inputs=[], outputs=[], tools={}, options=own)
@@ -39,7 +39,7 @@ def manifest_of(steps: object, int8: object = None) -> Manifest:
     ]
     return Manifest(
         schema_="bge_export.manifest/1", source=Source(id="a", revision=None, digest="d", model_type="bert"),
-        promise=promise,
+        spec=spec,
         models=models, weights=[], files={}, checked=True,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from fakes import (
     HEAD,
-    PROMISE,
+    SPEC,
     FakeRuntime,
     FakeTokenizer,
     artifact_of,
@@ -118,9 +118,9 @@ def test_one_state_a_text_is_enough_only_for_cls():
     first = FakeRuntime(lambda rows, ids: {LAST_HIDDEN_STATE: rows[:, None]})
     assert measured(first, artifact)[0].measured
 
-    mean = replace(PROMISE, heads={"dense": replace(HEAD, pooling="mean")})
+    mean = replace(SPEC, heads={"dense": replace(HEAD, pooling="mean")})
     with pytest.raises(RuntimeContractError, match=r"\(1, 1, 8\)"):
-        measured(first, replace(artifact, promise=mean))
+        measured(first, replace(artifact, spec=mean))
 
 
 @pytest.mark.parametrize("error", [DeviceUnavailable("no CUDA here"), MissingLibrary("ort", "onnxruntime", "running")])
@@ -287,7 +287,7 @@ def test_the_reference_must_fit_together(changes):
 
 
 def test_the_reference_must_have_as_many_dimensions():
-    wide = replace(artifact_of(), promise=replace(PROMISE, heads={"dense": replace(HEAD, dim=9)}))
+    wide = replace(artifact_of(), spec=replace(SPEC, heads={"dense": replace(HEAD, dim=9)}))
     with pytest.raises(ReportError, match="9 dimensions"):
         measured(FakeRuntime(), wide)
 

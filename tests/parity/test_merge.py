@@ -153,13 +153,13 @@ def with_field(report, part, **changes):
     return report.model_copy(update={part: getattr(report, part).model_copy(update=changes)}).sealed()
 
 
-def with_promise(report, promise):
-    return report.model_copy(update={"promise": promise}).sealed()
+def with_spec(report, spec):
+    return report.model_copy(update={"spec": spec}).sealed()
 
 
 def with_prompts(report, query):
-    reads = report.promise.reads.model_copy(update={"prompts": {"query": query}})
-    return with_promise(report, report.promise.model_copy(update={"reads": reads}))
+    reads = report.spec.inputs.model_copy(update={"prompts": {"query": query}})
+    return with_spec(report, report.spec.model_copy(update={"inputs": reads}))
 
 
 def with_reference(report, **changes):
@@ -172,8 +172,8 @@ def with_reference(report, **changes):
     ("other", "field", "values"),
     [
         (with_field(GPU, "checkpoint", digest="d" * 64), "checkpoint.digest", ("c" * 64, "d" * 64)),
-        (with_promise(GPU, promising(GPU.promise, pooling="mean")), "promise.heads.dense.pooling", ("'cls'", "'mean'")),
-        (with_prompts(GPU, "q: "), "promise.reads.prompts", ("{}", "{'query': 'q: '}")),
+        (with_spec(GPU, promising(GPU.spec, pooling="mean")), "spec.heads.dense.pooling", ("'cls'", "'mean'")),
+        (with_prompts(GPU, "q: "), "spec.inputs.prompts", ("{}", "{'query': 'q: '}")),
         (with_field(GPU, "texts", digest="e" * 64), "texts.digest", (CORPUS.digest, "e" * 64)),
         (with_field(GPU, "texts", count=7), "texts.count", ("20", "7")),
         (with_reference(GPU, texts_digest="f" * 64), "reference.texts_digest", (CORPUS.digest, "f" * 64)),

@@ -50,7 +50,7 @@ sweeps = st.builds(
 tables = st.builds(TableRecord, rows=counts, unread=st.none() | texts, worst=maybe, token=counts)
 lanes = st.builds(
     Lane, run=texts, target=texts, output=texts, runtime=texts, device=texts, threads=st.integers(0, 99), model=texts,
-    artifact_digest=texts, promise=st.just(REPORT.promise), pairs=st.none() | pairs,
+    artifact_digest=texts, spec=st.just(REPORT.spec), pairs=st.none() | pairs,
     operators=st.none() | st.lists(texts, max_size=2).map(tuple),
     facts=st.dictionaries(texts, texts, max_size=2), requested=st.booleans(), unavailable=st.none() | texts,
     failed=st.none() | texts, pooling_seen=st.none() | texts, sweep=st.none() | sweeps, table=st.none() | tables,

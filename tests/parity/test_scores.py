@@ -122,11 +122,11 @@ def test_other_token_types_are_other_tokens() -> None:
     types = tuple(tuple(0 for _ in row) for row in reference.token_types or ())
     assert types != reference.token_types
 
-    from score_world import PROMISE, PairTokenizer
+    from score_world import SPEC, PairTokenizer
 
     from bge_export.parity.measure.scoring import score_rows
 
-    rows = PairTokenizer(PROMISE.reads.max_tokens).encode_pairs([(one.query or "", one.text) for one in PAIRS.texts])
+    rows = PairTokenizer(SPEC.inputs.max_tokens).encode_pairs([(one.query or "", one.text) for one in PAIRS.texts])
     scores = (reference.truth[:, 0], [{} for _ in rows])
     kinds = ["everyday"] * len(rows)
     equal = score_rows(PAIRS, kinds, rows, scores, reference)
@@ -169,7 +169,7 @@ def test_reference_logits_are_read_as_they_are_written(tmp_path: Path) -> None:
     reference = reference_of()
     reference.write(tmp_path / "reference.npz")
     again = ReferenceVectors.read(tmp_path / "reference.npz")
-    assert again.promise == reference.promise
+    assert again.spec == reference.spec
     assert again.token_types == reference.token_types
     assert again.truth.tolist() == reference.truth.tolist()
 

@@ -70,7 +70,7 @@ def test_a_client_gives_onnx_runtimes_vector(folder: Path, device: str) -> None:
     rows = []
     for runtime, where in (("onnxruntime", "cpu"), ("transformersjs", device)):
         session = find_runtime(runtime).open(artifact, where, 1)
-        given = dense_head(artifact.promise).rows(session.run(batch), batch.attention_mask)
+        given = dense_head(artifact.spec).rows(session.run(batch), batch.attention_mask)
         rows.append(given["last_hidden_state"][0].astype(np.float64))
         session.close()
     assert rows[0] @ rows[1] > 0.999999

@@ -115,7 +115,7 @@ def prompted(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Pa
     """The folder with another prompt in its manifest, in which no source may break."""
     copy = Path(shutil.copytree(folder, tmp_path / 'a "quoted" model'))
     manifest = json.loads((copy / "bge_export.json").read_text("utf-8"))
-    manifest["promise"]["reads"]["prompts"] = {"query": request.param, "document": ""}
+    manifest["spec"]["inputs"]["prompts"] = {"query": request.param, "document": ""}
     (copy / "bge_export.json").write_text(json.dumps(manifest), "utf-8")
     return copy
 

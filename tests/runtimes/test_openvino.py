@@ -116,7 +116,7 @@ def test_what_takes_the_place_of_a_device_or_a_precision_is_refused(
 
 
 def rows_of(artifact: Artifact, session: Session, tokens: TokenBatch) -> Mapping[str, np.ndarray]:
-    return dense_head(artifact.promise).rows(session.run(tokens), tokens.attention_mask)
+    return dense_head(artifact.spec).rows(session.run(tokens), tokens.attention_mask)
 
 
 def test_a_model_of_any_shape_is_not_for_an_npu(ir: Exported, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_a_checkpoint_that_declares_no_pooling_is_opened_with_the_one_it_was_giv
     artifact = as_artifacts(open_checkpoint(root, pooling="last"), ("fp32",))[0]
     session = runtime.open(artifact, "cpu", 1)
     session.close()
-    assert dense_head(artifact.promise).pooling == "last"
+    assert dense_head(artifact.spec).pooling == "last"
 
 
 def test_a_checkpoint_that_changed_meanwhile_is_refused(artifacts) -> None:
@@ -119,7 +119,7 @@ def test_without_torch_every_device_says_how_to_install_it(artifacts, monkeypatc
 def test_embeddings_are_float32_whatever_the_model_computes_in(artifacts) -> None:
     from bge_export.texts.tokens import TextTokenizer
 
-    tokenizer = TextTokenizer.load(artifacts[0].root, artifacts[0].promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(artifacts[0].root, artifacts[0].spec.inputs.max_tokens)
     for artifact in artifacts:
         session = runtime.open(artifact, "cpu", 1)
         rows = session.run(tokenizer.pad(tokenizer.encode(["hello", "the last ferry"])))["last_hidden_state"]

@@ -27,11 +27,11 @@ def artifact(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytes
 
 
 def embed(artifact: Artifact, device: str = "cpu", threads: int = 1):
-    tokenizer = TextTokenizer.load(artifact.root, artifact.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(artifact.root, artifact.spec.inputs.max_tokens)
     session = runtime.open(artifact, device, threads)
     try:
         batch = tokenizer.pad(tokenizer.encode(TEXTS))
-        return dense_head(artifact.promise).rows(session.run(batch), batch.attention_mask), dict(session.facts)
+        return dense_head(artifact.spec).rows(session.run(batch), batch.attention_mask), dict(session.facts)
     finally:
         session.close()
 
@@ -40,7 +40,7 @@ def test_every_output_of_both_layouts_is_one_embedding_a_text(artifact: Artifact
     given, _ = embed(artifact)
     assert tuple(given) == artifact.outputs
     for rows in given.values():
-        assert rows.shape == (len(TEXTS), dense_head(artifact.promise).dim)
+        assert rows.shape == (len(TEXTS), dense_head(artifact.spec).dim)
         assert rows.dtype == np.float32
         np.testing.assert_allclose(rows, given["sentence_embedding"], atol=1e-6)
 

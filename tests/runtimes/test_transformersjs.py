@@ -64,7 +64,7 @@ def measured(artifacts, device: str, vectors: ReferenceVectors, every: int = 1) 
     corpus = Corpus("some.jsonl", tuple(full.texts[n] for n in picked))
     some = ReferenceVectors(
         source=vectors.source, revision=None, checkpoint_digest=vectors.checkpoint_digest, texts_digest=corpus.digest,
-        promise=vectors.promise, ids=tuple(vectors.ids[n] for n in picked),
+        spec=vectors.spec, ids=tuple(vectors.ids[n] for n in picked),
         token_ids=tuple(vectors.token_ids[n] for n in picked),
         vectors={name: rows[list(picked)] for name, rows in vectors.vectors.items()}, versions=vectors.versions,
         kind=vectors.kind, sweep=vectors.sweep,
@@ -238,6 +238,6 @@ def test_version_3_on_webgpu_gives_garbage_for_integers_which_no_limit_lets_pass
     session = opened(quantized, "webgpu@3")
     text = next(n for n, ids in enumerate(vectors.token_ids) if len(ids) == 8)
     batch = TextTokenizer.load(quantized.root, 512).pad([vectors.token_ids[text]])
-    (row,) = dense_head(quantized.promise).rows(session.run(batch), batch.attention_mask)["last_hidden_state"]
+    (row,) = dense_head(quantized.spec).rows(session.run(batch), batch.attention_mask)["last_hidden_state"]
     session.close()
     assert float(row @ vectors.vectors["cls"][text]) < INT8.min_cosine

@@ -16,14 +16,14 @@ from bge_export.contracts import (
     LAST_HIDDEN_STATE,
     SENTENCE_EMBEDDING,
     Artifact,
-    Promise,
-    Reads,
+    InputSpec,
+    ModelSpec,
     Session,
     Target,
     TokenBatch,
 )
-from bge_export.files.promise import PromiseRecord
-from bge_export.heads.dense import Dense
+from bge_export.files.spec import SpecRecord
+from bge_export.heads.dense import DenseHead
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.policy import Requirement, ThresholdPolicy
@@ -38,8 +38,8 @@ from bge_export.texts.corpus import Corpus, Text
 Rows = NDArray[np.float32]
 Fault = Callable[[Rows, Sequence[tuple[int, ...]]], object]
 
-HEAD = Dense(dim=8, pooling="cls", normalize=True)
-PROMISE = Promise(Reads(max_tokens=16, prompts={}), {"dense": HEAD})
+HEAD = DenseHead(dim=8, pooling="cls", normalize=True)
+SPEC = ModelSpec(InputSpec(max_tokens=16, prompts={}), {"dense": HEAD})
 LIMITS = Limits(
     min_cosine=0.999999,
     max_abs=1e-5,
@@ -66,7 +66,7 @@ FOLDER = TemporaryDirectory()
 LANE = "onnx-fp32@fake:cpu sentence_embedding"
 
 
-TOKENS = TokenFacts(rows=12, token_types=0, prefix=(2,), suffix=(3,), pad=0, max_tokens=PROMISE.reads.max_tokens)
+TOKENS = TokenFacts(rows=12, token_types=0, prefix=(2,), suffix=(3,), pad=0, max_tokens=SPEC.inputs.max_tokens)
 """The sweep's ids, none of which a text has: characters begin at 42."""
 
 TABLE = TableRecord(rows=TOKENS.rows, unread=None, worst=0.6, token=1)
@@ -204,7 +204,7 @@ class FakeRuntime:
 
 def on_text(text: str, change: Callable[[Rows], object]) -> Fault:
     """Return a fault that changes the row [D] of one text, wherever it is embedded."""
-    (wanted,) = FakeTokenizer(PROMISE.reads.max_tokens).encode([text])
+    (wanted,) = FakeTokenizer(SPEC.inputs.max_tokens).encode([text])
 
     def fault(rows: Rows, ids: Sequence[tuple[int, ...]]) -> None:
         for row, own in zip(rows, ids, strict=True):
@@ -246,7 +246,7 @@ def setting(value: float | Rows) -> Callable[[Rows], None]:
 
 def swapped(one: str, other: str) -> Fault:
     """Return a fault that gives two texts each other's vector."""
-    a, b = FakeTokenizer(PROMISE.reads.max_tokens).encode([one, other])
+    a, b = FakeTokenizer(SPEC.inputs.max_tokens).encode([one, other])
     first, second = on_text(one, setting(truth(b))), on_text(other, setting(truth(a)))
 
     def fault(rows: Rows, ids: Sequence[tuple[int, ...]]) -> None:
@@ -290,11 +290,11 @@ SWEEP = sweep_of()
 
 
 def reference_of(corpus: Corpus) -> ReferenceVectors:
-    token_ids = tuple(FakeTokenizer(PROMISE.reads.max_tokens).encode([text.text for text in corpus.texts]))
+    token_ids = tuple(FakeTokenizer(SPEC.inputs.max_tokens).encode([text.text for text in corpus.texts]))
     empty = np.zeros((0, HEAD.dim), dtype=np.float32)
     return ReferenceVectors(
         source="fake/checkpoint", revision="abc", checkpoint_digest="c" * 64, texts_digest=corpus.digest,
-        promise=PROMISE, ids=tuple(text.id for text in corpus.texts), token_ids=token_ids,
+        spec=SPEC, ids=tuple(text.id for text in corpus.texts), token_ids=token_ids,
         vectors={
             name: np.stack([truth(ids, name) for ids in token_ids]) if token_ids else empty
             for name in ("cls", "mean", "last")
@@ -303,10 +303,10 @@ def reference_of(corpus: Corpus) -> ReferenceVectors:
     )  # fmt: skip
 
 
-def promising(promise: PromiseRecord, **changes: object) -> PromiseRecord:
+def promising(spec: SpecRecord, **changes: object) -> SpecRecord:
     """Return a promise with other fields of its dense head."""
-    dense = promise.dense.model_copy(update=changes)
-    return promise.model_copy(update={"heads": promise.heads.model_copy(update={"dense": dense})})
+    dense = spec.dense.model_copy(update=changes)
+    return spec.model_copy(update={"heads": spec.heads.model_copy(update={"dense": dense})})
 
 
 def artifact_of(precision: str = "fp32", *, digest: str = "a" * 64, both: bool = False) -> Artifact:
@@ -317,7 +317,7 @@ def artifact_of(precision: str = "fp32", *, digest: str = "a" * 64, both: bool =
 
     return Artifact(
         target=Target("onnx", precision), root=Path(FOLDER.name), model=model, files=(model,),
-        digest=digest, promise=PROMISE, inputs=("input_ids", "attention_mask"), outputs=outputs,
+        digest=digest, spec=SPEC, inputs=("input_ids", "attention_mask"), outputs=outputs,
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def make_sample(kind: Kind, folder: Path) -> Sample:
     checkpoint = open_checkpoint(str(build(kind, folder / kind, "cls")))
     model = trace(checkpoint, folder, sentence_embedding=False)
     encoder = read_encoder(model)
-    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.promise.reads.max_tokens)
+    tokenizer = TextTokenizer.load(checkpoint.root, checkpoint.spec.inputs.max_tokens)
     rows = sorted(tokenizer.encode(TEXTS), key=len)
     tokens = tokenizer.pad(rows)
     (batch,) = batches(encoder, rows, tokenizer.pad)

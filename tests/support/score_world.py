@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from fakes import TABLE, TOKENS, FakeRuntime, FakeTokenizer, Rows, artifact_of, is_swept
 
-from bge_export.contracts import LOGITS, Artifact, Promise, Reads, Session, TokenBatch
-from bge_export.heads.score import Score
+from bge_export.contracts import LOGITS, Artifact, InputSpec, ModelSpec, Session, TokenBatch
+from bge_export.heads.score import ScoreHead
 from bge_export.oracle.vectors import SCORES, ReferenceVectors
 from bge_export.parity.gate.limits import ScoreLimits
 from bge_export.parity.gate.policy import ThresholdPolicy
@@ -19,7 +19,7 @@ from bge_export.sweep.states import Expected, Sweep
 from bge_export.texts.corpus import Corpus, Text
 from bge_export.texts.tokens import PairRow
 
-PROMISE = Promise(Reads(max_tokens=24, prompts={}), {"score": Score()})
+SPEC = ModelSpec(InputSpec(max_tokens=24, prompts={}), {"score": ScoreHead()})
 LIMITS = ScoreLimits(
     max_error=1e-4,
     max_share=1e-4,
@@ -40,7 +40,7 @@ PAIRS = Corpus(
         for number in range(1, 6)
     ),
 )
-FACTS = replace(TOKENS, max_tokens=PROMISE.reads.max_tokens)
+FACTS = replace(TOKENS, max_tokens=SPEC.inputs.max_tokens)
 Change = Callable[[Rows, Sequence[tuple[int, ...]]], None]
 
 
@@ -102,13 +102,13 @@ def _expected(batch: SweepBatch) -> Expected:
 
 
 def reference_of(corpus: Corpus = PAIRS) -> ReferenceVectors:
-    rows = PairTokenizer(PROMISE.reads.max_tokens).encode_pairs([(one.query or "", one.text) for one in corpus.texts])
+    rows = PairTokenizer(SPEC.inputs.max_tokens).encode_pairs([(one.query or "", one.text) for one in corpus.texts])
     return ReferenceVectors(
         source="fake/reranker",
         revision="abc",
         checkpoint_digest="c" * 64,
         texts_digest=corpus.digest,
-        promise=PROMISE,
+        spec=SPEC,
         ids=tuple(one.id for one in corpus.texts),
         token_ids=tuple(map(tuple, rows)),
         token_types=tuple(row.types for row in rows),
@@ -121,7 +121,7 @@ def reference_of(corpus: Corpus = PAIRS) -> ReferenceVectors:
 
 def score_report(fault: Change = unchanged, *, sweep_fault: Change = unchanged, corpus: Corpus = PAIRS) -> ParityReport:
     """Return the report on a file whose logits are changed by `fault`, and in the sweep by `sweep_fault`."""
-    artifact = replace(artifact_of(), promise=PROMISE, outputs=(LOGITS,))
+    artifact = replace(artifact_of(), spec=SPEC, outputs=(LOGITS,))
     device = RuntimeDevice(ScoreRuntime(fault, sweep_fault=sweep_fault), "cpu", requested=True)
     measurement = Measurement(corpus, reference_of(corpus), 1, load_tokenizer=load_pairs)
     facts = {artifact.digest: FileFacts(operators=("ai.onnx:MatMul",), table=TABLE)}
@@ -131,7 +131,7 @@ def score_report(fault: Change = unchanged, *, sweep_fault: Change = unchanged, 
 def on_pair(name: str, change: Callable[[float], float], corpus: Corpus = PAIRS) -> Change:
     """Return a fault that changes the logit of one pair, wherever it is scored."""
     pair = next(one for one in corpus.texts if one.id == name)
-    (wanted,) = PairTokenizer(PROMISE.reads.max_tokens).encode_pairs([(pair.query or "", pair.text)])
+    (wanted,) = PairTokenizer(SPEC.inputs.max_tokens).encode_pairs([(pair.query or "", pair.text)])
 
     def fault(logits: Rows, ids: Sequence[tuple[int, ...]]) -> None:
         for row, own in enumerate(ids):

@@ -7,10 +7,19 @@ import numpy as np
 from fakes import TABLE, TOKENS, FakeRuntime, FakeTokenizer, Rows, artifact_of, is_swept
 from score_world import kept_ids
 
-from bge_export.contracts import COLBERT_VECS, DENSE_VECS, SPARSE_WEIGHTS, Artifact, Promise, Reads, Session, TokenBatch
-from bge_export.heads.dense import Dense
-from bge_export.heads.multi_vector import MultiVector
-from bge_export.heads.sparse import Sparse
+from bge_export.contracts import (
+    COLBERT_VECS,
+    DENSE_VECS,
+    SPARSE_WEIGHTS,
+    Artifact,
+    InputSpec,
+    ModelSpec,
+    Session,
+    TokenBatch,
+)
+from bge_export.heads.dense import DenseHead
+from bge_export.heads.multi_vector import MultiVectorHead
+from bge_export.heads.sparse import SparseHead
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.limits import Limits, SparseLimits, VectorsLimits
 from bge_export.parity.gate.policy import ThresholdPolicy
@@ -21,12 +30,12 @@ from bge_export.sweep.states import Expected, Sweep
 from bge_export.texts.corpus import Corpus, Text
 
 WIDTH, VECTOR = 4, 3
-PROMISE = Promise(
-    Reads(max_tokens=24, prompts={}),
+SPEC = ModelSpec(
+    InputSpec(max_tokens=24, prompts={}),
     {
-        "dense": Dense(WIDTH, "cls", normalize=True),
-        "sparse": Sparse("token", TOKENS.rows, unused=(0,)),
-        "multi_vector": MultiVector(VECTOR, skipped=1),
+        "dense": DenseHead(WIDTH, "cls", normalize=True),
+        "sparse": SparseHead("token", TOKENS.rows, unused=(0,)),
+        "multi_vector": MultiVectorHead(VECTOR, skipped=1),
     },
 )
 POLICY = ThresholdPolicy(
@@ -60,7 +69,7 @@ POLICY = ThresholdPolicy(
     },
 )
 CORPUS = Corpus("small.jsonl", tuple(Text(f"t{number}", "x" * number, "a") for number in range(1, 9)))
-FACTS = replace(TOKENS, max_tokens=PROMISE.reads.max_tokens)
+FACTS = replace(TOKENS, max_tokens=SPEC.inputs.max_tokens)
 Fault = Callable[[Mapping[str, Rows], Sequence[tuple[int, ...]]], None]
 
 
@@ -122,13 +131,13 @@ def _expected(batch: SweepBatch) -> Expected:
 
 def token_report(fault: Fault = unchanged, *, sweep_fault: Fault = unchanged) -> ParityReport:
     """Return the report on a file whose answers are changed by `fault`, and in the sweep by `sweep_fault`."""
-    rows = FakeTokenizer(PROMISE.reads.max_tokens).encode([one.text for one in CORPUS.texts])
+    rows = FakeTokenizer(SPEC.inputs.max_tokens).encode([one.text for one in CORPUS.texts])
     reference = ReferenceVectors(
         source="fake/m3",
         revision="abc",
         checkpoint_digest="c" * 64,
         texts_digest=CORPUS.digest,
-        promise=PROMISE,
+        spec=SPEC,
         ids=tuple(one.id for one in CORPUS.texts),
         token_ids=tuple(map(tuple, rows)),
         vectors={"cls": np.stack([unit([9, *ids], WIDTH) for ids in rows])},
@@ -138,7 +147,7 @@ def token_report(fault: Fault = unchanged, *, sweep_fault: Fault = unchanged) ->
         tokens=np.concatenate([tokens(ids) for ids in rows]),
     )
 
-    artifact = replace(artifact_of(), promise=PROMISE, outputs=PROMISE.outputs)
+    artifact = replace(artifact_of(), spec=SPEC, outputs=SPEC.outputs)
     device = RuntimeDevice(TokenRuntime(fault, sweep_fault=sweep_fault), "cpu", requested=True)
     measurement = Measurement(CORPUS, reference, 1, load_tokenizer=lambda _, most: FakeTokenizer(most))
     facts = {artifact.digest: FileFacts(operators=("ai.onnx:MatMul",), table=TABLE)}

@@ -11,7 +11,7 @@ from bge_export.commands.exports import BuildStep, Exported, export_step
 from bge_export.contracts import Target
 from bge_export.errors import ArtifactError
 from bge_export.files.digest import file_sha256
-from bge_export.files.promise import PromiseRecord
+from bge_export.files.spec import SpecRecord
 from bge_export.parity.measure.environment import version_of
 from bge_export.precision import find_precision
 from bge_export.texts.corpus import builtin_corpus
@@ -30,7 +30,7 @@ def inputs_of(job: Job, target: Target) -> dict[str, str]:
     inputs = {
         "target": str(target),
         "checkpoint": job.checkpoint.digest,
-        "promise": PromiseRecord.of(job.checkpoint.promise).model_dump_json(),
+        "spec": SpecRecord.of(job.checkpoint.spec).model_dump_json(),
         f"options.{target.format}": json.dumps(recipe.options.get(target.format, {}), sort_keys=True),
     }
 
@@ -40,7 +40,7 @@ def inputs_of(job: Job, target: Target) -> dict[str, str]:
     # The gate's verdict chooses among the variants of a rounded precision; a float file is the same under any limits.
     if find_precision(target.precision).rounded:
         inputs["limits"] = file_sha256(recipe.proof.thresholds or fixtures_folder() / "thresholds.toml")
-        inputs["texts"] = builtin_corpus(pairs=job.checkpoint.promise.of_pairs).digest
+        inputs["texts"] = builtin_corpus(pairs=job.checkpoint.spec.is_reranker).digest
 
     return inputs
 

@@ -71,7 +71,7 @@ class LaneStep:
 
     def _missing(self, standing: Standing) -> list[Artifact]:
         concerned = [one for one in standing.artifacts if self._concerns(str(one.target)) and self.device.reads(one)]
-        report, texts = standing.report, builtin_corpus(pairs=self.job.checkpoint.promise.of_pairs).digest
+        report, texts = standing.report, builtin_corpus(pairs=self.job.checkpoint.spec.is_reranker).digest
         if report is None or (report.checkpoint.digest, report.texts.digest) != (self.job.checkpoint.digest, texts):
             return concerned
 
@@ -91,7 +91,7 @@ def measure_lane(job: Job, folder: Path, missing: Sequence[Artifact], device: Ru
     Raises:
         MeasurementError: the oracle or the runtime cannot be run.
     """
-    corpus = builtin_corpus(pairs=job.checkpoint.promise.of_pairs)
+    corpus = builtin_corpus(pairs=job.checkpoint.spec.is_reranker)
     kept = kept_from(folder, job.checkpoint, (), overwrite=False)
     earlier = kept.lanes(job.standing(verify=False).artifacts, corpus, job.checkpoint)
     reference = job.oracle(job.checkpoint, corpus, job.threads)

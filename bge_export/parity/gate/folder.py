@@ -7,7 +7,7 @@ judged by itself says nothing of its files but their digests.
 from collections.abc import Iterable, Iterator, Sequence
 
 from bge_export.contracts import Artifact
-from bge_export.files.promise import PromiseRecord
+from bge_export.files.spec import SpecRecord
 from bge_export.parity.gate.contents import content_failures
 from bge_export.parity.gate.lanes import CHECKPOINT, proves
 from bge_export.parity.gate.verdict import Failure, failure
@@ -31,7 +31,7 @@ def folder_failures(
 
     measured = {(lane.target, lane.model, lane.output) for lane in report.lanes if proves(lane)}
     for artifact in artifacts:
-        if PromiseRecord.of(artifact.promise) != report.promise:
+        if SpecRecord.of(artifact.spec) != report.spec:
             yield failure("inconsistent", f"{artifact.model} promises another embedding", "the checkpoint's")
 
         # An artifact whose file declares no output is refused as well.

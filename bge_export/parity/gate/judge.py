@@ -127,7 +127,7 @@ def _lane_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy, co
     if lane.target.startswith(CHECKPOINT) and lane.artifact_digest != report.checkpoint.digest:
         got = f"another checkpoint, {lane.artifact_digest[:12]}"
         yield failure("other-bytes", got, report.checkpoint.digest[:12], lane=lane.name)
-    if lane.promise != report.promise:
+    if lane.spec != report.spec:
         yield failure("inconsistent", "the artifact promises another embedding", "the checkpoint's", lane=lane.name)
 
     if lane.failed is not None:
@@ -153,7 +153,7 @@ def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy
         yield failure("inconsistent", got, "rows of what the output's head gives alone", lane=lane.name)
         return
 
-    if report.promise.of_pairs:
+    if report.spec.is_reranker:
         yield from _scored_failures(lane, report, policy, corpus)
         return
 
@@ -177,7 +177,7 @@ def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy
     yield from judge_shift(lane, limits)
     yield from _client_failures(lane, policy, limits, corpus)
 
-    dense = report.promise.heads.dense
+    dense = report.spec.heads.dense
     pooling = "" if dense is None else dense.pooling
     if lane.pooling_seen not in (None, pooling) and _is_other_pooling(lane, limits, refused):
         yield failure("wrong-pooling", f"the vectors agree with {lane.pooling_seen} pooling", pooling, lane=lane.name)

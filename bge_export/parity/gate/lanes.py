@@ -24,7 +24,7 @@ def proves(lane: Lane) -> bool:
 
 def missing_outputs(report: ParityReport) -> Iterator[Failure]:
     """Yield a refusal for each promised output that a file does not give in a runtime, whatever its manifest lists."""
-    required = required_outputs(report.promise.promise())
+    required = required_outputs(report.spec.to_spec())
     given: dict[tuple[str, str, str, str, str], set[str]] = defaultdict(set)
     for lane in report.lanes:
         if not lane.target.startswith(CHECKPOINT):

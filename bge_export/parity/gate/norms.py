@@ -43,7 +43,7 @@ def judge_shift(lane: Lane, limits: Limits) -> Iterator[Failure]:
 
     Texts alone, each batch shape and a client's native pipeline are judged separately, since any one may be wrong.
     """
-    if lane.promise.heads.dense is None or lane.promise.heads.dense.normalize:
+    if lane.spec.heads.dense is None or lane.spec.heads.dense.normalize:
         return
 
     yield from _normalised(lane)

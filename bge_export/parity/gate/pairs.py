@@ -17,7 +17,7 @@ def pair_failures(report: ParityReport, policy: ThresholdPolicy) -> Iterator[Fai
     for target, model, digest in files:
         lanes = [x for x in report.lanes if (x.target, x.model, x.artifact_digest) == (target, model, digest)]
         found = list(dict.fromkeys(lane.pairs for lane in lanes if lane.pairs is not None))
-        limits = policy.file_tables(report.promise.heads.kinds).get(target)
+        limits = policy.file_tables(report.spec.heads.kinds).get(target)
         limit = None if limits is None else limits.max_broken_pairs
 
         if limit is not None and not found:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from bge_export.files.promise import PromiseRecord
+from bge_export.files.spec import SpecRecord
 from bge_export.parity.figures import cosine_figure, difference_figure, excerpt
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.norms import UNIT, above, batch_norm_failures, relative_error, wider
@@ -19,9 +19,9 @@ SAME = 1e-6
 """Cosines that differ by less count as equal, such as those of a client's embedding and of the artifact's."""
 
 
-def norm_is_one(promise: PromiseRecord) -> bool:
+def norm_is_one(spec: SpecRecord) -> bool:
     """Return whether the dense head, alone or beside others, divides a vector by its norm."""
-    return promise.heads.dense is not None and promise.heads.dense.normalize
+    return spec.heads.dense is not None and spec.heads.dense.normalize
 
 
 def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
@@ -40,7 +40,7 @@ def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
         yield fail("zero-norm", "norm 0", "an embedding that is not zero")
         return
 
-    longest = limits.norm_error(normalized=norm_is_one(lane.promise))
+    longest = limits.norm_error(normalized=norm_is_one(lane.spec))
     yield from _reference_failures(row, limits, longest, fail)
     yield from _batch_failures(row, limits, longest, fail)
 
@@ -111,7 +111,7 @@ def judge_client(
     fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
 
     if not client.tokens_equal:
-        kinds = tuple(kinds_of(text, row.tokens, lane.promise.reads.max_tokens))
+        kinds = tuple(kinds_of(text, row.tokens, lane.spec.inputs.max_tokens))
         if not accepted.intersection(kinds):
             got = f"the client's own tokenizer makes other ids ({client.tokens} of them)"
             named = f", or a policy that accepts {' or '.join(kinds)} there" if kinds else ""
@@ -136,7 +136,7 @@ def judge_client(
         )
 
     error = relative_error(client.norm, row.reference_norm)
-    longest = limits.norm_error(normalized=norm_is_one(lane.promise))
+    longest = limits.norm_error(normalized=norm_is_one(lane.spec))
     if above(error, longest):
         got = f"norm {client.norm} of the client's own embedding"
         needed = f"at most {longest} off the reference's {row.reference_norm}"
@@ -160,11 +160,11 @@ def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:
     if not row.reference_norm > 0:
         yield f"a reference of norm {row.reference_norm}"
     # A reference longer than 1 would widen every limit that is relative to its norm.
-    if norm_is_one(lane.promise) and not abs(row.reference_norm - 1) <= UNIT:
+    if norm_is_one(lane.spec) and not abs(row.reference_norm - 1) <= UNIT:
         yield f"a reference of norm {row.reference_norm}, though the checkpoint normalises"
 
-    if not 1 <= row.tokens <= lane.promise.reads.max_tokens:
-        yield f"{row.tokens} tokens where the longest input is {lane.promise.reads.max_tokens}"
+    if not 1 <= row.tokens <= lane.spec.inputs.max_tokens:
+        yield f"{row.tokens} tokens where the longest input is {lane.spec.inputs.max_tokens}"
     if not set(EVERY_TEXT) <= set(row.batch_cosine) or set(row.batch_norm) != set(row.batch_cosine):
         yield f"batches {sorted(row.batch_cosine)} where every text is measured in {list(EVERY_TEXT)}"
 

@@ -53,7 +53,7 @@ def pair_set_failures(lane: Lane, corpus: Corpus) -> Iterator[Failure]:
 def _row_failures(row: ScoreRow, lane: Lane, limits: ScoreLimits, whole: float) -> Iterator[Failure]:
     """Yield the refusals of one pair; `whole` is the spread of the reference's logits."""
     fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
-    most = lane.promise.reads.max_tokens
+    most = lane.spec.inputs.max_tokens
     if not 1 <= row.tokens <= most:
         yield fail("inconsistent", f"{row.tokens} tokens where the longest input is {most}", "facts that fit together")
     if not set(EVERY_TEXT) <= set(row.batch):

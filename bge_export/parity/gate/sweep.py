@@ -86,7 +86,7 @@ def lane_failures(lane: Lane, reference: ReferenceRecord, judge_part: Judge) -> 
 
 def _coverage_failures(lane: Lane, sweep: SweepRecord, reference: ReferenceRecord) -> Iterator[Failure]:
     """Yield a refusal for each part of the sample that did not run."""
-    most = lane.promise.reads.max_tokens
+    most = lane.spec.inputs.max_tokens
     kinds = {part.kind for part in sweep.parts}
     needed = {SIZED, LONGEST, *MASKS} - (set(sweep.undefined) & set(MASKS))
     if reference.token_types > 1:

@@ -20,13 +20,13 @@ Fail = Callable[..., Failure]
 
 def kind_of_head(lane: Lane) -> str:
     """Return the kind of the head that reads a lane's output."""
-    kinds = lane.promise.heads.kinds
+    kinds = lane.spec.heads.kinds
     return HEADS_OF.get(lane.output, "dense") if len(kinds) > 1 else next(iter(kinds))
 
 
 def rows_of_its_head(lane: Lane) -> bool:
     """Return whether a measured lane has the facts of the head that reads its output, and no others."""
-    kinds, kind = lane.promise.heads.kinds, kind_of_head(lane)
+    kinds, kind = lane.spec.heads.kinds, kind_of_head(lane)
     there = {"dense": lane.rows, "score": lane.scores, "sparse": lane.weights, "multi_vector": lane.vectors}
     return kind in kinds and [name for name, rows in there.items() if rows] == [kind]
 
@@ -68,7 +68,7 @@ def token_head_failures(lane: Lane, report: ParityReport, policy: ThresholdPolic
 
 def _shared_failures(row: SparseRow | VectorsRow, lane: Lane, fail: Fail) -> Iterator[Failure]:
     """Yield the refusals of a row that are about its tokens and batches."""
-    most = lane.promise.reads.max_tokens
+    most = lane.spec.inputs.max_tokens
     if not 1 <= row.tokens <= most:
         yield fail("inconsistent", f"{row.tokens} tokens where the longest input is {most}", "facts that fit together")
     if not set(EVERY_TEXT) <= set(row.batch):
@@ -108,7 +108,7 @@ def _vector_failures(row: VectorsRow, lane: Lane, limits: VectorsLimits) -> Iter
     fail = partial(failure, lane=lane.name, row=row.id, text=row.text)
     yield from _shared_failures(row, lane, fail)
 
-    head = lane.promise.heads.multi_vector
+    head = lane.spec.heads.multi_vector
     wanted = row.tokens - (head.skipped if head is not None else 0)
     if row.vectors != wanted:
         yield fail("inconsistent", f"{row.vectors} vectors of {row.tokens} tokens", f"{wanted} of them")

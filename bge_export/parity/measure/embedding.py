@@ -63,11 +63,11 @@ class Checked:
     @cached_property
     def _dense(self) -> Head:
         """Return the dense head with the weights of its layers, read once."""
-        return ready_dense(self.artifact.root, self.artifact.promise)
+        return ready_dense(self.artifact.root, self.artifact.spec)
 
     def _head_of(self, output: str) -> Head:
         """Return the head that reads an output."""
-        return self._dense if self.artifact.promise.only_dense else self.artifact.promise.head_of(output)
+        return self._dense if self.artifact.spec.only_dense else self.artifact.spec.head_of(output)
 
     def embed(self, batch: TokenBatch) -> Mapping[str, NDArray[np.float32]]:
         """Return output -> [B, …] float32, its head's rows of what the session gives.
@@ -118,7 +118,7 @@ class Checked:
 
         ids = self.session.tokenize(texts)
         rows = [self.session.embed_text(text) for text in texts]
-        needed = (dense_head(self.artifact.promise).dim,)
+        needed = (dense_head(self.artifact.spec).dim,)
 
         if len(ids) != len(texts):
             raise self._broken(f"the ids of {len(ids)} texts", f"those of {len(texts)}")
@@ -152,7 +152,7 @@ def embed_texts(
     Raises:
         RuntimeContractError: see `Checked.embed`.
     """
-    count, outputs, dim = len(token_ids), checked.artifact.outputs, dense_head(checked.artifact.promise).dim
+    count, outputs, dim = len(token_ids), checked.artifact.outputs, dense_head(checked.artifact.spec).dim
 
     # Copy the rows: a runtime may reuse its buffer, and comparing a buffer with itself proves nothing.
     alone = {name: np.full((count, dim), np.nan, dtype=np.float32) for name in outputs}

@@ -14,7 +14,7 @@ from typing import Protocol
 from bge_export.capabilities import SelectiveRuntime
 from bge_export.contracts import Artifact, Runtime, TokenBatch
 from bge_export.errors import DeviceUnavailable, MissingLibrary, ReportError, RuntimeContractError
-from bge_export.files.promise import PromiseRecord
+from bge_export.files.spec import SpecRecord
 from bge_export.heads.dense import dense_head
 from bge_export.memory import release
 from bge_export.oracle.vectors import ReferenceVectors
@@ -191,7 +191,7 @@ class Measurement:
             checkpoint=CheckpointRecord(
                 source=reference.source, revision=reference.revision, digest=reference.checkpoint_digest
             ),
-            promise=PromiseRecord.of(reference.promise),
+            spec=SpecRecord.of(reference.spec),
             texts=TextsRecord(name=corpus.name, digest=corpus.digest, count=len(corpus.texts)),
             runs={"": run},
             requested=tuple(f"{one.runtime.name}:{one.device}" for one in devices if one.requested),
@@ -220,7 +220,7 @@ class Measurement:
 
         lane = self._lane_of(artifact, device, facts or FileFacts())
         try:
-            tokenizer = self.load_tokenizer(artifact.root, artifact.promise.reads.max_tokens)
+            tokenizer = self.load_tokenizer(artifact.root, artifact.spec.inputs.max_tokens)
             kinds = kinds_for(tokenizer, corpus)
             with timed("opening"):
                 session = device.runtime.open(artifact, device.device, self.threads)
@@ -240,20 +240,20 @@ class Measurement:
         measured = []
         for output in artifact.outputs:
             record = partial(lane, output=output, facts=found.facts, sweep=found.sweep[output])
-            if reference.promise.of_pairs:
+            if reference.spec.is_reranker:
                 scores = score_rows(corpus, kinds, found.token_ids, found.scores[output], reference)
                 measured.append(record(scores=scores))
                 continue
 
-            if found.answers and (kind := reference.promise.head_of(output).kind) != "dense":
-                of_tokens = sparse_rows if kind == "sparse" else vectors_rows
-                facts_of = of_tokens(corpus, kinds, found.token_ids, found.answers[output], reference)
+            if found.answers and (kind := reference.spec.head_of(output).kind) != "dense":
+                has_token_heads = sparse_rows if kind == "sparse" else vectors_rows
+                facts_of = has_token_heads(corpus, kinds, found.token_ids, found.answers[output], reference)
                 measured.append(record(**{"weights" if kind == "sparse" else "vectors": facts_of}))
                 continue
 
             embeddings = found.answers[output].embeddings() if found.answers else found.embeddings[output]
             rows_of_output = row_facts(corpus, kinds, found.token_ids, embeddings, reference, found.native)
-            seen = seen_pooling(embeddings.alone, reference.vectors, text_key(reference.promise))
+            seen = seen_pooling(embeddings.alone, reference.vectors, text_key(reference.spec))
             measured.append(record(rows=rows_of_output, pooling_seen=seen))
         return measured
 
@@ -264,15 +264,15 @@ class Measurement:
             texts = [text.text for text in self.corpus.texts]
             token_ids = rows_of(tokenizer, self.corpus)
             tags = [text.tag for text in self.corpus.texts]
-            batches = plan_batches([len(row) for row in token_ids], tags, checked.artifact.promise.reads.max_tokens)
+            batches = plan_batches([len(row) for row in token_ids], tags, checked.artifact.spec.inputs.max_tokens)
 
             embeddings: Mapping[str, Embeddings] = {}
             scores: Mapping[str, Scores] = {}
             answers: Mapping[str, Answers] = {}
             with timed("texts"):
-                if self.reference.promise.of_tokens:
+                if self.reference.spec.has_token_heads:
                     answers = answer_batches(checked, token_ids, batches, tokenizer.pad)
-                elif self.reference.promise.of_pairs:
+                elif self.reference.spec.is_reranker:
                     scores = score_batches(checked, token_ids, batches, tokenizer.pad)
                 else:
                     embeddings = embed_texts(checked, token_ids, batches, tokenizer.pad)
@@ -299,7 +299,7 @@ class Measurement:
             threads=self.threads,
             model=artifact.model,
             artifact_digest=artifact.digest,
-            promise=PromiseRecord.of(artifact.promise),
+            spec=SpecRecord.of(artifact.spec),
             pairs=facts.pairs,
             operators=facts.operators,
             table=facts.table,
@@ -328,24 +328,24 @@ class _Found:
 
 def _refuse_other_head(artifact: Artifact, reference: ReferenceVectors) -> None:
     """Raise ReportError unless an artifact gives what the reference holds: vectors of the same width, or scores."""
-    if artifact.promise.of_tokens or reference.promise.of_tokens:
-        if artifact.promise.heads != reference.promise.heads:
+    if artifact.spec.has_token_heads or reference.spec.has_token_heads:
+        if artifact.spec.heads != reference.spec.heads:
             raise ReportError(
                 f"{artifact.model} promises other heads than the reference {reference.source}: they cannot be "
                 "compared. Give the reference of the checkpoint that was exported."
             )
         return
 
-    if artifact.promise.of_pairs != reference.promise.of_pairs:
-        kinds = ["scores pairs" if one.of_pairs else "embeds texts" for one in (artifact.promise, reference.promise)]
+    if artifact.spec.is_reranker != reference.spec.is_reranker:
+        kinds = ["scores pairs" if one.is_reranker else "embeds texts" for one in (artifact.spec, reference.spec)]
         raise ReportError(
             f"{artifact.model} {kinds[0]}, the reference {reference.source} {kinds[1]}: they cannot be compared. "
             "Give the reference of the checkpoint that was exported."
         )
-    if artifact.promise.of_pairs:
+    if artifact.spec.is_reranker:
         return
 
-    given, wanted = dense_head(artifact.promise), dense_head(reference.promise)
+    given, wanted = dense_head(artifact.spec), dense_head(reference.spec)
     if given.dim != wanted.dim:
         raise ReportError(
             f"{artifact.model} has {given.dim} dimensions, the reference vectors of {reference.source} "

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.contracts import LOGITS, Promise
+from bge_export.contracts import LOGITS, ModelSpec
 from bge_export.heads.dense import POOLED
-from bge_export.heads.multi_vector import MultiVector
-from bge_export.heads.sparse import Sparse
+from bge_export.heads.multi_vector import MultiVectorHead
+from bge_export.heads.sparse import SparseHead
 from bge_export.parity.measure.embedding import Checked
 from bge_export.parity.measure.metrics import cosines, norm_errors
 from bge_export.parity.report import SweepPart, SweepRecord
@@ -39,7 +39,7 @@ def run_sweep(checked: Checked, sweep: Sweep, *, rows: bool) -> dict[str, SweepR
         RuntimeContractError: see `Checked.outputs`.
     """
     planned = sweep.batches(rows=rows)
-    seen = {output: _Seen(output, checked.artifact.promise) for output in checked.artifact.outputs}
+    seen = {output: _Seen(output, checked.artifact.spec) for output in checked.artifact.outputs}
     repeated = True
 
     for batch, expected in planned:
@@ -98,7 +98,7 @@ class _Seen:
     """One output in all batches."""
 
     output: str
-    promise: Promise
+    spec: ModelSpec
     states: bool = True
     parts: dict[str, _Smallest] = field(default_factory=dict)
 
@@ -123,14 +123,14 @@ class _Seen:
             part.note_difference(float(np.max(np.abs(vectors.astype(np.float64) - expected.pooled))))
             return
 
-        head = self.promise.head_of(self.output)
-        if isinstance(head, Sparse):
+        head = self.spec.head_of(self.output)
+        if isinstance(head, SparseHead):
             self.states = False
             part.note_difference(self._weights(head, batch, expected, given))
             return
 
-        self.states = self.output not in POOLED and (isinstance(head, MultiVector) or given.shape[:2] == ids.shape)
-        if isinstance(head, MultiVector):
+        self.states = self.output not in POOLED and (isinstance(head, MultiVectorHead) or given.shape[:2] == ids.shape)
+        if isinstance(head, MultiVectorHead):
             values, lengths, tokens, counts = self._vectors(head, batch, expected, given)
             if not len(values):
                 return
@@ -155,15 +155,15 @@ class _Seen:
         if not means[worst] >= part.sequence_cosine:
             part.sequence_cosine, part.length = float(means[worst]), int(mask[worst].sum())
 
-    def _weights(self, head: Sparse, batch: SweepBatch, expected: Expected, given: NDArray[np.float32]) -> float:
+    def _weights(self, head: SparseHead, batch: SweepBatch, expected: Expected, given: NDArray[np.float32]) -> float:
         """Return the largest difference of a judged token's weight, or of one of the vocabulary."""
         wanted = expected.pooled
         if head.per == "token":
-            given, wanted = given[batch.judged], expected.states[:, token_columns(self.promise, head.kind)][:, 0]
+            given, wanted = given[batch.judged], expected.states[:, token_columns(self.spec, head.kind)][:, 0]
         return float(np.max(np.abs(given.astype(np.float64) - wanted)))
 
     def _vectors(
-        self, head: MultiVector, batch: SweepBatch, expected: Expected, given: NDArray[np.float32]
+        self, head: MultiVectorHead, batch: SweepBatch, expected: Expected, given: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
         """Return cosines and norm errors of the judged tokens' vectors, their ids, and how many each sequence has.
 
@@ -173,7 +173,7 @@ class _Seen:
         places[:, : head.skipped] = False
         kept = places[batch.judged]
 
-        wanted = expected.states[:, token_columns(self.promise, head.kind)][kept]
+        wanted = expected.states[:, token_columns(self.spec, head.kind)][kept]
         own = given[places[:, head.skipped :]]
         return cosines(own, wanted), norm_errors(own, wanted), batch.tokens.input_ids[places], places.sum(axis=1)
 

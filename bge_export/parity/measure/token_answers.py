@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.contracts import TokenBatch
-from bge_export.heads.multi_vector import MultiVector, vectors_head
-from bge_export.heads.sparse import Sparse, sparse_head
+from bge_export.heads.multi_vector import MultiVectorHead, vectors_head
+from bge_export.heads.sparse import SparseHead, sparse_head
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.measure.batches import Batch
 from bge_export.parity.measure.embedding import Checked, Embeddings, InBatch, Pad, steps
@@ -101,10 +101,10 @@ def answer_batches(
 
 def _own(checked: Checked, output: str, given: Float, batch: TokenBatch, place: int) -> Float:
     """Return one text's answers from those of a batch, without its padding."""
-    head = checked.artifact.promise.head_of(output)
-    if isinstance(head, MultiVector):
-        return head.of_tokens(given[place], batch.attention_mask[place])
-    if isinstance(head, Sparse) and head.per == "token":
+    head = checked.artifact.spec.head_of(output)
+    if isinstance(head, MultiVectorHead):
+        return head.has_token_heads(given[place], batch.attention_mask[place])
+    if isinstance(head, SparseHead) and head.per == "token":
         kept: Float = given[place][batch.attention_mask[place] != 0]
         return kept
 
@@ -114,10 +114,10 @@ def _own(checked: Checked, output: str, given: Float, batch: TokenBatch, place: 
 
 def _figure(checked: Checked, output: str, own: Float, alone: Float) -> Figure:
     """Return how a text's answers in a batch differ from its answers alone; NaN if they are not finite."""
-    head = checked.artifact.promise.head_of(output)
-    if isinstance(head, Sparse):
+    head = checked.artifact.spec.head_of(output)
+    if isinstance(head, SparseHead):
         return largest_difference(own, alone)
-    if isinstance(head, MultiVector):
+    if isinstance(head, MultiVectorHead):
         farthest = float(np.max(norm_errors(own, alone), initial=0.0))
         return VectorsInBatch(float(np.min(cosines(own, alone), initial=1.0)), farthest)
     return InBatch(float(cosines(own[None], alone[None])[0]), float(norms(own[None])[0]))
@@ -141,11 +141,11 @@ def sparse_rows(
         answers: the weights of each text, alone and in batches.
         reference: the oracle's weights of the same texts.
     """
-    head = sparse_head(reference.promise)
+    head = sparse_head(reference.spec)
     found = []
     for n, text in enumerate(corpus.texts):
         given, ids = answers.alone[n], reference.token_ids[n]
-        truth = reference.tokens_of(n, Sparse.kind)[:, 0] if head.per == "token" else reference.truth[n]
+        truth = reference.tokens_of(n, SparseHead.kind)[:, 0] if head.per == "token" else reference.truth[n]
         fits = given.shape == truth.shape
         finite = bool(np.isfinite(given).all())
 
@@ -176,14 +176,14 @@ def vectors_rows(
 
     MaxSim is that of each text, as a query, with the checkpoint's vectors of the next text.
     """
-    head = vectors_head(reference.promise)
+    head = vectors_head(reference.spec)
     count = len(corpus.texts)
     found = []
 
     for n, text in enumerate(corpus.texts):
         given = answers.alone[n]
-        truth = reference.tokens_of(n, MultiVector.kind)[head.skipped :]
-        other = reference.tokens_of((n + 1) % count, MultiVector.kind)[head.skipped :]
+        truth = reference.tokens_of(n, MultiVectorHead.kind)[head.skipped :]
+        other = reference.tokens_of((n + 1) % count, MultiVectorHead.kind)[head.skipped :]
         fits = given.shape == truth.shape
         found.append(
             VectorsRow(

@@ -51,9 +51,9 @@ def coverage(report: ParityReport) -> Mapping[str, Any] | None:
 
 def _alone(report: ParityReport) -> str:
     """Return what is compared of outputs that hold no states."""
-    if report.promise.of_pairs:
+    if report.spec.is_reranker:
         return "logits"
-    return "weights and vectors" if report.promise.of_tokens else "vectors"
+    return "weights and vectors" if report.spec.has_token_heads else "vectors"
 
 
 def coverage_line(report: ParityReport) -> str | None:

@@ -70,7 +70,7 @@ def _blocks(report: ParityReport, verdict: Verdict) -> Iterable[Text]:
         if lane.scores:
             figures = zip(SCORE_COLUMNS, score_cells(lane), strict=True)
             yield from (Text(escaped(f"  {name.replace(chr(10), ' ')} {figure}")) for name, figure in figures)
-        if lane.promise.of_tokens:
+        if lane.spec.has_token_heads:
             answers = zip(ANSWER_COLUMNS, answer_cells(lane), strict=True)
             yield from (Text(escaped(f"  {name}: {figure}")) for name, figure in answers if figure)
             continue
@@ -214,9 +214,9 @@ def _lane_json(lane: Lane, verdict: Verdict) -> dict[str, Any]:
         }
     )
 
-    if lane.promise.of_pairs:
+    if lane.spec.is_reranker:
         return {"name": lane.name, **_lane_fields(lane), **score_facts(lane), "state": _state(lane, verdict)}
-    if lane.promise.of_tokens:
+    if lane.spec.has_token_heads:
         # The dense output has the keys of every embedding too, which the page's sections read.
         own = {key: value for key, value in answer_facts(lane).items() if key not in ("texts",)}
         more = {**_dense_json(lane, kinds), **own, "texts": len(lane.facts_of_texts)}
@@ -306,9 +306,9 @@ def _cells(lane: Lane, verdict: Verdict, *, name_run: bool) -> list[str]:
 
 def _shown_as(report: ParityReport) -> str:
     """Return the key of the columns that show a report."""
-    if report.promise.of_pairs:
+    if report.spec.is_reranker:
         return "pairs"
-    return "tokens" if report.promise.of_tokens else "dense"
+    return "tokens" if report.spec.has_token_heads else "dense"
 
 
 _COLUMNS = {

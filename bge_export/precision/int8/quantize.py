@@ -124,7 +124,7 @@ def quantize(
         encoder = read_encoder(model)
     except UnknownGraph as reason:
         _need_no_layers(options, checkpoint, reason)
-        longest = checkpoint.promise.reads.max_tokens if arrangement == "sequence-major" else None
+        longest = checkpoint.spec.inputs.max_tokens if arrangement == "sequence-major" else None
         return _plain_variants(quantize_plain(model, rows, tokenizer), str(reason), longest)
 
     if options.cls_only and encoder.tail is not None:
@@ -152,8 +152,8 @@ def _plain_variants(
 
 def _planned(task: _Task, tokenizer: TextTokenizer, rows: Sequence[Row]) -> _Planned:
     """Calibrate an encoder, plan its layers, and make the probes that its variants are tried on."""
-    encoder, options, promise = task.encoder, task.options, task.checkpoint.promise
-    longest = promise.reads.max_tokens
+    encoder, options, spec = task.encoder, task.options, task.checkpoint.spec
+    longest = spec.inputs.max_tokens
 
     hold_back = options.min_cosine is not None and len(rows) > HOLDOUT_EVERY
     rows, holdout = split_holdout(rows) if hold_back else (rows, [])
@@ -262,7 +262,7 @@ def _out_of_reach(least: float, found: Found, evaluator: Evaluator) -> str:
 
 def _refuse_options(options: Int8Options, checkpoint: Checkpoint) -> None:
     """Raise UsageError for options of embeddings that the checkpoint's answer does not have."""
-    if checkpoint.promise.of_pairs:
+    if checkpoint.spec.is_reranker:
         asked = {"--cls-only": options.cls_only, "--min-cosine": options.min_cosine is not None}
         if names := " and ".join(name for name, given in asked.items() if given):
             raise UsageError(
@@ -271,7 +271,7 @@ def _refuse_options(options: Int8Options, checkpoint: Checkpoint) -> None:
             )
         return
 
-    pooling = dense_head(checkpoint.promise).pooling
+    pooling = dense_head(checkpoint.spec).pooling
     if options.cls_only and pooling != "cls":
         raise UsageError(
             f"{checkpoint.source} pools by {pooling!r}, which needs the states of all tokens. Leave out --cls-only."

@@ -12,10 +12,10 @@ from bge_export.checkpoint.other_models import is_reranker
 from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles
 from bge_export.checkpoint.prompts import Prompts, choose_prompts
 from bge_export.checkpoint.weight_files import WeightFiles
-from bge_export.contracts import Head, Pooling, Promise, Reads
+from bge_export.contracts import Head, InputSpec, ModelSpec, Pooling
 from bge_export.errors import CheckpointError
-from bge_export.heads.dense import Dense
-from bge_export.heads.score import Score
+from bge_export.heads.dense import DenseHead
+from bge_export.heads.score import ScoreHead
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ class Declared:
 
 
 @dataclass(frozen=True)
-class Promised:
-    """A promise, where its prompts come from, and the weight files of its heads' own layers."""
+class FoundSpec:
+    """A spec, where its prompts come from, and the weight files of its heads' own layers."""
 
-    promise: Promise
+    spec: ModelSpec
     prompts: Prompts
     head_weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def promised(declared: Declared, wanted: Wanted) -> Promised:
+def read_spec(declared: Declared, wanted: Wanted) -> FoundSpec:
     """Return what a checkpoint promises.
 
     Raises:
@@ -87,16 +87,20 @@ def promised(declared: Declared, wanted: Wanted) -> Promised:
 
     if reranker and is_reranker(root, declared.config, sentence, declared.weights.shapes):
         _refuse_embedding_options(root, sentence, wanted)
-        return Promised(Promise(Reads(declared.max_tokens, {}), {Score.kind: Score()}), Prompts({}, "checkpoint"))
+        return FoundSpec(
+            ModelSpec(InputSpec(declared.max_tokens, {}), {ScoreHead.kind: ScoreHead()}), Prompts({}, "checkpoint")
+        )
 
     heads: dict[str, Head] = dict(own.heads) if own else {}
     if declared.modules is None or own is None:
-        heads = {Dense.kind: _dense(root, declared.width, sentence, wanted, beside=own), **heads}
+        heads = {DenseHead.kind: _dense(root, declared.width, sentence, wanted, beside=own), **heads}
     elif wanted.dim is not None:
         _refuse_dim(root)
 
     prompts = choose_prompts(root / PROMPTS, sentence.prompts, declared.config, declared.source, wanted.query_prefix)
-    return Promised(Promise(Reads(declared.max_tokens, prompts.texts), heads), prompts, own.weights if own else {})
+    return FoundSpec(
+        ModelSpec(InputSpec(declared.max_tokens, prompts.texts), heads), prompts, own.weights if own else {}
+    )
 
 
 def _own_heads(declared: Declared) -> OwnHeads | None:
@@ -111,7 +115,7 @@ def _own_heads(declared: Declared) -> OwnHeads | None:
     return None
 
 
-def _dense(root: Path, width: int, sentence: SentenceFiles, wanted: Wanted, *, beside: OwnHeads | None) -> Dense:
+def _dense(root: Path, width: int, sentence: SentenceFiles, wanted: Wanted, *, beside: OwnHeads | None) -> DenseHead:
     """Return the dense head, after a look at the weights of its layers.
 
     Args:
@@ -126,7 +130,7 @@ def _dense(root: Path, width: int, sentence: SentenceFiles, wanted: Wanted, *, b
     if beside is not None:
         if wanted.dim is not None:
             _refuse_dim(root)
-        return Dense(width, pooling, sentence.normalize)
+        return DenseHead(width, pooling, sentence.normalize)
 
     whole = layers_of(root, sentence.modules, width)
     most = whole[-1].dim if whole else width
@@ -137,7 +141,7 @@ def _dense(root: Path, width: int, sentence: SentenceFiles, wanted: Wanted, *, b
 
     layers = layers_of(root, sentence.modules, width, wanted.dim or sentence.truncate_dim)
     read_tensors(root, sentence.modules, layers)
-    return Dense(layers[-1].dim if layers else width, pooling, sentence.normalize, layers)
+    return DenseHead(layers[-1].dim if layers else width, pooling, sentence.normalize, layers)
 
 
 def _refuse_dim(root: Path) -> None:

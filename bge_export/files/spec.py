@@ -1,13 +1,13 @@
-"""A promise as it stands in files: one record for manifests, reports and reference vectors."""
+"""A spec as it stands in files: one record for manifests, reports and reference vectors."""
 
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from bge_export.contracts import OUTPUTS, Pooling, Promise
+from bge_export.contracts import OUTPUTS, ModelSpec, Pooling
 from bge_export.errors import UsageError
-from bge_export.heads import promise_of
+from bge_export.heads import spec_of
 from bge_export.heads.dense import without_embeddings
 from bge_export.heads.layers import Activation, LayerKind
 
@@ -18,7 +18,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class ReadsRecord(_Record):
+class InputRecord(_Record):
     """`contracts.Reads` in a file."""
 
     max_tokens: int = Field(gt=0)
@@ -82,7 +82,7 @@ class MultiVectorRecord(_Record):
 
 
 class HeadsRecord(_Record):
-    """The heads of a promise in a file, each under its kind. A file names no head that is absent."""
+    """The heads of a spec in a file, each under its kind. A file names no head that is absent."""
 
     dense: DenseRecord | None = None
     score: ScoreRecord | None = None
@@ -108,14 +108,14 @@ class HeadsRecord(_Record):
         return {kind: head for kind, head in fields.items() if head is not None}
 
 
-class PromiseRecord(_Record):
-    """`contracts.Promise` in a file."""
+class SpecRecord(_Record):
+    """`contracts.ModelSpec` in a file."""
 
-    reads: ReadsRecord
+    inputs: InputRecord
     heads: HeadsRecord
 
     @property
-    def of_pairs(self) -> bool:
+    def is_reranker(self) -> bool:
         """Return whether the model reads pairs of texts."""
         return self.heads.score is not None
 
@@ -125,9 +125,9 @@ class PromiseRecord(_Record):
         return self.heads.kinds == {"dense"}
 
     @property
-    def of_tokens(self) -> bool:
+    def has_token_heads(self) -> bool:
         """Return whether the model gives token weights or vectors of tokens, alone or beside a vector."""
-        return not (self.of_pairs or self.only_dense)
+        return not (self.is_reranker or self.only_dense)
 
     @property
     def dense(self) -> DenseRecord:
@@ -137,10 +137,10 @@ class PromiseRecord(_Record):
         return self.heads.dense
 
     @classmethod
-    def of(cls, promise: Promise) -> "PromiseRecord":
-        """Return the record of a promise."""
-        return cls.model_validate(asdict(promise))
+    def of(cls, spec: ModelSpec) -> "SpecRecord":
+        """Return the record of a spec."""
+        return cls.model_validate(asdict(spec))
 
-    def promise(self) -> Promise:
-        """Return the promise of a record."""
-        return promise_of(self.model_dump())
+    def to_spec(self) -> ModelSpec:
+        """Return the spec of a record."""
+        return spec_of(self.model_dump())
