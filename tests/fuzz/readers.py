@@ -291,7 +291,7 @@ def _read_onnx(root: Path) -> None:
             refused.append(error)
     model = read_graph(path)
     for facts in TARGETS.values():
-        check_graph(model, "onnx/model.onnx", facts, {}, "last_hidden_state")
+        check_graph(model, path, facts, {}, "last_hidden_state")
     if refused:
         raise refused[0]
 
