@@ -206,3 +206,28 @@ def test_other_ends_of_a_program_are_no_panic() -> None:
     panic = type("PanicException", (BaseException,), {})
     with pytest.raises(LibraryPanicError, match="gave up: no entry"), panics_as_errors():
         raise panic("no entry")
+
+
+@pytest.mark.parametrize("half", [r"\ud800", r"\uDC00", r"\ud800\\udc00", r"\ud83d\ude00\udc00"])
+def test_half_a_character_is_not_valid_json(half: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(f'{{"model_type": "{half}"}}', "utf-8")
+    with pytest.raises(CheckpointError, match=r"config.json is not valid JSON: \S+ is half a character"):
+        read_object(path)
+
+
+@pytest.mark.parametrize("whole", [r"\ud83d\ude00", r"\\ud800", r"\\\\ud800", "\U0001f600", r"\uabcd"])
+def test_whole_characters_are_read_however_they_are_written(whole: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(f'{{"model_type": "{whole}"}}', "utf-8")
+    assert read_object(path) == json.loads(path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("key", ["id", "revision", "digest"])
+def test_a_manifest_with_half_a_character_is_refused(bundle: Path, key: str) -> None:
+    path = bundle / MANIFEST
+    fields = json.loads(path.read_text("utf-8"))
+    fields["source"][key] = "\ud800"
+    path.write_text(json.dumps(fields), "utf-8")
+    with pytest.raises(ArtifactError, match="half a character"):
+        read_bundle(bundle)

@@ -49,6 +49,30 @@ CIRCLES: dict[str, Callable[[onnx.GraphProto], object]] = {
 }
 
 
+TEXTS = {
+    "an axis": lambda model: setattr(model.graph.input[0].type.tensor_type.shape.dim.add(), "dim_param", "MARKED"),
+    "a description": lambda model: setattr(model.graph, "doc_string", "MARKED"),
+    "a domain": lambda model: setattr(model.opset_import.add(), "domain", "MARKED"),
+    "an attribute": lambda model: setattr(model.graph.node[0].attribute.add(), "name", "MARKED"),
+    "the producer": lambda model: setattr(model, "producer_name", "MARKED"),
+    "metadata": lambda model: setattr(model.metadata_props.add(), "value", "MARKED"),
+    "a value's name": lambda model: setattr(model.graph.value_info.add(), "name", "MARKED"),
+}
+
+
+@every_reader
+@pytest.mark.parametrize("where", TEXTS)
+def test_a_text_that_is_not_utf8_is_refused_wherever_it_stands(
+    where: str, read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    model = small_graph()
+    TEXTS[where](model)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString().replace(b"MARKED", b"\xffARKED"))
+    with pytest.raises(ArtifactError, match="is not UTF-8"):
+        read(path)
+
+
 @every_reader
 @pytest.mark.parametrize("circle", CIRCLES)
 def test_a_graph_with_a_circle_is_refused(tmp_path: Path, circle: str, read: Callable[[Path], object]) -> None:

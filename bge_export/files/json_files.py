@@ -1,6 +1,7 @@
 """Reads the JSON files of a checkpoint; errors name the file."""
 
 import json
+import re
 from pathlib import Path
 
 from bge_export.errors import CheckpointError
@@ -48,6 +49,12 @@ def read_objects(path: Path) -> list[dict[str, object]]:
     return value
 
 
+WHOLE = re.compile(r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+"""Matches an escaped backslash, or both halves of a character beyond U+FFFF as JSON escapes it."""
+HALF = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}|[\ud800-\udfff]")
+"""Matches half of such a character where `WHOLE` matches nothing."""
+
+
 def positive_integer(value: object) -> int | None:
     """Return the value if it is a positive integer, else None (JSON's true does not count)."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
@@ -57,8 +64,11 @@ def parse(text: str) -> object:
     """Return the value of a JSON text, limited in depth so that recursive code can follow it.
 
     Raises:
-        ValueError: it is not valid JSON, or nested too deeply.
+        ValueError: it is not valid JSON, nested too deeply, or has half a character, which no file can hold as UTF-8.
     """
+    if half := HALF.search(WHOLE.sub("", text)):
+        raise ValueError(f"{half[0]} is half a character (a surrogate alone)")
+
     try:
         value = json.loads(text)
     except RecursionError as error:

@@ -3,8 +3,10 @@
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
+from google.protobuf.message import Message
 
 from bge_export.files.regular import GRAPH_BYTES, read_regular, refuse_irregular
 
@@ -25,8 +27,9 @@ def load_graph(path: Path) -> onnx.ModelProto:
     """
     model = onnx.load_model_from_string(read_regular(path, GRAPH_BYTES))
 
+    _refuse_bytes(model)
+
     for graph in graphs_of(model):
-        _refuse_bytes(graph)
         ordered(graph.node)
         for tensor in _tensors(graph):
             _refuse_tensor(tensor)
@@ -113,15 +116,24 @@ def _refuse_tensor(tensor: onnx.TensorProto) -> None:
         _refuse_entry(tensor.name, entry.key, entry.value)
 
 
-def _refuse_bytes(graph: onnx.GraphProto) -> None:
-    """Raise ValueError if a name is not UTF-8: protobuf then returns bytes instead of a string."""
-    names: list[object] = [value.name for value in (*graph.input, *graph.output, *graph.initializer)]
-    for node in graph.node:
-        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+def _refuse_bytes(model: onnx.ModelProto) -> None:
+    """Raise ValueError if any text of a file is not UTF-8: protobuf then returns bytes instead of a string."""
+    waiting: list[Any] = [model]
+    while waiting:
+        message = waiting.pop()
+        for field in message.DESCRIPTOR.fields:
+            if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):  # weights are bytes, and would be copied
+                continue
 
-    for name in names:
-        if not isinstance(name, str):
-            raise ValueError(f"the name {name!r} is not UTF-8")
+            value = getattr(message, field.name)
+            repeated = not isinstance(value, str | bytes | Message)
+            if field.type == field.TYPE_MESSAGE:
+                waiting += value if repeated else [value] if message.HasField(field.name) else []
+                continue
+
+            for text in value if repeated else [value]:
+                if not isinstance(text, str):
+                    raise ValueError(f"the {field.name} {text[:80]!r} is not UTF-8")
 
 
 def _refuse_entry(name: str, key: str, value: str) -> None:

@@ -1,10 +1,12 @@
 """Format numbers and texts for people. A rounded figure never looks better than the measured one."""
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 EXCERPT_LENGTH = 60
 NONE = "none"
+EXACT = Context(prec=400)
+"""Holds every digit of a float64, so that a figure that no cosine can be is written out and raises nothing."""
 
 
 def cosine_figure(value: float | None) -> str:
@@ -15,7 +17,7 @@ def cosine_figure(value: float | None) -> str:
         return "1"
 
     digits = min(17, max(4, math.floor(-math.log10(1 - value)) + 2))
-    return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR))
+    return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR, EXACT))
 
 
 def difference_figure(value: float | None) -> str:
@@ -35,7 +37,7 @@ def least_figure(value: float | None) -> str:
     """Return a share or a correlation rounded down to three digits."""
     if value is None or not math.isfinite(value):
         return NONE
-    return str(Decimal(repr(value)).quantize(Decimal("0.001"), ROUND_FLOOR).normalize() + 0)
+    return str(Decimal(repr(value)).quantize(Decimal("0.001"), ROUND_FLOOR, EXACT).normalize(EXACT) + 0)
 
 
 def excerpt(text: str) -> str:

@@ -1,7 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 
-from bge_export.parity.figures import cosine_figure, difference_figure, escaped
+from bge_export.parity.figures import cosine_figure, difference_figure, escaped, least_figure
 from bge_export.parity.measure.metrics import cosines, finite_rows, max_differences, nearest_rows, norms, seen_pooling
 
 
@@ -127,3 +129,10 @@ def test_a_difference_is_never_rounded_down(value, shown):
 
 def test_texts_are_shown_on_one_line():
     assert escaped("a\nb\x1b[31m\u202e\t中🇩🇪") == "a\\nb\\x1b[31m\\u202e\\t中🇩🇪"
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, 5e-324, -5e-324, 1.7e308, -2.0, 1e25])
+def test_every_finite_figure_is_written(value: float) -> None:
+    """A report of anyone may hold any number, and the gate says what it refuses."""
+    for figure in (cosine_figure, difference_figure, least_figure):
+        assert math.isfinite(float(figure(value)))
