@@ -26,23 +26,43 @@ def build(
     publish: Annotated[
         bool, typer.Option("--publish", help="Publish what passes to the repository that the recipe names.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Make targets on a Ray cluster: auto, HOST:PORT, or local for one of this machine alone.",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where targets made apart are kept, a path or s3://…; every node must reach it. "
+            "By default a folder beside RECIPE.",
+        ),
+    ] = None,
     threads: ExportThreads = CORES,
     as_json: Json = False,
 ) -> int:
     """Make whatever a recipe says that is not made yet, prove it, and judge the whole folder.
 
     Finished steps stay whatever ends the build, and the same command goes on. Many recipes in one file, a fleet, are
-    built one after the other.
+    built one after the other, or at once on a Ray cluster.
 
     bge-export build recipe.toml --dry-run
 
     bge-export build recipe.toml --publish
+
+    bge-export build fleet.toml --ray auto --store s3://bucket/parts
     """
     from bge_export.build.fleet import read_builds
     from bge_export.commands import BuildOptions
 
     recipes = read_builds(recipe)
-    results = _built(recipes, BuildOptions(dry_run=dry_run, publish=publish, threads=threads))
+    options = BuildOptions(dry_run=dry_run, publish=publish, threads=threads)
+    in_parts = ray is not None or store is not None
+    where = store or str(recipe.absolute().with_name(f".{recipe.stem}.bge-export.parts"))
+    results = _built_in_parts(recipes, options, ray, where) if in_parts else _built(recipes, options)
 
     if as_json:
         facts = [_facts(one, dry_run=dry_run) for one in results]
@@ -50,6 +70,22 @@ def build(
     else:
         _show(results, dry_run=dry_run)
     return max(one.exit_status for one in results)
+
+
+def _built_in_parts(
+    recipes: Sequence["Recipe"], options: "BuildOptions", ray: str | None, store: str
+) -> Sequence["Built"]:
+    """Build recipes in parts, on a cluster or here; if that ends early, say what is kept."""
+    from bge_export.commands.fleets.engines import Engine, InProcess
+    from bge_export.commands.fleets.on_ray import OnRay
+    from bge_export.commands.fleets.run import build_in_parts
+
+    engine: Engine = InProcess() if ray is None else OnRay(ray)
+    try:
+        return build_in_parts(recipes, engine, store, options, _tell)
+    except (KeyboardInterrupt, OSError, MeasurementError):
+        _tell("Finished targets are kept: the same command goes on.")
+        raise
 
 
 def _built(recipes: Sequence["Recipe"], options: "BuildOptions") -> Sequence["Built"]:

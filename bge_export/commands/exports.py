@@ -62,11 +62,13 @@ class BuildStep:
             it does not show which was made first.
         oracle: returns the checkpoint's vectors of the texts; a build computes them once.
         weights: whether weights of the checkpoint that the folder holds stay there.
+        parts: folders of the same checkpoint, proven by other processes, whose models are taken over.
     """
 
     order: Sequence[str]
     oracle: Oracle
     weights: bool = True
+    parts: Sequence[Path] = ()
 
 
 @in_turn
@@ -124,6 +126,8 @@ def export_step(recipe: Recipe, step: BuildStep | None, threads: int) -> Exporte
         kept = kept_from(out, checkpoint, [str(one) for one in recipe.targets], overwrite=recipe.output.overwrite)
         if step is not None:
             kept = kept.only(step.order, weights=step.weights)
+            for part in step.parts:
+                kept = kept.joined(part, checkpoint)
         held = {*map(str, recipe.targets), *(model.target for model in kept.models)}
         targets = [*(one for one in recipe.beside if str(one) not in held), *recipe.targets]
 

@@ -5,8 +5,8 @@ failed to replace. Measurements are kept if the bytes that decide the embeddings
 """
 
 import shutil
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bge_export.bundle.foreign import own_files
@@ -17,6 +17,7 @@ from bge_export.contracts import Artifact, Checkpoint
 from bge_export.errors import ArtifactError, OutputError, ReportError
 from bge_export.files.digest import file_sha256
 from bge_export.files.spec import SpecRecord
+from bge_export.parity.merge import each_run_once, merge, of_lanes
 from bge_export.parity.report import Lane, ParityReport, read_report
 from bge_export.texts.corpus import Corpus
 from bge_export.texts.golden import GOLDEN
@@ -31,6 +32,7 @@ class Kept:
         models, weights: the models and weight files to keep.
         report: the report on the earlier folder.
         replaced: targets of the earlier folder that are exported again.
+        elsewhere: target -> the folder that its model is copied from, for models that another process exported.
     """
 
     root: Path
@@ -38,15 +40,34 @@ class Kept:
     weights: tuple[str, ...] = ()
     report: ParityReport | None = None
     replaced: frozenset[str] = frozenset()
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)
 
     def only(self, targets: Collection[str], *, weights: bool) -> "Kept":
         """Return the same without models of other targets, and without weights unless they stay."""
         models = tuple(model for model in self.models if model.target in targets)
         return replace(self, models=models, weights=self.weights if weights else ())
 
+    def joined(self, folder: Path, checkpoint: Checkpoint) -> "Kept":
+        """Return the same with the models and measurements of another folder, which replace those of its targets.
+
+        Raises:
+            OutputError: the folder is of another checkpoint, or damaged.
+        """
+        other = kept_from(folder, checkpoint, (), overwrite=False)
+        targets = {model.target for model in other.models}
+        models = (*(model for model in self.models if model.target not in targets), *other.models)
+
+        return replace(
+            self,
+            models=models,
+            report=_joined_reports(self.report, other.report, sorted(model.target for model in models)),
+            replaced=self.replaced | (targets & {model.target for model in self.models}),
+            elsewhere={**self.elsewhere, **dict.fromkeys(targets, folder)},
+        )
+
     def carry_models(self, staging: Path, checkpoint: Checkpoint) -> None:
         """Copy the kept models into the new folder, and kept weights from the checkpoint, not the old folder."""
-        models = {name: self.root for model in self.models for name in model.files}
+        models = {name: self.elsewhere.get(model.target, self.root) for model in self.models for name in model.files}
         for name, root in (models | dict.fromkeys(self.weights, checkpoint.root)).items():
             path = staging / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +151,19 @@ def _kinds_hold(lane: Lane, corpus: Corpus) -> bool:
     """
     kinds = {text.id: text.kind for text in corpus.texts if not text.language or text.kind == "stress"}
     return all(kinds.get(row.id, row.kind) == row.kind for row in lane.rows)
+
+
+def _joined_reports(
+    one: ParityReport | None, other: ParityReport | None, targets: Sequence[str]
+) -> ParityReport | None:
+    """Return both reports as one on these targets; the lanes of the other replace those of its targets."""
+    if one is None or other is None:
+        return one or other
+
+    again = {lane.target for lane in other.lanes}
+    kept = of_lanes(one, [lane for lane in one.lanes if lane.target not in again], targets)
+    new = of_lanes(other, other.lanes, targets)
+    return each_run_once(merge([kept, new], ["the report of the folder", "that of the part"])) if kept.lanes else new
 
 
 def _report(path: Path) -> ParityReport | None:

@@ -15,7 +15,7 @@ from bge_export.contracts import Artifact, Checkpoint
 from bge_export.parity.gate.judge import Verdict, judge
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
-from bge_export.parity.merge import merge
+from bge_export.parity.merge import each_run_once, merge, of_lanes
 from bge_export.parity.report import Lane, ParityReport, write_report
 from bge_export.texts.corpus import Corpus, builtin_corpus
 from bge_export.texts.golden import GOLDEN
@@ -111,7 +111,7 @@ def proven_before(staged: StagedExport, artifacts: Sequence[Artifact], corpus: C
     if staged.kept.report is None or not artifacts or not all(_is_proven(item, earlier) for item in artifacts):
         return None
 
-    report = _of_lanes(staged.kept.report, earlier, tuple(sorted({str(item.target) for item in artifacts})))
+    report = of_lanes(staged.kept.report, earlier, tuple(sorted({str(item.target) for item in artifacts})))
     return Measured(artifacts, report, report, staged.judged(report, artifacts))
 
 
@@ -127,15 +127,7 @@ def with_earlier(own: ParityReport, before: ParityReport | None, earlier: Sequen
     earlier = [x for x in earlier if (x.target, x.model, x.runtime, x.device) not in again]
     if before is None or not earlier:
         return own
-    return merge([_of_lanes(before, earlier, own.targets), own], ["the earlier report", "the new"])
-
-
-def _of_lanes(report: ParityReport, lanes: Sequence[Lane], targets: Sequence[str]) -> ParityReport:
-    """Return a report on some lanes alone, with the runs that measured them."""
-    used = {lane.run for lane in lanes}
-    runs = {name: run for name, run in report.runs.items() if name in used}
-    left = {"lanes": tuple(lanes), "runs": runs, "requested": (), "targets": tuple(targets)}
-    return report.model_copy(update=left).sealed()
+    return each_run_once(merge([of_lanes(before, earlier, own.targets), own], ["the earlier report", "the new"]))
 
 
 def _is_proven(artifact: Artifact, earlier: Sequence[Lane]) -> bool:

@@ -6,6 +6,7 @@ The merged report keeps both in one run record per report, and every lane names 
 therefore stays two lanes, and each is judged separately: neither the worse nor the better one can hide the other.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from bge_export.errors import ReportError
@@ -49,6 +50,26 @@ def merge(reports: Sequence[ParityReport], names: Sequence[str]) -> ParityReport
     _refuse_other_bytes(reports, names)
 
     return reports[0] if len({report.digest for report in reports}) == 1 else _joined(reports)
+
+
+def of_lanes(report: ParityReport, lanes: Sequence[Lane], targets: Sequence[str]) -> ParityReport:
+    """Return a report on some lanes alone, with the runs that measured them."""
+    used = {lane.run for lane in lanes}
+    runs = {name: run for name, run in report.runs.items() if name in used}
+    left = {"lanes": tuple(lanes), "runs": runs, "requested": (), "targets": tuple(targets)}
+    return report.model_copy(update=left).sealed()
+
+
+def each_run_once(report: ParityReport) -> ParityReport:
+    """Return a merged report in which runs of one machine that say the same are one, named by their content.
+
+    For the folder that one process extends step by step: the report is then the same in whatever parts it was
+    measured. Reports of several machines keep a run for each report, however alike the machines are.
+    """
+    names = {name: hashlib.sha256(run.model_dump_json().encode()).hexdigest() for name, run in report.runs.items()}
+    lanes = sorted((lane.model_copy(update={"run": names[lane.run]}) for lane in report.lanes), key=_lane_order)
+    runs = {names[name]: run for name, run in report.runs.items()}
+    return report.model_copy(update={"lanes": tuple(lanes), "runs": dict(sorted(runs.items()))}).sealed()
 
 
 def _refuse_edited(report: ParityReport, name: str) -> None:

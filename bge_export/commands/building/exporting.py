@@ -3,7 +3,9 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from bge_export.build.state import read_state, state_path
 from bge_export.bundle.manifest import Model, read_manifest
 from bge_export.bundle.origin import weight_names
 from bge_export.commands.building.job import Job, Look, Standing
@@ -79,7 +81,10 @@ class ExportStep:
         return Look("keep", "same inputs, options and versions; its bytes were verified")
 
     def make(self, standing: Standing) -> tuple[str, ...]:  # noqa: ARG002 - the export looks itself
-        """Export the target into the folder."""
+        """Export the target into the folder, unless another process has tried it and it was refused."""
+        if refused := self.job.given.refused.get(str(self.target)):
+            return refused
+
         self.job.begin(self.name)
         recipe, target = self.job.recipe, self.target
         own = {
@@ -98,6 +103,31 @@ class ExportStep:
         outputs = {name: manifest.files[name] for name in model.files}
         self.job.finish(self.name, {**inputs_of(self.job, target), **tools}, outputs)
         return ()
+
+
+def take_parts(job: Job) -> tuple[str, ...]:
+    """Take the targets that other processes have exported and proven into the folder; return why it was refused.
+
+    Each counts as finished with the inputs and the bytes that its own build has recorded, so that the step of the
+    target finds it done, or makes it again if anything is not what it was made of.
+    """
+    parts = {target: folder for target, folder in job.given.parts.items() if target in job.order}
+    if not parts:
+        return ()
+
+    names = {target: f"export {target}" for target in parts}
+    for name in names.values():
+        job.begin(name)
+    if refused := _refusals(
+        _exported(job, {"targets": (), "options": {}, "int8": None, "transformersjs": None}, parts)
+    ):
+        return refused
+
+    for target, folder in parts.items():
+        done = read_state(state_path(folder)).finished.get(names[target])
+        if done is not None:
+            job.finish(names[target], done.inputs, done.outputs)
+    return ()
 
 
 @dataclass(frozen=True)
@@ -136,14 +166,15 @@ class FolderStep:
         return _refusals(_exported(self.job, {"targets": (), "options": {}, "int8": None, "transformersjs": js}))
 
 
-def _exported(job: Job, changes: Mapping[str, object]) -> Exported:
-    """Export a part of the recipe into the folder."""
+def _exported(job: Job, changes: Mapping[str, object], parts: Mapping[str, Path] | None = None) -> Exported:
+    """Export a part of the recipe into the folder, or take parts into it that are exported already."""
     output = job.recipe.output.model_copy(update={"folder": job.out, "overwrite": True})
     recipe = job.recipe.model_copy(update={**changes, "beside": (), "output": output})
 
     # Weights come with what lies beside the models, and stay meanwhile.
-    weights = bool(changes["targets"])
-    return export_step(recipe, BuildStep(job.order, job.oracle, weights=weights), job.threads)
+    weights = bool(changes["targets"] or parts)
+    folders = tuple((parts or {}).values())
+    return export_step(recipe, BuildStep(job.order, job.oracle, weights=weights, parts=folders), job.threads)
 
 
 def _refusals(exported: Exported) -> tuple[str, ...]:

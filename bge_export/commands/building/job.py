@@ -56,6 +56,19 @@ class Standing:
     damage: str | None = None
 
 
+@dataclass(frozen=True)
+class Given:
+    """What other processes have made for a build.
+
+    Attributes:
+        parts: target -> the folder of a build of that target alone, with its state beside it.
+        refused: target -> why it was refused there; it is not tried again.
+    """
+
+    parts: Mapping[str, Path] = field(default_factory=dict)
+    refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 class Step(Protocol):
     """One step of a build."""
 
@@ -85,6 +98,7 @@ class Job:
         out: the folder.
         threads: threads for export, oracle and runtimes.
         state: what is finished.
+        given: what other processes have made for it.
     """
 
     recipe: Recipe
@@ -92,10 +106,11 @@ class Job:
     out: Path
     threads: int
     state: State
+    given: Given = Given()
     _vectors: dict[str, ReferenceVectors] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, recipe: Recipe, threads: int) -> "Job":
+    def open(cls, recipe: Recipe, threads: int, given: Given = Given()) -> "Job":
         """Open the recipe's checkpoint, and read what is finished.
 
         Raises:
@@ -109,7 +124,7 @@ class Job:
         # A branch may move while the build runs: all steps take the commit that was found now.
         pinned = source.model_copy(update={"revision": checkpoint.revision})
         recipe = recipe.model_copy(update={"source": pinned})
-        return cls(recipe, checkpoint, out, threads, read_state(state_path(out)))
+        return cls(recipe, checkpoint, out, threads, read_state(state_path(out)), given)
 
     @property
     def order(self) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from bge_export.build.recipe import Recipe
 from bge_export.bundle.locks import locked
 from bge_export.bundle.staging import recover
-from bge_export.commands.building.exporting import FolderStep
-from bge_export.commands.building.job import Job, Step, Tell
+from bge_export.commands.building.exporting import FolderStep, take_parts
+from bge_export.commands.building.job import Given, Job, Step, Tell
 from bge_export.commands.building.lanes import OWN_TEXTS
 from bge_export.commands.building.plan import planned, refuse_options, refuse_unbuildable, steps_of
 from bge_export.commands.building.results import BuildOptions, Built, Done
@@ -21,7 +21,12 @@ from bge_export.commands.publishing import publish_folder
 from bge_export.errors import BgeExportError
 
 
-def build_recipe(recipe: Recipe, options: BuildOptions | None = None, tell: Tell = lambda _: None) -> Built:
+def build_recipe(
+    recipe: Recipe,
+    options: BuildOptions | None = None,
+    tell: Tell = lambda _: None,
+    given: Given = Given(),  # noqa: B008 - it is frozen
+) -> Built:
     """Make of a recipe what is not made yet, prove it, and publish it if asked.
 
     A step is kept if its inputs, options and versions are the same as when it was made, and what it made is still
@@ -31,6 +36,7 @@ def build_recipe(recipe: Recipe, options: BuildOptions | None = None, tell: Tell
         recipe: what is built.
         options: how.
         tell: is told what happens, one line for each step.
+        given: targets that other processes have exported.
 
     Raises:
         UsageError: the recipe, its checkpoint or its folder cannot be used.
@@ -38,7 +44,7 @@ def build_recipe(recipe: Recipe, options: BuildOptions | None = None, tell: Tell
     """
     options = options or BuildOptions()
     refuse_unbuildable(recipe, options)
-    job = Job.open(recipe, options.threads)
+    job = Job.open(recipe, options.threads, given)
     if options.dry_run:
         job.refuse_unknown_targets()
         return Built(recipe.source.model, job.out, (*planned(job), *_last(options)))
@@ -82,6 +88,14 @@ def _last(options: BuildOptions) -> list[Done]:
 def _run(job: Job, options: BuildOptions, tell: Tell) -> Built:
     """Run the steps that must be made, then the gate."""
     built = Built(job.recipe.source.model, job.out)
+    if refused := take_parts(job):
+        done = Done("parts", "make", "exported by other processes", refused=refused)
+        return (
+            _judged(job, replace(built, steps=(done,)), options, tell)
+            if _stands(job)
+            else replace(built, steps=(done,))
+        )
+
     plan = planned(job)
     if any(done.step.startswith("export ") and done.decision == "make" for done in plan):
         refuse_options(job.recipe)
