@@ -158,6 +158,7 @@ def alone(part: Part, folder: Path) -> Recipe:
     """Return the recipe of one part: its target alone, in a folder of its own, and nothing of the whole folder."""
     recipe = part.recipe
     (target,) = (one for one in recipe.every_target if str(one) == part.target)
+
     changes = {
         "targets": (target,),
         "beside": (),
@@ -167,6 +168,7 @@ def alone(part: Part, folder: Path) -> Recipe:
         "int8": recipe.int8 if target.precision == "int8" else None,
         **dict.fromkeys(("transformersjs", "texts", "evaluation", "card", "publish")),
     }
+
     return recipe.model_copy(update=changes)
 
 
