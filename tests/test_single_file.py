@@ -102,8 +102,8 @@ def test_reference_vectors_are_written_to_a_new_file_only_and_that_is_said_befor
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
 ) -> None:
     (tmp_path / "there.npz").write_bytes(b"of a day's work")
-    monkeypatch.setattr("bge_export.commands.checks.open_checkpoint", forbidden)
-    monkeypatch.setattr("bge_export.commands.checks.run_oracle", forbidden)
+    monkeypatch.setattr("bge_export.commands.reference.open_checkpoint", forbidden)
+    monkeypatch.setattr("bge_export.commands.reference.run_oracle", forbidden)
     with pytest.raises(OutputError, match=message):
         write_reference(str(tiny), tmp_path / name)
     assert (tmp_path / "there.npz").read_bytes() == b"of a day's work"

@@ -25,7 +25,7 @@ from bge_export.commands.analysis import bisect_artifact, evaluate_pairs
 from bge_export.commands.bench import bench_files
 from bge_export.commands.building.results import BuildOptions, Built
 from bge_export.commands.building.run import build_fleet, build_recipe
-from bge_export.commands.checks import check_parity, folder_verdict, judge_report, merge_reports, write_reference
+from bge_export.commands.checking import check_parity
 from bge_export.commands.comparing import CompareOptions, compare, judge_certificate
 from bge_export.commands.exports import Exported, export
 from bge_export.commands.foreign import check_foreign, is_foreign
@@ -34,6 +34,8 @@ from bge_export.commands.measuring import Proof, read_policy
 from bge_export.commands.programs import ProgramCheck, check_program
 from bge_export.commands.published_files import PublishOptions
 from bge_export.commands.publishing import Published, publish_folder
+from bge_export.commands.reference import write_reference
+from bge_export.commands.reports import folder_verdict, judge_report, merge_reports
 from bge_export.commands.signing import SignedFolder, sign_folder
 from bge_export.commands.tasks import TaskOptions, TaskScore, evaluate_tasks
 from bge_export.commands.verifying import Verified, VerifyOptions, verify

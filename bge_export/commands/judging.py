@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bge_export.bundle.integrity import REPORT
-from bge_export.commands.checks import judge_report
 from bge_export.commands.measuring import Proof
+from bge_export.commands.reports import judge_report
 from bge_export.parity.report import ReferenceKind
 
 

@@ -9,7 +9,7 @@ from bge_export.bundle.documents import SIGNATURE
 from bge_export.bundle.integrity import REPORT
 from bge_export.bundle.manifest import Manifest, read_manifest
 from bge_export.checkpoint.hub import REVISION
-from bge_export.commands.checks import check_parity
+from bge_export.commands.checking import check_parity
 from bge_export.commands.judging import Required, judge_folder
 from bge_export.commands.measuring import Proof, read_policy
 from bge_export.commands.rebuilding import Rebuilt, rebuild

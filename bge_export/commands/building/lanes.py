@@ -11,7 +11,7 @@ from pathlib import Path
 from bge_export.bundle.integrity import REPORT
 from bge_export.bundle.staging import replaced_file
 from bge_export.commands.building.job import Job, Look, Standing
-from bge_export.commands.checks import check_parity
+from bge_export.commands.checking import check_parity
 from bge_export.commands.extension import kept_from
 from bge_export.commands.measuring import measure_folder, read_policy
 from bge_export.commands.proving import with_earlier

@@ -14,10 +14,10 @@ from bge_export.commands.building.lanes import OWN_TEXTS
 from bge_export.commands.building.plan import planned, refuse_options, refuse_unbuildable, steps_of
 from bge_export.commands.building.results import BuildOptions, Built, Done
 from bge_export.commands.building.scores import scores_of
-from bge_export.commands.checks import judge_report
 from bge_export.commands.judging import Required, judge_folder
 from bge_export.commands.published_files import PublishOptions
 from bge_export.commands.publishing import publish_folder
+from bge_export.commands.reports import judge_report
 from bge_export.errors import BgeExportError
 
 

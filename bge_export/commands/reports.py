@@ -1,158 +1,29 @@
-"""The checking commands: measure parity, write reference vectors, judge a report again, and merge reports."""
+"""Judges a report again from its facts, and joins the reports of several machines."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bge_export.bundle.integrity import CARD, MANIFEST, REPORT, refuse_unknown_output
 from bge_export.bundle.manifest import Manifest, read_bundle, read_manifest
 from bge_export.bundle.origin import other_files
-from bge_export.checkpoint.opening import as_artifacts, open_checkpoint, open_encoder
-from bge_export.commands.browsers import Browsers, with_browsers
 from bge_export.commands.measuring import (
     Proof,
-    default_devices,
-    measure_folder,
-    named_device,
-    open_reference,
     read_policy,
     read_texts,
     reference_files,
-    reference_vectors,
     refuse_unknown_runtimes,
-    run_oracle,
 )
-from bge_export.commands.turns import in_turn
-from bge_export.contracts import Artifact, Checkpoint, Pooling
 from bge_export.errors import BgeExportError, UsageError
 from bge_export.files.single import refuse_path
-from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.gate.folder import other_file_failures, other_source_failures
 from bge_export.parity.gate.judge import Failure, Verdict, judge
 from bge_export.parity.gate.origin import reference_failures
 from bge_export.parity.gate.policy import ThresholdPolicy
-from bge_export.parity.measure.measurement import Measurement, RuntimeDevice
 from bge_export.parity.merge import merge
 from bge_export.parity.report import OWN_REPORT, ParityReport, ReferenceKind, read_report, write_report
 from bge_export.parity.show.frontier import read_frontiers
 from bge_export.publish.figures import other_figures
 from bge_export.texts.corpus import Corpus
-
-
-@in_turn
-def check_parity(
-    folder: Path,
-    reference: str,
-    *,
-    revision: str | None = None,
-    texts: Path | None = None,
-    column: str | None = None,
-    lanes: Sequence[str] = (),
-    require: Sequence[str] = (),
-    require_reference: ReferenceKind | None = None,
-    thresholds: Path | None = None,
-    report_path: Path | None = None,
-    browsers: Browsers | None = None,
-    allow_pickle: bool = False,
-    threads: int = 1,
-) -> Proof:
-    """Measure every artifact of a folder against the reference and judge it.
-
-    Args:
-        folder: a folder that bge-export wrote.
-        reference: a checkpoint (Hub id or folder), or a `.npz` file that `write_reference` wrote.
-        revision: the reference's Hub revision.
-        texts: a file of texts to use instead of the package's own.
-        column: the column of a `.tsv` or `.csv` file that holds them.
-        lanes: `runtime:device`, each of which must run; by default all that this machine can run, and the report says
-            why the others cannot.
-        require: further `runtime:device` or `target@runtime:device` that must be measured, else the gate refuses.
-        require_reference: the kind of reference that every lane must have been measured against, else the gate refuses.
-        thresholds: a file of limits to use instead of the package's own.
-        report_path: the path of the report: a new file or an existing report. By default `parity.json` in the folder,
-            which a report without any measurement does not replace. Required with `texts`.
-        allow_pickle: whether the checkpoint's weights may be read from pickles, by a process of their own.
-        browsers: settings for serving a page; each browser that opens it is measured too, and `lanes` has no default.
-        threads: threads for the oracle and the runtimes.
-
-    Raises:
-        UsageError: an argument cannot be used.
-        MeasurementError: something could not be measured.
-    """
-    proof = report_path or folder / REPORT
-    _refuse_report_path(report_path, proof, texts)
-    refuse_unknown_runtimes(require)
-
-    policy = read_policy(thresholds)
-    manifest, artifacts = read_bundle(folder)
-    corpus = read_texts(texts, column, pairs=manifest.spec.is_reranker)
-    frontiers = read_frontiers(manifest)
-    if browsers is not None and manifest.spec.is_reranker:
-        raise UsageError(
-            f"{folder} holds a reranker: browsers are given single texts, so rerankers are not measured there yet. "
-            "Leave out the browsers."
-        )
-
-    devices = _devices(lanes, artifacts, browsers)
-    opened = partial(open_reference, reference, revision, manifest, allow_pickle=allow_pickle)
-    vectors = reference_vectors(reference, opened, manifest, corpus, threads)
-    eager = _eager(reference, opened, devices)
-
-    measure = partial(measure_folder, Measurement(corpus, vectors, threads), folder)
-    report = measure((*artifacts, *eager), devices)
-    if browsers is not None:
-        report = with_browsers(report, artifacts, browsers, measure)
-
-    verdict = judge(
-        report, policy, corpus, require=require, artifacts=artifacts, checkpoint_digest=manifest.source.digest
-    )
-    verdict = verdict.joined(reference_failures(report, require_reference))
-    written = report_path is not None or any(lane.measured for lane in report.lanes) or not proof.exists()
-    if written:
-        write_report(report, proof)
-
-    return Proof(report, verdict, proof, frontiers, written)
-
-
-@in_turn
-def write_reference(
-    model: str,
-    out: Path,
-    *,
-    revision: str | None = None,
-    pooling: Pooling | None = None,
-    query_prefix: str | None = None,
-    dim: int | None = None,
-    as_embedding: bool = False,
-    allow_pickle: bool = False,
-    texts: Path | None = None,
-    column: str | None = None,
-    threads: int = 1,
-) -> ReferenceVectors:
-    """Write the oracle's vectors to a new `.npz` file, which replaces the checkpoint as reference on other machines.
-
-    Raises:
-        UsageError: an argument cannot be used, or the file exists already.
-        MeasurementError: the Hub failed or torch is missing.
-    """
-    if out.suffix != ".npz":
-        raise UsageError(f"{out}: reference vectors are written as .npz. Name the file with that suffix.")
-    refuse_path(out, "vectors.npz")
-    refuse_unknown_output(out)
-
-    opened = open_encoder if as_embedding else open_checkpoint
-    checkpoint = opened(
-        model,
-        revision=revision,
-        pooling=pooling,
-        query_prefix=query_prefix,
-        dim=dim,
-        allow_pickle=allow_pickle,
-    )
-    corpus = read_texts(texts, column, pairs=checkpoint.spec.is_reranker)
-    vectors = run_oracle(checkpoint, corpus, threads, every_id=False)
-    vectors.write(out)
-    return vectors
 
 
 def judge_report(
@@ -333,43 +204,3 @@ def merge_reports(
     # The folders hold the same artifacts, byte for byte, but their manifests may record different searches.
     known = {one.target: one for folder in folders for one in read_frontiers(read_manifest(folder))}
     return Proof(report, verdict, out, tuple(known.values()))
-
-
-def _is_proof(path: Path) -> bool:
-    """Return whether a path is that of the report which lies in a folder of bge-export."""
-    return path.name == REPORT and (path.parent / MANIFEST).is_file()
-
-
-def _refuse_report_path(report_path: Path | None, proof: Path, texts: Path | None) -> None:
-    """Raise UsageError if the report that will be written as `proof` would replace what must stay."""
-    if texts is not None and (report_path is None or _is_proof(proof)):
-        raise UsageError(
-            f"{proof} is the proof on the package's own texts; a report on {texts.name} would replace it. "
-            f"Say where to write this one: --report {texts.stem}.json"
-        )
-
-    if report_path is not None:
-        refuse_path(report_path, "report", OWN_REPORT)
-        refuse_unknown_output(report_path)
-
-
-def _devices(lanes: Sequence[str], artifacts: Sequence[Artifact], browsers: Browsers | None) -> list[RuntimeDevice]:
-    """Return the runtimes and devices that were named; without names all, unless browsers are measured instead."""
-    if lanes or browsers is not None:
-        return [named_device(lane) for lane in lanes]
-    return default_devices(artifacts, all_devices=True)
-
-
-def _eager(reference: str, opened: Callable[[], Checkpoint], devices: Sequence[RuntimeDevice]) -> tuple[Artifact, ...]:
-    """Return the checkpoint itself as artifacts, for torch on other devices and in other precisions, if one is asked.
-
-    Raises:
-        UsageError: the reference is vectors, which torch cannot run.
-    """
-    if not any("checkpoint" in one.runtime.formats for one in devices):
-        return ()
-
-    if reference.endswith(".npz"):
-        raise UsageError("--runtime torch runs the checkpoint itself. Give it as --reference, not its vectors.")
-
-    return as_artifacts(opened())
