@@ -1132,6 +1132,68 @@ def test_a_few_rounded_texts_in_a_batch_of_their_own_are_no_shift():
     assert verdict.passed, verdict.failures
 
 
+BY_KIND = ROUNDED.model_copy(update={"max_raw_norm_error": 0.03, "max_raw_stress_norm_error": 0.05})
+"""Limits under which rounding may move norms of stress texts farther than those of everyday texts."""
+
+
+def with_norm_of(name: str, factor: float) -> Verdict:
+    """Judge a report whose norms are right but for one text's."""
+    report = with_norms(1.0)
+    row = report.lanes[0].rows[PLACES[name]]
+    changes = {"norm": 2 * factor, "batch_norm": dict.fromkeys(row.batch_norm, 2 * factor)}
+    return judge(with_row(report, PLACES[name], **changes), ThresholdPolicy((), {"onnx-int8": BY_KIND}), KINDS)
+
+
+@pytest.mark.parametrize("factor", [1.04, 0.96])
+def test_one_everyday_norm_is_held_to_the_limit_of_everyday_texts(factor):
+    verdict = with_norm_of("t3", factor)
+    assert rules(verdict) == {"norm", "batch-norm"}
+    assert rows_refused(verdict) == {"t3"}
+    assert with_norm_of("mark", factor).passed
+    assert rules(with_norm_of("mark", 1.06)) == {"norm", "batch-norm"}
+    assert with_norm_of("t3", 1.02).passed
+
+
+MANY = Corpus(
+    "many.jsonl",
+    tuple(
+        Text(f"{kind}{n}", f"{kind} {n}", kind, kind)
+        for kind, count in (("everyday", 30), ("stress", 20))
+        for n in range(count)
+    ),
+)
+
+
+@pytest.mark.parametrize(("kind", "right", "wrong"), [("everyday", 1.004, 1.006), ("stress", 1.008, 1.009)])
+def test_norms_of_one_kind_of_text_that_are_off_one_way_are_refused(kind, right, wrong):
+    """The stress texts are fewer than half, and half of the everyday ones are too."""
+    policy = ThresholdPolicy((), {"onnx-int8": BY_KIND})
+
+    def verdict(factor):
+        report = report_of(corpus=MANY, artifacts=[INT8])
+        (lane,) = report.lanes
+        spec = promising(report.spec, normalize=False)
+        own = [row.id for row in lane.rows if row.kind == kind][:20]
+        rows = tuple(
+            row.model_copy(
+                update={"norm": factor, "reference_norm": 1.0, "batch_norm": dict.fromkeys(row.batch_norm, factor)}
+            )
+            if row.id in own
+            else row.model_copy(
+                update={"reference_norm": row.norm, "batch_norm": dict.fromkeys(row.batch_norm, row.norm)}
+            )
+            for row in lane.rows
+        )
+        changed = report.model_copy(
+            update={"lanes": (lane.model_copy(update={"rows": rows, "spec": spec}),), "spec": spec}
+        )
+        return judge(changed.sealed(), policy, MANY)
+
+    assert verdict(right).passed, verdict(right).failures
+    assert rules(verdict(wrong)) == {"norm-shift"}
+    assert f"in the median of the {kind} texts" in refusal(verdict(wrong), "norm-shift").message
+
+
 def test_a_norm_that_is_farther_off_than_rounding_moves_it_is_refused():
     assert rules(judge(with_norms(1.0, 1.0, 1.0, 1.1), ROUNDED_POLICY, KINDS)) == {"norm", "batch-norm"}
 

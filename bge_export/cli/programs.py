@@ -1,5 +1,6 @@
 """The `check-contract` command, which checks a program in any language."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,12 +60,19 @@ def _facts(done: "ProgramCheck") -> dict[str, object]:
     return {
         "passed": verdict.passed,
         "target": done.target,
-        "limits": {"cosine": verdict.limits.cosine, "norm_error": verdict.limits.norm_error},
+        "limits": {kind: asdict(limits) for kind, limits in verdict.limits.items()},
         "faults": list(verdict.faults),
         "causes": list(verdict.causes),
         "notes": list(done.notes),
         "texts": [
-            {"id": row.id, "kind": row.kind, "cosine": row.cosine, "norm_error": row.norm_error, "right": row.right}
+            {
+                "id": row.id,
+                "kind": row.kind,
+                "cosine": row.cosine,
+                "norm_error": row.norm_error,
+                "least_cosine": row.limits.cosine,
+                "right": row.right,
+            }
             for row in verdict.rows
         ],
     }
@@ -74,7 +82,8 @@ def _lines(done: "ProgramCheck") -> list[str]:
     """Return what was found, in sentences."""
     verdict = done.verdict
     shown = [
-        f"{row.id} ({row.kind}): cosine {_figure(row.cosine)}, norm off by {_figure(row.norm_error)}"
+        f"{row.id} ({row.kind}): cosine {_figure(row.cosine)} (at least {row.limits.cosine:g}), norm off by "
+        f"{_figure(row.norm_error)}"
         for row in verdict.rows
         if not row.right
     ]
@@ -84,11 +93,12 @@ def _lines(done: "ProgramCheck") -> list[str]:
     if not verdict.passed:
         return [*shown, *causes, *notes, f"REFUSED: {'; '.join(verdict.faults)}."]
 
-    cosines = [row.cosine for row in verdict.rows if row.cosine is not None]
+    # The one that is nearest to its own limit: everyday and stress texts have different ones.
+    nearest = min(verdict.rows, key=lambda row: (row.cosine or 0.0) - row.limits.cosine)
     return [
         *notes,
-        f"PASSED: {len(verdict.rows)} texts by the limits of {done.target}, smallest cosine {_figure(min(cosines))} "
-        f"(limit {verdict.limits.cosine:g}).",
+        f"PASSED: {len(verdict.rows)} texts by the limits of {done.target}; nearest to its limit is {nearest.id}, "
+        f"cosine {_figure(nearest.cosine)} (at least {nearest.limits.cosine:g}).",
     ]
 
 

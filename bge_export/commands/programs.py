@@ -1,9 +1,10 @@
 """The command that checks a program in any language against a folder's golden texts."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from bge_export.files.regular import GOLDEN_BYTES, read_regular
 from bge_export.heads.dense import without_embeddings
 from bge_export.programs.judging import ProgramVerdict, RowLimits, judge_vectors, read_vectors
 from bge_export.programs.running import run_program, split_command
+from bge_export.texts.corpus import Kind
 from bge_export.texts.golden import GOLDEN, USES, GoldenRow, read_rows
 
 USE = "{use}"
@@ -110,8 +112,8 @@ def read_golden(folder: Path) -> tuple[GoldenRow, ...]:
         raise ArtifactError(f"{path} is not a file of golden texts: {error}. {advice}") from error
 
 
-def _limits(contract: Contract, target: str | None, thresholds: Path | None) -> tuple[str, RowLimits]:
-    """Return the target whose limits hold, and these.
+def _limits(contract: Contract, target: str | None, thresholds: Path | None) -> tuple[str, Mapping[Kind, RowLimits]]:
+    """Return the target whose limits hold, and these, of each kind of text.
 
     Raises:
         UsageError: it is not in the folder, has no limits, or must be named.
@@ -121,10 +123,12 @@ def _limits(contract: Contract, target: str | None, thresholds: Path | None) -> 
     if limits is None:
         raise UsageError(f"There are no limits for {name}. Give a file that has them with --thresholds.")
 
-    # The texts are odd, and a program may print fewer digits than float32 has.
+    # A program may print fewer digits than float32 has.
     normalized = contract.embedding.normalize
-    norm_error = max(limits.norm_error(normalized=normalized), PRINTED)
-    return name, RowLimits(limits.least_cosine("stress"), norm_error)
+    return name, {
+        kind: RowLimits(limits.least_cosine(kind), max(limits.norm_error(kind, normalized=normalized), PRINTED))
+        for kind in get_args(Kind)
+    }
 
 
 def _runs(

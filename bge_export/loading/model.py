@@ -16,6 +16,7 @@ from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Session, TokenBatc
 from bge_export.errors import TextsError, UsageError
 from bge_export.heads.dense import DenseHead
 from bge_export.loading.batches import WINDOW, plan_batches
+from bge_export.loading.checked import refuse_unproven
 from bge_export.loading.choice import choose_artifact
 from bge_export.loading.prompt import prompt_text
 from bge_export.texts.tokens import TextTokenizer
@@ -114,6 +115,7 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     verify: bool = True,
+    unchecked: bool = False,
 ) -> EmbeddingModel:
     """Open a model of a folder that `bge-export` wrote.
 
@@ -128,10 +130,14 @@ def load(
         threads: the runtime's threads; by default all cores.
         verify: whether the bytes of the model and of the small files beside it are compared with the manifest first,
             which reads the model once more.
+        unchecked: load a model although the folder's report refuses it or speaks of other files, and without a warning
+            if there is no report.
 
     Raises:
         UsageError: the folder has no such precision, or nothing that the runtime reads.
-        ArtifactError: the folder was not written by `bge-export`, or its files are not those that were written.
+        ArtifactError: the folder was not written by `bge-export`, its files are not those that were written, or its
+            own report (`parity.json`) refuses the model or speaks of other files.
+        ReportError: the report is damaged.
         DeviceUnavailable: the device is missing.
         MissingLibrary: the runtime's library is not installed.
     """
@@ -144,6 +150,8 @@ def load(
     if verify:
         refuse_changed_files(root, {name: manifest.files[name] for name in artifact.files})
         refuse_other_spec(root, artifact.spec)
+    if not unchecked:
+        refuse_unproven(root, artifact)
 
     tokenizer = TextTokenizer.load(root, artifact.spec.inputs.max_tokens)
     return EmbeddingModel(artifact, tokenizer, opener.open(artifact, device, threads or _cores()))

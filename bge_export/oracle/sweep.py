@@ -5,7 +5,7 @@ reranker, whose files give no states, the logits are expected.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from bge_export.heads.dense import dense_head
 from bge_export.oracle.following import Following
 from bge_export.oracle.pooling import pooled
 from bge_export.progress import advance
-from bge_export.sweep.plan import MASKS, SweepBatch, TokenFacts, plan_rows, plan_sample
+from bge_export.sweep.plan import UNSURE, SweepBatch, TokenFacts, plan_positions, plan_rows, plan_sample
 from bge_export.sweep.states import Expected, Sweep
 
 if TYPE_CHECKING:
@@ -64,13 +64,30 @@ def sweep_states(
         arithmetic: what heads make of the model's output, which then stands for the states.
     """
     following = Following(checkpoint) if checkpoint.spec.only_dense else None
-    run = partial(_expected, checkpoint, model, arithmetic or following)
+
+    def run(batch: SweepBatch) -> Expected | None:
+        found = _expected(checkpoint, model, arithmetic or following, batch)
+        advance()
+        return found
+
     return Sweep(
         facts,
         tuple(run(batch) for batch in plan_sample(facts)),
         tuple(run(batch) for batch in plan_rows(facts)) if every_id else (),
         partial(token_table, checkpoint),
+        cache(partial(_positions, checkpoint, facts, arithmetic or following)),
     )
+
+
+def _positions(
+    checkpoint: Checkpoint, facts: TokenFacts, answers: "Arithmetic | Following | None"
+) -> tuple[Expected | None, ...]:
+    """Return what the checkpoint gives where positions are shown; its weights are loaded for it.
+
+    Most files give the states of tokens and need none of it.
+    """
+    model = load_model(checkpoint)
+    return tuple(_expected(checkpoint, model, answers, batch) for batch in plan_positions(facts))
 
 
 def batches(facts: TokenFacts, *, every_id: bool) -> int:
@@ -101,13 +118,12 @@ def _expected(
     try:
         rows = _states(checkpoint, model, batch)
     except Exception as error:  # every architecture raises kinds of its own
-        if batch.kind in MASKS:
+        if batch.kind in UNSURE:
             return None
         raise CheckpointError(
             f"{checkpoint.source} cannot run token ids: {first_line(error)}. Fetch it again."
         ) from error
 
-    advance()
     if answers is None:
         return _defined(checkpoint, batch, _logits(rows, batch))
     if not isinstance(answers, Following):
@@ -145,7 +161,7 @@ def _defined(checkpoint: Checkpoint, batch: SweepBatch, expected: Expected) -> E
     """
     if np.isfinite(expected.states).all() and np.isfinite(expected.pooled).all():
         return expected
-    if batch.kind in MASKS:
+    if batch.kind in UNSURE:
         return None
     raise CheckpointError(f"{checkpoint.source}: its states of some token ids are not finite. It cannot be exported.")
 
@@ -160,12 +176,12 @@ def _states(
     import torch
 
     names = ["input_ids", *(["token_type_ids"] if checkpoint.token_types else [])]
-    if batch.kind in MASKS:
+    if batch.kind in UNSURE:
         names.append("attention_mask")
     feed = {name: torch.from_numpy(array) for name, array in batch.tokens.feed(names).items()}
 
     with torch.inference_mode():
-        if batch.kind in MASKS:
+        if batch.kind in UNSURE:
             return list(zip(_answers(checkpoint, model, feed), feed["attention_mask"].bool(), strict=True))
 
         lengths = batch.tokens.attention_mask.sum(axis=1).tolist()

@@ -249,8 +249,8 @@ class SweepPart(Record):
         length: the length of that sequence.
         difference: in place of both cosines, the largest difference of a reranker's logit from the checkpoint's, or of
             a token's weight; None if one is not finite. Files of embedding models do not name it.
-        norm_error: the largest difference of a token vector's norm from the checkpoint's, relative to it, of outputs
-            that are vectors of tokens; None if one is undefined. Files of other outputs do not name it.
+        norm_error: the largest difference of the norm of a state, or of a vector, from the checkpoint's, relative to
+            it; None if one is undefined. Logits and token weights have none, and do not name it.
     """
 
     kind: str
@@ -276,6 +276,8 @@ class SweepRecord(Record):
         ids: the number of different token ids that were run.
         lengths: the number of different lengths.
         longest: the longest sequence.
+        positions: the number of positions that were looked at one by one or a few at a time: by the state of the token
+            there, or where masks showed no others. 0 where only the sample was run of an output without states.
         token_types: the number of token types.
         sizes: the batch sizes, of every kind of batch.
         undefined: kinds of mask that the checkpoint itself does not define; they were not run.
@@ -287,6 +289,7 @@ class SweepRecord(Record):
     ids: int
     lengths: int
     longest: int
+    positions: int = 0
     token_types: int
     sizes: tuple[int, ...]
     undefined: tuple[str, ...]

@@ -1,14 +1,15 @@
 """Judges the vectors that a program printed for the golden texts, and names the likely cause if they are wrong."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.bundle.contract import Contract
-from bge_export.texts.golden import USES, GoldenRow, Use
+from bge_export.texts.corpus import Kind
+from bge_export.texts.golden import USES, GoldenRow, Use, judged_as
 
 SHOWN = 40
 """Characters of a wrong line in a message."""
@@ -16,7 +17,7 @@ SHOWN = 40
 
 @dataclass(frozen=True)
 class RowLimits:
-    """What each text must keep: the smallest cosine, and the largest relative difference of the norms."""
+    """What each text of a kind must keep: the smallest cosine, and the largest relative difference of the norms."""
 
     cosine: float
     norm_error: float
@@ -31,7 +32,7 @@ class Judged:
         tokens: the number of its tokens.
         cosine: with the golden vector; None if it is not defined.
         norm_error: difference of the norms, relative to the golden vector's; None if it is not defined.
-        right: whether both are within the limits.
+        limits: what it has to keep.
     """
 
     id: str
@@ -40,7 +41,17 @@ class Judged:
     tokens: int
     cosine: float | None
     norm_error: float | None
-    right: bool
+    limits: RowLimits
+
+    @property
+    def turned(self) -> bool:
+        """Return whether the vector points elsewhere than the golden one."""
+        return self.cosine is None or not self.cosine >= self.limits.cosine
+
+    @property
+    def right(self) -> bool:
+        """Return whether cosine and norm are within the limits."""
+        return not self.turned and self.norm_error is not None and self.norm_error <= self.limits.norm_error
 
 
 @dataclass(frozen=True)
@@ -49,13 +60,13 @@ class ProgramVerdict:
 
     Attributes:
         rows: each golden text; none if the output is not of the right form.
-        limits: what each text had to keep.
+        limits: what each kind of text had to keep.
         faults: what is wrong with the output or the vectors, one sentence each.
         causes: likely causes, one sentence each.
     """
 
     rows: tuple[Judged, ...]
-    limits: RowLimits
+    limits: Mapping[Kind, RowLimits]
     faults: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
 
@@ -101,7 +112,7 @@ def judge_vectors(
     vectors: NDArray[np.float64],
     golden: Sequence[GoldenRow],
     contract: Contract,
-    limits: RowLimits,
+    limits: Mapping[Kind, RowLimits],
     *,
     token_ids: bool,
 ) -> ProgramVerdict:
@@ -111,14 +122,13 @@ def judge_vectors(
         vectors: [N, D], in the order of the texts.
         golden: the N texts.
         contract: what the folder says.
-        limits: those of the file that the program runs.
+        limits: those of the file that the program runs, of each kind of text (`texts.golden`).
         token_ids: whether the program was given token ids instead of texts.
     """
     rows = []
     for row, vector in zip(golden, vectors, strict=True):
         cosine, error = _compared(vector, np.asarray(row.vector))
-        right = cosine is not None and error is not None and cosine >= limits.cosine and error <= limits.norm_error
-        rows.append(Judged(row.id, row.kind, row.use, len(row.token_ids), cosine, error, right))
+        rows.append(Judged(row.id, row.kind, row.use, len(row.token_ids), cosine, error, limits[judged_as(row)]))
 
     wrong = [row for row in rows if not row.right]
     if not wrong:
@@ -126,9 +136,7 @@ def judge_vectors(
 
     kinds = ", ".join(dict.fromkeys(row.kind for row in wrong))
     faults = (f"{len(wrong)} of {len(rows)} texts are embedded otherwise: {kinds}",)
-    return ProgramVerdict(
-        tuple(rows), limits, faults, tuple(_causes(rows, limits.cosine, contract, token_ids=token_ids))
-    )
+    return ProgramVerdict(tuple(rows), limits, faults, tuple(_causes(rows, contract, token_ids=token_ids)))
 
 
 def _compared(vector: NDArray[np.float64], right: NDArray[np.float64]) -> tuple[float | None, float | None]:
@@ -139,12 +147,12 @@ def _compared(vector: NDArray[np.float64], right: NDArray[np.float64]) -> tuple[
     return float(vector @ right) / (norm * expected), abs(norm / expected - 1.0)
 
 
-def _causes(rows: Sequence[Judged], least: float, contract: Contract, *, token_ids: bool) -> Iterator[str]:
+def _causes(rows: Sequence[Judged], contract: Contract, *, token_ids: bool) -> Iterator[str]:
     """Yield the likely causes, by which kinds of text are wrong."""
     if any(row.cosine is None for row in rows):
         yield "a vector is zero or not finite: look at the attention mask and at empty texts"
 
-    turned = {row.id for row in rows if row.cosine is None or row.cosine < least}
+    turned = {row.id for row in rows if row.turned}
     if len(turned) < len(rows) and any(not row.right and row.id not in turned for row in rows):
         yield (
             "vectors have another length: divide them by their L2 norm"

@@ -30,10 +30,12 @@ def _complete(limits: Mapping[str, Any]) -> Mapping[str, Any]:
     if "min_cosine" not in limits:
         return {"max_broken_pairs": 0, **limits}
 
+    raw = limits.get("max_raw_norm_error", limits.get("max_norm_error"))
     return {
         "max_broken_pairs": 0,
         "min_stress_cosine": limits["min_cosine"],
-        "max_raw_norm_error": limits.get("max_norm_error"),
+        "max_raw_norm_error": raw,
+        "max_raw_stress_norm_error": raw,
         **limits,
     }
 

@@ -10,8 +10,11 @@ elsewhere. The plan depends on `TokenFacts` alone, so every machine makes the sa
     holes        masked tokens within the sequence
     masked-ids   other ids than the padding token's where the mask is 0
     rows         every id of the vocabulary once, in a seeded order, cut into sequences of rising length
+    positions    long sequences of which the mask shows the first token and a few neighbours, each position once
 
-All but `rows` are the sample that every runtime runs; `rows` is run once for each file.
+All but the last two are the sample that every runtime runs; `rows` is run once for each file. In the longest sequence
+the state of each token shows its position. An output without states shows one position among all others too little,
+so `positions` is run for such outputs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,13 +48,22 @@ MOST_ROWS = 2**16
 """Largest vocabulary whose ids are all swept; of a larger one, the first ids and a seeded choice. Its other rows are
 read from the file (`token_tables`), since sweeping them would take longer than everything else."""
 
+WINDOW = 16
+"""Tokens of a sequence of `positions` that the mask shows, beside the first one."""
+
+PLACES = 2**14
+"""Most tokens of all sequences of `positions` if each had the longest length; longer inputs have wider windows."""
+
 JUDGED = 2**13
 """Most states of one sequence that are compared, evenly spaced: longer ones would fill a file of vectors."""
 
-SIZED, LONGEST, TOKEN_TYPES, LEFT, HOLES, MASKED_IDS, ROWS = (
-    "sizes", "longest", "token-types", "left", "holes", "masked-ids", "rows",
+SIZED, LONGEST, TOKEN_TYPES, LEFT, HOLES, MASKED_IDS, ROWS, POSITIONS = (
+    "sizes", "longest", "token-types", "left", "holes", "masked-ids", "rows", "positions",
 )  # fmt: skip
 MASKS = (LEFT, HOLES, MASKED_IDS)
+
+UNSURE = (*MASKS, POSITIONS)
+"""Kinds of batches whose masks a checkpoint need not define."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +135,24 @@ def plan_rows(facts: TokenFacts) -> tuple[SweepBatch, ...]:
     return tuple(
         _batch(ROWS, facts, sequences[start : start + ROW_BATCH]) for start in range(0, len(sequences), ROW_BATCH)
     )
+
+
+def plan_positions(facts: TokenFacts) -> tuple[SweepBatch, ...]:
+    """Return the batches of `positions`, one sequence each, shortest first; together they show every position."""
+    random = np.random.default_rng([SEED, 3])
+    ids = np.array(_sequence(facts, random.integers(facts.rows, size=facts.room)), dtype=np.int64)
+    # An id that is the padding token's would have no position of its own in RoBERTa.
+    ids = np.where(ids == facts.pad, (facts.pad + 1) % facts.rows, ids)
+    width = max(WINDOW, -(-(len(ids) ** 2) // PLACES))
+
+    batches = []
+    for start in range(0, len(ids), width):
+        whole = _batch(POSITIONS, facts, [tuple(int(one) for one in ids[: start + width])])
+        mask = whole.tokens.attention_mask.copy()
+        mask[:, 1:start] = 0  # some pooling is the state of the first token
+        tokens = TokenBatch(whole.tokens.input_ids, mask, whole.tokens.token_type_ids)
+        batches.append(SweepBatch(POSITIONS, tokens, _judged(mask)))
+    return tuple(batches)
 
 
 def _order(facts: TokenFacts) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.sweep.plan import MASKS, SweepBatch, TokenFacts, plan_rows, plan_sample
+from bge_export.sweep.plan import MASKS, SweepBatch, TokenFacts, plan_positions, plan_rows, plan_sample
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Sweep:
         facts: what the plan depends on.
         sample: one entry for each batch of `plan_sample`; None for one that the checkpoint itself cannot run.
         rows: the same of `plan_rows`; empty if they were not asked for, or read from a file, which lacks them.
+        read_positions: returns the same of `plan_positions`; None if the checkpoint is not at hand.
         read_table: returns the checkpoint's token table, [rows, D] float32; None if the checkpoint is not at hand.
     """
 
@@ -39,6 +40,7 @@ class Sweep:
     sample: tuple[Expected | None, ...]
     rows: tuple[Expected | None, ...] = ()
     read_table: Callable[[], NDArray[np.float32]] | None = None
+    read_positions: Callable[[], tuple[Expected | None, ...]] | None = None
 
     def batches(self, *, rows: bool) -> tuple[tuple[SweepBatch, Expected | None], ...]:
         """Return each batch of the sample, and of the rows if `rows`, with what the checkpoint gives."""
@@ -46,6 +48,12 @@ class Sweep:
         if not rows or not self.rows:
             return sample
         return sample + tuple(zip(plan_rows(self.facts), self.rows, strict=True))
+
+    def positions(self) -> tuple[tuple[SweepBatch, Expected | None], ...]:
+        """Return each batch that shows positions, with what the checkpoint gives; none if it is not at hand."""
+        if self.read_positions is None:
+            return ()
+        return tuple(zip(plan_positions(self.facts), self.read_positions(), strict=True))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the sample as arrays for `from_arrays`."""

@@ -8,7 +8,7 @@ kind catches another fault, and a check says which kinds fail.
 import json
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bge_export.contracts import InputSpec
 from bge_export.files.reading import first_fault
+from bge_export.texts.corpus import Kind
 
 GOLDEN: Final = "golden.jsonl"
 
@@ -44,12 +45,14 @@ class GoldenText:
         kind: what it checks, such as "tabs".
         text: the text as a user gives it, without a prompt.
         use: what it is embedded as, which decides the prompt.
+        judged: the limits that hold for it, as for the corpus's texts: those of everyday or of stress texts.
     """
 
     id: str
     kind: str
     text: str
     use: Use = "document"
+    judged: Kind = "everyday"
 
 
 class GoldenRow(BaseModel):
@@ -82,28 +85,46 @@ _TEXTS = (
     GoldenText("word", "plain", "lighthouse"),
     GoldenText("question", "plain", "How long does fresh paint need to dry in winter?"),
     GoldenText("paragraph", "plain", (_SENTENCE * 4).strip()),
-    GoldenText("empty", "empty", ""),
-    GoldenText("spaces", "white space", "   "),
-    GoldenText("around", "white space", "  a title between spaces   "),
+    GoldenText("empty", "empty", "", judged="stress"),
+    GoldenText("spaces", "white space", "   ", judged="stress"),
+    GoldenText("around", "white space", "  a title between spaces   ", judged="stress"),
     GoldenText("lines", "line breaks", "First line\nsecond line\n\nfourth line\n"),
     GoldenText("windows-lines", "line breaks", "First line\r\nsecond line\r\n"),
     GoldenText("tabs", "tabs", "name\tprice\tstock\nlamp\t19.90\t4"),
-    GoldenText("odd-spaces", "white space", "thin\u2009space, no\u00a0break, wide\u3000space, none\u200bat all"),
+    GoldenText(
+        "odd-spaces",
+        "white space",
+        "thin\u2009space, no\u00a0break, wide\u3000space, none\u200bat all",
+        judged="stress",
+    ),
     GoldenText("composed", "accents", _ACCENTS),
     GoldenText("decomposed", "accents", unicodedata.normalize("NFD", _ACCENTS)),
     GoldenText("capitals", "case", "THE ANNUAL REPORT OF THE STRASSE COMMITTEE, STRAßE 9"),
-    GoldenText("chinese", "CJK", "雨天的山路很滑，请慢慢走。"),
-    GoldenText("japanese", "CJK", "電車は次の駅で止まります。ドアにご注意ください。"),
-    GoldenText("korean", "CJK", "오늘은 바람이 강하게 불어요."),
-    GoldenText("arabic", "other scripts", "الكتاب على الطاولة"),
-    GoldenText("emoji", "emoji", "Party 🎉 tonight 👍🏽 with the family 👨\u200d👩\u200d👧"),
+    GoldenText("chinese", "CJK", "雨天的山路很滑，请慢慢走。", judged="stress"),
+    GoldenText("japanese", "CJK", "電車は次の駅で止まります。ドアにご注意ください。", judged="stress"),
+    GoldenText("korean", "CJK", "오늘은 바람이 강하게 불어요.", judged="stress"),
+    GoldenText("arabic", "other scripts", "الكتاب على الطاولة", judged="stress"),
+    GoldenText("emoji", "emoji", "Party 🎉 tonight 👍🏽 with the family 👨\u200d👩\u200d👧", judged="stress"),
     GoldenText("code", "code", "if (path === \"C:\\\\temp\") { return `\\n${x}`; } // 100 % 'done'"),
-    GoldenText("special-words", "special words", "The words [CLS], [SEP], <s> and </s> stand in this sentence."),
-    GoldenText("long-word", "long word", "Hafenkranführerprüfungsordnungsänderungsantragsformular"),
-    GoldenText("over-long", OVER_LONG, _SENTENCE),
+    GoldenText(
+        "special-words",
+        "special words",
+        "The words [CLS], [SEP], <s> and </s> stand in this sentence.",
+        judged="stress",
+    ),
+    GoldenText("long-word", "long word", "Hafenkranführerprüfungsordnungsänderungsantragsformular", judged="stress"),
+    GoldenText("over-long", OVER_LONG, _SENTENCE, judged="stress"),
     GoldenText("query", "query", "when does the ferry leave", "query"),
     GoldenText("query-lines", "query", "opening hours\nbakery near the station", "query"),
 )
+
+
+_STRESS = frozenset(one.id for one in _TEXTS if one.judged == "stress")
+
+
+def judged_as(row: GoldenRow) -> Kind:
+    """Return whose limits hold for a line: those of everyday texts, unless the text is known as a stress text."""
+    return "stress" if row.id in _STRESS else "everyday"
 
 
 def golden_texts(inputs: InputSpec) -> tuple[GoldenText, ...]:
@@ -114,9 +135,7 @@ def golden_texts(inputs: InputSpec) -> tuple[GoldenText, ...]:
     words = min(inputs.max_tokens, LONGEST_TEXT) + 1
     repeats = -(-words // len(_SENTENCE.split()))
 
-    return tuple(
-        GoldenText(one.id, one.kind, one.text * repeats, one.use) if one.kind == OVER_LONG else one for one in _TEXTS
-    )
+    return tuple(replace(one, text=one.text * repeats) if one.kind == OVER_LONG else one for one in _TEXTS)
 
 
 def write_rows(rows: Sequence[GoldenRow]) -> bytes:

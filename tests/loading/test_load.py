@@ -15,12 +15,14 @@ from tiny_checkpoint import change_json, write_json
 import bge_export
 from bge_export.checkpoint.opening import open_checkpoint
 from bge_export.commands import Exported
-from bge_export.errors import ArtifactError, TextsError, UsageError
+from bge_export.errors import ArtifactError, ReportError, TextsError, UsageError
 from bge_export.exporters.onnx import OnnxExporter
 from bge_export.exporters.openvino import OpenVinoExporter
 from bge_export.exporters.torchscript import TorchScriptExporter
+from bge_export.files.digest import file_sha256
 from bge_export.heads.dense import dense_head
 from bge_export.oracle.eager import embed_texts
+from bge_export.parity.report import read_report, write_report
 from bge_export.texts.corpus import Corpus, Text
 
 TEXTS = ("", "a", "That is a happy person", "ΟΔΟΣ [MASK] 漢字", "word " * 700, "two words", "x " * 90, "That is sad")
@@ -83,7 +85,7 @@ def test_a_model_without_prompts_has_no_query(tiny: Path, tmp_path: Path) -> Non
     change_json(checkpoint / "config_sentence_transformers.json", prompts=None)
     done = export_model(OnnxExporter(), str(checkpoint), tmp_path / "out", check=False)
     with pytest.raises(UsageError, match="declares no prompts, so there is none called 'query'"):
-        bge_export.load(done.folder).encode("a", prompt="query")
+        bge_export.load(done.folder, unchecked=True).encode("a", prompt="query")
 
 
 def test_one_text_gives_one_vector_and_none_give_none(tiny_export: Exported, oracle: Oracle) -> None:
@@ -126,7 +128,7 @@ def test_pooling_and_norm_are_those_of_the_checkpoint(
 
     done = export_model(OnnxExporter(), str(checkpoint), tmp_path / "out", check=False)
     wanted = oracle(*TEXTS, checkpoint=checkpoint)
-    np.testing.assert_allclose(bge_export.load(done.folder).encode(TEXTS), wanted, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(bge_export.load(done.folder, unchecked=True).encode(TEXTS), wanted, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.load:FutureWarning")
@@ -134,13 +136,13 @@ def test_every_format_is_opened_in_its_own_runtime(tiny: Path, tmp_path: Path, o
     out = tmp_path / "out"
     for exporter in (TorchScriptExporter(), OpenVinoExporter(), OnnxExporter()):
         export_model(exporter, str(tiny), out, check=False)
-        model = bge_export.load(out)
+        model = bge_export.load(out, unchecked=True)
         assert model.artifact.target.format == exporter.format
         assert_same(model.encode(TEXTS), oracle(*TEXTS))
 
     # By now the folder holds all three; OpenVINO takes its own file, though it reads ONNX too.
     for runtime, format_name in (("openvino", "openvino"), ("torchscript", "torchscript")):
-        model = bge_export.load(out, runtime=runtime)
+        model = bge_export.load(out, runtime=runtime, unchecked=True)
         assert model.artifact.target.format == format_name
         assert_same(model.encode(TEXTS[:3]), oracle(*TEXTS[:3]))
 
@@ -148,7 +150,7 @@ def test_every_format_is_opened_in_its_own_runtime(tiny: Path, tmp_path: Path, o
 @pytest.mark.filterwarnings("ignore:.*torch.jit.load:FutureWarning")
 def test_a_file_that_returns_vectors_alone_is_loaded(tiny: Path, tmp_path: Path, oracle: Oracle) -> None:
     done = export_model(TorchScriptExporter(layout="eland"), str(tiny), tmp_path / "out", check=False)
-    assert_same(bge_export.load(done.folder).encode(TEXTS), oracle(*TEXTS))
+    assert_same(bge_export.load(done.folder, unchecked=True).encode(TEXTS), oracle(*TEXTS))
 
 
 def test_a_precision_is_chosen_by_name(tiny_export: Exported) -> None:
@@ -197,3 +199,76 @@ def test_loading_and_encoding_import_nothing_heavy(tiny_export: Exported) -> Non
     loaded = set(done.stdout.split())
     assert loaded >= {"onnxruntime", "tokenizers", "numpy"}
     assert loaded & HEAVY == set()
+
+
+def refused(folder: Path, name: str, cosine: float) -> None:
+    """Write into a folder's report that the first text of a target has a cosine, and seal it again."""
+    report = read_report(folder / "parity.json")
+    lanes = [
+        lane.model_copy(update={"rows": (lane.rows[0].model_copy(update={"cosine": cosine}), *lane.rows[1:])})
+        if lane.target == name
+        else lane
+        for lane in report.lanes
+    ]
+    write_report(report.model_copy(update={"lanes": tuple(lanes)}), folder / "parity.json")
+
+
+def test_a_model_that_the_folders_report_refuses_is_not_loaded(bundle: Path) -> None:
+    refused(bundle, "onnx-fp16", 0.5)
+    with pytest.raises(ArtifactError, match=r"parity\.json refuses onnx-fp16: .*cosine 0.5.* Load another precision"):
+        bge_export.load(bundle, precision="fp16")
+    assert bge_export.load(bundle, precision="fp16", unchecked=True).encode(["a"]).shape == (1, 64)
+
+    # Another target of the same folder is what it was.
+    assert bge_export.load(bundle).encode(["a"]).shape == (1, 64)
+
+
+def test_an_edited_report_lets_nothing_be_loaded(bundle: Path) -> None:
+    change_json(bundle / "parity.json", requested=["openvino:cpu"])
+    with pytest.raises(ArtifactError, match=r"refuses onnx-fp32: .*digest"):
+        bge_export.load(bundle)
+
+
+def test_a_report_about_other_bytes_lets_nothing_be_loaded(bundle: Path) -> None:
+    path = bundle / "onnx/model.onnx"
+    path.write_bytes(path.read_bytes() + b"\x72\x00")
+    change_json(
+        bundle / "bge_export.json",
+        files=json.loads((bundle / "bge_export.json").read_text("utf-8"))["files"]
+        | {"onnx/model.onnx": file_sha256(path)},
+    )
+    with pytest.raises(ArtifactError, match=r"speaks of other files than onnx/model\.onnx"):
+        bge_export.load(bundle)
+    with pytest.raises(ArtifactError, match=r"speaks of other files than onnx/model\.onnx"):
+        bge_export.load(bundle, verify=False)
+    assert bge_export.load(bundle, unchecked=True).encode(["a"]).shape == (1, 64)
+
+
+def test_a_damaged_report_is_an_error_with_what_to_do(bundle: Path) -> None:
+    (bundle / "parity.json").write_text("{}", "utf-8")
+    with pytest.raises(ReportError, match="Measure again"):
+        bge_export.load(bundle)
+
+
+def test_a_folder_without_a_report_is_loaded_with_one_warning(bundle: Path) -> None:
+    (bundle / "parity.json").unlink()
+    with pytest.warns(UserWarning, match=r"has no parity\.json, so nobody knows whether onnx-fp32 gives") as told:
+        bge_export.load(bundle)
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    assert bge_export.load(bundle, unchecked=True).width == 64
+
+
+def test_a_report_on_texts_of_ones_own_is_judged_by_what_it_measured(bundle: Path) -> None:
+    report = read_report(bundle / "parity.json")
+    own = "0" * 64
+    runs = {
+        name: run.model_copy(update={"reference": run.reference.model_copy(update={"texts_digest": own})})
+        for name, run in report.runs.items()
+    }
+    changed = report.model_copy(update={"runs": runs, "texts": report.texts.model_copy(update={"digest": own})})
+    write_report(changed, bundle / "parity.json")
+    assert bge_export.load(bundle).encode(["a"]).shape == (1, 64)
+    refused(bundle, "onnx-fp32", 0.99)
+    with pytest.raises(ArtifactError, match=r"refuses onnx-fp32.*To load it all the same, give unchecked=True"):
+        bge_export.load(bundle)

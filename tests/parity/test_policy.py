@@ -114,6 +114,11 @@ def test_stress_texts_may_have_the_limit_of_everyday_ones(tmp_path):
         (TWO.replace("0.7", "0.91"), "min_stress_cosine 0.91 is above min_cosine 0.9"),
         (f"{TWO}max_raw_norm_error = 0.1\n", "max_raw_norm_error and max_norm_shift belong together"),
         (f"{TWO}max_norm_shift = 0.1\n", "max_raw_norm_error and max_norm_shift belong together"),
+        (f"{TWO}max_raw_stress_norm_error = 0.1\n", ".* Give max_raw_norm_error and min_stress_cosine too"),
+        (
+            f"{TWO}max_raw_norm_error = 0.1\nmax_norm_shift = 0.1\nmax_raw_stress_norm_error = 0.05\n",
+            "max_raw_stress_norm_error 0.05 is below max_raw_norm_error 0.1",
+        ),
         (TWO.replace("0.7", "0.0"), "min_stress_cosine: "),
         (TWO.replace("0.7", "nan"), "min_stress_cosine: "),
         (TWO.replace("0.7", "'0.7'"), "min_stress_cosine: "),

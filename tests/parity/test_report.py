@@ -43,8 +43,8 @@ parts = st.builds(
     sequence_cosine=maybe, length=counts,
 )  # fmt: skip
 sweeps = st.builds(
-    SweepRecord, ids=counts, lengths=counts, longest=counts, token_types=counts,
-    sizes=st.lists(counts, max_size=2).map(tuple), undefined=st.lists(texts, max_size=2).map(tuple),
+    SweepRecord, ids=counts, lengths=counts, longest=counts, positions=counts,
+    token_types=counts, sizes=st.lists(counts, max_size=2).map(tuple), undefined=st.lists(texts, max_size=2).map(tuple),
     states=st.booleans(), repeated=st.booleans(), parts=st.lists(parts, max_size=2).map(tuple),
 )  # fmt: skip
 tables = st.builds(TableRecord, rows=counts, unread=st.none() | texts, worst=maybe, token=counts)

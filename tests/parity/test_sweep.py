@@ -9,6 +9,7 @@ from fakes import (
     LANE,
     POLICY,
     ROUNDED,
+    SPEC,
     SWEEP,
     TABLE,
     TOKENS,
@@ -35,9 +36,11 @@ from bge_export.sweep.plan import (
     LEFT,
     MASKED_IDS,
     MOST_ROWS,
+    POSITIONS,
     SIZES,
     TOKEN_TYPES,
     TokenFacts,
+    plan_positions,
     plan_rows,
     plan_sample,
 )
@@ -105,6 +108,15 @@ def one_id(batch: TokenBatch, states: np.ndarray) -> None:
     states[batch.input_ids == 7] = 0
 
 
+def a_longer_state(batch: TokenBatch, states: np.ndarray) -> None:
+    states[batch.input_ids == 7] *= 1.5
+
+
+def a_longer_state_in_the_largest_batch(batch: TokenBatch, states: np.ndarray) -> None:
+    if len(states) == SIZES[-1]:
+        states *= 1.01
+
+
 COUNT = iter(range(10**6))
 
 
@@ -120,6 +132,8 @@ FAULTS = {
     nan_at_masked_tokens: "not-finite",
     every_token_but_the_first: "token-states",
     one_id: "token-states",
+    a_longer_state: "vector-norm",
+    a_longer_state_in_the_largest_batch: "vector-norm",
     never_the_same: "not-repeatable",
 }
 
@@ -132,7 +146,7 @@ def test_a_right_file_passes_and_says_what_it_covered() -> None:
     assert (found["rows_run"], found["token_rows"], found["longest"]) == (12, 12, 16)
     assert found["sizes"] == [1, 2, 3, 17, 32, 64]
     assert coverage_line(report) == (
-        "besides texts: 12 of 12 token rows run, inputs up to 16 tokens, batches of 1, 2, 3, 17, 32, 64, "
+        "besides texts: 12 of 12 token rows run, inputs up to 16 tokens, 16 positions, batches of 1, 2, 3, 17, 32, 64, "
         "padding and masks: right, left, holes, masked-ids; 12 rows read, off by at most 0.600 of what rounding makes"
     )
 
@@ -171,6 +185,7 @@ CHANGES = {
     "no sweep": {"sweep": None},
     "a kind is missing": {"parts": lambda parts: tuple(part for part in parts if part.kind != LEFT)},
     "a shorter input": {"longest": 15},
+    "fewer positions": {"positions": 15},
     "a batch size is missing": {"sizes": (1, 2, 3, 17, 32)},
     "fewer ids": {"ids": 11, "table": None},
 }
@@ -189,6 +204,65 @@ def test_what_was_not_covered_is_refused(change: str) -> None:
         changed = lane.model_copy(update={"sweep": lane.sweep.model_copy(update=made)})
     verdict = judge(report.model_copy(update={"lanes": (changed,)}).sealed(), POLICY, CORPUS)
     assert {bad.rule for bad in verdict.failures} == {"coverage"}
+
+
+@pytest.mark.parametrize("error", [None, 0.01])
+def test_norms_of_states_are_judged_and_may_not_be_missing(error: float | None) -> None:
+    report = report_with(lambda batch, states: None)
+    (lane,) = report.lanes
+    parts = tuple(part.model_copy(update={"norm_error": error}) for part in lane.sweep.parts[:1])
+    changed = lane.model_copy(
+        update={"sweep": lane.sweep.model_copy(update={"parts": (*parts, *lane.sweep.parts[1:])})}
+    )
+    verdict = judge(report.model_copy(update={"lanes": (changed,)}).sealed(), POLICY, CORPUS)
+    assert {bad.rule for bad in verdict.failures} == {"vector-norm"}
+
+
+def test_a_vector_that_is_not_divided_by_its_norm_in_the_sweep_alone_is_refused() -> None:
+    def longer(rows: np.ndarray, kept: object) -> None:
+        rows *= 1.001
+
+    assert {bad.rule for bad in judge(report_of(sweep_fault=longer), POLICY, CORPUS).failures} == {"vector-norm"}
+
+
+def with_place(place: int) -> ParityReport:
+    """Measure a file without states whose row of positions is spoilt at one place, in a world of inputs up to 512."""
+
+    def spoil(batch: TokenBatch, vectors: np.ndarray) -> None:
+        if batch.attention_mask.shape[1] > place:
+            share = batch.attention_mask[:, place] / batch.attention_mask.sum(axis=1)
+            vectors[:, 0] += 0.2 * share.astype(np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    spec = replace(SPEC, inputs=replace(SPEC.inputs, max_tokens=512))
+    reference = replace(reference_of(CORPUS), spec=spec, sweep=sweep_of(facts=replace(TOKENS, max_tokens=512)))
+    artifact, device = replace(artifact_of(), spec=spec), RuntimeDevice(Spoiling(spoil=spoil), "cpu", True)
+    measurement = Measurement(CORPUS, reference, 1, load_tokenizer)
+    return measurement.report([artifact], [device], facts={artifact.digest: FileFacts(None, ("MatMul",), TABLE)})
+
+
+@pytest.mark.parametrize("place", [70, 300, 511])
+def test_a_spoilt_position_of_a_file_without_states_is_refused(place: int) -> None:
+    report = with_place(place)
+    found = [bad for bad in judge(report, POLICY, CORPUS).failures if bad.rule in ("token-states", "vector-norm")]
+    assert found
+    assert all("in the sweep's positions" in bad.message for bad in found)
+
+
+def test_a_file_without_states_is_swept_position_by_position() -> None:
+    report = with_place(600)
+    assert judge(report, POLICY, CORPUS).passed
+    assert [lane.sweep.positions for lane in report.lanes] == [512]
+    assert POSITIONS in {part.kind for part in report.lanes[0].sweep.parts}
+
+
+@pytest.mark.parametrize("longest", [8, 16, 300, 512, 8192])
+def test_positions_are_all_shown_in_few_sequences(longest: int) -> None:
+    batches = plan_positions(replace(VOCABULARY, max_tokens=longest))
+    shown = np.concatenate([np.flatnonzero(batch.tokens.attention_mask[0]) for batch in batches])
+    assert set(shown.tolist()) == set(range(longest))
+    assert sum(batch.tokens.input_ids.size for batch in batches) <= max(2**14, 9 * longest)
+    assert all((batch.tokens.input_ids != VOCABULARY.pad).all() for batch in batches)
 
 
 def test_a_row_of_the_table_that_rounding_does_not_explain_is_refused() -> None:

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from bge_export.cli import run
 from bge_export.errors import ClientError, UsageError
 from bge_export.programs.judging import RowLimits, judge_vectors, read_vectors
 from bge_export.programs.running import run_program, split_command
-from bge_export.texts.golden import GOLDEN, OVER_LONG, read_rows, vectors_of
+from bge_export.texts.golden import GOLDEN, OVER_LONG, judged_as, read_rows, vectors_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples/contract/embed.py"
-LIMITS = RowLimits(0.999999, 1e-4)
+LIMITS = dict.fromkeys(("everyday", "stress"), RowLimits(0.999999, 1e-4))
 
 
 @pytest.fixture
@@ -193,6 +194,52 @@ def test_the_target_decides_the_limits(tiny_export, program, capfd: pytest.Captu
     assert "limits of onnx-fp16" in capfd.readouterr().out
     assert check(folder, command, "--token-ids", "--target", "onnx-int8") == 2
     assert "onnx-int8 is not in the folder" in capfd.readouterr().err
+
+
+TWO_KINDS = """require = []
+["onnx-fp32"]
+min_cosine = 0.998
+min_stress_cosine = 0.9
+max_norm_error = 1e-5
+min_batch_cosine = 0.999
+min_token_cosine = 0.9
+min_sequence_cosine = 0.9
+"""
+TURNING = """import json, sys
+import numpy as np
+golden = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
+for row in golden:
+    vector = np.array(row["vector"])
+    if row["id"] == sys.argv[2]:
+        other = np.eye(len(vector))[0]
+        other -= (other @ vector) * vector
+        vector = 0.95 * vector + (1 - 0.95**2) ** 0.5 * other / np.linalg.norm(other)
+    print(json.dumps(vector.tolist()))
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("sentence", 1), ("query", 1), ("code", 1), ("emoji", 0), ("empty", 0)])
+def test_everyday_texts_are_held_to_the_limit_of_everyday_texts(
+    tiny_export, program, tmp_path: Path, name: str, status: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "limits.toml").write_text(TWO_KINDS, "utf-8")
+    folder = tiny_export.folder
+    command = program(TURNING, f"{folder / GOLDEN} {name}")
+    assert check(folder, command, "--thresholds", str(tmp_path / "limits.toml")) == status
+    out = capfd.readouterr().out
+    assert (f"{name} (" in out) == bool(status)
+    assert ("nearest to its limit is" in out) == (not status)
+    assert check(folder, command, "--thresholds", str(tmp_path / "limits.toml"), "--json") == status
+    found = json.loads(capfd.readouterr().out)
+    assert (found["limits"]["everyday"]["cosine"], found["limits"]["stress"]["cosine"]) == (0.998, 0.9)
+    assert [row["id"] for row in found["texts"] if not row["right"]] == ([name] if status else [])
+
+
+def test_both_kinds_of_golden_texts_are_there_and_strange_ones_are_everyday(tiny_export) -> None:
+    rows = read_rows((tiny_export.folder / GOLDEN).read_bytes())
+    kinds = Counter(map(judged_as, rows))
+    assert min(kinds["everyday"], kinds["stress"]) >= 10
+    assert judged_as(rows[4].model_copy(update={"id": "of another version"})) == "everyday"
 
 
 def test_causes_follow_from_the_kinds_that_are_wrong(tiny_export) -> None:

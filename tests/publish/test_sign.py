@@ -382,6 +382,7 @@ OWN = {"min_cosine": 0.99, "max_norm_error": 0.01, "max_abs": 0.1, "token_differ
         ({"min_stress_cosine": 0.9}, "min_stress_cosine is 0.9"),
         ({"max_norm_error": 0.02}, "max_norm_error is 0.02"),
         ({"max_raw_norm_error": 0.02}, "max_raw_norm_error is 0.02"),
+        ({"max_raw_stress_norm_error": 0.02}, "max_raw_stress_norm_error is 0.02"),
         ({"max_abs": None}, "max_abs is missing"),
         ({"max_abs": "0.1"}, "max_abs is not a number"),
         ({"max_abs": True}, "max_abs is not a number"),

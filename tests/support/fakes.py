@@ -31,7 +31,7 @@ from bge_export.parity.measure.measurement import FileFacts, Measurement, Runtim
 from bge_export.parity.report import PairsRecord, ParityReport, TableRecord
 from bge_export.precision import model_files
 from bge_export.saturation import PairFacts
-from bge_export.sweep.plan import SweepBatch, TokenFacts, plan_rows, plan_sample
+from bge_export.sweep.plan import SweepBatch, TokenFacts, plan_positions, plan_rows, plan_sample
 from bge_export.sweep.states import Expected, Sweep
 from bge_export.texts.corpus import Corpus, Text
 
@@ -162,7 +162,13 @@ def is_swept(kept: Sequence[tuple[int, ...]]) -> bool:
 def sweep_of(*, rows: bool = True, facts: TokenFacts = TOKENS) -> Sweep:
     """Return what this world's checkpoint says of the whole plan, or of its sample alone."""
     sample, swept = plan_sample(facts), plan_rows(facts) if rows else ()
-    return Sweep(facts, tuple(map(_expected, sample)), tuple(map(_expected, swept)))
+    shown = tuple(map(_expected, plan_positions(facts)))
+    return Sweep(
+        facts,
+        tuple(map(_expected, sample)),
+        tuple(map(_expected, swept)),
+        read_positions=(lambda: shown) if rows else None,
+    )
 
 
 def _expected(batch: SweepBatch) -> Expected:

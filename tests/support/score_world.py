@@ -14,7 +14,7 @@ from bge_export.parity.gate.limits import ScoreLimits
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.measurement import FileFacts, Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
-from bge_export.sweep.plan import SweepBatch, plan_rows, plan_sample
+from bge_export.sweep.plan import SweepBatch, plan_positions, plan_rows, plan_sample
 from bge_export.sweep.states import Expected, Sweep
 from bge_export.texts.corpus import Corpus, Text
 from bge_export.texts.tokens import PairRow
@@ -115,7 +115,12 @@ def reference_of(corpus: Corpus = PAIRS) -> ReferenceVectors:
         vectors={SCORES: np.array([[logit(row)] for row in rows], dtype=np.float32)},
         versions={"torch": "2"},
         kind="checkpoint",
-        sweep=Sweep(FACTS, tuple(map(_expected, plan_sample(FACTS))), tuple(map(_expected, plan_rows(FACTS)))),
+        sweep=Sweep(
+            FACTS,
+            tuple(map(_expected, plan_sample(FACTS))),
+            tuple(map(_expected, plan_rows(FACTS))),
+            read_positions=lambda: tuple(map(_expected, plan_positions(FACTS))),
+        ),
     )
 
 

@@ -25,7 +25,7 @@ from bge_export.parity.gate.limits import Limits, SparseLimits, VectorsLimits
 from bge_export.parity.gate.policy import ThresholdPolicy
 from bge_export.parity.measure.measurement import FileFacts, Measurement, RuntimeDevice
 from bge_export.parity.report import ParityReport
-from bge_export.sweep.plan import SweepBatch, plan_rows, plan_sample
+from bge_export.sweep.plan import SweepBatch, plan_positions, plan_rows, plan_sample
 from bge_export.sweep.states import Expected, Sweep
 from bge_export.texts.corpus import Corpus, Text
 
@@ -143,7 +143,12 @@ def token_report(fault: Fault = unchanged, *, sweep_fault: Fault = unchanged) ->
         vectors={"cls": np.stack([unit([9, *ids], WIDTH) for ids in rows])},
         versions={"torch": "2"},
         kind="checkpoint",
-        sweep=Sweep(FACTS, tuple(map(_expected, plan_sample(FACTS))), tuple(map(_expected, plan_rows(FACTS)))),
+        sweep=Sweep(
+            FACTS,
+            tuple(map(_expected, plan_sample(FACTS))),
+            tuple(map(_expected, plan_rows(FACTS))),
+            read_positions=lambda: tuple(map(_expected, plan_positions(FACTS))),
+        ),
         tokens=np.concatenate([tokens(ids) for ids in rows]),
     )
 

@@ -110,6 +110,8 @@ class Limits(BaseModel):
             normalize if `max_raw_norm_error` is given.
         max_raw_norm_error: the limit for checkpoints that do not normalize, whose norms are rounded like the vectors.
             If batches must not change a vector, `max_norm_error` still limits the norm in a batch relative to alone.
+        max_raw_stress_norm_error: the same for stress texts, whose vectors rounding moves farther; then
+            `max_raw_norm_error` is of everyday texts alone. None if all texts have one limit.
         max_norm_shift: largest absolute median, over all texts, of the relative norm differences of a checkpoint that
             does not normalize: rounding moves norms both ways, a wrong graph moves them one way. Applies to texts
             alone, in batches and in a client's native pipeline.
@@ -127,6 +129,7 @@ class Limits(BaseModel):
     max_abs: float | None = Field(default=None, ge=0, lt=1)
     max_norm_error: float = Field(ge=0, lt=1)
     max_raw_norm_error: float | None = Field(default=None, ge=0, lt=1)
+    max_raw_stress_norm_error: float | None = Field(default=None, ge=0, lt=1)
     max_norm_shift: float | None = Field(default=None, ge=0, lt=1)
     min_batch_cosine: float = Field(gt=0, le=1)
     min_token_cosine: float = Field(gt=0, le=1)
@@ -164,6 +167,17 @@ class Limits(BaseModel):
                 "does not normalise, the other all of them. Give both, or neither."
             )
 
+        stress = self.max_raw_stress_norm_error
+        if stress is not None and (not self.by_kind or self.max_raw_norm_error is None):
+            raise ValueError(
+                "max_raw_stress_norm_error is of stress texts alone. Give max_raw_norm_error and min_stress_cosine too."
+            )
+        if stress is not None and self.max_raw_norm_error is not None and stress < self.max_raw_norm_error:
+            raise ValueError(
+                f"max_raw_stress_norm_error {stress} is below max_raw_norm_error {self.max_raw_norm_error}. Stress "
+                "texts may lose more than everyday ones, never less: raise it, or lower max_raw_norm_error."
+            )
+
         return self
 
     @property
@@ -177,8 +191,16 @@ class Limits(BaseModel):
             return self.min_stress_cosine
         return self.min_cosine
 
-    def norm_error(self, *, normalized: bool) -> float:
-        """Return the limit of the relative norm error, depending on whether the checkpoint normalizes."""
+    def norm_error(self, kind: Kind, *, normalized: bool) -> float:
+        """Return the limit of the relative norm error of texts of a kind, by whether the checkpoint normalizes."""
         if normalized or self.max_raw_norm_error is None:
             return self.max_norm_error
+        if kind == "stress" and self.max_raw_stress_norm_error is not None:
+            return self.max_raw_stress_norm_error
         return self.max_raw_norm_error
+
+    def norm_shift(self, kind: Kind) -> float | None:
+        """Return the limit of the median norm error of the texts of a kind: wider where that of each text is."""
+        if self.max_norm_shift is None or kind == "everyday" or not self.max_raw_norm_error:
+            return self.max_norm_shift
+        return self.max_norm_shift * (self.norm_error(kind, normalized=False) / self.max_raw_norm_error)

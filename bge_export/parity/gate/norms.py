@@ -3,18 +3,23 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 from statistics import median
+from typing import get_args
 
 from bge_export.parity.figures import difference_figure
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.verdict import Failure, failure
 from bge_export.parity.measure.batches import EVERY_TEXT
 from bge_export.parity.report import Lane, RowParity
+from bge_export.texts.corpus import Kind
 
 ONE_VECTOR = 0.999999
 """If the batch cosine limit is at least this, batches must not change a text's vector, nor therefore its norm."""
 
 UNIT = 1e-5
 """Largest deviation of the norm of a normalized float32 vector from 1."""
+
+FEWEST = 16
+"""Texts of one kind whose median says something: rounding alone moves that of a few."""
 
 ALIKE = 0.999
 """If the batch cosine limit is at least this, batches change a text's vector by less than rounding did."""
@@ -27,7 +32,7 @@ def batch_norm_failures(
 
     That limit is wide, since rounding changes norms, but a batch must not change them.
     """
-    if norm_error != limits.max_raw_norm_error or row.norm is None:
+    if norm_error == limits.max_norm_error or row.norm is None:
         return
 
     most = limits.max_norm_error if limits.min_batch_cosine >= ONE_VECTOR else norm_error
@@ -41,7 +46,8 @@ def batch_norm_failures(
 def judge_shift(lane: Lane, limits: Limits) -> Iterator[Failure]:
     """Yield the refusals of norms that are shifted in one direction, if the checkpoint does not normalize.
 
-    Texts alone, each batch shape and a client's native pipeline are judged separately, since any one may be wrong.
+    Texts alone, each batch shape and a client's native pipeline are judged separately, since any one may be wrong. So
+    is each kind of text, where limits know kinds: one of them may be fewer than half of all texts.
     """
     if lane.spec.heads.dense is None or lane.spec.heads.dense.normalize:
         return
@@ -50,13 +56,26 @@ def judge_shift(lane: Lane, limits: Limits) -> Iterator[Failure]:
     if limits.max_norm_shift is None:
         return
 
-    for where, errors in _series(lane.rows, limits):
+    found = list(_shifts(lane.rows, limits, "texts", limits.max_norm_shift))
+    if not found and limits.by_kind:
+        for kind in get_args(Kind):
+            own = [row for row in lane.rows if row.kind == kind]
+            found += _shifts(own, limits, f"{kind} texts", limits.norm_shift(kind), fewest=FEWEST)
+
+    for got, most, shift in found:
+        yield failure("norm-shift", got, f"at most {most:.4g}", lane=lane.name, would_pass=wider(shift))
+
+
+def _shifts(
+    rows: Sequence[RowParity], limits: Limits, whose: str, most: float | None, *, fewest: int = 0
+) -> Iterator[tuple[str, float, float | None]]:
+    """Yield each series of at least `fewest` norms whose median is above a limit: in words, the limit, the median."""
+    if most is None:
+        return
+    for where, errors in _series(rows, limits):
         shift = abs(median(errors)) if errors else None
-        if above(shift, limits.max_norm_shift):
-            got = f"norms {where} are off by {difference_figure(shift)} in the median of the texts"
-            yield failure(
-                "norm-shift", got, f"at most {limits.max_norm_shift}", lane=lane.name, would_pass=wider(shift)
-            )
+        if len(errors) >= fewest and above(shift, most):
+            yield f"norms {where} are off by {difference_figure(shift)} in the median of the {whose}", most, shift
 
 
 def _normalised(lane: Lane) -> Iterator[Failure]:

@@ -40,7 +40,7 @@ def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
         yield fail("zero-norm", "norm 0", "an embedding that is not zero")
         return
 
-    longest = limits.norm_error(normalized=norm_is_one(lane.spec))
+    longest = limits.norm_error(row.kind, normalized=norm_is_one(lane.spec))
     yield from _reference_failures(row, limits, longest, fail)
     yield from _batch_failures(row, limits, longest, fail)
 
@@ -136,7 +136,7 @@ def judge_client(
         )
 
     error = relative_error(client.norm, row.reference_norm)
-    longest = limits.norm_error(normalized=norm_is_one(lane.spec))
+    longest = limits.norm_error(row.kind, normalized=norm_is_one(lane.spec))
     if above(error, longest):
         got = f"norm {client.norm} of the client's own embedding"
         needed = f"at most {longest} off the reference's {row.reference_norm}"

@@ -5,16 +5,18 @@ swept in one lane of each artifact, or else its row read from the file. A file o
 states move by rounding as far as by a row that is a tenth noise.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
+from bge_export.heads.dense import POOLED
 from bge_export.parity.figures import cosine_figure, difference_figure
 from bge_export.parity.gate.lanes import CHECKPOINT
 from bge_export.parity.gate.limits import Limits
 from bge_export.parity.gate.verdict import Failure, failure
 from bge_export.parity.report import Lane, ParityReport, ReferenceRecord, SweepPart, SweepRecord
 from bge_export.precision import find_precision, precision_names
-from bge_export.sweep.plan import LONGEST, MASKS, SIZED, SIZES, TOKEN_TYPES
+from bge_export.sweep.plan import LONGEST, MASKS, POSITIONS, SIZED, SIZES, TOKEN_TYPES
 from bge_export.token_tables import readable_formats
 
 MOST_ERROR = 1.0
@@ -53,6 +55,12 @@ def _row_failures(lanes: Sequence[Lane], report: ParityReport) -> Iterator[Failu
     elif max(read, swept) < rows:
         got = f"{max(read, swept)} rows of the token table were looked at"
         yield failure("coverage", got, f"all {rows}", lane=first.name)
+
+    sweeps = [lane.sweep for lane in there if lane.sweep is not None]
+    seen = max((sweep.positions for sweep in sweeps), default=0)
+    most = first.spec.inputs.max_tokens
+    if sweeps and seen < most and not all(POSITIONS in sweep.undefined for sweep in sweeps):
+        yield failure("coverage", f"{seen} positions were looked at", f"all {most}", lane=first.name)
 
 
 def _must_be_read(lane: Lane) -> bool:
@@ -108,6 +116,7 @@ def state_failures(lane: Lane, limits: Limits, part: SweepPart) -> Iterator[Fail
         yield failure("not-finite", f"NaN or infinity {what}", "finite values", lane=lane.name)
         return
 
+    turned = False
     for figure, least, where in (
         (part.token_cosine, limits.min_token_cosine, f"the state of token {part.token}"),
         (part.sequence_cosine, limits.min_sequence_cosine, f"the states of a sequence of {part.length}, in the mean,"),
@@ -115,6 +124,24 @@ def state_failures(lane: Lane, limits: Limits, part: SweepPart) -> Iterator[Fail
         if figure is None or not figure >= least:
             got = f"{where} {what} has cosine {cosine_figure(figure)}"
             yield failure("token-states", got, f"at least {least}", lane=lane.name, figure=figure)
+            turned = True
+
+    most = _longest_norm_error(lane, limits)
+    if not turned and not _at_most(part.norm_error, most):
+        got = f"the norm of a state {what} is off by {difference_figure(part.norm_error)} of the checkpoint's"
+        yield failure("vector-norm", got, f"at most {most:.4g}", lane=lane.name, figure=part.norm_error)
+
+
+def _longest_norm_error(lane: Lane, limits: Limits) -> float:
+    """Return the limit of the relative error of a state's norm in the sweep.
+
+    Rounding that turns a state by an angle changes its length by no more than it moves its end, so the limit follows
+    from that of the cosine. A vector that was divided by its norm has the length 1, whatever was rounded.
+    """
+    dense = lane.spec.heads.dense
+    if lane.output in POOLED and dense is not None and dense.normalize:
+        return limits.max_norm_error
+    return math.sqrt(2 * (1 - limits.min_token_cosine)) or limits.max_norm_error
 
 
 def _at_most(value: float | None, limit: float) -> bool:

@@ -60,8 +60,8 @@ RULES: Mapping[str, str] = {
     "lexical-score": _EXPORT,
     "sweep-weight": _EXPORT,
     "token-vector": _EXPORT,
-    "vector-norm": "Token vectors have another length than the checkpoint's, or another one in batches: normalisation "
-    "or a scale is wrong. Do not use this artifact; export again.",
+    "vector-norm": "Token states or vectors have another length than the checkpoint's, or another one in batches: "
+    "normalisation or a scale is wrong. Do not use this artifact; export again.",
     "max-sim": _EXPORT,
     "batch-weight": _OTHER_IN_BATCHES,
     "batch-vector": _OTHER_IN_BATCHES,

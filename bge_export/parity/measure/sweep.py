@@ -2,7 +2,7 @@
 
 An output that holds the states of all tokens is compared state by state, so that one spoilt row of the token table is
 seen. Of an output that holds one vector a text, the vectors are compared; of a reranker's, the logits; of
-token weights, the weights.
+token weights, the weights. Directions and lengths are both compared, since no cosine shows a length.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.contracts import LOGITS, ModelSpec
-from bge_export.heads.dense import POOLED
+from bge_export.heads.dense import POOLED, DenseHead, normalize
 from bge_export.heads.multi_vector import MultiVectorHead
 from bge_export.heads.sparse import SparseHead
 from bge_export.parity.measure.embedding import Checked
@@ -21,7 +21,7 @@ from bge_export.parity.measure.metrics import cosines, norm_errors
 from bge_export.parity.report import SweepPart, SweepRecord
 from bge_export.progress import advance
 from bge_export.sweep.packing import token_columns
-from bge_export.sweep.plan import HOLES, LEFT, MASKED_IDS, MASKS, SIZED, SweepBatch
+from bge_export.sweep.plan import HOLES, LEFT, MASKED_IDS, MASKS, POSITIONS, SIZED, SweepBatch
 from bge_export.sweep.states import Expected, Sweep
 
 Outputs = Mapping[str, NDArray[np.float32]]
@@ -58,7 +58,40 @@ def run_sweep(checked: Checked, sweep: Sweep, *, rows: bool) -> dict[str, SweepR
 
     run = [batch for batch, expected in planned if expected is not None]
     undefined = tuple(kind for kind in MASKS if kind not in {batch.kind for batch in run})
-    return {name: _record(one, run, undefined, repeated=repeated) for name, one in seen.items()}
+    records = {name: _record(one, run, undefined, repeated=repeated) for name, one in seen.items()}
+    without = [one for one in seen.values() if not one.by_token]
+    if not rows or not without:
+        return records
+    return records | _with_positions(checked, sweep, without, records)
+
+
+def _with_positions(
+    checked: Checked, sweep: Sweep, without: "Sequence[_Seen]", records: Mapping[str, SweepRecord]
+) -> dict[str, SweepRecord]:
+    """Return the records of outputs that have nothing for a single token, with the positions that masks showed."""
+    planned = sweep.positions()
+    shown: set[int] = set()
+
+    for batch, expected in planned:
+        if expected is None:
+            continue
+        given = checked.outputs(batch.tokens)
+        vectors = checked.pooled(given, batch.tokens)
+        for one in without:
+            one.add(batch, expected, given[one.output], vectors[one.output])
+        shown |= set(np.flatnonzero(batch.tokens.attention_mask[0]).tolist())
+
+    undefined = (POSITIONS,) if planned and not shown else ()
+    return {
+        one.output: records[one.output].model_copy(
+            update={
+                "positions": len(shown),
+                "undefined": records[one.output].undefined + undefined,
+                "parts": tuple(_part(kind, part) for kind, part in one.parts.items()),
+            }
+        )
+        for one in without
+    }
 
 
 def sweep_steps(sweep: Sweep, *, rows: bool) -> int:
@@ -100,6 +133,7 @@ class _Seen:
     output: str
     spec: ModelSpec
     states: bool = True
+    by_token: bool = True
     parts: dict[str, _Smallest] = field(default_factory=dict)
 
     def add(
@@ -119,28 +153,30 @@ class _Seen:
         part.finite = part.finite and not (expected.finite and not np.isfinite(given).all())
 
         if self.output == LOGITS:
-            self.states = False
+            self.states = self.by_token = False
             part.note_difference(float(np.max(np.abs(vectors.astype(np.float64) - expected.pooled))))
             return
 
         head = self.spec.head_of(self.output)
         if isinstance(head, SparseHead):
-            self.states = False
+            self.states, self.by_token = False, head.per == "token"
             part.note_difference(self._weights(head, batch, expected, given))
             return
 
         self.states = self.output not in POOLED and (isinstance(head, MultiVectorHead) or given.shape[:2] == ids.shape)
+        self.by_token = self.states
         if isinstance(head, MultiVectorHead):
             values, lengths, tokens, counts = self._vectors(head, batch, expected, given)
             if not len(values):
                 return
-            part.note_norm_error(float(np.max(lengths)))
         elif self.states:
-            values = cosines(given[batch.judged], expected.states)
+            own, wanted = given[batch.judged], expected.states
+            values, lengths = cosines(own, wanted), norm_errors(own, wanted)
             tokens, counts = ids[batch.judged], batch.judged.sum(axis=1)
         else:
-            values = cosines(vectors, expected.pooled)
+            values, lengths = cosines(vectors, expected.pooled), self._lengths(vectors, expected)
             tokens, counts = ids[:, 0], np.ones(len(ids), dtype=np.int64)
+        part.note_norm_error(float(np.max(lengths)))
 
         # argmin gives the first NaN if there is one.
         worst = int(np.argmin(values))
@@ -154,6 +190,13 @@ class _Seen:
         worst = int(np.argmin(means))
         if not means[worst] >= part.sequence_cosine:
             part.sequence_cosine, part.length = float(means[worst]), int(mask[worst].sum())
+
+    def _lengths(self, vectors: NDArray[np.float32], expected: Expected) -> NDArray[np.float64]:
+        """Return the norm errors of the vectors of sequences, [B]; the expected ones are not divided by their norm."""
+        head = self.spec.head_of(self.output)
+        if isinstance(head, DenseHead) and head.normalize:
+            return norm_errors(vectors, normalize(expected.pooled))
+        return norm_errors(vectors, expected.pooled)
 
     def _weights(self, head: SparseHead, batch: SweepBatch, expected: Expected, given: NDArray[np.float32]) -> float:
         """Return the largest difference of a judged token's weight, or of one of the vocabulary."""
@@ -187,6 +230,7 @@ def _record(seen: _Seen, run: Sequence[SweepBatch], undefined: tuple[str, ...], 
         ids=_ids(run),
         lengths=len(lengths),
         longest=max(lengths),
+        positions=max(lengths) if seen.by_token else 0,
         token_types=len(types),
         sizes=tuple(sorted({len(batch.judged) for batch in run})),
         undefined=undefined,

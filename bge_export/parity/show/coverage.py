@@ -16,6 +16,7 @@ def coverage(report: ParityReport) -> Mapping[str, Any] | None:
         token_rows: rows of the token table.
         rows_run, rows_read: the least number of token ids that one artifact ran, and the least that were read of its
             table, or None if no file's table was read.
+        positions: the least number of positions that were looked at one by one of one artifact.
         lengths, longest, token_types, sizes: see `SweepRecord`, the least of all lanes.
         masks: the kinds of mask.
         largest_row_error: of all tables, in units of their precision's step; None if none was read.
@@ -30,6 +31,10 @@ def coverage(report: ParityReport) -> Mapping[str, Any] | None:
     for lane in lanes:
         artifacts[lane.target, lane.model].append(lane)
 
+    outputs: dict[tuple[str, str, str], list[Lane]] = defaultdict(list)
+    for lane in lanes:
+        outputs[lane.target, lane.model, lane.output].append(lane)
+
     run = [max(lane.sweep.ids for lane in own if lane.sweep is not None) for own in artifacts.values()]
     tables = [lane.table for lane in lanes if lane.table is not None]
     undefined = {kind for sweep in sweeps for kind in sweep.undefined}
@@ -38,6 +43,9 @@ def coverage(report: ParityReport) -> Mapping[str, Any] | None:
     return {
         "token_rows": max(known, default=0),
         "rows_run": min(run),
+        "positions": min(
+            max(lane.sweep.positions for lane in own if lane.sweep is not None) for own in outputs.values()
+        ),
         "rows_read": min((table.rows for table in tables), default=None),
         "lengths": max(sweep.lengths for sweep in sweeps),
         "longest": min(sweep.longest for sweep in sweeps),
@@ -66,7 +74,8 @@ def coverage_line(report: ParityReport) -> str | None:
     types = f", {found['token_types']} token types" if found["token_types"] > 1 else ""
     line = (
         f"besides texts: {found['rows_run']} of {found['token_rows']} token rows run, "
-        f"inputs up to {found['longest']} tokens, batches of {sizes}, padding and masks: {masks}{types}"
+        f"inputs up to {found['longest']} tokens, {found['positions']} positions, batches of {sizes}, "
+        f"padding and masks: {masks}{types}"
     )
 
     if not found["states"]:
