@@ -7,6 +7,9 @@ from typing import Any
 
 REPORT = Path(__file__).resolve().parent / "consumers.json"
 KINDS = ("documents", "edge cases", "queries")
+OWN_REPORT = REPORT.with_name("own_libraries.json")
+NEAR = 1e-5
+"""The largest difference of a number that float32 arithmetic in another order makes."""
 
 
 def table() -> str:
@@ -21,6 +24,23 @@ def table() -> str:
     ]
     for name, found in report["consumers"].items():
         lines += _rows(name, found)
+    return "\n".join(lines)
+
+
+def own_table() -> str:
+    """Return one row for each way to load a folder of each kind of model, as `lab/own_libraries.py` measured it."""
+    lines = [
+        "| model | library | class | runs | besides the folder | largest difference | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in json.loads(OWN_REPORT.read_text("utf-8")):
+        setting = f"`{_cell(row['setting'])}`" if "=" in row["setting"] else row["setting"] or "nothing"
+        difference = row.get("difference")
+        figure = "error" if difference is None else f"{difference:.1e}" if difference else "0"
+        said = "the same" if difference is not None and difference <= NEAR else "**other**"
+        last = f"{said}; {_cell(row['error'])}" if difference is None else said
+        cells = (row["kind"], row["library"], row["loaded"], row["backend"], setting, figure, last)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

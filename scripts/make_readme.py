@@ -104,6 +104,14 @@ def consumers() -> str:
     return table()
 
 
+def own_libraries() -> str:
+    """Return the table of the libraries that each kind of model was made for, from the last report."""
+    sys.path.insert(0, str(ROOT / "lab"))
+    from consumer_table import own_table
+
+    return own_table()
+
+
 TABLES = {
     "runs_where": runs_where,
     "precisions": precisions,
@@ -111,6 +119,7 @@ TABLES = {
     "commands": commands,
     "contract_schema": contract_schema,
     "consumers": consumers,
+    "own_libraries": own_libraries,
 }
 
 

@@ -134,6 +134,20 @@ def test_the_table_has_a_row_for_each_lane_of_the_report() -> None:
     assert {len(re.split(r"(?<!\\)\|", row)) for row in rows} == {10}
 
 
+def test_each_kind_of_model_has_rows_of_its_own_libraries() -> None:
+    rows = json.loads(table.OWN_REPORT.read_text("utf-8"))
+    classes = {"CrossEncoder", "SparseEncoder", "MultiVectorEncoder", "FlagReranker", "FlagModel", "BGEM3FlagModel"}
+    assert classes <= {row["loaded"] for row in rows}
+    assert len(table.own_table().splitlines()) == 2 + len(rows)
+
+    # PyTorch runs the very weights; only BGE-M3's two layers must be loaded by hand.
+    torch = [
+        row for row in rows if row["backend"] == "torch" and (row["loaded"], row["setting"]) != ("BGEM3FlagModel", "")
+    ]
+    assert all(row["difference"] <= table.NEAR for row in torch)
+    assert all(row["difference"] <= table.NEAR for row in rows if row["loaded"] == "CrossEncoder")
+
+
 def test_nobody_is_left_out_of_the_report() -> None:
     assert set(json.loads(table.REPORT.read_text("utf-8"))["consumers"]) == set(lab.consumers())
 

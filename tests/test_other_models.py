@@ -104,6 +104,16 @@ def test_another_head_is_refused_by_its_name_with_a_pooling_too(
     assert dense_head(open_encoder(bare, pooling="cls").spec).pooling == "cls"
 
 
+def test_a_masked_language_model_is_told_how_a_splade_gets_its_module(bare: Path) -> None:
+    """Nothing in its files tells one that was trained as a SPLADE from any other, so none is taken for it."""
+    change_json(bare / "config.json", architectures=["BertForMaskedLM"])
+    refuses(bare, "SparseEncoder(MODEL).save_pretrained(FOLDER)")
+    change_json(bare / "config.json", architectures=["BertForQuestionAnswering"])
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(bare)
+    assert "SparseEncoder" not in str(caught.value)
+
+
 def test_one_label_makes_a_reranker_that_reads_pairs(bare: Path) -> None:
     change_json(bare / "config.json", **RERANKER)
     spec = open_checkpoint(bare).spec

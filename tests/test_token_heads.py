@@ -1,6 +1,7 @@
 """What the files of SPLADE and ColBERT models declare: read as the libraries that wrote them do, or refused by name."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from bge_export.heads.dense import dense_head
 from bge_export.heads.multi_vector import MultiVectorHead
 from bge_export.heads.sparse import SparseHead
 from bge_export.oracle.answers import Arithmetic
+
+Build = Callable[[Path], Path]
 
 
 def refuses(root: Path, *parts: str) -> None:
@@ -75,6 +78,15 @@ def test_splade_without_a_language_model_or_with_an_unknown_pooling_is_refused(t
 
     change_json(root / "config.json", architectures=["BertModel"])
     refuses(root, "SpladePooling", "*ForMaskedLM")
+
+
+@pytest.mark.parametrize("build", [build_splade, build_colbert])
+def test_a_module_of_another_library_is_refused_whatever_its_name(tmp_path: Path, build: Build) -> None:
+    root = build(tmp_path / "model")
+    modules = json.loads((root / "modules.json").read_text("utf-8"))
+    modules[1]["type"] = "own." + modules[1]["type"].rpartition(".")[2]
+    write_json(root / "modules.json", modules)
+    refuses(root, modules[1]["type"], "neither sentence-transformers nor PyLate", "--as embedding")
 
 
 def test_modules_in_another_order_are_refused(tmp_path: Path) -> None:

@@ -75,6 +75,17 @@ def test_without_weights(tiny: Path, tmp_path: Path) -> None:
     assert "AutoModel" not in card
 
 
+def test_every_export_adds_the_weights_where_they_are_asked_for(tiny: Path, tmp_path: Path, bge: Callable) -> None:
+    done = bge("onnx", tiny, "-o", tmp_path / "out", "--with-weights", "--no-check")
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(tmp_path / "out").weights == ["model.safetensors"]
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (tiny / "model.safetensors").read_bytes()
+
+    done = bge("export", tiny, "--to", "onnx:fp32", "--with-weights", "--write-recipe", tmp_path / "recipe.toml")
+    assert done.returncode == 0, done.stderr
+    assert "weights = true" in (tmp_path / "recipe.toml").read_text("utf-8")
+
+
 def test_extending_the_folder_keeps_weights_and_card(folder: Path, tiny: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     with pytest.raises(OutputError, match="has onnx-fp32 already"):

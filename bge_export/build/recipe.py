@@ -74,10 +74,12 @@ class Output(Part):
             the same checkpoint is extended.
         overwrite: whether earlier output of bge-export may be replaced: the same targets, or the whole folder if it was
             made from another checkpoint.
+        weights: whether the folder includes the PyTorch weights, for libraries that run those.
     """
 
     folder: AnyPath | None = None
     overwrite: bool = False
+    weights: bool = False
 
 
 class ProofOptions(Part):
@@ -145,6 +147,11 @@ class Recipe(Part):
         parts = {"texts": self.texts, "evaluation": self.evaluation, "card": self.card, "publish": self.publish}
         given = [name for name, part in parts.items() if part is not None]
         return (*(["proof.require"] if self.proof.require else []), *given)
+
+    @property
+    def with_weights(self) -> bool:
+        """Return whether the folder includes the PyTorch weights."""
+        return self.output.weights or (self.transformersjs is not None and self.transformersjs.weights)
 
     @property
     def every_target(self) -> tuple[Target, ...]:

@@ -1,29 +1,18 @@
-"""Checks a bundle against its manifest: no file is changed, missing or added, and the pooling files agree with it."""
+"""Checks a bundle against its manifest: no file is changed, missing or added."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from bge_export.bundle.contract import CONTRACT
 from bge_export.bundle.documents import KINDS, PRIVATE, is_document, strangers
-from bge_export.checkpoint.module_files import MODULE_WEIGHTS, layers_of
-from bge_export.checkpoint.other_models import is_reranker
-from bge_export.checkpoint.pooling_files import (
-    MODULES,
-    PROMPTS,
-    TRANSFORMER_SETTINGS,
-    SentenceFiles,
-    read_sentence_files,
-)
+from bge_export.checkpoint.module_files import MODULE_WEIGHTS
+from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, TRANSFORMER_SETTINGS
 from bge_export.checkpoint.tokenizer_files import TOKENIZER_FILES
 from bge_export.checkpoint.weight_files import INDEX
-from bge_export.contracts import ModelSpec
-from bge_export.errors import ArtifactError, CheckpointError, OutputError
+from bge_export.errors import ArtifactError, OutputError
 from bge_export.files.digest import file_sha256
-from bge_export.files.json_files import read_object
 from bge_export.formats import belongs_to_a_model
 from bge_export.formats.torchscript import BESIDE_ELAND
-from bge_export.heads.dense import dense_head
-from bge_export.heads.layers import Layer
 from bge_export.texts.golden import GOLDEN
 
 MANIFEST = "bge_export.json"
@@ -206,51 +195,6 @@ def decides(path: PurePosixPath) -> bool:
     """Return whether a file (name in lower case) is a model file, or one that affects how a model is loaded or used."""
     named = path.name in DECIDING_NAMES or path.as_posix() in (*ABOUT_MODELS, *BESIDE_ELAND)
     return named or path.suffix in MODEL_SUFFIXES or belongs_to_a_model(path)
-
-
-def refuse_other_spec(root: Path, spec: ModelSpec) -> None:
-    """Raise ArtifactError if the settings that consumers read, of pooling or of the head, contradict the manifest."""
-    try:
-        declared = read_sentence_files(root)
-        if spec.is_reranker and not is_reranker(root, read_object(root / "config.json"), declared, {}):
-            raise ArtifactError(
-                f"{root}: its settings declare an embedding model, but {MANIFEST} promises scores of pairs. "
-                "Export the folder again."
-            )
-        if spec.has_token_heads and declared.pooling is not None:
-            raise ArtifactError(
-                f"{root}: its settings declare an embedding model, but {MANIFEST} promises the outputs "
-                f"{', '.join(spec.outputs)}. Export the folder again."
-            )
-    except CheckpointError as error:
-        raise ArtifactError(f"{error} Export the folder again.") from error
-    if not spec.only_dense:
-        return
-
-    head = dense_head(spec)
-    pairs = {
-        "pooling": (declared.pooling, head.pooling),
-        "normalisation": (declared.normalize, head.normalize),
-        "longest input": (declared.max_seq_length, spec.inputs.max_tokens),
-        "width of token states": (declared.width, head.state_dim),
-        "layers": (_layers(root, declared), head.layers),
-        "prompts": (declared.prompts, spec.inputs.prompts),
-    }
-
-    for what, (given, promised) in pairs.items():
-        if given != promised:
-            raise ArtifactError(
-                f"{root}: its pooling files declare the {what} {given!r}, but {MANIFEST} promises {promised!r}: "
-                "consumers would compute another embedding. Export the folder again."
-            )
-
-
-def _layers(root: Path, declared: SentenceFiles) -> tuple[Layer, ...]:
-    """Return the layers after pooling that a folder's files declare."""
-    try:
-        return layers_of(root, declared.modules, declared.width or 0, declared.truncate_dim)
-    except CheckpointError as error:
-        raise ArtifactError(f"{error} Export the folder again.") from error
 
 
 def files_below(root: Path) -> Iterator[str]:

@@ -9,9 +9,12 @@ text crashes the model. Padding is removed from it: clients that apply it unaske
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bge_export.bundle.head_layout import write_token_modules
+from bge_export.checkpoint.head_files import read_token_modules
 from bge_export.checkpoint.module_files import WEIGHTS, stored_layer
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, SUPPORTED, TRANSFORMER_SETTINGS, read_sentence_files
 from bge_export.checkpoint.tokenizer_settings import lowers
@@ -21,7 +24,7 @@ from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.json_files import read_object_if_there
 from bge_export.files.panics import panics_as_errors
 from bge_export.files.regular import TOKENIZER_BYTES, read_regular_text
-from bge_export.heads.dense import dense_head
+from bge_export.heads.dense import DenseHead, dense_head
 from bge_export.heads.layers import NAMES, module_folders
 
 COPIED = (
@@ -81,8 +84,21 @@ def write_layout(checkpoint: Checkpoint, root: Path) -> None:
     tokenizer = _write_tokenizer(checkpoint, root)
     if checkpoint.spec.is_reranker:
         _copy_reranker_settings(checkpoint, root)
-    elif checkpoint.spec.only_dense:  # sentence-transformers reads no file with other heads as it is
-        _write_pooling(checkpoint, root, lowered=lowers(tokenizer.get("normalizer")))
+        return
+
+    modules = None if checkpoint.spec.only_dense else read_token_modules(checkpoint.root)
+    if modules is not None:
+        write_token_modules(checkpoint, modules, root)
+        return
+
+    # BGE-M3's dense head is one like every other to sentence-transformers, which takes the mean where none is declared.
+    _write_pooling(_as_dense(checkpoint), root, lowered=lowers(tokenizer.get("normalizer")))
+
+
+def _as_dense(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with nothing but its dense head."""
+    spec = checkpoint.spec
+    return replace(checkpoint, spec=replace(spec, heads={DenseHead.kind: spec.heads[DenseHead.kind]}))
 
 
 def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:

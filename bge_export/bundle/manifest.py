@@ -16,6 +16,7 @@ from pydantic import (
 
 from bge_export.bundle import contract
 from bge_export.bundle.contract import CONTRACT, Contract, contract_of, outputs_of, refuse_other_contract
+from bge_export.bundle.declared import refuse_other_spec
 from bge_export.bundle.elasticsearch import write_elasticsearch_files
 from bge_export.bundle.integrity import (
     ABOUT_MODELS,
@@ -23,7 +24,6 @@ from bge_export.bundle.integrity import (
     files_below,
     refuse_changed,
     refuse_names,
-    refuse_other_spec,
 )
 from bge_export.checkpoint.tested import TESTED
 from bge_export.contracts import Artifact, Checkpoint, PromptOrigin, Side, Target

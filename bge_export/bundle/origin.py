@@ -7,6 +7,7 @@ contract is not among these files: it follows from the manifest, to which it is 
 """
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -29,9 +30,19 @@ from bge_export.texts.golden import GOLDEN, agree
 
 
 def weight_names(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return the names of a checkpoint's weight files, with the index if there is one."""
+    """Return the names of a checkpoint's weight files, with the index if there is one, and of BGE-M3's two layers."""
     index = [INDEX] if (checkpoint.root / INDEX).is_file() else []
-    return (*checkpoint.weights, *index)
+    layers = (name for names in checkpoint.head_weights.values() for name in names if "/" not in name)
+    return (*checkpoint.weights, *index, *layers)
+
+
+def write_weights(checkpoint: Checkpoint, root: Path) -> tuple[str, ...]:
+    """Copy a checkpoint's safetensors files unchanged, for libraries that run them in PyTorch; return their names."""
+    names = weight_names(checkpoint)
+    for name in names:
+        if not (root / name).exists():  # else carried over already, from the checkpoint too
+            shutil.copyfile(checkpoint.root / name, root / name)
+    return names
 
 
 def files_of(checkpoint: Checkpoint) -> dict[str, str]:

@@ -46,7 +46,7 @@ def hidden_size(path: Path, config: Mapping[str, object]) -> int:
     named = (positive_integer(config.get(name)) for name in WIDTHS)
     width = next((width for width in named if width is not None), None)
     if width is None:
-        raise CheckpointError(f"{path} gives no hidden_size for {config['model_type']!r}. Correct config.json.")
+        raise CheckpointError(f"{path} gives no hidden_size for {config.get('model_type')!r}. Correct config.json.")
     return width
 
 

@@ -15,6 +15,7 @@ from bge_export.checkpoint.pooling_files import (
     TRANSFORMER_SETTINGS,
     SentenceFiles,
     declared_prompts,
+    read_sentence_files,
 )
 from bge_export.checkpoint.weight_files import SINGLE, header_shapes
 from bge_export.contracts import Head
@@ -27,6 +28,8 @@ IDENTITY = "Identity"
 SPLADE, MASK = "SpladePooling", "MultiVectorMask"
 TOKEN_INPUT = "token_embeddings"  # noqa: S105 - a key of sentence-transformers
 MULTI_VECTOR_TYPES = ("ColBERT", "MultiVectorEncoder")
+LIBRARIES = ("sentence_transformers.", "pylate.")
+"""How the import path of a known module begins: what another package computes under the same name is not known."""
 AS_EMBEDDING = "To embed texts with its encoder alone, add --as embedding and the pooling (--pooling)."
 
 
@@ -39,12 +42,14 @@ class TokenModules:
         splade: the settings of its SpladePooling; None of a ColBERT model.
         layers: the folders of its Dense modules, in their order.
         normalize: whether each vector is divided by its norm.
+        entries: import path and folder of each module, in their order.
     """
 
     sentence: SentenceFiles
     splade: Mapping[str, object] | None
     layers: tuple[str, ...]
     normalize: bool
+    entries: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,12 @@ def read_token_modules(root: Path) -> TokenModules | None:
     if SPLADE not in kinds and not late:
         return None
 
-    for _, folder in entries:
+    for name, folder in entries:
+        if not name.startswith(LIBRARIES):
+            raise CheckpointError(
+                f"{root / MODULES} declares the module {name!r}, of neither sentence-transformers nor PyLate: nobody "
+                f"knows what it computes. {AS_EMBEDDING}"
+            )
         if PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts or "\\" in folder:
             raise CheckpointError(
                 f"{root / MODULES} names the folder {folder!r}, outside the checkpoint. Do not use it."
@@ -88,9 +98,19 @@ def read_token_modules(root: Path) -> TokenModules | None:
             raise _unsupported(root, kinds, f"Transformer and {SPLADE}")
         path = root / entries[1][1] / "config.json"
         files = (f"{entries[1][1]}/config.json",) if path.is_file() else ()
-        return TokenModules(_sentence(root, declared, files), read_object_if_there(path), (), normalize=False)
+        return TokenModules(_sentence(root, declared, files), read_object_if_there(path), (), False, tuple(entries))
 
     return _late_interaction(root, entries, kinds, declared)
+
+
+def read_declarations(root: Path) -> SentenceFiles:
+    """Return what the files of sentence-transformers declare, whatever head the model has.
+
+    Raises:
+        CheckpointError: a file is malformed, contradicts another, or declares something that no artifact supports.
+    """
+    modules = read_token_modules(root)
+    return read_sentence_files(root) if modules is None else modules.sentence
 
 
 def _late_interaction(
@@ -111,8 +131,9 @@ def _late_interaction(
     by_pylate = declared.get("model_type") == "ColBERT" or any(name.startswith("pylate.") for name, _ in entries)
     norms = [path for (_, path), kind in zip(entries, kinds, strict=True) if kind == "Normalize"]
     normalize = by_pylate or any(map(partial(_has_token_heads, root), norms))
-    files = tuple(f"{folder}/config.json" for folder in (*folders, *norms))
-    return TokenModules(_sentence(root, declared, files), None, folders, normalize=normalize)
+    others = [path for (_, path), kind in zip(entries, kinds, strict=True) if kind == MASK]
+    files = tuple(f"{folder}/config.json" for folder in (*folders, *norms, *others))
+    return TokenModules(_sentence(root, declared, files), None, folders, normalize, tuple(entries))
 
 
 def _has_token_heads(root: Path, folder: str) -> bool:

@@ -38,6 +38,12 @@ LANGUAGE_LEFT_OVER: Mapping[str, str] = dict.fromkeys(
 
 AS_EMBEDDING = "To embed texts with its encoder, without that head, add --as embedding and the pooling (--pooling)."
 
+OF_SPLADE = (
+    " If it was trained as a SPLADE, its files lack the module that says so, and sentence-transformers adds it: "
+    "SparseEncoder(MODEL).save_pretrained(FOLDER), then export FOLDER."
+)
+"""What to do with a masked language model whose logits weigh tokens: nothing in its files tells it from any other."""
+
 ENCODER_HALVES = frozenset({"mt5", "t5", "t5gemma", "umt5"})
 """Encoder-decoders of which transformers has the encoder alone, which sentence-transformers embeds texts with."""
 
@@ -102,7 +108,8 @@ def is_reranker(
 
     if name.endswith(SEQUENCE) and labels is not None:
         what = f"{what}; it has {labels} labels, and a reranker has one"
-    raise CheckpointError(f"{root / 'config.json'} declares {name}: {what}. {AS_EMBEDDING}")
+    more = OF_SPLADE if name.endswith("ForMaskedLM") else ""
+    raise CheckpointError(f"{root / 'config.json'} declares {name}: {what}. {AS_EMBEDDING}{more}")
 
 
 def _refuse_left_over(root: Path, shapes: Mapping[str, tuple[int, ...]], *, declared: bool) -> None:

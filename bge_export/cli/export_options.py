@@ -94,7 +94,17 @@ class Int8Choices:
         return {"calibration": self.calibration, "cls_only": self.cls_only, "min_cosine": self.min_cosine}
 
 
-GROUPS = (Int8Choices, ExportOptions)
+@dataclass(frozen=True)
+class FolderChoices:
+    """What the folder holds besides models and settings."""
+
+    with_weights: Annotated[
+        bool,
+        typer.Option("--with-weights", help="Add the PyTorch weights, for libraries that run those, as safetensors."),
+    ] = False
+
+
+GROUPS = (Int8Choices, FolderChoices, ExportOptions)
 """Groups of options, in the order of `--help`."""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bge_export.cli.export_options import ExportOptions, Int8Choices, with_options
+from bge_export.cli.export_options import ExportOptions, FolderChoices, Int8Choices, with_options
 from bge_export.cli.hints import dtype_hint
 from bge_export.cli.options import (
     DTYPES,
@@ -36,6 +36,7 @@ DEFAULT_DTYPES = ("fp32", "fp16", "int8")
 def export(
     options: ExportOptions,
     int8: Int8Choices,
+    beside: FolderChoices,
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="A Hub id, or a local checkpoint folder.", show_default=False)
     ] = None,
@@ -58,7 +59,15 @@ def export(
     from bge_export.build import recipe_file as recipes
 
     if recipe is not None:
-        if model is not None or to or sentence_embedding or write_recipe or int8.given or options.given:
+        if (
+            model is not None
+            or to
+            or sentence_embedding
+            or write_recipe
+            or int8.given
+            or beside.with_weights
+            or options.given
+        ):
             raise typer.BadParameter("--recipe says it all: give only --threads and --json beside it")
         return _export(recipes.read_recipe(recipe), options)
 
@@ -70,7 +79,7 @@ def export(
         "targets": to,
         "options": {name: {"sentence_embedding": True} for name in formats if sentence_embedding},
     }
-    made = _recipe(model, table, options, int8)
+    made = _recipe(model, table, options, int8, beside)
     if write_recipe is None:
         return _export(made, options)
 
@@ -83,6 +92,7 @@ def export(
 def onnx(
     options: ExportOptions,
     int8: Int8Choices,
+    beside: FolderChoices,
     model: ModelArgument = "BAAI/bge-small-en",
     precision: Annotated[
         list[WeightPrecision] | None,
@@ -98,12 +108,13 @@ def onnx(
     """
     table = _targets("onnx", precision, quantize)
     table["options"] = {"onnx": {"sentence_embedding": sentence_embedding}}
-    return _export(_recipe(model, table, options, int8), options)
+    return _export(_recipe(model, table, options, int8, beside), options)
 
 
 @with_options
 def torchscript(
     options: ExportOptions,
+    beside: FolderChoices,
     model: ModelArgument = "BAAI/bge-small-en",
     layout: Annotated[
         Literal["plain", "eland"],
@@ -114,13 +125,14 @@ def torchscript(
     """Export a checkpoint to TorchScript (fp32), and prove what was written."""
     own = {"layout": layout, "sentence_embedding": sentence_embedding}
     table = {"targets": ["torchscript:fp32"], "options": {"torchscript": own}}
-    return _export(_recipe(model, table, options), options)
+    return _export(_recipe(model, table, options, beside=beside), options)
 
 
 @with_options
 def openvino(
     options: ExportOptions,
     int8: Int8Choices,
+    beside: FolderChoices,
     model: ModelArgument = "BAAI/bge-small-en",
     precision: Annotated[
         list[WeightPrecision] | None, typer.Option(help="Precision of the weights. Repeatable. [default: fp32]")
@@ -143,7 +155,7 @@ def openvino(
 
     table = _targets("openvino", precision, quantize)
     table["options"] = {"openvino": own}
-    return _export(_recipe(model, table, options, int8), options)
+    return _export(_recipe(model, table, options, int8, beside), options)
 
 
 @with_options
@@ -183,7 +195,13 @@ def _targets(name: str, precision: Sequence[str] | None, quantize: Sequence[str]
     return {"targets": list(dict.fromkeys(targets)), "beside": [f"{name}:fp32"] if quantize else []}
 
 
-def _recipe(model: str, table: dict[str, Any], options: ExportOptions, int8: Int8Choices | None = None) -> "Recipe":
+def _recipe(
+    model: str,
+    table: dict[str, Any],
+    options: ExportOptions,
+    int8: Int8Choices | None = None,
+    beside: FolderChoices | None = None,
+) -> "Recipe":
     """Return the recipe of a command: its own table, completed by the options of every export."""
     from pydantic import ValidationError
 
@@ -191,6 +209,7 @@ def _recipe(model: str, table: dict[str, Any], options: ExportOptions, int8: Int
     from bge_export.build.recipe import Recipe
 
     wanted = {**table, **options.table(model)}
+    wanted["output"]["weights"] = beside is not None and beside.with_weights
     if int8 is not None and int8.given:
         if not any(target.endswith(":int8") for target in table["targets"]):
             raise typer.BadParameter(

@@ -9,6 +9,7 @@ from pathlib import Path
 from bge_export.build.recipe import Recipe, Source
 from bge_export.bundle.integrity import LIMITS, REPORT
 from bge_export.bundle.layout import write_layout
+from bge_export.bundle.origin import write_weights
 from bge_export.bundle.staging import publish, refused_folder, refused_staging, staged
 from bge_export.checkpoint.opening import open_checkpoint, open_encoder
 from bge_export.checkpoint.torch_devices import limit_threads
@@ -147,7 +148,9 @@ def export_step(recipe: Recipe, step: BuildStep | None, threads: int) -> Exporte
             for name, exporter in exporters.items()
             for one in make(exporter, checkpoint, staging, [each.precision for each in targets if each.format == name])
         ]
-        weights = folder.write_weights(checkpoint, staging) if folder else kept.weights
+        weights = kept.weights
+        if recipe.with_weights:
+            weights = write_weights(checkpoint, staging)
         devices = folder.devices() if folder else ()
         order = () if step is None else step.order
         export = StagedExport(staging, checkpoint, kept, weights, devices, policy, order)

@@ -1,12 +1,10 @@
 """What a folder for Transformers.js holds besides ONNX files under the names it expects: PyTorch weights and a card."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bge_export.build.recipe import JavaScriptFolder
-from bge_export.bundle.origin import weight_names
 from bge_export.commands.extension import Kept
 from bge_export.contracts import Checkpoint
 from bge_export.errors import UsageError
@@ -61,17 +59,6 @@ class ClientFolder:
     def devices(self) -> Sequence[RuntimeDevice]:
         """Return the clients to measure in; the report names a missing client, but the gate does not refuse it."""
         return [RuntimeDevice(find_runtime("transformersjs"), device, requested=False) for device in PROVING]
-
-    def write_weights(self, checkpoint: Checkpoint, root: Path) -> Sequence[str]:
-        """Copy the safetensors files unchanged, for transformers, sentence-transformers and FlagEmbedding."""
-        if not self.options.weights:
-            return ()
-
-        names = weight_names(checkpoint)
-        for name in names:
-            if not (root / name).exists():  # else carried over already, from the checkpoint too
-                shutil.copyfile(checkpoint.root / name, root / name)
-        return names
 
     def card_facts(self, checkpoint: Checkpoint) -> CardFacts:
         """Return what the card of the folder says besides manifest and report."""

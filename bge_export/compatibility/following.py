@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from bge_export.checkpoint.head_files import read_declarations
 from bge_export.checkpoint.module_files import layers_of
-from bge_export.checkpoint.pooling_files import SentenceFiles, read_sentence_files
+from bge_export.checkpoint.pooling_files import SentenceFiles
 from bge_export.compatibility.findings import Advice, Finding
 from bge_export.compatibility.libraries import LibraryFacts
 from bge_export.contracts import COMMON_POOLINGS, SENTENCE_EMBEDDING
@@ -17,7 +18,7 @@ CLIENT_SETTING = f"const {{ {SENTENCE_EMBEDDING} }} = await model(await tokenize
 def client_advice(folder: Path) -> Iterator[Advice]:
     """Yield what pipelines of Transformers.js leave out of a folder; nothing if its files cannot be read."""
     try:
-        left_out = _own(folder, read_sentence_files(folder))
+        left_out = _own(folder, read_declarations(folder))
     except CheckpointError:  # `check_folder` reports it
         return
 

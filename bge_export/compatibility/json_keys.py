@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bge_export.checkpoint.pooling_files import read_sentence_files
+from bge_export.checkpoint.head_files import read_declarations
 from bge_export.compatibility.findings import Finding
 from bge_export.compatibility.targets import EVERY, TargetFacts
 from bge_export.contracts import LAST_HIDDEN_STATE, LOGITS
@@ -117,7 +117,7 @@ def _card(root: Path) -> Iterator[Finding]:
         return
 
     try:
-        promised = read_sentence_files(root).pooling
+        promised = read_declarations(root).pooling
     except CheckpointError as error:
         yield Finding("json", str(error), "pooling files that can be read")
         return

@@ -6,7 +6,8 @@ from typing import Any
 
 from bge_export.bundle.integrity import MANIFEST
 from bge_export.bundle.manifest import read_manifest
-from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles, read_sentence_files
+from bge_export.checkpoint.head_files import read_declarations
+from bge_export.checkpoint.pooling_files import PROMPTS, SentenceFiles
 from bge_export.compatibility.findings import Advice, FileCheck, Finding
 from bge_export.compatibility.following import library_advice, library_findings
 from bge_export.compatibility.libraries import LibraryFacts
@@ -27,7 +28,7 @@ def check_library(folder: Path, target: str, facts: LibraryFacts) -> list[FileCh
     advice: list[Advice] = []
 
     try:
-        declared = read_sentence_files(folder)
+        declared = read_declarations(folder)
         tokenizer = read_object(folder / "tokenizer.json", TOKENIZER_BYTES)
         settings = read_object_if_there(folder / "tokenizer_config.json")
         prompts = read_object_if_there(folder / PROMPTS).get("prompts")

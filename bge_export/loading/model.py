@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bge_export.bundle.integrity import refuse_changed_files, refuse_other_spec
+from bge_export.bundle.declared import refuse_other_spec
+from bge_export.bundle.integrity import refuse_changed_files
 from bge_export.bundle.manifest import read_bundle
 from bge_export.checkpoint.weighted_head import ready_dense
 from bge_export.contracts import LAST_HIDDEN_STATE, Artifact, Session, TokenBatch

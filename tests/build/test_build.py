@@ -268,6 +268,18 @@ def test_a_target_leaves_the_folder_with_the_recipe_and_weights_and_card_come_wi
     assert "license: mit" in (built / "out" / CARD).read_text("utf-8")
 
 
+def test_weights_come_where_the_recipe_asks_for_them_and_go_with_that_key(built: Path) -> None:
+    text = (built / "recipe.toml").read_text("utf-8")
+    (built / "recipe.toml").write_text(text.replace("[output]", "[output]\nweights = true"), "utf-8")
+    done = build_recipe(read_recipe(built / "recipe.toml"))
+    assert (done.exit_status, decisions(done)["folder"]) == (0, "make")
+    assert read_manifest(built / "out").weights == ["model.safetensors"]
+    assert to_make(built / "recipe.toml") == []
+
+    (built / "recipe.toml").write_text(text, "utf-8")
+    assert to_make(built / "recipe.toml")[0] == "folder"
+
+
 def test_a_card_of_your_own_stays(built: Path) -> None:
     (built / "out" / CARD).write_text("mine", "utf-8")
     changed_recipe(built, "[card]\nlicense = 'mit'")

@@ -275,6 +275,7 @@ def test_what_stands_beside_is_written_unless_it_is_there(tiny: Path, tmp_path: 
         ["export", "--recipe", "recipe.toml", "--to", "onnx:fp32"],
         ["export", "--recipe", "recipe.toml", "--no-check"],
         ["export", "--recipe", "recipe.toml", "--cls-only"],
+        ["export", "--recipe", "recipe.toml", "--with-weights"],
         ["export", "model", "--to", "onnx:fp32", "--min-cosine", "0.9"],
         ["export", "model", "--to", "onnx"],
     ],

@@ -197,7 +197,7 @@ def test_the_manifest_says_what_to_keep_and_where_the_weights_came_from(made: di
     assert heads.sparse.unused == (0, 1, 2, 3)  # <s>, <pad>, </s>, <unk>
     assert heads.multi_vector is not None
     assert heads.multi_vector.skipped == 1
-    assert not (made["m3"].folder / "modules.json").exists()
+    assert (made["m3"].folder / "1_Pooling" / "config.json").exists()  # of the dense head, for sentence-transformers
     assert read_bundle(made["m3"].folder)[1][0].spec.heads.keys() == {"dense", "sparse", "multi_vector"}
 
 
@@ -252,3 +252,27 @@ def test_page_and_json_show_the_figures_of_each_head(made: dict[str, Exported], 
     assert all(lane["worst_text"] in page for lane in lanes if lane["worst_text"])
     if kind != "colbert":
         assert any(lane["largest_weight_difference"] is not None for lane in lanes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("m3", ("BGEM3FlagModel(folder", "sparse_linear", "draws both layers at random", "SentenceTransformer(")),
+        ("splade", ('SparseEncoder("somebody/model")', "language model's logits")),
+        ("colbert", ('MultiVectorEncoder("somebody/model")', "token states")),
+    ],
+)
+def test_the_card_of_a_folder_with_weights_says_how_its_own_library_loads_it(
+    made: dict[str, Exported], kind: str, said: tuple[str, ...]
+) -> None:
+    one = made[kind]
+    assert one.proof is not None
+    facts, policy, manifest = CardFacts("somebody/model"), ThresholdPolicy.read(LIMITS), read_manifest(one.folder)
+    without = card_text(one.folder, manifest, facts, one.proof.report, policy)
+    weights = manifest.model_copy(update={"weights": ["model.safetensors"]})
+    card = card_text(one.folder, weights, facts, one.proof.report, policy)
+
+    assert all(part in card for part in said)
+    assert said[0] not in without
+    block = card.partition("```python\n")[2].partition("```")[0]
+    compile(block, "card", "exec")

@@ -144,8 +144,7 @@ class FolderStep:
     @property
     def _weights(self) -> tuple[str, ...]:
         """Return the names of the weights that the folder holds."""
-        wanted = self.job.recipe.transformersjs
-        return weight_names(self.job.checkpoint) if wanted is not None and wanted.weights else ()
+        return weight_names(self.job.checkpoint) if self.job.recipe.with_weights else ()
 
     def look(self, standing: Standing, pending: frozenset[str]) -> Look:
         """Return whether the folder holds other targets or weights than the recipe says."""
@@ -168,13 +167,14 @@ class FolderStep:
 
 def _exported(job: Job, changes: Mapping[str, object], parts: Mapping[str, Path] | None = None) -> Exported:
     """Export a part of the recipe into the folder, or take parts into it that are exported already."""
-    output = job.recipe.output.model_copy(update={"folder": job.out, "overwrite": True})
-    recipe = job.recipe.model_copy(update={**changes, "beside": (), "output": output})
-
     # Weights come with what lies beside the models, and stay meanwhile.
-    weights = bool(changes["targets"] or parts)
+    models = bool(changes["targets"] or parts)
+    given = job.recipe.output
+    output = given.model_copy(update={"folder": job.out, "overwrite": True, "weights": given.weights and not models})
+
+    recipe = job.recipe.model_copy(update={**changes, "beside": (), "output": output})
     folders = tuple((parts or {}).values())
-    return export_step(recipe, BuildStep(job.order, job.oracle, weights=weights, parts=folders), job.threads)
+    return export_step(recipe, BuildStep(job.order, job.oracle, weights=models, parts=folders), job.threads)
 
 
 def _refusals(exported: Exported) -> tuple[str, ...]:
