@@ -58,7 +58,6 @@ REFUSED = {
     "prompt_nopool": "include_prompt",
     "prompts_default": "before every text",
     "shard_stale": "two sets of weights",
-    "static": "StaticEmbedding",
     "sub0": "0_Transformer",
     "tk_beyond": "the added token",
     "tk_nopost": "no post-processor",
@@ -84,6 +83,7 @@ EXPORTED = (
     "pool_sqrt",
     "pool_weightedmean",
     "prompts_none",
+    "static",
     "truncdim",
 )
 """Checkpoints whose file is proven on some texts of every length."""

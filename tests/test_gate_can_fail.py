@@ -165,6 +165,49 @@ def test_one_row_that_is_zero():
     assert rows_refused(verdict) == {"t5"}
 
 
+ZERO = {"norm": 0.0, "reference_norm": 0.0, "max_abs": 0.0, "cosine": 1.0, "tokens": 0}
+"""A text without tokens, whose vector is zero."""
+
+
+def test_a_text_whose_vector_is_zero_for_the_checkpoint_too_passes():
+    report = with_row(GOOD, 5, **ZERO, batch_norm=dict.fromkeys(GOOD.lanes[0].rows[5].batch_norm, 0.0))
+    assert judge(report, POLICY, CORPUS).passed
+
+
+@pytest.mark.parametrize(
+    ("rule", "wrong"),
+    [
+        ("cosine", {"norm": 1e-9, "cosine": None, "max_abs": 1e-9}),
+        ("norm", {"norm": 1e-9, "cosine": None, "max_abs": 1e-9}),
+        ("inconsistent", {"norm": 1.0, "max_abs": 1.0}),
+        ("batch-norm", {"batch_norm": {"4": 0.0, "16-sorted": 1e-9, "8-long": 0.0}}),
+        ("batch-cosine", {"batch_cosine": {"4": 1.0, "16-sorted": None, "8-long": 1.0}}),
+        ("not-finite", {"finite": False, "norm": None, "cosine": None, "max_abs": None}),
+    ],
+)
+def test_anything_but_zero_where_the_checkpoint_gives_zero(rule, wrong):
+    zero = ZERO | {"batch_norm": {"4": 0.0, "16-sorted": 0.0, "8-long": 0.0}} | wrong
+    refusal(judge(with_row(GOOD, 5, **zero), POLICY, CORPUS), rule, "t5")
+
+
+def test_a_client_that_divides_a_zero_vector_by_its_norm_may_only_give_nan():
+    own = ClientRow(tokens=0, tokens_equal=True, finite=False, cosine=None, norm=None)
+    zero = ZERO | {"batch_norm": dict.fromkeys(GOOD.lanes[0].rows[5].batch_norm, 0.0)}
+    assert judge(with_row(GOOD, 5, **zero, client=own), POLICY, CORPUS).passed
+
+    wrong = own.model_copy(update={"finite": True, "norm": 1.0})
+    refusal(judge(with_row(GOOD, 5, **zero, client=wrong), POLICY, CORPUS), "client-cosine", "t5")
+    refusal(judge(with_row(GOOD, 5, client=own.model_copy(update={"tokens": 5})), POLICY, CORPUS), "not-finite", "t5")
+
+
+def test_a_checkpoint_that_gives_most_texts_the_zero_vector():
+    report = GOOD
+    norms = dict.fromkeys(GOOD.lanes[0].rows[0].batch_norm, 0.0)
+    for number in range(len(CORPUS.texts) // 2 + 1):
+        report = with_row(report, number, **ZERO, batch_norm=norms)
+    assert "of the checkpoint of norm 0" in refusal(judge(report, POLICY, CORPUS), "zero-norm").message
+
+
 @pytest.mark.parametrize("number", [0, 500, 999])
 def test_one_bad_row_in_a_thousand(number):
     corpus = small_corpus(1000)

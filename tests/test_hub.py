@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hub_machine import CLIENT_CHUNK_BYTES, MODEL, TOKEN, Machine, large_weights, refused
 from hub_server import COMMIT, Hub
+from static_models import NORMALIZE, write_static_embedding
 
 
 def test_a_model_is_fetched_with_only_what_decides_its_embeddings(hub: Hub, machine: Machine) -> None:
@@ -24,6 +25,20 @@ def test_a_model_is_fetched_with_only_what_decides_its_embeddings(hub: Hub, mach
 def test_a_model_with_heads_of_its_own_never_passes_for_its_encoder_alone(hub: Hub, machine: Machine) -> None:
     hub.files = {**hub.files, "sparse_linear.safetensors": hub.files["model.safetensors"]}
     refused(machine.open(), "CheckpointError", "colbert_linear.pt")
+
+
+@pytest.mark.parametrize("inside", ["", "0_StaticEmbedding"])
+def test_a_static_embedding_is_fetched_without_a_config_also_from_the_cache(
+    tmp_path: Path, hub: Hub, machine: Machine, inside: str
+) -> None:
+    folder = write_static_embedding(tmp_path / "static", NORMALIZE, inside=inside)
+    own = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    hub.files = own | {"README.md": b"not wanted"}
+    result = machine.open()
+    assert result["error"] is None, result
+    assert hub.fetched() == own.keys()
+    assert result["digest"] == machine.open(str(folder))["digest"]
+    assert machine.open(HF_ENDPOINT="http://127.0.0.1:9")["digest"] == result["digest"]
 
 
 def test_hub_and_local_folder_have_one_digest(tmp_path: Path, machine: Machine) -> None:

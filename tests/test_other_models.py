@@ -67,7 +67,7 @@ def test_the_adapter_of_a_model_on_the_hub_is_fetched_with_it(hub: Hub, machine:
     refused(machine.open(), "CheckpointError", "adapter_model.safetensors", "damaged")
 
 
-@pytest.mark.parametrize("kind", ["StaticEmbedding", "Router", "WordEmbeddings"])
+@pytest.mark.parametrize("kind", ["Router", "WordEmbeddings"])
 def test_modules_are_read_before_a_config_that_they_do_not_need(root: Path, kind: str) -> None:
     write_modules(root, kind, "Pooling")
     (root / "config.json").unlink()

@@ -13,10 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bge_export.bundle.client_config import write_config
 from bge_export.bundle.head_layout import write_token_modules
 from bge_export.checkpoint.head_files import read_token_modules
 from bge_export.checkpoint.module_files import WEIGHTS, stored_layer
 from bge_export.checkpoint.pooling_files import MODULES, PROMPTS, SUPPORTED, TRANSFORMER_SETTINGS, read_sentence_files
+from bge_export.checkpoint.static_folder import STATIC
 from bge_export.checkpoint.tokenizer_settings import lowers
 from bge_export.checkpoint.weighted_head import layer_tensors
 from bge_export.contracts import Checkpoint
@@ -76,7 +78,7 @@ def write_layout(checkpoint: Checkpoint, root: Path) -> None:
     """
     root.mkdir(parents=True, exist_ok=True)
 
-    shutil.copyfile(checkpoint.root / "config.json", root / "config.json")
+    write_config(checkpoint, root)
     for name in COPIED:
         if (checkpoint.root / name).is_file():
             shutil.copyfile(checkpoint.root / name, root / name)
@@ -107,6 +109,8 @@ def _write_tokenizer(checkpoint: Checkpoint, root: Path) -> dict[str, Any]:
     text = read_regular_text(source, TOKENIZER_BYTES) if source.is_file() else _convert_tokenizer(checkpoint)
     truncation = {**TRUNCATION, "max_length": checkpoint.spec.inputs.max_tokens}
     tokenizer: dict[str, Any] = json.loads(text) | {"truncation": truncation, "padding": None}
+    if checkpoint.model_type == STATIC:
+        tokenizer["post_processor"] = None  # it would add special tokens, which static models read none of
     (root / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
 
     # Older consumers must recognise the tokenizer class.

@@ -19,6 +19,7 @@ from bge_export.bundle.integrity import WEIGHTS_SUFFIX, files_below
 from bge_export.bundle.layout import write_layout
 from bge_export.bundle.manifest import Manifest
 from bge_export.checkpoint.module_files import MODULE_WEIGHTS
+from bge_export.checkpoint.static_folder import STATIC
 from bge_export.checkpoint.weight_files import INDEX
 from bge_export.contracts import Checkpoint
 from bge_export.errors import ArtifactError
@@ -30,7 +31,13 @@ from bge_export.texts.golden import GOLDEN, agree
 
 
 def weight_names(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return the names of a checkpoint's weight files, with the index if there is one, and of BGE-M3's two layers."""
+    """Return the names of a checkpoint's weight files, with the index if there is one, and of BGE-M3's two layers.
+
+    Those of a static model are none that the folder's `config.json` describes: libraries would load random weights.
+    """
+    if checkpoint.model_type == STATIC:
+        return ()
+
     index = [INDEX] if (checkpoint.root / INDEX).is_file() else []
     layers = (name for names in checkpoint.head_weights.values() for name in names if "/" not in name)
     return (*checkpoint.weights, *index, *layers)

@@ -7,7 +7,7 @@ writes branch names to the cache last, so the files that a name points to in the
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from bge_export.checkpoint.adapter_files import SETTINGS as ADAPTER
@@ -27,9 +27,15 @@ from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.regular import SETTINGS_BYTES, TOKENIZER_BYTES, WEIGHTS_BYTES
 
 CONFIG = "config.json"
+FIRST = (CONFIG, ADAPTER, MODULES)
+"""Files of which every model has one: the first that is there stands for it in the cache."""
+
 ROOT_FILES = frozenset({CONFIG, ADAPTER, MODULES, PROMPTS, *TRANSFORMER_SETTINGS, *TOKENIZER_FILES})
 MODULE_CONFIG = re.compile(r"\d+_\w+/config\.json", re.ASCII)
 MODULE_WEIGHTS = re.compile(r"\d+_\w+/model\.safetensors", re.ASCII)
+MODULE_TOKENIZER = re.compile(r"\d+_\w+/tokenizer\.json", re.ASCII)
+"""The tokenizer of a static embedding, which lies in the folder of its module."""
+
 MODULE_PICKLE = re.compile(r"\d+_\w+/pytorch_model\.bin", re.ASCII)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors|pytorch_model-\d+-of-\d+\.bin", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
@@ -67,7 +73,7 @@ def fetch(model_id: str, revision: str | None, *, pickles: bool = False) -> tupl
             verify(path, model_id, name, listing.digests[name])
 
         # A request by branch name makes the library record its commit, for later runs without a network.
-        first = CONFIG if CONFIG in transfers else ADAPTER
+        first = next(name for name in FIRST if name in transfers)
         again = Transfer(f"{model_id}: {first}", transfers[first].most_bytes, ATTEMPTS)
         download(model_id, revision or "main", first, again)
         settings = download(model_id, listing.commit, first, again)
@@ -87,7 +93,8 @@ def _most_bytes(name: str) -> int:
     """Return the size limit for a file, by its kind."""
     if name.endswith((".safetensors", *PICKLES)):
         return WEIGHTS_BYTES
-    return TOKENIZER_BYTES if name in TOKENIZER_FILES or name == INDEX else SETTINGS_BYTES
+    of_tokenizer = name in TOKENIZER_FILES or MODULE_TOKENIZER.fullmatch(name) is not None
+    return TOKENIZER_BYTES if of_tokenizer or name == INDEX else SETTINGS_BYTES
 
 
 def _wanted(names: Mapping[str, object], model_id: str, *, pickles: bool) -> list[str]:
@@ -96,6 +103,9 @@ def _wanted(names: Mapping[str, object], model_id: str, *, pickles: bool) -> lis
     adapter = [ADAPTER_WEIGHTS] if {ADAPTER, ADAPTER_WEIGHTS} <= set(names) else []
     if adapter and CONFIG not in names:
         return [*small, *adapter]
+
+    if _is_static(names):
+        return [*small, *(name for name in (SINGLE,) if name in names)]
 
     if CONFIG not in names:
         raise CheckpointError(
@@ -112,9 +122,21 @@ def _wanted(names: Mapping[str, object], model_id: str, *, pickles: bool) -> lis
     return [*small, *adapter, *layers, entry, *shards]
 
 
+def _is_static(names: Collection[str]) -> bool:
+    """Return whether the files are those of a static embedding.
+
+    It needs no `config.json` and has no pooling, and its files may lie in the folder of its module.
+    """
+    if MODULES not in names:
+        return False
+    if any(MODULE_TOKENIZER.fullmatch(name) for name in names):
+        return True
+    return CONFIG not in names and SINGLE in names and not any(name.endswith("_Pooling/config.json") for name in names)
+
+
 def is_of_a_module(name: str) -> bool:
-    """Return whether a file is the configuration of a module, or its weights."""
-    return MODULE_CONFIG.fullmatch(name) is not None or MODULE_WEIGHTS.fullmatch(name) is not None
+    """Return whether a file is the configuration of a module, its weights or its tokenizer."""
+    return any(one.fullmatch(name) for one in (MODULE_CONFIG, MODULE_WEIGHTS, MODULE_TOKENIZER))
 
 
 def _from_cache(model_id: str, revision: str | None, reason: HubUnreachableError, *, pickles: bool) -> tuple[Path, str]:
@@ -122,9 +144,12 @@ def _from_cache(model_id: str, revision: str | None, reason: HubUnreachableError
     from huggingface_hub import try_to_load_from_cache
 
     entries = (PICKLE, PICKLE_INDEX) if pickles else ()
-    known = (try_to_load_from_cache(model_id, name, revision=revision) for name in (CONFIG, ADAPTER))
+    known = (try_to_load_from_cache(model_id, name, revision=revision) for name in FIRST)
     folder = next((Path(path).parent for path in known if isinstance(path, str)), None)
-    if folder is None or not any((folder / name).is_file() for name in (*entries, SINGLE, INDEX, ADAPTER_WEIGHTS)):
+    weights = (*entries, SINGLE, INDEX, ADAPTER_WEIGHTS)
+    if folder is None or not (
+        any((folder / name).is_file() for name in weights) or any(folder.glob(f"[0-9]*_*/{SINGLE}"))
+    ):
         raise reason
 
     names = {path.relative_to(folder).as_posix(): None for path in folder.rglob("*") if path.is_file()}

@@ -1,9 +1,10 @@
 """Loads a checkpoint's torch module and accounts for every weight. The only user of `AutoModel`."""
 
 from collections.abc import Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bge_export.checkpoint.other_models import ENCODER_HALVES
+from bge_export.checkpoint.static_folder import STATIC
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError, MissingLibrary
 
@@ -65,6 +66,11 @@ def load_model(checkpoint: Checkpoint) -> "PreTrainedModel":
         from transformers.utils import logging
     except ImportError as error:
         raise MissingLibrary("torch and transformers", "export", "running a PyTorch checkpoint") from error
+
+    if checkpoint.model_type == STATIC:
+        from bge_export.checkpoint.static_model import load_static
+
+        return cast("PreTrainedModel", load_static(checkpoint))
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers' logging is untyped
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ from bge_export.checkpoint.notes import pickle_note, side_note, width_note
 from bge_export.checkpoint.other_models import refuse_projection
 from bge_export.checkpoint.pooling_files import read_sentence_files
 from bge_export.checkpoint.spec import Declared, Wanted, read_spec
+from bge_export.checkpoint.static_folder import as_plain_checkpoint
 from bge_export.checkpoint.tested import untested_note
 from bge_export.checkpoint.tokenizer_files import read_tokenizer_files
 from bge_export.checkpoint.unpickling import Unpickled, unpickled
@@ -38,12 +39,13 @@ HUB_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)
 
 @dataclass(frozen=True)
 class _Source:
-    """A checkpoint's folder and its name in reports."""
+    """A checkpoint's folder and its name in reports, and what is known of it before it is read."""
 
     root: Path
     source: str
     revision: str | None
     adapter: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_checkpoint(
@@ -136,9 +138,10 @@ def _locate(model: str | Path, revision: str | None, *, pickles: bool) -> _Sourc
 
 
 def _whole(found: _Source) -> _Source:
-    """Return the folder of a checkpoint with its adapter merged, if it has one."""
+    """Return the folder of a checkpoint with its adapter merged, if it has one; of a static model, a plain one."""
     if not has_adapter(found.root):
-        return found
+        plain = as_plain_checkpoint(found.root)
+        return found if plain is None else replace(found, root=plain[0], notes=plain[1])
 
     def base(model: str, revision: str | None) -> tuple[Path, str]:
         located = _locate(model, None if Path(model).is_dir() else revision, pickles=False)
@@ -196,6 +199,7 @@ def _read(found: _Source, wanted: Wanted) -> Checkpoint:
             *side_note(tokenizer.padding_side, found_spec.spec),
             *width_note(found_spec.spec),
             *untested_note(str(config["model_type"])),
+            *found.notes,
         ),
     )
 

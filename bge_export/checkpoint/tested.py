@@ -17,6 +17,7 @@ TESTED = frozenset(
         "mpnet",
         "qwen3",
         "roberta",
+        "static-embedding",
         "t5",
         "xlm-roberta",
     }

@@ -7,6 +7,7 @@ every other client reads.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bge_export.checkpoint.static_folder import STATIC
 from bge_export.checkpoint.tokenizer_files import refuse_large
 from bge_export.contracts import Checkpoint
 from bge_export.errors import CheckpointError
@@ -28,11 +29,13 @@ def refuse_other_tokens(checkpoint: Checkpoint, folder: Path, corpus: Corpus) ->
     """
     from transformers import AutoTokenizer
 
+    # The libraries of static models never ask for special tokens, which their `tokenizer.json` may add; ours does not.
     most = checkpoint.spec.inputs.max_tokens
+    source = folder if checkpoint.model_type == STATIC else checkpoint.root
     try:
         refuse_large(checkpoint.root)
         with panics_as_errors():
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, trust_remote_code=False, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
             given = [_tokens(tokenizer, one, most) for one in corpus.texts]
     except Exception as error:
         raise CheckpointError(f"{checkpoint.source}: transformers cannot use its tokenizer: {error}") from error

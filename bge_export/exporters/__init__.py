@@ -5,6 +5,7 @@ from dataclasses import fields
 from itertools import chain
 from typing import get_type_hints
 
+from bge_export.checkpoint.static_folder import STATIC
 from bge_export.contracts import Attempts, Checkpoint, Exporter
 from bge_export.errors import UsageError
 from bge_export.plugins import find, names
@@ -52,8 +53,23 @@ OF_TOKENS: Mapping[str, tuple[str, ...]] = {
 vector, or were never measured on such a model."""
 
 
+OF_TABLES: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("fp32", "fp16"),
+    "openvino": ("fp32", "fp16"),
+    "torchscript": ("fp32",),
+}
+"""Format -> its precisions of static models. The others round what is multiplied, and a lookup multiplies nothing."""
+
+
 def refuse_precisions(checkpoint: Checkpoint, format_name: str, precisions: Iterable[str]) -> None:
     """Raise UsageError for precisions that a checkpoint's heads do not have yet; nothing has been written."""
+    if checkpoint.model_type == STATIC:
+        known = OF_TABLES.get(format_name, ())
+        if refused := [one for one in precisions if one not in known]:
+            raise UsageError(
+                f"{checkpoint.source} is a static embedding, whose graph looks rows up and multiplies nothing that "
+                f"{format_name}'s {refused[0]} rounds. Instead: {', '.join(known) or 'none'}."
+            )
     if not checkpoint.spec.has_token_heads:
         return
 

@@ -18,8 +18,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from bge_export.checkpoint.static_folder import STATIC
 from bge_export.contracts import SENTENCE_EMBEDDING, Attempts, Checkpoint, ExportedModel
-from bge_export.errors import ExportError
+from bge_export.errors import ExportError, UsageError
 from bge_export.files.json_files import read_object_if_there
 from bge_export.formats.torchscript import ELAND_FILE, PLAIN_FILE
 from bge_export.graph import tracing
@@ -67,8 +68,14 @@ class TorchScriptExporter:
         Raises:
             CheckpointError: the weights do not fit the architecture.
             ExportError: the model cannot be traced.
+            UsageError: eland's layout is asked of a static model.
         """
         eland = self.layout == "eland"
+        if eland and checkpoint.model_type == STATIC:
+            raise UsageError(
+                f"{checkpoint.source} is a static embedding, which reads no special tokens; Elasticsearch puts them "
+                "around every text. Leave out --layout eland."
+            )
         encoder = tracing.traced(checkpoint, sentence_embedding=eland or self.sentence_embedding)
 
         module: nn.Module

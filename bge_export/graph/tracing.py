@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from bge_export.checkpoint.model import first_line, load_model
+from bge_export.checkpoint.static_folder import STATIC
+from bge_export.checkpoint.static_model import StaticEncoder
 from bge_export.checkpoint.weighted_head import layer_tensors
 from bge_export.contracts import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Checkpoint
-from bge_export.errors import ExportError, UsageError
+from bge_export.errors import CheckpointError, ExportError, UsageError
 from bge_export.graph.bias_folding import fold_biases
 from bge_export.graph.buckets import bucket_table, tabled_buckets
 from bge_export.graph.embedding_scale import fold_embedding_scale
@@ -16,6 +18,7 @@ from bge_export.graph.masks import own_masks, padding_mask
 from bge_export.graph.textbook import has_textbook_attention
 from bge_export.graph.token_heads import TracedHeads
 from bge_export.heads.dense import dense_head
+from bge_export.sweep.plan import MOST_ROWS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -107,6 +110,8 @@ def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = F
         )
 
     model = load_model(checkpoint)
+    if isinstance(model, StaticEncoder):
+        _refuse_static(checkpoint, model, sentence_embedding=sentence_embedding)
     if has_textbook_attention(model.config):
         fold_biases(model)
     fold_embedding_scale(model)
@@ -116,8 +121,33 @@ def traced(checkpoint: Checkpoint, *, sentence_embedding: bool, states: bool = F
         return TracedHeads(model, checkpoint, states=states).eval()
 
     gives_vector = SENTENCE_EMBEDDING in output_names(checkpoint, sentence_embedding=sentence_embedding)
-    head = dense_head(checkpoint.spec).module(layer_tensors(checkpoint)) if gives_vector else None
+    if not gives_vector:
+        return TracedEncoder(model, None).eval()
+
+    may_be_empty = checkpoint.model_type == STATIC  # no special token stands in a text without words
+    head = dense_head(checkpoint.spec).module(layer_tensors(checkpoint), may_be_empty=may_be_empty)
     return TracedEncoder(model, head).eval()
+
+
+def _refuse_static(checkpoint: Checkpoint, model: StaticEncoder, *, sentence_embedding: bool) -> None:
+    """Raise an error for what no check can hold to a static model that counts some tokens out of its mean.
+
+    The count depends on the ids beside the rows, so the table cannot be read from the graph (`token_tables`): each row
+    must be seen in the states, for which there may not be too many.
+    """
+    if model.dropped is None:
+        return
+
+    says = f"{checkpoint.source} leaves unknown tokens out of a mean that it does not divide by its norm"
+    if sentence_embedding:
+        raise UsageError(
+            f"{says}, so its states alone can be checked. Leave out --sentence-embedding, and eland's layout."
+        )
+    if len(model.table.weight) > MOST_ROWS:
+        raise CheckpointError(
+            f"{says}, and has {len(model.table.weight)} tokens; with more than {MOST_ROWS} that cannot be checked. "
+            "Normalise it: normalize: true in config.json, and a Normalize in modules.json."
+        )
 
 
 def untraceable(checkpoint: Checkpoint, error: Exception) -> str:

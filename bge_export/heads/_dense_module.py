@@ -29,6 +29,7 @@ class DenseModule(nn.Module):
         normalize: bool,
         layers: Sequence[Layer] = (),
         tensors: Sequence[Tensors] = (),
+        may_be_empty: bool = False,
     ) -> None:
         """Make a module.
 
@@ -38,11 +39,13 @@ class DenseModule(nn.Module):
             normalize: whether the vector is divided by its norm at last.
             layers: what lies between.
             tensors: the weights of each layer.
+            may_be_empty: whether texts may have no tokens, so that their mean must be zero; other graphs need no guard.
         """
         super().__init__()
         self.width = width
         self.pooling = pooling
         self.normalize = normalize
+        self.may_be_empty = may_be_empty
         self.layers = nn.Sequential(*(_module(*one) for one in zip(layers, tensors, strict=True)))
 
     def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
@@ -56,7 +59,8 @@ class DenseModule(nn.Module):
 
         if self.pooling == "mean":
             weights = attention_mask.unsqueeze(-1).to(states.dtype)
-            return (states * weights).sum(1) / weights.sum(1)
+            count = weights.sum(1)
+            return (states * weights).sum(1) / (count.clamp(min=1.0) if self.may_be_empty else count)
 
         if self.pooling == "max":
             kept = attention_mask.unsqueeze(-1).to(torch.bool)

@@ -97,11 +97,23 @@ class DenseHead:
             )
         return apply_layers(pooled, self.layers, [{}] * len(self.layers))
 
-    def module(self, tensors: Sequence[Tensors] = ()) -> "Module":
-        """Return the head in torch, with the weights of its layers: states [B, S, D] and mask [B, S] -> [B, D]."""
+    def module(self, tensors: Sequence[Tensors] = (), *, may_be_empty: bool = False) -> "Module":
+        """Return the head in torch: states [B, S, D] and mask [B, S] -> [B, D].
+
+        Args:
+            tensors: the weights of its layers.
+            may_be_empty: whether texts may have no tokens.
+        """
         from bge_export.heads._dense_module import DenseModule
 
-        return DenseModule(self.state_dim, self.pooling, normalize=self.normalize, layers=self.layers, tensors=tensors)
+        return DenseModule(
+            self.state_dim,
+            self.pooling,
+            normalize=self.normalize,
+            layers=self.layers,
+            tensors=tensors,
+            may_be_empty=may_be_empty,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,13 +131,18 @@ class WeightedDense(DenseHead):
 
 
 def pool(states: NDArray[Float], attention_mask: NDArray[np.int64], pooling: Pooling) -> NDArray[Float]:
-    """Return [B, D] of states [B, S, D] in their own precision; the mask [B, S] marks the tokens."""
+    """Return [B, D] of states [B, S, D] in their own precision; the mask [B, S] marks the tokens.
+
+    A mean is summed in float64: one after the other, a thousand states in float32 lose the sixth digit.
+    """
     if pooling == "cls":
         return states[:, 0]
 
     if pooling == "mean":
+        # A text without tokens has the zero vector; with special tokens there is none.
         weights = attention_mask[:, :, None].astype(states.dtype)
-        pooled: NDArray[Float] = (states * weights).sum(axis=1) / weights.sum(axis=1)
+        total = (states * weights).sum(axis=1, dtype=np.float64)
+        pooled: NDArray[Float] = (total / np.maximum(weights.sum(axis=1), 1)).astype(states.dtype)
         return pooled
 
     if pooling == "max":

@@ -63,7 +63,8 @@ def _steps(root: Path) -> "Sequence[Step]":
 def _unit(vector: "torch.Tensor") -> "torch.Tensor":
     import torch
 
-    unit: torch.Tensor = vector / torch.linalg.vector_norm(vector)
+    norm = torch.linalg.vector_norm(vector)
+    unit: torch.Tensor = vector / norm if norm > 0 else vector
     return unit
 
 

@@ -67,4 +67,6 @@ def _cosine(checkpoint: Checkpoint, model: "PreTrainedModel", row: Sequence[int]
 
     pooling = dense_head(checkpoint.spec).pooling
     one, other = (pooled(states.last_hidden_state[0, : len(row)], pooling) for states in (alone, padded))
+    if torch.equal(one, other):  # two zero vectors have no angle
+        return 1.0
     return float(torch.nn.functional.cosine_similarity(one, other, dim=0))

@@ -12,6 +12,10 @@ def pooled(states: "torch.Tensor", pooling: Pooling) -> "torch.Tensor":
     """Return the vector [D] of the states [S, D] of a text without padding, which needs no attention mask."""
     import torch
 
+    # Without special tokens a text may have no token; its mean is zero, as torch's EmbeddingBag has it.
+    if not len(states):
+        return states.new_zeros(states.shape[1])
+
     if pooling == "cls":
         return states[0]
     if pooling == "last":

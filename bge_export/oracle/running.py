@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bge_export.checkpoint.model import first_line, load_model
+from bge_export.checkpoint.static_folder import STATIC
 from bge_export.contracts import COMMON_POOLINGS, Checkpoint, Pooling
 from bge_export.errors import CheckpointError, MissingLibrary
 from bge_export.files.panics import panics_as_errors
@@ -37,11 +38,17 @@ class Eager:
             CheckpointError: weights or tokenizer cannot be loaded.
             MissingLibrary: torch or transformers is not installed.
         """
-        tokenizer = own_tokenizer(checkpoint)
+        _require_libraries()
         import torch
 
         torch.set_num_threads(threads)
-        return cls(checkpoint, load_model(checkpoint), tokenizer)
+        if checkpoint.model_type != STATIC:
+            tokenizer = own_tokenizer(checkpoint)
+            return cls(checkpoint, load_model(checkpoint), tokenizer)
+
+        from bge_export.oracle.static import static_parts  # it needs torch, which may be missing
+
+        return cls(checkpoint, *static_parts(checkpoint))
 
     def embed(
         self, texts: Iterable[tuple[str, str]]
@@ -126,11 +133,8 @@ def own_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
         CheckpointError: it cannot be loaded.
         MissingLibrary: torch or transformers is not installed.
     """
-    try:
-        import torch  # noqa: F401 - what runs the checkpoint is missing before anything is loaded
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise MissingLibrary("torch and transformers", "export", "the oracle") from error
+    _require_libraries()
+    from transformers import AutoTokenizer
 
     try:
         with panics_as_errors():
@@ -139,3 +143,12 @@ def own_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
         raise CheckpointError(f"{checkpoint.source}: transformers cannot load its tokenizer: {error}") from error
 
     return tokenizer
+
+
+def _require_libraries() -> None:
+    """Raise MissingLibrary if what runs a checkpoint is missing, before anything is loaded."""
+    try:
+        import torch  # noqa: F401 - only its presence counts
+        import transformers  # noqa: F401 - the same
+    except ImportError as error:
+        raise MissingLibrary("torch and transformers", "export", "the oracle") from error

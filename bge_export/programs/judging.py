@@ -140,8 +140,10 @@ def judge_vectors(
 
 
 def _compared(vector: NDArray[np.float64], right: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    """Return cosine and relative difference of the norms; None for a vector that is zero or not finite."""
+    """Return cosine and relative difference of the norms; None for a wrong zero vector, and for one not finite."""
     norm, expected = float(np.linalg.norm(vector)), float(np.linalg.norm(right))
+    if norm == expected == 0.0:  # a text without tokens: nothing but zero is right
+        return 1.0, 0.0
     if not np.isfinite(norm) or norm == 0.0 or expected == 0.0:
         return None, None
     return float(vector @ right) / (norm * expected), abs(norm / expected - 1.0)

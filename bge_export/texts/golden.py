@@ -61,7 +61,8 @@ class GoldenRow(BaseModel):
     Attributes:
         id, kind, use, text: as in `GoldenText`.
         prompt: what precedes the text, "" for nothing.
-        token_ids: the token ids of prompt and text, with special tokens, truncated and unpadded.
+        token_ids: the token ids of prompt and text, with special tokens, truncated and unpadded. A model without
+            special tokens has none of an empty text.
         vector: its embedding, D numbers.
     """
 
@@ -72,7 +73,7 @@ class GoldenRow(BaseModel):
     use: Use
     prompt: str
     text: str
-    token_ids: list[int] = Field(min_length=1)
+    token_ids: list[int]
     vector: list[float] = Field(min_length=1)
 
 

@@ -148,8 +148,11 @@ class TextTokenizer:
         return ids.count(unknown) / max(1, len(ids))
 
     def pad(self, rows: Sequence[Sequence[int]], length: int | None = None) -> TokenBatch:
-        """Return [B, S] arrays, right-padded to the longest row, or to `length` if it is longer."""
-        width = max([length or 0, *(len(row) for row in rows)])
+        """Return [B, S] arrays, right-padded to the longest row, or to `length` if it is longer.
+
+        S is at least 1, also where no row has a token: few runtimes take arrays without values.
+        """
+        width = max([length or 0, 1, *(len(row) for row in rows)])
 
         ids = np.full((len(rows), width), self._pad_id, dtype=np.int64)
         mask, types = np.zeros_like(ids), np.zeros_like(ids)

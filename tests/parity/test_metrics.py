@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from bge_export.parity.figures import cosine_figure, difference_figure, escaped, least_figure
-from bge_export.parity.measure.metrics import cosines, finite_rows, max_differences, nearest_rows, norms, seen_pooling
+from bge_export.parity.measure.metrics import (
+    agreements,
+    cosines,
+    finite_rows,
+    max_differences,
+    nearest_rows,
+    norm_errors,
+    norms,
+    seen_pooling,
+)
 
 
 def rows(*values):
@@ -27,6 +36,17 @@ def test_two_bad_rows_are_not_equal():
     assert np.isnan(cosines(rows([np.nan, 1]), rows([np.nan, 1]))).all()
     assert np.isnan(cosines(rows([0, 0]), rows([0, 0]))).all()
     assert np.isnan(max_differences(rows([np.inf, 1]), rows([np.inf, 1]))).all()
+
+
+def test_where_the_reference_is_zero_nothing_but_zero_is_right():
+    given, wanted = rows([0, 0], [0, 0], [1e-44, 0], [np.nan, 0], [3, 0]), rows([0, 0], [1, 0], [0, 0], [0, 0], [1, 0])
+    np.testing.assert_array_equal(agreements(given, wanted), [1, np.nan, np.nan, np.nan, 1])
+    np.testing.assert_array_equal(norm_errors(given, wanted), [0, 1, np.nan, np.nan, 2])
+
+    near = nearest_rows(given, wanted)
+    assert near.index.tolist()[0] == 0
+    assert near.cosine[0] == 1
+    assert near.index.tolist()[2:4] == [1, -1]
 
 
 def test_the_cosine_is_not_clamped_and_sees_what_float32_does_not():

@@ -20,7 +20,7 @@ from bge_export.parity.gate.folder import folder_failures, other_file_failures
 from bge_export.parity.gate.kinds import kind_failures
 from bge_export.parity.gate.lanes import CHECKPOINT, missing_outputs, request_failures, requirement_failures, unmeasured
 from bge_export.parity.gate.limits import Limits
-from bge_export.parity.gate.norms import judge_shift
+from bge_export.parity.gate.norms import judge_shift, judge_zeros
 from bge_export.parity.gate.operators import operator_failures
 from bge_export.parity.gate.pairs import pair_failures
 from bge_export.parity.gate.policy import SCORES, Requirement, ThresholdPolicy
@@ -174,6 +174,7 @@ def _measured_failures(lane: Lane, report: ParityReport, policy: ThresholdPolicy
     yield from swap_failures(lane)
     if (run := report.runs.get(lane.run)) is not None:
         yield from sweep_lane_failures(lane, run.reference, partial(state_failures, lane, limits))
+    yield from judge_zeros(lane)
     yield from judge_shift(lane, limits)
     yield from _client_failures(lane, policy, limits, corpus)
 

@@ -43,6 +43,14 @@ def batch_norm_failures(
             yield fail("batch-norm", got, f"at most {most} off", figure=error)
 
 
+def judge_zeros(lane: Lane) -> Iterator[Failure]:
+    """Yield the refusal of a checkpoint that gives most texts the zero vector: of them nothing can be measured."""
+    zeros = sum(row.reference_norm == 0 for row in lane.rows)
+    if 2 * zeros > len(lane.rows):
+        got = f"{zeros} of {len(lane.rows)} vectors of the checkpoint of norm 0"
+        yield failure("zero-norm", got, "texts that it knows: at most half of them without a vector", lane=lane.name)
+
+
 def judge_shift(lane: Lane, limits: Limits) -> Iterator[Failure]:
     """Yield the refusals of norms that are shifted in one direction, if the checkpoint does not normalize.
 
@@ -83,8 +91,8 @@ def _normalised(lane: Lane) -> Iterator[Failure]:
 
     If the checkpoint's raw norms happen to be near 1, the wide limits alone would let such vectors pass.
     """
-    norms = [row.norm for row in lane.rows if row.norm is not None]
-    references = [row.reference_norm for row in lane.rows]
+    norms = [row.norm for row in lane.rows if row.norm]  # a zero vector has no length to divide by
+    references = [row.reference_norm for row in lane.rows if row.reference_norm]
     if not norms or not all(abs(norm - 1) <= UNIT for norm in norms):
         return
 
@@ -119,7 +127,9 @@ def _errors(pairs: Iterator[tuple[float | None, float | None]]) -> Sequence[floa
 
 
 def relative_error(norm: float | None, other: float) -> float | None:
-    """Return the error of a norm relative to another; None if it is undefined."""
+    """Return the error of a norm relative to another; 0 if both are zero, None if it is undefined."""
+    if norm == other == 0:
+        return 0.0
     return None if norm is None or not other > 0 else abs(norm - other) / other
 
 

@@ -36,7 +36,7 @@ def judge_row(row: RowParity, lane: Lane, limits: Limits) -> Iterator[Failure]:
     if not row.finite:
         yield fail("not-finite", "NaN or infinity in the embedding", "finite values")
         return
-    if row.norm == 0:
+    if row.norm == 0 and row.reference_norm != 0:
         yield fail("zero-norm", "norm 0", "an embedding that is not zero")
         return
 
@@ -118,6 +118,9 @@ def judge_client(
             yield fail("client-tokens", got, f"the checkpoint's own{named}")
         return
 
+    # Clients such as Transformers.js divide by the norm without a guard. The checkpoint's notes say so.
+    if not client.finite and row.reference_norm == 0:
+        return
     if not client.finite:
         yield fail("not-finite", "NaN or infinity in the client's own embedding", "finite values")
         return
@@ -157,13 +160,18 @@ def _contradictions(row: RowParity, lane: Lane) -> Iterator[str]:
     if any(value is not None and not value >= 0 for value in (row.max_abs, row.norm, *row.batch_norm.values())):
         yield "a negative norm or difference"
 
-    if not row.reference_norm > 0:
+    # With a reference of norm zero, a cosine stands for "both are zero".
+    zeros = row.reference_norm == 0 and (row.cosine is None or row.norm == 0)
+    if not (row.reference_norm > 0 or zeros):
         yield f"a reference of norm {row.reference_norm}"
     # A reference longer than 1 would widen every limit that is relative to its norm.
-    if norm_is_one(lane.spec) and not abs(row.reference_norm - 1) <= UNIT:
+    if norm_is_one(lane.spec) and not zeros and not abs(row.reference_norm - 1) <= UNIT:
         yield f"a reference of norm {row.reference_norm}, though the checkpoint normalises"
 
-    if not 1 <= row.tokens <= lane.spec.inputs.max_tokens:
+    # Without special tokens an empty text has none, and its vector is zero, unless layers make something of that.
+    dense = lane.spec.heads.dense
+    least = 0 if zeros or (dense is not None and dense.layers) else 1
+    if not least <= row.tokens <= lane.spec.inputs.max_tokens:
         yield f"{row.tokens} tokens where the longest input is {lane.spec.inputs.max_tokens}"
     if not set(EVERY_TEXT) <= set(row.batch_cosine) or set(row.batch_norm) != set(row.batch_cosine):
         yield f"batches {sorted(row.batch_cosine)} where every text is measured in {list(EVERY_TEXT)}"
@@ -181,4 +189,6 @@ def _below(value: float | None, limit: float) -> bool:
 
 def relative_difference(row: RowParity) -> float | None:
     """Return the largest component difference of a row, scaled to a reference of norm 1; None if undefined."""
+    if row.max_abs == row.reference_norm == 0:
+        return 0.0
     return None if row.max_abs is None or not row.reference_norm > 0 else row.max_abs / row.reference_norm

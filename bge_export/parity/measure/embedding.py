@@ -17,7 +17,7 @@ from bge_export.contracts import Artifact, Head, Session, TokenBatch
 from bge_export.errors import RuntimeContractError
 from bge_export.heads.dense import dense_head
 from bge_export.parity.measure.batches import SHAPES, Batch
-from bge_export.parity.measure.metrics import cosines, norms
+from bge_export.parity.measure.metrics import agreements, norms
 from bge_export.progress import advance
 
 Pad = Callable[[Sequence[Sequence[int]], int | None], TokenBatch]
@@ -168,7 +168,7 @@ def embed_texts(
 
     for number, batch in enumerate(batches):
         for name, rows in checked.embed(pad([token_ids[text] for text in batch.texts], batch.length)).items():
-            measured = zip(cosines(rows, alone[name][list(batch.texts)]), norms(rows), strict=True)
+            measured = zip(agreements(rows, alone[name][list(batch.texts)]), norms(rows), strict=True)
             for text, (cosine, norm) in zip(batch.texts, measured, strict=True):
                 batched[name][text][batch.shape].append(InBatch(float(cosine), float(norm)))
 

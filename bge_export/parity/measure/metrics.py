@@ -45,12 +45,21 @@ def norm_errors(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Flo
     Both are [N, D]; the result is [N] float64 and at least 0.
     """
     wanted = norms(others)
-    return np.asarray(np.abs(norms(rows) / np.where(wanted > 0, wanted, np.nan) - 1))
+    errors = np.abs(norms(rows) / np.where(wanted > 0, wanted, np.nan) - 1)
+    return np.where(_both_zero(rows, others), 0.0, errors)
 
 
 def cosines(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Float:
     """Return the cosine of row n of `rows` with row n of `others`, both [N, D]; [N] float64, NaN if undefined."""
     return np.asarray((_unit(rows) * _unit(others)).sum(axis=1))
+
+
+def agreements(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Float:
+    """Return `cosines`, and 1.0 where both rows are zero, [N] float64.
+
+    A static model gives a text without tokens the zero vector. It has no direction: nothing but zero is right there.
+    """
+    return np.where(_both_zero(rows, others), 1.0, cosines(rows, others))
 
 
 def max_differences(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Float:
@@ -80,7 +89,8 @@ def nearest_rows(rows: NDArray[np.floating], reference: NDArray[np.floating]) ->
         index[own] = np.where(np.isfinite(found), best, -1)
         cosine[own] = np.where(np.isfinite(found), found, np.nan)
 
-    return Nearest(index, cosine)
+    zero = _both_zero(rows, reference) if len(rows) == len(reference) else np.zeros(len(rows), dtype=np.bool_)
+    return Nearest(np.where(zero, np.arange(len(rows)), index), np.where(zero, 1.0, cosine))
 
 
 def seen_pooling(
@@ -107,6 +117,11 @@ def seen_pooling(
             best, seen = (1 + median) / 2 if name == declared else median, name
 
     return seen
+
+
+def _both_zero(rows: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return whether row n of both [N, D] is zero, [N] bool."""
+    return np.asarray(~rows.any(axis=1) & ~others.any(axis=1))
 
 
 def _unit(rows: NDArray[np.floating]) -> Float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from bge_export.oracle.vectors import ReferenceVectors
 from bge_export.parity.measure.embedding import Embeddings, InBatch, NativeResult
-from bge_export.parity.measure.metrics import cosines, finite_rows, max_differences, nearest_rows, norms
+from bge_export.parity.measure.metrics import agreements, finite_rows, max_differences, nearest_rows, norms
 from bge_export.parity.report import ClientRow, RowParity
 from bge_export.texts.corpus import Corpus, Kind
 
@@ -33,7 +33,7 @@ def row_facts(
     rows, truth = embeddings.alone, reference.truth
     finite, length, reference_length = finite_rows(rows), norms(rows), norms(truth)
     clients = [None] * len(corpus.texts) if own is None else _client_rows(own, reference)
-    cosine, largest, near = cosines(rows, truth), max_differences(rows, truth), nearest_rows(rows, truth)
+    cosine, largest, near = agreements(rows, truth), max_differences(rows, truth), nearest_rows(rows, truth)
 
     return tuple(
         RowParity(
@@ -60,7 +60,7 @@ def row_facts(
 def _client_rows(own: NativeResult, reference: ReferenceVectors) -> list[ClientRow]:
     """Return the facts of N texts that a client tokenized and embedded in its native pipeline."""
     finite, length = finite_rows(own.rows), norms(own.rows)
-    cosine = cosines(own.rows, reference.truth)
+    cosine = agreements(own.rows, reference.truth)
 
     return [
         ClientRow(

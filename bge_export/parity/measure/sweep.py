@@ -17,7 +17,7 @@ from bge_export.heads.dense import POOLED, DenseHead, normalize
 from bge_export.heads.multi_vector import MultiVectorHead
 from bge_export.heads.sparse import SparseHead
 from bge_export.parity.measure.embedding import Checked
-from bge_export.parity.measure.metrics import cosines, norm_errors
+from bge_export.parity.measure.metrics import agreements, norm_errors
 from bge_export.parity.report import SweepPart, SweepRecord
 from bge_export.progress import advance
 from bge_export.sweep.packing import token_columns
@@ -171,10 +171,10 @@ class _Seen:
                 return
         elif self.states:
             own, wanted = given[batch.judged], expected.states
-            values, lengths = cosines(own, wanted), norm_errors(own, wanted)
+            values, lengths = agreements(own, wanted), norm_errors(own, wanted)
             tokens, counts = ids[batch.judged], batch.judged.sum(axis=1)
         else:
-            values, lengths = cosines(vectors, expected.pooled), self._lengths(vectors, expected)
+            values, lengths = agreements(vectors, expected.pooled), self._lengths(vectors, expected)
             tokens, counts = ids[:, 0], np.ones(len(ids), dtype=np.int64)
         part.note_norm_error(float(np.max(lengths)))
 
@@ -218,7 +218,7 @@ class _Seen:
 
         wanted = expected.states[:, token_columns(self.spec, head.kind)][kept]
         own = given[places[:, head.skipped :]]
-        return cosines(own, wanted), norm_errors(own, wanted), batch.tokens.input_ids[places], places.sum(axis=1)
+        return agreements(own, wanted), norm_errors(own, wanted), batch.tokens.input_ids[places], places.sum(axis=1)
 
 
 def _record(seen: _Seen, run: Sequence[SweepBatch], undefined: tuple[str, ...], *, repeated: bool) -> SweepRecord:
