@@ -130,13 +130,13 @@ def _late_interaction(
     # PyLate normalises when it encodes; sentence-transformers has a module for it.
     by_pylate = declared.get("model_type") == "ColBERT" or any(name.startswith("pylate.") for name, _ in entries)
     norms = [path for (_, path), kind in zip(entries, kinds, strict=True) if kind == "Normalize"]
-    normalize = by_pylate or any(map(partial(_has_token_heads, root), norms))
+    normalize = by_pylate or any(map(partial(_of_tokens, root), norms))
     others = [path for (_, path), kind in zip(entries, kinds, strict=True) if kind == MASK]
     files = tuple(f"{folder}/config.json" for folder in (*folders, *norms, *others))
     return TokenModules(_sentence(root, declared, files), None, folders, normalize, tuple(entries))
 
 
-def _has_token_heads(root: Path, folder: str) -> bool:
+def _of_tokens(root: Path, folder: str) -> bool:
     """Return whether a Normalize module divides vectors of tokens; by default it reads the vector of a text."""
     return read_object_if_there(root / folder / "config.json").get("module_input_name") == TOKEN_INPUT
 

@@ -45,7 +45,7 @@ class MultiVectorHead:
         """Return output -> its vectors, as the graph gives them."""
         return dict(outputs)
 
-    def has_token_heads(self, vectors: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def token_rows(self, vectors: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors [T, M] of one text's tokens, from those of every place [S - skipped, M] and its mask."""
         given: NDArray[np.float32] = vectors[mask[self.skipped :] != 0]
         return given

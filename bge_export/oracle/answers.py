@@ -150,7 +150,7 @@ def _answers(
     import torch
 
     rows: list[tuple[int, ...]] = []
-    has_token_heads, of_texts = [], []
+    of_tokens, of_texts = [], []
     with torch.inference_mode():
         for text in corpus.texts:
             feed = run.tokens(text.text)
@@ -163,11 +163,11 @@ def _answers(
                     "exported."
                 )
             rows.append(tuple(feed["input_ids"][0].tolist()))
-            has_token_heads.append(tokens)
+            of_tokens.append(tokens)
             of_texts.append(whole)
             advance()
 
-    return tuple(rows), np.concatenate(has_token_heads), np.stack(of_texts)
+    return tuple(rows), np.concatenate(of_tokens), np.stack(of_texts)
 
 
 def _refuse_other_dropped(checkpoint: Checkpoint, tokenizer: "PreTrainedTokenizerBase") -> None:

@@ -246,8 +246,8 @@ class Measurement:
                 continue
 
             if found.answers and (kind := reference.spec.head_of(output).kind) != "dense":
-                has_token_heads = sparse_rows if kind == "sparse" else vectors_rows
-                facts_of = has_token_heads(corpus, kinds, found.token_ids, found.answers[output], reference)
+                rows_of = sparse_rows if kind == "sparse" else vectors_rows
+                facts_of = rows_of(corpus, kinds, found.token_ids, found.answers[output], reference)
                 measured.append(record(**{"weights" if kind == "sparse" else "vectors": facts_of}))
                 continue
 

@@ -103,7 +103,7 @@ def _own(checked: Checked, output: str, given: Float, batch: TokenBatch, place: 
     """Return one text's answers from those of a batch, without its padding."""
     head = checked.artifact.spec.head_of(output)
     if isinstance(head, MultiVectorHead):
-        return head.has_token_heads(given[place], batch.attention_mask[place])
+        return head.token_rows(given[place], batch.attention_mask[place])
     if isinstance(head, SparseHead) and head.per == "token":
         kept: Float = given[place][batch.attention_mask[place] != 0]
         return kept
