@@ -17,16 +17,15 @@ LONG = {"failure", "plan_split"}
 def long_functions() -> Iterator[str]:
     """Yield the name of each function with more than `MOST` parameters, except where they are a user's options.
 
-    A user's options are the parameters of commands: of the command line, and of the public functions behind it.
+    A user's options are the parameters of commands: of the command line, and of the public functions behind it and of `load`.
     """
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name == "cli":
             continue
 
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if not isinstance(node, ast.FunctionDef) or (
-                path.parent.name == "commands" and node.name in commands.__all__
-            ):
+            public = {"commands": commands.__all__, "loading": bge_export.__all__}.get(path.parent.name, ())
+            if not isinstance(node, ast.FunctionDef) or node.name in public:
                 continue
 
             given = node.args
