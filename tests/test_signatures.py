@@ -17,7 +17,7 @@ LONG = {"failure", "plan_split"}
 def long_functions() -> Iterator[str]:
     """Yield the name of each function with more than `MOST` parameters, except where they are a user's options.
 
-    A user's options are the parameters of commands: of the command line, and of the public functions behind it and of `load`.
+    A user's options are the parameters of commands: of the command line, of the public functions behind it, of `load`.
     """
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name == "cli":
