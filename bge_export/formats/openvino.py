@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bge_export.errors import ArtifactError, MissingLibrary
 from bge_export.formats import Format, ModelFile, narrowest
@@ -48,10 +49,15 @@ def read(path: Path) -> ModelFile:
 
     return ModelFile(
         precision=narrowest(elements),
-        inputs=tuple(port.get_any_name() for port in model.inputs),
-        outputs=tuple(port.get_any_name() for port in model.outputs),
+        inputs=tuple(map(_name, model.inputs)),
+        outputs=tuple(map(_name, model.outputs)),
         files=(path.name, path.with_suffix(".bin").name),
     )
+
+
+def _name(port: Any) -> str:
+    """Return the name of an input or output; that of its node where it has none of its own."""
+    return port.get_any_name() if port.get_names() else port.get_node().get_friendly_name()
 
 
 FORMAT = Format(suffixes=(".xml", ".bin"), runtimes=("openvino",), read=read, contents=contents)

@@ -1,6 +1,7 @@
 """What a model file holds is read without running it, and a file is only what its target says."""
 
 import io
+import re
 import warnings
 import zipfile
 from dataclasses import replace
@@ -452,3 +453,18 @@ def test_a_damaged_torchscript_file_is_refused_without_unpickling(tmp_path: Path
     (tmp_path / "torchscript").mkdir()
     (tmp_path / PLAIN_FILE).write_bytes(archive.getvalue())
     assert "other-content" in refusals(artifact_at(tmp_path, "torchscript-fp32", PLAIN_FILE))
+
+
+def test_an_openvino_file_whose_inputs_and_outputs_have_no_names_is_read_by_those_of_its_nodes(tmp_path: Path) -> None:
+    import openvino
+    from openvino import opset13
+
+    given = opset13.parameter([-1, 4], openvino.Type.f32, name="given")
+    model = openvino.Model([opset13.relu(given, name="made")], [given], "unnamed")
+    openvino.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
+
+    text = (tmp_path / "model.xml").read_text("utf-8")
+    (tmp_path / "model.xml").write_text(re.sub(r' names="[^"]*"', "", text), "utf-8")
+    file = find_format("openvino").read(tmp_path / "model.xml")
+    assert file.inputs == ("given",)
+    assert len(file.outputs) == 1
