@@ -4,11 +4,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bge_export.errors import ArtifactError, MissingLibrary
 from bge_export.formats import Format, ModelFile, narrowest
 from bge_export.formats.contents.openvino import contents
+
+if TYPE_CHECKING:
+    import openvino
 
 PRECISIONS: Mapping[str, str] = {
     "f32": "fp32",
@@ -55,9 +58,9 @@ def read(path: Path) -> ModelFile:
     )
 
 
-def _name(port: Any) -> str:
+def _name(port: "openvino.Output") -> str:
     """Return the name of an input or output; that of its node where it has none of its own."""
-    return port.get_any_name() if port.get_names() else port.get_node().get_friendly_name()
+    return str(port.get_any_name() if port.get_names() else port.get_node().get_friendly_name())
 
 
 FORMAT = Format(suffixes=(".xml", ".bin"), runtimes=("openvino",), read=read, contents=contents)
