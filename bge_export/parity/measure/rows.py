@@ -33,6 +33,8 @@ def row_facts(
     rows, truth = embeddings.alone, reference.truth
     finite, length, reference_length = finite_rows(rows), norms(rows), norms(truth)
     clients = [None] * len(corpus.texts) if own is None else _client_rows(own, reference)
+    # Zero in a batch agrees with zero alone, which says nothing where the text has another vector.
+    directed = (length > 0) | (reference_length == 0)
     cosine, largest, near = agreements(rows, truth), max_differences(rows, truth), nearest_rows(rows, truth)
 
     return tuple(
@@ -47,7 +49,9 @@ def row_facts(
             max_abs=_number(largest[n]),
             norm=_number(length[n]),
             reference_norm=float(reference_length[n]),
-            batch_cosine={shape: _worst_cosine(seen) for shape, seen in embeddings.batched[n].items()},
+            batch_cosine={
+                shape: _worst_cosine(seen) if directed[n] else None for shape, seen in embeddings.batched[n].items()
+            },
             batch_norm={shape: _worst_norm(seen, length[n]) for shape, seen in embeddings.batched[n].items()},
             nearest=corpus.texts[near.index[n]].id if near.index[n] >= 0 else None,
             nearest_cosine=_number(near.cosine[n]),
