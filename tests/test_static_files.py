@@ -1,5 +1,6 @@
 """Static embeddings as files: what is read of them, and what is refused in one sentence."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from safetensors.numpy import save_file
 from static_models import (
     MODULE,
     NORMALIZE,
+    UNKNOWN,
     WIDTH,
     change_tensors,
     table,
@@ -21,6 +23,7 @@ from static_models import (
 from tiny_checkpoint import change_json
 
 from bge_export.checkpoint.opening import open_checkpoint
+from bge_export.checkpoint.static_tokenizer import read_static_tokenizer
 from bge_export.errors import CheckpointError
 from bge_export.heads.dense import dense_head
 
@@ -159,3 +162,46 @@ def test_a_tokenizer_without_any_special_or_unknown_token_cannot_fill_a_batch(tm
     vocabulary = {f"w{number}": number for number in range(10)}
     write_json(folder / "tokenizer.json", {"model": {"type": "BPE", "vocab": vocabulary, "merges": []}})
     refuses(folder, "no token to fill batches with")
+
+
+@pytest.mark.parametrize("tensors", [{"embeddings": 1e300}, {"embeddings": 1e30, "weights": 1e30}])
+def test_values_that_float32_cannot_hold_are_refused(tmp_path: Path, tensors: dict[str, float]) -> None:
+    root = write_model2vec(tmp_path / "one")
+    shapes = {"embeddings": (len(words()), WIDTH), "weights": (len(words()),)}
+    change_tensors(root, {name: np.full(shapes[name], value) for name, value in tensors.items()})
+    refuses(root, "not finite")
+
+
+def test_an_empty_mapping_is_refused(root: Path) -> None:
+    change_tensors(root, {"mapping": np.zeros(0, np.int64), "weights": None})
+    refuses(root, "mapping")
+
+
+@pytest.mark.parametrize("declared", [1, "true"])
+def test_a_normalisation_that_is_neither_true_nor_false_is_refused(tmp_path: Path, declared: object) -> None:
+    root = write_model2vec(tmp_path / "one", modules=False)
+    change_json(root / "config.json", normalize=declared)
+    refuses(root, "normalize")
+
+
+def change_model(root: Path, **changes: object) -> None:
+    """Change what a folder's tokenizer says of its model."""
+    model = json.loads((root / "tokenizer.json").read_text("utf-8"))["model"]
+    change_json(root / "tokenizer.json", model=model | changes)
+
+
+def test_no_word_is_dropped_where_the_tokenizer_has_no_unknown_token(root: Path) -> None:
+    vocabulary = {"None": 4} | {word: number for number, word in enumerate(words()) if number != 4}
+    change_model(root, type="BPE", vocab=vocabulary, merges=[], unk_token=None)
+    assert read_static_tokenizer(root / "tokenizer.json").unknown is None
+
+
+def test_the_id_of_an_unknown_token_counts_in_unigram_models_alone(root: Path) -> None:
+    change_model(root, unk_id=7)
+    assert read_static_tokenizer(root / "tokenizer.json").unknown == UNKNOWN
+
+
+@pytest.mark.parametrize("number", [-1, 10**9, True, "1"])
+def test_an_unknown_token_outside_the_vocabulary_is_refused(root: Path, number: object) -> None:
+    change_model(root, type="Unigram", vocab=[[word, 0.0] for word in words()], unk_id=number)
+    refuses(root, "unk_id")

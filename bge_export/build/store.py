@@ -142,6 +142,6 @@ def _is_inside(name: str) -> bool:
 
 
 def _shown(url: str) -> str:
-    """Return a URL as messages show it, without what may be a secret in it."""
+    """Return a store as messages show it: a path whole, of a URL nothing where a secret may stand in it."""
     scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.partition('?')[0].rpartition('@')[2]}" if separator else url
+    return f"{scheme}://…" if separator and set("@?#") & set(rest) else url

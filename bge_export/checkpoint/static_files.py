@@ -146,7 +146,11 @@ def _normalized(
 ) -> tuple[tuple[str, str], ...]:
     """Return the modules after model2vec's table, with the division by the norm that config.json declares."""
     divides = any(kind.endswith(".Normalize") for kind, _ in following)
-    declared = config.get("normalize") is True if (root / CONFIG).is_file() else divides
+    said = config.get("normalize")
+    if said is not None and not isinstance(said, bool):
+        raise CheckpointError(f"{root / CONFIG}: normalize is {said!r}, not true or false. Correct the file.")
+
+    declared = said is True if (root / CONFIG).is_file() else divides
     if listed and declared != divides:
         raise CheckpointError(
             f"{root / CONFIG} says normalize: {str(declared).lower()}, but {MODULES} lists {'a' if divides else 'no'} "

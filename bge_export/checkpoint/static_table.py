@@ -91,13 +91,20 @@ def _refuse_values(path: Path, tensors: Mapping[str, NDArray[Any]], table: Table
         raise CheckpointError(f"{path}: the tensor {broken!r} holds values that are not finite. Fetch the file again.")
 
     mapping = table.mapping
-    if mapping is None:
-        return
-    if mapping.dtype.kind not in "iu" or mapping.min() < 0 or mapping.max() >= len(table.vectors):
+    if mapping is not None and not mapping.size:
+        raise CheckpointError(f"{path}: {MAPPING!r} is empty, so no token has a row. Fetch the file again.")
+    if mapping is not None and (
+        mapping.dtype.kind not in "iu" or mapping.min() < 0 or mapping.max() >= len(table.vectors)
+    ):
         raise CheckpointError(
             f"{path}: {MAPPING!r} names rows from {mapping.min()} to {mapping.max()} of a table that has "
             f"{len(table.vectors)}. Fetch the file again."
         )
+
+    # Each number may be finite as it is stored, and too large for float32, or its product with the weight.
+    with np.errstate(over="ignore"):
+        if not _finite(folded(table, dropped=None)):
+            raise CheckpointError(f"{path}: its rows are not finite in float32. Fetch the file again.")
 
 
 def _finite(tensor: NDArray[Any]) -> bool:

@@ -49,7 +49,7 @@ def read_static_tokenizer(path: Path) -> StaticTokenizer:
 
     truncation = tokenizer.get("truncation")
     longest = positive_integer(truncation.get("max_length")) if isinstance(truncation, dict) else None
-    unknown = _unknown(model, known)
+    unknown = _unknown(path, model, known)
     return StaticTokenizer(
         path=path,
         ids=max(known.values(), default=-1) + 1,
@@ -66,12 +66,17 @@ def _vocabulary(vocabulary: dict[str, object] | list[object]) -> dict[str, int]:
     return {token: number for token, number in vocabulary.items() if isinstance(number, int)}
 
 
-def _unknown(model: Mapping[str, object], known: Mapping[str, int]) -> int | None:
-    """Return the id that the tokenizer gives to what it does not know."""
+def _unknown(path: Path, model: Mapping[str, object], known: Mapping[str, int]) -> int | None:
+    """Return the id that the tokenizer gives to what it does not know: Unigram models name its id, others its text."""
+    vocabulary = model["vocab"]
+    if not isinstance(vocabulary, list):
+        name = model.get("unk_token")
+        return known.get(name) if isinstance(name, str) else None
+
     number = model.get("unk_id")
-    if isinstance(number, int):
+    if number is None or (type(number) is int and 0 <= number < len(vocabulary)):
         return number
-    return known.get(str(model.get("unk_token")))
+    raise CheckpointError(f"{path}: unk_id is {number!r}, no id of its {len(vocabulary)} tokens. Fetch the file again.")
 
 
 def _pad(

@@ -84,9 +84,12 @@ def test_a_list_that_leads_out_of_its_part_is_not_followed(name: str, tmp_path: 
     assert not (tmp_path / "deep").exists()
 
 
-def test_a_url_that_is_no_store_is_refused_without_its_secrets(tmp_path: Path) -> None:
-    with pytest.raises(MeasurementError, match=r"^nowhere://host/parts is no store") as error:
-        Store("nowhere://user:secret@host/parts?token=secret")
+@pytest.mark.parametrize(
+    "rest", ["user:secret@host/parts", "host/parts?token=secret", "a:secret?x@host", "host/p#t=secret"]
+)
+def test_a_url_that_is_no_store_is_refused_without_its_secrets(rest: str) -> None:
+    with pytest.raises(MeasurementError, match=r"^nowhere://… is no store") as error:
+        Store(f"nowhere://{rest}")
     assert "secret" not in str(error.value)
 
 
