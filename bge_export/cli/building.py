@@ -60,9 +60,9 @@ def build(
 
     recipes = read_builds(recipe)
     options = BuildOptions(dry_run=dry_run, publish=publish, threads=threads)
-    in_parts = ray is not None or store is not None
-    where = store or str(recipe.absolute().with_name(f".{recipe.stem}.bge-export.parts"))
-    results = _built_in_parts(recipes, options, ray, where) if in_parts else _built(recipes, options)
+    if ray is not None and store is None:
+        store = str(recipe.absolute().with_name(f".{recipe.stem}.bge-export.parts"))
+    results = _built(recipes, options, ray, store)
 
     if as_json:
         facts = [_facts(one, dry_run=dry_run) for one in results]
@@ -72,27 +72,21 @@ def build(
     return max(one.exit_status for one in results)
 
 
-def _built_in_parts(
-    recipes: Sequence["Recipe"], options: "BuildOptions", ray: str | None, store: str
+def _built(
+    recipes: Sequence["Recipe"], options: "BuildOptions", ray: str | None, store: str | None
 ) -> Sequence["Built"]:
-    """Build recipes in parts, on a cluster or here; if that ends early, say what is kept."""
-    from bge_export.commands.fleets.engines import Engine, InProcess
-    from bge_export.commands.fleets.on_ray import OnRay
-    from bge_export.commands.fleets.run import build_in_parts
-
-    engine: Engine = InProcess() if ray is None else OnRay(ray)
-    try:
-        return build_in_parts(recipes, engine, store, options, _tell)
-    except (KeyboardInterrupt, OSError, MeasurementError):
-        _tell("Finished targets are kept: the same command goes on.")
-        raise
-
-
-def _built(recipes: Sequence["Recipe"], options: "BuildOptions") -> Sequence["Built"]:
-    """Build recipes; if that ends early, say what is kept."""
+    """Build recipes, in parts if a store is named; if that ends early, say what is kept."""
     from bge_export.commands import build_fleet, build_recipe
 
     try:
+        if store is not None:
+            from bge_export.commands.fleets.engines import InProcess
+            from bge_export.commands.fleets.on_ray import OnRay
+            from bge_export.commands.fleets.run import build_in_parts
+
+            engine = InProcess() if ray is None or options.dry_run else OnRay(ray)
+            return build_in_parts(recipes, engine, store, options, _tell)
+
         if len(recipes) == 1:
             return [build_recipe(recipes[0], options, _tell)]
         return build_fleet(recipes, options, _tell)

@@ -44,6 +44,7 @@ from bge_export.sweep.plan import (
     plan_rows,
     plan_sample,
 )
+from bge_export.texts.fixtures import fixtures_folder
 
 CORPUS = small_corpus()
 States = Mapping[str, np.ndarray]
@@ -216,6 +217,20 @@ def test_norms_of_states_are_judged_and_may_not_be_missing(error: float | None) 
     )
     verdict = judge(report.model_copy(update={"lanes": (changed,)}).sealed(), POLICY, CORPUS)
     assert {bad.rule for bad in verdict.failures} == {"vector-norm"}
+
+
+@pytest.mark.parametrize(("error", "refused"), [(0.451, False), (0.89, False), (0.9, True), (None, True)])
+def test_states_of_rounded_files_have_a_wider_limit_of_length_and_keep_it(error: float | None, refused: bool) -> None:
+    """0.451 is that of a right int8 file of all-MiniLM-L6-v2."""
+    report = report_with(lambda batch, states: None)
+    (lane,) = report.lanes
+    parts = tuple(part.model_copy(update={"norm_error": error}) for part in lane.sweep.parts[:1])
+    sweep = lane.sweep.model_copy(update={"parts": (*parts, *lane.sweep.parts[1:])})
+    rounded = lane.model_copy(update={"target": "onnx-int8", "sweep": sweep})
+    changed = report.model_copy(update={"lanes": (rounded,), "targets": ("onnx-int8",)}).sealed()
+    shipped = ThresholdPolicy.read(fixtures_folder() / "thresholds.toml")
+    rules = {bad.rule for bad in judge(changed, shipped, CORPUS).failures}
+    assert ("vector-norm" in rules) == refused
 
 
 def test_a_vector_that_is_not_divided_by_its_norm_in_the_sweep_alone_is_refused() -> None:

@@ -89,12 +89,8 @@ def _run(job: Job, options: BuildOptions, tell: Tell) -> Built:
     """Run the steps that must be made, then the gate."""
     built = Built(job.recipe.source.model, job.out)
     if refused := take_parts(job):
-        done = Done("parts", "make", "exported by other processes", refused=refused)
-        return (
-            _judged(job, replace(built, steps=(done,)), options, tell)
-            if _stands(job)
-            else replace(built, steps=(done,))
-        )
+        built = replace(built, steps=(Done("parts", "make", "exported by other processes", refused=refused),))
+        return _judged(job, built, options, tell) if _stands(job) else built
 
     plan = planned(job)
     if any(done.step.startswith("export ") and done.decision == "make" for done in plan):

@@ -90,12 +90,13 @@ def _begun(fleet: Sequence[_Recipe], store: str, options: BuildOptions, tell: Te
 def _wanted(number: int, recipe: Recipe, store: str, options: BuildOptions) -> list[Part]:
     """Return the parts of the targets that must be made."""
     refuse_unbuildable(recipe, options)
-    refuse_options(recipe)
     job = Job.open(recipe, options.threads)
     job.refuse_unknown_targets()
 
     made = {done.step for done in planned(job) if done.decision == "make"}
     targets = {str(target): target for target in recipe.every_target if f"{STEP}{target}" in made}
+    if targets:
+        refuse_options(recipe)
     return parts_of(number, job, targets, store)
 
 
